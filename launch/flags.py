@@ -1,0 +1,91 @@
+"""What all programs share: absl flags, config overrides, and user mistakes as one message."""
+
+import os
+import pathlib
+import sys
+from collections.abc import Callable, Sequence
+
+from absl import app, flags, logging
+
+from research.errors import UserError
+
+PREFIX = '--config.'
+
+
+def split_overrides(arguments: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    """Returns the arguments without `--config.a.b=value` (or `--config.a.b value`), and those as {'a.b': 'value'}."""
+    rest, overrides, waiting = [], {}, None
+    for argument in arguments:
+        if waiting:
+            overrides[waiting], waiting = argument, None
+        elif argument.startswith(PREFIX):
+            key, equals, value = argument[len(PREFIX) :].partition('=')
+            if equals:
+                overrides[key] = value
+            else:
+                waiting = key
+        else:
+            rest.append(argument)
+    if waiting:
+        raise UserError(f'{PREFIX}{waiting} needs a value: {PREFIX}{waiting}=...')
+    return rest, overrides
+
+
+def run(main: Callable[[dict[str, str]], int | None], arguments: Sequence[str] | None = None) -> None:
+    """Parses flags and runs `main(overrides)`; a `UserError` becomes one message and exit status 1."""
+    arguments = list(sys.argv if arguments is None else arguments)
+    try:
+        rest, overrides = split_overrides(arguments)
+    except UserError as error:
+        fail(error)
+    if any(argument in ('--helpfull', '--help', '-h', '-?') for argument in rest):
+        print(sys.modules[main.__module__].__doc__)
+
+    def guarded(_: Sequence[str]) -> int | None:
+        try:
+            setup()
+            return main(overrides)
+        except UserError as error:
+            if flags.FLAGS.log_level == 'debug':
+                logging.exception('the stack of the message below')
+            fail(error)
+
+    app.run(guarded, argv=rest, flags_parser=parse)
+
+
+def parse(arguments: Sequence[str]) -> list[str]:
+    """Parses absl flags; a wrong flag is one message and exit status 1."""
+    try:
+        rest = flags.FLAGS(list(arguments), known_only=False)
+    except flags.Error as error:
+        fail(error)
+    if len(rest) > 1:
+        fail(UserError(f'not understood: {" ".join(rest[1:])} (flags are written --name=value)'))
+    return rest
+
+
+def fail(error: Exception) -> None:
+    """Prints one message and exits with status 1."""
+    print(f'\nerror: {error}', file=sys.stderr)
+    sys.exit(1)
+
+
+def setup() -> None:
+    """Sets the log level and the persistent compilation cache (in the user's cache folder)."""
+    import jax
+
+    level = {'debug': logging.DEBUG, 'info': logging.INFO, 'warning': logging.WARNING}[flags.FLAGS.log_level]
+    logging.set_verbosity(level)
+    if not os.environ.get('JAX_COMPILATION_CACHE_DIR'):
+        root = pathlib.Path(os.environ.get('XDG_CACHE_HOME') or pathlib.Path.home() / '.cache')
+        jax.config.update('jax_compilation_cache_dir', str(root / 'tessera' / 'compiled'))
+        jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)
+
+
+def define_log_level() -> None:
+    """Defines --log_level, which every program has."""
+    if 'log_level' not in flags.FLAGS:
+        flags.DEFINE_enum('log_level', 'warning', ['debug', 'info', 'warning'], 'How much is logged to stderr.')
+
+
+define_log_level()

@@ -1,0 +1,24 @@
+"""Writes report.html from what a run's folder holds, finished or not.
+
+    python -m launch.report --workdir=runs/digits
+"""
+
+from absl import flags
+from etils import epath
+
+import launch.flags
+
+WORKDIR = flags.DEFINE_string('workdir', '', 'The folder of the run.')
+
+
+def main(overrides: dict[str, str]) -> None:
+    """Writes the report and prints its path."""
+    from research import api
+    from research.core.report import write_report
+
+    api.read_run(WORKDIR.value)  # a clear error where there is no run
+    print(f'report: {write_report(epath.Path(WORKDIR.value))}')
+
+
+if __name__ == '__main__':
+    launch.flags.run(main)

@@ -1,0 +1,22 @@
+#!/usr/bin/env bash
+# Sets up the environment with the extra `test` and runs the test suite; no network after that.
+#   bash launch/test.sh [--fast] [any arguments of pytest]
+# --fast leaves out the tests marked slow. TESSERA_VENV chooses the environment's folder.
+set -eu
+root=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
+venv=${TESSERA_VENV:-$root/.venv}
+
+fast=
+for argument in "$@"; do
+    shift
+    if [ "$argument" = --fast ]; then fast=yes; else set -- "$@" "$argument"; fi
+done
+if [ -n "$fast" ]; then set -- -m 'not slow' "$@"; fi
+
+bash "$root/launch/quickstart.sh" --setup_only --extras=test --venv="$venv"
+python=$venv/bin/python
+if [ ! -x "$python" ]; then python=$venv/Scripts/python.exe; fi
+
+export JAX_PLATFORMS="${JAX_PLATFORMS:-cpu}" HF_HUB_OFFLINE=1
+cd "$root"
+exec "$python" -m pytest "$@"

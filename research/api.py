@@ -1,0 +1,156 @@
+"""Names to functions: reads a config by path, resolves its task and methods, and runs or loads it.
+
+The core receives functions and knows no task; the programs of `launch/` and notebooks call this module.
+"""
+
+import dataclasses
+import importlib
+import importlib.util
+import json
+import pathlib
+import pkgutil
+import types
+from collections.abc import Mapping
+from typing import Any
+
+import ml_collections
+from etils import epath
+
+from research import methods as methods_folder
+from research import tasks as tasks_folder
+from research.core import config as config_module
+from research.core.config import Config
+from research.core.task import Task
+from research.errors import UserError, choose, nearest, unpack
+
+ROOT = pathlib.Path(__file__).parent.parent
+
+
+def modules_of(package: types.ModuleType) -> dict[str, str]:
+    """Returns {name: import path} of the modules in a package's folder: the folder is the list."""
+    return {each.name: f'{package.__name__}.{each.name}' for each in pkgutil.iter_modules(package.__path__)}
+
+
+def method_modules() -> dict[str, Any]:
+    """Returns every method's module; each has `Settings` and `apply(task, settings)`."""
+    return {name: importlib.import_module(path) for name, path in modules_of(methods_folder).items()}
+
+
+def method_defaults() -> dict[str, dict[str, Any]]:
+    """Returns {method: its default settings}, so that any config can switch any method on by a flag."""
+    return {name: dataclasses.asdict(module.Settings()) for name, module in method_modules().items()}
+
+
+def find_config(path: str) -> pathlib.Path:
+    """Returns the config file at `path`, relative to the working folder or to the project.
+
+    Raises:
+      UserError: names the nearest config.
+    """
+    for folder in (pathlib.Path(), ROOT):
+        for candidate in (folder / path, folder / f'{path}.py', folder / 'configs' / f'{path}.py'):
+            if candidate.is_file():
+                return candidate
+    known = [str(file.relative_to(ROOT)) for file in (ROOT / 'configs').rglob('*.py') if file.stem != '__init__']
+    raise UserError(f'--config={path}: no such file; {nearest(path, known)}')
+
+
+def load_config(spec: str) -> ml_collections.ConfigDict:
+    """Returns the ConfigDict of 'path' or 'path:variant', with a section for every method.
+
+    Raises:
+      UserError: when the file, its `get_config` or the variant is not there.
+    """
+    path, _, variant = spec.partition(':')
+    file = find_config(path)
+    loader = importlib.util.spec_from_file_location(f'config_{file.stem}', file)
+    module = importlib.util.module_from_spec(loader)
+    loader.loader.exec_module(module)
+    if not hasattr(module, 'get_config'):
+        raise UserError(f'{path} has no function get_config(variant)')
+    config = module.get_config(variant)
+    for name, defaults in method_defaults().items():
+        own = config[name].to_dict() if name in config else {}
+        config[name] = ml_collections.ConfigDict({**defaults, **own})
+    return config.lock()
+
+
+def read(config: str | Mapping[str, Any], overrides: Mapping[str, str] | None = None) -> Config:
+    """Returns a checked config from a path ('configs/digits.py:tiny'), a ConfigDict, or a stored dict.
+
+    Args:
+      config: where or what it is.
+      overrides: {'train.steps': '100'}, values as text.
+
+    Raises:
+      UserError: for anything that is wrong in it, with the nearest right name.
+    """
+    if isinstance(config, str):
+        config = load_config(config)
+    if overrides:
+        config_module.override(config, overrides)
+    return config_module.read_config(config, method_defaults())
+
+
+def read_run(workdir: Any, overrides: Mapping[str, str] | None = None) -> Config:
+    """Returns the config stored in a run's folder, with overrides; a UserError where there is none."""
+    if not str(workdir):
+        raise UserError('--workdir is missing: name the folder of a run, for example runs/digits')
+    file = epath.Path(workdir) / 'config.json'
+    if not file.exists():
+        raise UserError(f'{workdir} is not the folder of a run: it has no config.json')
+    stored = ml_collections.ConfigDict(json.loads(file.read_text())).lock()
+    return read(stored, overrides)
+
+
+def task_module(config: Config) -> Any:
+    """Returns the module of `config.task.name`."""
+    path = choose(config.task.get('name', ''), modules_of(tasks_folder), 'config.task.name')
+    return importlib.import_module(path)
+
+
+def prepare(config: Config, folder: epath.Path) -> None:
+    """Builds what the task needs besides weights, in `folder`."""
+    task_module(config).prepare(config, folder)
+
+
+def build(config: Config, folder: epath.Path) -> Task:
+    """Returns the task of a config with its methods applied, in order."""
+    task = task_module(config).make(config, folder)
+    if config.train.init_from:
+        task = task._replace(load=load_from(config.train.init_from))
+    available = method_modules()
+    for name in config.methods:
+        module = available[name]
+        task = module.apply(task, unpack(module.Settings, config.settings[name], name))
+    return task
+
+
+def load_from(workdir: str):
+    """Returns a function that reads the served variables of another run, for `Task.load`."""
+    from research.core.checkpoint import read_weights
+    from research.core.state import served_from
+
+    return lambda: served_from(read_weights(epath.Path(workdir)), workdir)
+
+
+def run(config: str | Mapping[str, Any] | Config, workdir: str, **overrides: Any) -> dict[str, Any]:
+    """Trains, evaluates and reports a config in `workdir`, resuming what is there; returns the summary.
+
+    `overrides` are dotted settings with underscores doubled for dots: `train__steps=100`.
+    """
+    from research.core import train
+
+    texts = {name.replace('__', '.'): str(value) for name, value in overrides.items()}
+    checked = config if isinstance(config, Config) else read(config, texts)
+    return train.run(checked, epath.Path(workdir), prepare, build)
+
+
+def load(workdir: str, overrides: Mapping[str, str] | None = None):
+    """Returns the trained model of a run: `.predict(requests)`, `.evaluate(split)`, `.task`, `.variables`.
+
+    `overrides` change how it answers, such as {'task.temperature': '0.5'}.
+    """
+    from research.core import model
+
+    return model.load(read_run(workdir, overrides), epath.Path(workdir), build)

@@ -1,0 +1,195 @@
+"""Before step 1: the run's folder, what the task prepares, weights from where they are, and what is printed."""
+
+import dataclasses
+import importlib.metadata
+import json
+import platform
+import shlex
+import sys
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from etils import epath
+
+from research.core import config as config_module
+from research.core.checkpoint import Checkpoints, transfer
+from research.core.config import Config
+from research.core.describe import (
+    compiled_memory, describe, describe_devices, describe_example, describe_flow, summary_text,
+)  # fmt: skip
+from research.core.flops import count_flops
+from research.core.layers import call_order, describe_layers
+from research.core.plan import Plan
+from research.core.state import State
+from research.core.step import make_step
+from research.core.task import Variables
+from research.errors import UserError
+from research.ops import paths
+
+# What may change between two starts in the same folder: none of it changes what was trained so far.
+FREE = {
+    'steps', 'epochs', 'eval_batch_size', 'log_every', 'eval_every', 'eval_split', 'test_split', 'checkpoint_every',
+    'keep_last', 'patience', 'sample_every', 'prefetch', 'workers',
+}  # fmt: skip
+
+
+def as_dicts(config: Config) -> dict[str, Any]:
+    """Returns the resolved config as nested dicts, as in config.json."""
+    return json.loads(config_module.to_json(config))
+
+
+def store_config(config: Config, workdir: epath.Path) -> None:
+    """Writes config.json, or checks that the run that is there was started with the same settings.
+
+    Raises:
+      UserError: lists the settings that differ; intervals and the mesh may.
+    """
+    file = workdir / 'config.json'
+    if file.exists():
+        old, new = (flatten(values) for values in (json.loads(file.read_text()), as_dicts(config)))
+        differing = [
+            f'  {key}: {old.get(key)!r} there, {new.get(key)!r} now'
+            for key in sorted(old.keys() | new.keys())
+            if old.get(key) != new.get(key) and not free(key)
+        ]
+        if differing:
+            raise UserError(
+                f'{workdir} holds a run of another config:\n' + '\n'.join(differing[:10])
+                + '\nUse another --workdir, or remove that folder.'
+            )  # fmt: skip
+    if jax.process_index() == 0:
+        workdir.mkdir(parents=True, exist_ok=True)
+        file.write_text(config_module.to_json(config))
+
+
+def free(key: str) -> bool:
+    """Returns whether a setting may differ when a run goes on."""
+    section, _, name = key.partition('.')
+    return section in ('mesh', 'expected') or (section == 'train' and name in FREE)
+
+
+def flatten(values: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
+    """Returns nested dicts as {'a.b': value}."""
+    flat = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            flat.update(flatten(value, f'{prefix}{name}.'))
+        else:
+            flat[prefix + name] = value
+    return flat
+
+
+def prepare_once(config: Config, workdir: epath.Path, prepare: Callable) -> None:
+    """Calls the task's `prepare` in process 0 unless it finished before; the others wait for it.
+
+    It works in a folder of its own that is renamed when whole, so a run killed meanwhile prepares again.
+    """
+    folder = workdir / 'prepared'
+    if jax.process_index() == 0 and not (folder / 'done').exists():
+        if folder.exists():
+            folder.rmtree()
+        folder.mkdir(parents=True)
+        prepare(config, folder)
+        (folder / 'done').write_text('')
+    if jax.process_count() > 1:
+        from jax.experimental import multihost_utils
+
+        multihost_utils.sync_global_devices('prepared')
+
+
+def restore_or_init(plan: Plan, checkpoints: Checkpoints) -> tuple[State, int, dict[str, Any]]:
+    """Returns the newest good state of the run, or a new one with weights from elsewhere; its step; and its meta."""
+    restored = checkpoints.restore(plan.state)
+    if restored is not None:
+        state, meta, step = restored
+        print(f'going on from step {step:,}')
+        return state, step, meta
+    state = plan.init()
+    if plan.task.load is not None:
+        variables, report = load_weights(plan.task.load(), state.variables)
+        print(report)
+        average = None if state.average is None else jax.tree.map(lambda leaf: leaf.copy(), variables)
+        state = state._replace(variables=variables, average=average)
+    return state, 0, {}
+
+
+def load_weights(source: Variables, target: Variables) -> tuple[Variables, str]:
+    """Returns `target` with every leaf that `source` has by path and shape, and a report of what matched.
+
+    Raises:
+      UserError: when nothing matched.
+    """
+    found, report = transfer(target, source)
+    if not report.matched:
+        raise UserError(f'none of the given weights fit this model\n{report}')
+
+    def placed(new: Any, old: jax.Array) -> jax.Array:
+        return new if new is old else jax.device_put(np.asarray(new).astype(old.dtype), old.sharding)
+
+    return jax.tree.map(placed, found, target), str(report)
+
+
+def describe_run(plan: Plan, compiled: Any, workdir: epath.Path, start: int) -> dict[str, Any]:
+    """Prints and stores what is known before step 1; returns the memory of the compiled step."""
+    task, config = plan.task, plan.config
+    memory = compiled_memory(compiled)
+    if jax.process_index():
+        return memory
+    source = task.source('train')
+    raw = source[0]
+    step = make_step(
+        task, plan.optimizers, plan.update_every, config.train.microbatches, config.train.ema, config.seed
+    )
+    shapes = plan.state.variables
+    frozen = {group: paths.select(shapes.params[group], each.frozen) for group, each in config.optimizer.items()}
+    layers = describe_layers(
+        shapes, task.losses, frozen, call_order(task.init, jax.random.key(0))
+    )
+    splits = ('train', *dict.fromkeys(filter(None, (config.train.eval_split, config.train.test_split))))
+    words = {
+        group: settings.name + (f', every {settings.update_every} steps' if settings.update_every > 1 else '')
+        for group, settings in config.optimizer.items()
+    }
+    description = describe(
+        as_dicts(config), describe_devices(plan.mesh), layers, describe_example(raw, task.encode(raw)),
+        {split: len(task.source(split)) for split in splits}, plan.steps, start, memory,
+        count_flops(step, plan.state, plan.batch), describe_flow(task, plan.batch, config.methods, words),
+    )  # fmt: skip
+    (workdir / 'description.json').write_text(json.dumps(description, indent=2))
+    print(summary_text(description))
+    for note in accumulation_notes(plan):
+        print(note)
+    return memory
+
+
+def accumulation_notes(plan: Plan) -> list[str]:
+    """Says where accumulating microbatches is not the same as one large batch."""
+    if plan.config.train.microbatches == 1:
+        return []
+    coupled = [group for group in plan.task.losses if jax.tree.leaves(plan.state.variables.extra.get(group, {}))]
+    return [
+        f'note: group {group!r} keeps batch statistics; with microbatches={plan.config.train.microbatches} they are '
+        'taken per microbatch, so the result differs from one large batch'
+        for group in coupled
+    ]
+
+
+def store_environment(plan: Plan, workdir: epath.Path, times: Mapping[str, float], seconds: float) -> None:
+    """Writes environment.json: versions, devices, command, and how long each stage took."""
+    packages = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy')
+    versions = {name: importlib.metadata.version(name) for name in packages}
+    environment = {
+        'command': shlex.join(['python', *sys.argv]),
+        'finished': time.strftime('%Y-%m-%d %H:%M:%S %Z'),
+        'python': platform.python_version(),
+        'system': f'{platform.system()} {platform.machine()}',
+        'versions': versions,
+        'devices': describe_devices(plan.mesh),
+        'mesh': dataclasses.asdict(plan.config.mesh),
+        'stages': {name: round(value, 3) for name, value in times.items()},
+        'seconds': seconds,
+    }
+    (workdir / 'environment.json').write_text(json.dumps(environment, indent=2))

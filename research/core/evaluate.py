@@ -1,0 +1,90 @@
+"""Evaluation: streaming sums over a whole split, then figures held against a trivial baseline."""
+
+import functools
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from research.core.task import Batch, Context, Figure, Task, Variables, fold
+from research.data.batches import evaluation_loader
+from research.errors import UserError
+
+
+class Measure(NamedTuple):
+    """The compiled device functions of a task, made once and used for every evaluation of a run."""
+
+    sums: Callable  # (variables, batch) -> {name: sums}
+    predict: Callable  # (variables, batch, seed) -> outputs
+    seed: int
+    batch_size: int
+    sharding: Any  # of batches
+
+
+def make_measure(task: Task, seed: int, batch_size: int, sharding: jax.sharding.Sharding) -> Measure:
+    """Returns the jitted functions; the key depends on the seed alone, and examples fold in their index."""
+    replicated = jax.sharding.NamedSharding(sharding.mesh, jax.sharding.PartitionSpec())
+
+    def context(seed: Any) -> Context:
+        return Context(fold(jax.random.key(seed), 'evaluate'), np.int32(0), False)
+
+    def sums(variables: Variables, batch: Batch) -> dict[str, jax.Array]:
+        return task.metrics(variables, batch, context(seed))
+
+    def predict(variables: Variables, batch: Batch, seed: Any) -> dict[str, jax.Array]:
+        return task.predict(variables, batch, context(seed))
+
+    jit = functools.partial(jax.jit, out_shardings=replicated)
+    return Measure(jit(sums), jit(predict), seed, batch_size, sharding)
+
+
+def evaluate(
+    task: Task, measure: Measure, variables: Variables, split: str, whole: bool = True
+) -> tuple[dict[str, Figure], int, float]:
+    """Returns the figures of a split, the number of its examples, and the seconds it took.
+
+    Sums are added up in float64 on the host, one batch late, so that the devices never wait. With `whole`,
+    `finalize` is included: it reads predictions, which can take far longer than sums.
+
+    Raises:
+      UserError: when the split is empty or a figure that should be a number is not finite.
+    """
+    started = time.perf_counter()
+    source = task.source(split)
+    if not len(source):
+        raise UserError(f'split {split!r} is empty: nothing to evaluate')
+    totals: dict[str, np.ndarray] = {}
+    pending = None
+    for batch in evaluation_loader(source, task.encode, measure.batch_size, measure.sharding):
+        sums = measure.sums(variables, batch)
+        add(totals, pending)
+        pending = sums
+    add(totals, pending)
+    figures = dict(task.figures(totals))
+    if whole and task.finalize is not None:
+        figures.update(task.finalize(decoded(task, measure, variables, source)))
+    return figures, len(source), time.perf_counter() - started
+
+
+def add(totals: dict[str, np.ndarray], sums: Mapping[str, jax.Array] | None) -> None:
+    """Adds device sums to float64 totals in place."""
+    for name, value in (sums or {}).items():
+        totals[name] = totals.get(name, 0.0) + np.asarray(value, np.float64)
+
+
+def decoded(task: Task, measure: Measure, variables: Variables, source: Any) -> Iterator[tuple[Any, Any]]:
+    """Yields (raw row, decoded prediction) in index order, without padding."""
+    count = min(task.finalize_count or len(source), len(source))
+    index = 0
+    for batch in evaluation_loader(source, task.encode, measure.batch_size, measure.sharding, count):
+        outputs = jax.device_get(measure.predict(variables, batch, measure.seed))
+        for row in range(min(measure.batch_size, count - index)):
+            yield source[index], task.decode({name: value[row] for name, value in outputs.items()})
+            index += 1
+
+
+def scalars(figures: Mapping[str, Figure]) -> dict[str, float]:
+    """Returns the figures that are single numbers."""
+    return {name: float(figure.value) for name, figure in figures.items() if np.ndim(figure.value) == 0}

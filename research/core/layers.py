@@ -1,0 +1,208 @@
+"""The table of layers, as Keras users know it: what a model is made of, its size, and what is trained."""
+
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from research.core.task import Variables
+from research.core.units import bytes_text
+from research.ops.paths import flatten_paths
+
+
+def natural(name: str) -> list[tuple[int, int, str]]:
+    """Returns a key that sorts 'layer_2' before 'layer_10'."""
+    return [
+        (0, int(part), '') if part.isdigit() else (1, 0, part) for part in re.split(r'(\d+)', name) if part
+    ]
+
+
+def call_order(init: Callable[..., Variables], key: Any) -> list[str]:
+    """Returns the paths 'group/module/.../name' of the parameters in the order in which `init` makes them.
+
+    JAX sorts the keys of every dict that passes through it, so the order of the layers from input to output
+    is lost in any tree it returns; here it is read while `init` is traced. Nothing is computed.
+    """
+    seen = []
+
+    def walk(tree: Any, path: tuple[str, ...]) -> None:
+        if isinstance(tree, Mapping):
+            for name, child in tree.items():
+                walk(child, (*path, str(name)))
+        else:
+            seen.append('/'.join(path))
+
+    def traced(key):
+        variables = init(key)
+        walk(variables.params, ())
+        return variables
+
+    jax.eval_shape(traced, key)
+    return seen
+
+
+def _array(name: str, leaf: Any, trained: bool, collection: str) -> dict[str, Any]:
+    """Describes one array; `leaf` has a shape, a dtype and, where it is placed, a sharding."""
+    sharding, shape = getattr(leaf, 'sharding', None), tuple(leaf.shape)
+    if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.extended):
+        width = 8  # a key: two words of 32 bits
+    else:
+        width = np.dtype(leaf.dtype).itemsize
+    spec = getattr(sharding, 'spec', None) or ()
+    split = [('+'.join(names) if isinstance(names, tuple) else names) or '' for names in spec]
+    split = (split + [''] * len(shape))[: len(shape)] if any(split) else []
+    local = sharding.shard_shape(shape) if split else shape
+    return {
+        'name': name,
+        'collection': collection,
+        'shape': list(shape),
+        'dtype': str(leaf.dtype),
+        'trained': trained,
+        'size': math.prod(shape),
+        'bytes': math.prod(shape) * width,
+        'bytes_per_device': math.prod(local) * width,
+        'sharding': split,
+    }
+
+
+def _parameters(arrays: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    return [array for array in arrays if array['collection'] == 'params']
+
+
+def describe_layers(
+    variables: Variables,
+    trained: Iterable[str],
+    frozen: Mapping[str, Any] | None = None,
+    order: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Describes every layer: its arrays, their shapes, sizes and shardings, and what of them is trained.
+
+    Args:
+      variables: trees of arrays or `jax.ShapeDtypeStruct`, with shardings where they are known.
+      trained: the groups that have a loss.
+      frozen: {group: tree of bool like its parameters}, True where a parameter stays as it is.
+      order: the result of `call_order`; without it layers are sorted by name.
+
+    Returns:
+      {'rows': one per module: group, path, arrays, parameters, bytes; 'totals': trained, frozen, state
+      (numbers of elements), bytes, bytes_per_device}.
+    """
+    trained, frozen, rows = set(trained), frozen or {}, {}
+
+    def add(group: str, path: str, leaf: Any, learns: bool, collection: str) -> None:
+        module, _, name = path.rpartition('/')
+        rows.setdefault((group, module), []).append(_array(name, leaf, learns, collection))
+
+    for group, tree in variables.params.items():
+        held = flatten_paths(frozen[group]) if group in frozen else {}
+        for path, leaf in flatten_paths(tree).items():
+            add(group, path, leaf, group in trained and not bool(held.get(path, False)), 'params')
+    for group, collections in variables.extra.items():
+        for collection, tree in collections.items():
+            for path, leaf in flatten_paths(tree).items():
+                add(group, path, leaf, False, collection)
+
+    first = {}
+    for place, path in enumerate(order):
+        first.setdefault(tuple(path.rpartition('/')[0].partition('/')[::2]), place)
+    groups = list({**variables.params, **variables.extra})
+    keys = sorted(rows, key=lambda key: (groups.index(key[0]), first.get(key, len(order)), natural(key[1])))
+    arrays = [array for each in rows.values() for array in each]
+    parameters = _parameters(arrays)
+    return {
+        'rows': [
+            {
+                'group': group,
+                'path': path,
+                'arrays': sorted(
+                    rows[group, path], key=lambda each: (each['collection'] != 'params', -each['size'])
+                ),
+                'parameters': sum(array['size'] for array in _parameters(rows[group, path])),
+                'bytes': sum(array['bytes'] for array in rows[group, path]),
+            }
+            for group, path in keys
+        ],
+        'totals': {
+            'trained': sum(each['size'] for each in parameters if each['trained']),
+            'frozen': sum(each['size'] for each in parameters if not each['trained']),
+            'state': sum(each['size'] for each in arrays) - sum(each['size'] for each in parameters),
+            'bytes': sum(each['bytes'] for each in arrays),
+            'bytes_per_device': sum(each['bytes_per_device'] for each in arrays),
+        },
+    }
+
+
+def shape_text(array: Mapping[str, Any], path: str) -> str:
+    """Returns an array's name and shape, such as 'kernel 64×10'; stacked layers as 'kernel 6 × [64×10]'."""
+    shape = [str(size) for size in array['shape']]
+    name = array['name'] + ('' if array['collection'] == 'params' else f' ({array["collection"]})')
+    if 'blocks' in path.split('/') and len(shape) > 1:
+        return f'{name} {shape[0]} × [{"×".join(shape[1:])}]'
+    return f'{name} {"×".join(shape) or "scalar"}'
+
+
+def layer_table(layers: Mapping[str, Any], limit: int = 80, width: int = 108) -> str:
+    """Returns the table of layers as text of `width` characters; beyond `limit` rows the middle is cut."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    rows, totals = layers['rows'], layers['totals']
+    split = any(array['sharding'] for row in rows for array in row['arrays'])
+    partly = totals['frozen'] > 0
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, width=None)
+    table.add_column('Layer', overflow='fold')
+    table.add_column('Shapes', overflow='fold')
+    if split:
+        table.add_column('Sharding', overflow='fold')
+    table.add_column('Parameters', justify='right', no_wrap=True)
+    table.add_column('Memory', justify='right', no_wrap=True)
+    if partly:
+        table.add_column('Trained', no_wrap=True)
+    several = len({row['group'] for row in rows}) > 1
+    for place, row in enumerate(rows):
+        if limit // 2 <= place < len(rows) - limit // 2:
+            if place == limit // 2:
+                table.add_row(f'... {len(rows) - limit} more layers')
+            continue
+        name = (
+            '/'.join(part for part in (row['group'] if several else '', row['path']) if part) or row['group']
+        )
+        cells = [
+            name,
+            ('\n' if split else ', ').join(shape_text(array, row['path']) for array in row['arrays']),
+        ]
+        if split:
+            cells.append('\n'.join(_sharding_text(array) for array in row['arrays']))
+        cells += [f'{row["parameters"]:,}', bytes_text(row['bytes'])]
+        if partly:
+            flags = {array['trained'] for array in _parameters(row['arrays'])}
+            cells.append({(True,): 'yes', (False,): 'frozen', (): ''}.get(tuple(flags), 'in part'))
+        last = place + 1 == len(rows) or rows[place + 1]['group'] != row['group']
+        table.add_row(*cells, end_section=last)
+    console = Console(width=width, color_system=None, force_terminal=False, legacy_windows=False)
+    with console.capture() as capture:
+        console.print(table, highlight=False, markup=False)
+    return '\n'.join(line.rstrip() for line in capture.get().strip('\n').split('\n') + totals_lines(totals))
+
+
+def _sharding_text(array: Mapping[str, Any]) -> str:
+    return (
+        '(' + ', '.join(axis or '·' for axis in array['sharding']) + ')'
+        if array['sharding']
+        else 'replicated'
+    )
+
+
+def totals_lines(totals: Mapping[str, int]) -> list[str]:
+    """Returns the lines under the table of layers."""
+    lines = [f'Trained parameters: {totals["trained"]:,}', f'Frozen parameters: {totals["frozen"]:,}']
+    if totals['state']:
+        lines.append(f'Other state (statistics): {totals["state"]:,}')
+    memory = f'Memory of the variables: {bytes_text(totals["bytes"])}'
+    if totals['bytes_per_device'] != totals['bytes']:
+        memory += f', {bytes_text(totals["bytes_per_device"])} on each device'
+    return [*lines, memory]

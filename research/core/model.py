@@ -1,0 +1,99 @@
+"""A trained run as an object: predict, evaluate, and the pure functions underneath."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from etils import epath
+
+from research.core import sharding as sharding_module
+from research.core.checkpoint import best_step, read_weights, transfer
+from research.core.config import Config, MeshSettings
+from research.core.evaluate import Measure, evaluate, make_measure
+from research.core.state import served_from
+from research.core.task import Figure, Raw, Task, Variables
+from research.data.batches import place, requests
+from research.errors import UserError, nearest
+
+
+class Model(NamedTuple):
+    """A task with trained variables on this machine's devices."""
+
+    config: Config
+    task: Task
+    variables: Variables
+    step: int
+    measure: Measure
+    mesh: jax.sharding.Mesh
+    workdir: epath.Path
+
+    def outputs(self, raws: Sequence[Raw], seed: int | None = None) -> Iterator[tuple[dict, dict[str, np.ndarray], int]]:
+        """Yields (batch, outputs, number of real rows) for requests, batch by batch.
+
+        A request's randomness depends on `seed` and on its position, not on the batch it travels in.
+        """
+        seed = self.config.seed if seed is None else seed
+        size = self.measure.batch_size
+        for start in range(0, len(raws), size):
+            part = raws[start : start + size]
+            batch = requests(self.task.encode, [check_request(self.task, raw) for raw in part], size)
+            batch['index'] = batch['index'] + start
+            placed = place(batch, range(size), size, self.measure.sharding)
+            with jax.set_mesh(self.mesh):
+                outputs = self.measure.predict(self.variables, placed, seed)
+            yield batch, jax.device_get(outputs), len(part)
+
+    def predict(self, raws: Sequence[Raw], seed: int | None = None) -> list[Any]:
+        """Returns the decoded answer to each request, such as {'text': '...'} or {'image': array}.
+
+        Raises:
+          UserError: names the request and the field that is wrong.
+        """
+        answers = []
+        for _, outputs, count in self.outputs(raws, seed):
+            answers += [self.task.decode({k: v[row] for k, v in outputs.items()}) for row in range(count)]
+        return answers
+
+    def output_shapes(self) -> dict[str, jax.ShapeDtypeStruct]:
+        """Returns the names and shapes of the outputs for one batch of requests, without computing them."""
+        raws = list(self.task.examples[:1]) or [self.task.source('test')[0]]
+        batch = requests(self.task.encode, raws, self.measure.batch_size)
+        return jax.eval_shape(self.measure.predict, self.variables, batch, 0)
+
+    def evaluate(self, split: str) -> tuple[dict[str, Figure], int, float]:
+        """Returns the figures of a split, its number of examples, and the seconds it took."""
+        with jax.set_mesh(self.mesh):
+            return evaluate(self.task, self.measure, self.variables, split)
+
+
+def check_request(task: Task, raw: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Returns `raw` when it has the fields that the task reads.
+
+    Raises:
+      UserError: for an unknown field (names the nearest).
+    """
+    for name in raw:
+        if name not in task.inputs:
+            raise UserError(f'request field {name!r} is unknown; {nearest(name, task.inputs)}')
+    return raw
+
+
+def load(config: Config, workdir: epath.Path, build: Callable[[Config, epath.Path], Task]) -> Model:
+    """Returns the model of a run with its best weights where a best was chosen, else its newest.
+
+    Raises:
+      UserError: when the run has no good checkpoint or its weights do not fit the config.
+    """
+    task = build(config, workdir / 'prepared')
+    mesh = sharding_module.make_mesh(MeshSettings(data=1, fsdp=-1))
+    weights = read_weights(workdir, best_step(workdir) if config.train.best else None)
+    shapes = jax.eval_shape(task.init, jax.random.key(0))
+    found, report = transfer(shapes, served_from(weights, workdir))
+    if report.missing or report.misshapen:
+        raise UserError(f'{workdir}: the weights do not fit the config\n{report}')
+    shardings = sharding_module.state_shardings(shapes, mesh, config.mesh)
+    variables = jax.tree.map(jax.device_put, found, shardings)
+    size = sharding_module.round_up(config.train.eval_batch_size or config.train.batch_size, mesh)
+    measure = make_measure(task, config.seed, size, sharding_module.batch_sharding(mesh))
+    return Model(config, task, variables, int(weights['step']), measure, mesh, workdir)

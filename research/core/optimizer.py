@@ -1,0 +1,126 @@
+"""One group's optimizer and its learning-rate schedule, from settings to optax."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Int
+
+from research.core.config import OptimizerSettings
+from research.core.task import Tree
+from research.errors import UserError
+from research.ops import paths
+
+
+def make_schedule(settings: OptimizerSettings, updates: int) -> optax.Schedule:
+    """Returns the learning rate as a function of how many updates were made before.
+
+    With t = count + 1 the number of the update, W the updates of the warm-up, e = end_fraction and
+    p = (count - W) / (updates - W) clipped to [0, 1], the rate is learning_rate * min(t / W, 1) times
+        constant      1
+        linear        1 - (1 - e) * p
+        cosine        e + (1 - e) * (1 + cos(pi * p)) / 2    (Loshchilov & Hutter 2017, eq. 5)
+        inverse_sqrt  min(1, sqrt(max(W, 1) / t))            (Vaswani et al. 2017, eq. 3)
+    so the first update already moves, and the end is reached only after the last. A run shorter than
+    its warm-up stops inside it.
+
+    Args:
+      settings: `warmup_steps` counts steps of the run: with `update_every` 3, three for each update.
+      updates: the number of updates that this group makes in the whole run.
+    """
+    warmup = -(-settings.warmup_steps // settings.update_every)
+    end = settings.end_fraction
+
+    def schedule(count: Int[Array, ''] | int) -> Float[Array, '']:
+        count = jnp.asarray(count, jnp.float32)
+        progress = jnp.clip((count - warmup) / max(updates - warmup, 1), 0.0, 1.0)
+        factor = {
+            'constant': lambda: jnp.ones_like(count),
+            'linear': lambda: 1 - (1 - end) * progress,
+            'cosine': lambda: end + (1 - end) * 0.5 * (1 + jnp.cos(jnp.pi * progress)),
+            'inverse_sqrt': lambda: jnp.minimum(1.0, jnp.sqrt(max(warmup, 1) / (count + 1))),
+        }[settings.schedule]()
+        return settings.learning_rate * factor * jnp.minimum((count + 1) / max(warmup, 1), 1.0)
+
+    return schedule
+
+
+def make_optimizer(
+    settings: OptimizerSettings, updates: int, params_shapes: Tree, where: str = 'optimizer.model'
+) -> optax.GradientTransformation:
+    """Returns one group's optimizer; its `update` needs the parameters.
+
+    In this order: frozen leaves are set aside (they get zero updates and have no optimizer state); the
+    gradients of the L1 and L2 penalties are added on the leaves that match `decay`; the global norm over
+    all trained leaves is clipped; adam (Kingma & Ba 2015, alg. 1; with `nesterov`, Dozat 2016), or sgd with
+    momentum; decoupled weight decay on the leaves that match `decay` (Loshchilov & Hutter 2019, alg. 2, with
+    the decay multiplied by the learning rate); the scheduled learning rate.
+
+    Args:
+      settings: the group's section of the config.
+      updates: the number of updates that this group makes in the whole run.
+      params_shapes: the group's parameters, or their shapes, for the paths.
+      where: the section's name, for messages.
+
+    Raises:
+      UserError: for a pattern of `frozen` that matches no path, and settings that do not go together.
+    """
+    check(settings, where)
+    paths.require(paths.flatten_paths(params_shapes), settings.frozen, f'{where}.frozen')
+    parts = []
+    if settings.l1 or settings.l2:
+        parts.append(add_penalties(settings))
+    if settings.clip:
+        parts.append(optax.clip_by_global_norm(settings.clip))
+    if settings.name == 'sgd':
+        parts.extend([optax.trace(settings.momentum, settings.nesterov)] if settings.momentum else [])
+    else:
+        parts.append(optax.scale_by_adam(settings.b1, settings.b2, settings.eps, nesterov=settings.nesterov))
+    if settings.weight_decay:
+        decayed = functools.partial(paths.select, patterns=settings.decay)
+        parts.append(optax.add_decayed_weights(settings.weight_decay, decayed))
+    parts.append(optax.scale_by_learning_rate(make_schedule(settings, updates)))
+    trained = optax.chain(*parts)
+    if not settings.frozen:
+        return trained
+
+    def labels(tree: Tree) -> Tree:
+        frozen = paths.select(tree, settings.frozen)
+        return jax.tree.map(lambda leaf: 'frozen' if leaf else 'trained', frozen)
+
+    return optax.partition({'trained': trained, 'frozen': optax.set_to_zero()}, labels)
+
+
+def add_penalties(settings: OptimizerSettings) -> optax.GradientTransformation:
+    """Returns the gradient of l1 * sum |w| + l2 / 2 * sum w^2 over the leaves that match `decay`, added."""
+
+    def add(gradient: Tree, params: Tree) -> Tree:
+        return jax.tree.map(
+            lambda chosen, g, w: g + settings.l1 * jnp.sign(w) + settings.l2 * w if chosen else g,
+            paths.select(gradient, settings.decay),
+            gradient,
+            params,
+        )
+
+    return optax.stateless(add)
+
+
+def check(settings: OptimizerSettings, where: str) -> None:
+    """Raises a `UserError` for values that would be ignored or make no sense together."""
+    if settings.name == 'adam' and settings.weight_decay:
+        raise UserError(
+            f'config.{where}.weight_decay={settings.weight_decay}: adam has no decoupled weight decay; '
+            "set name to 'adamw', or use l2 for a penalty in the gradient"
+        )
+    if settings.name == 'sgd' and settings.nesterov and not settings.momentum:
+        raise UserError(f'config.{where}.nesterov: sgd needs momentum above zero for it')
+    for name in ('b1', 'b2', 'momentum'):
+        value = getattr(settings, name)
+        if not 0 <= value < 1:
+            raise UserError(f'config.{where}.{name} must be at least 0 and below 1, got {value!r}')
+    if settings.end_fraction > 1:
+        raise UserError(f'config.{where}.end_fraction must be at most 1, got {settings.end_fraction!r}')
+    for pattern in settings.decay:
+        if not isinstance(pattern, str):
+            raise UserError(f'config.{where}.decay: expected patterns of paths, got {pattern!r}')

@@ -1,0 +1,92 @@
+"""What is known of a run before its first step: shapes, shardings, sizes and the compiled step."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import optax
+
+from research.core import sharding as sharding_module
+from research.core.config import Config
+from research.core.optimizer import make_optimizer, make_schedule
+from research.core.state import State, check_groups, init_state
+from research.core.step import make_step
+from research.core.task import Task
+from research.data.batches import Row, encode_rows
+from research.errors import UserError
+
+
+class Plan(NamedTuple):
+    """Everything that is fixed before step 1; nothing in it holds a value of the model."""
+
+    config: Config
+    task: Task
+    mesh: jax.sharding.Mesh
+    optimizers: Mapping[str, optax.GradientTransformation]
+    schedules: Mapping[str, optax.Schedule]
+    update_every: Mapping[str, int]
+    steps: int
+    state: State  # ShapeDtypeStructs with shardings
+    batch: Mapping[str, Any]  # likewise
+    batch_sharding: jax.sharding.NamedSharding
+
+    def compile(self) -> Any:
+        """Returns the step compiled for this plan; the state is donated."""
+        train = self.config.train
+        step = make_step(
+            self.task, self.optimizers, self.update_every, train.microbatches, train.ema, self.config.seed
+        )
+        shardings = jax.tree.map(lambda leaf: leaf.sharding, self.state)
+        jitted = jax.jit(step, donate_argnums=0, out_shardings=(shardings, sharding_module.replicated(self.mesh)))
+        with jax.set_mesh(self.mesh):
+            return jitted.lower(self.state, self.batch).compile()
+
+    def init(self) -> State:
+        """Returns the state before step 1, created sharded on the devices."""
+        shardings = jax.tree.map(lambda leaf: leaf.sharding, self.state)
+        with jax.set_mesh(self.mesh):
+            return jax.jit(self._init, out_shardings=shardings)()
+
+    def _init(self) -> State:
+        return init_state(self.task, self.optimizers, self.config.train.ema, self.config.seed)
+
+
+def make_plan(config: Config, task: Task, devices: Any = None) -> Plan:
+    """Returns the plan of a run; reads one example for the shapes of a batch and computes nothing else.
+
+    Raises:
+      UserError: when groups, optimizers, mesh and batch size do not go together, or there is no training data.
+    """
+    train = config.train
+    mesh = sharding_module.make_mesh(config.mesh, devices)
+    source = task.source('train')
+    if not len(source):
+        raise UserError('the training split is empty')
+    steps = train.steps or int(np.ceil(train.epochs * len(source) / train.batch_size))
+    shapes = jax.eval_shape(task.init, jax.random.key(0))
+    check_groups(task, shapes, config.optimizer)
+    update_every = {group: settings.update_every for group, settings in config.optimizer.items()}
+    updates = {group: max(1, steps // every) for group, every in update_every.items()}
+    optimizers = {
+        group: make_optimizer(settings, updates[group], shapes.params[group], f'optimizer.{group}')
+        for group, settings in config.optimizer.items()
+    }
+    schedules = {group: make_schedule(settings, updates[group]) for group, settings in config.optimizer.items()}
+    state = jax.eval_shape(lambda: init_state(task, optimizers, train.ema, config.seed))
+    state = with_shardings(state, sharding_module.state_shardings(state, mesh, config.mesh))
+    sharding_module.check_batch(train.batch_size // train.microbatches, mesh)
+    example = encode_rows(source, task.encode, [Row(0, 0, True)], config.seed)
+    batch_sharding = sharding_module.batch_sharding(mesh)
+    batch = {
+        name: jax.ShapeDtypeStruct((train.batch_size, *value.shape[1:]), value.dtype, sharding=batch_sharding)
+        for name, value in example.items()
+    }
+    return Plan(config, task, mesh, optimizers, schedules, update_every, steps, state, batch, batch_sharding)
+
+
+def with_shardings(shapes: Any, shardings: Any) -> Any:
+    """Returns ShapeDtypeStructs that carry their shardings: the targets of init, compile and restore."""
+    return jax.tree.map(
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), shapes, shardings
+    )

@@ -1,0 +1,74 @@
+"""What a person types, or a folder holds, as requests of a task."""
+
+import json
+import pathlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from research.core.task import Input
+from research.errors import UserError
+
+PICTURES = ('.png', '.jpg', '.jpeg', '.bmp', '.gif', '.webp')
+
+
+def read_requests(inputs: Mapping[str, Input], values: Sequence[str]) -> list[dict[str, Any]]:
+    """Returns one request per value: a text, a JSON object, a file (text, JSON lines, picture) or a folder of files.
+
+    Raises:
+      UserError: for a file that does not exist or does not fit the task's inputs.
+    """
+    found = [request for value in values for request in requests_of(inputs, value)]
+    if not found:
+        raise UserError('--input gave no requests: name a text, a file or a folder')
+    return found
+
+
+def requests_of(inputs: Mapping[str, Input], value: str) -> Iterator[dict[str, Any]]:
+    """Yields the requests of one value."""
+    path = pathlib.Path(value) if len(value) < 1000 and '\n' not in value else None
+    if value.lstrip().startswith('{'):
+        yield parse_object(value, 'the --input text')
+    elif path is not None and path.is_dir():
+        files = [file for file in sorted(path.rglob('*')) if file.is_file() and not file.name.startswith('.')]
+        for file in files:
+            yield from requests_of_file(inputs, file)
+    elif path is not None and path.is_file():
+        yield from requests_of_file(inputs, path)
+    else:
+        yield {only_field(inputs, 'text', value): value}
+
+
+def requests_of_file(inputs: Mapping[str, Input], file: pathlib.Path) -> Iterator[dict[str, Any]]:
+    """Yields the requests of one file: JSON lines, a picture, or a whole text."""
+    if file.suffix == '.jsonl':
+        for number, line in enumerate(file.read_text(encoding='utf-8').splitlines(), 1):
+            if line.strip():
+                yield parse_object(line, f'{file}, line {number}')
+    elif file.suffix.lower() in PICTURES:
+        yield {only_field(inputs, 'image', str(file)): str(file)}
+    else:
+        try:
+            yield {only_field(inputs, 'text', str(file)): file.read_text(encoding='utf-8')}
+        except UnicodeDecodeError:
+            raise UserError(f'{file} is neither UTF-8 text nor a picture ({", ".join(PICTURES)})') from None
+
+
+def parse_object(text: str, where: str) -> dict[str, Any]:
+    """Returns a JSON object; a UserError that says where it is broken otherwise."""
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise UserError(f'{where}: not JSON: {error}') from None
+    if not isinstance(value, dict):
+        raise UserError(f'{where}: expected an object such as {{"text": "..."}}, got {value!r:.60}')
+    return value
+
+
+def only_field(inputs: Mapping[str, Input], kind: str, value: str) -> str:
+    """Returns the name of the one input field of a kind; a UserError when the task reads none, or several."""
+    names = [name for name, each in inputs.items() if each.kind == kind]
+    if len(names) == 1:
+        return names[0]
+    fields = ', '.join(f'{name} ({each.kind})' for name, each in inputs.items()) or 'nothing: use --count'
+    hint = ' (there is no such file)' if kind == 'text' else ''
+    raise UserError(f'--input={value!r:.80}{hint}: this task reads {fields}; give a JSON object for several fields')

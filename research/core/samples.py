@@ -1,0 +1,45 @@
+"""What a run shows while it learns: answers to a few requests, and pictures, per step."""
+
+import io
+import json
+from typing import Any
+
+import jax
+import numpy as np
+from etils import epath
+from PIL import Image
+
+from research.core.describe import readable
+from research.core.evaluate import Measure
+from research.core.task import Task, Variables
+from research.data.batches import place, requests
+
+
+def write_samples(
+    task: Task, measure: Measure, variables: Variables, workdir: epath.Path, step: int, split: str
+) -> None:
+    """Writes samples/<step>/examples.json and a PNG for each picture that the task renders.
+
+    The requests are the task's examples, or the first rows of the split, one batch at the most.
+    """
+    source: Any = task.examples or task.source(split)
+    raws = [source[row] for row in range(min(measure.batch_size, len(source)))]
+    batch = requests(task.encode, raws, measure.batch_size)
+    placed = place(batch, range(measure.batch_size), measure.batch_size, measure.sharding)
+    outputs = jax.device_get(measure.predict(variables, placed, measure.seed))
+    if jax.process_index():
+        return
+    count = len(raws)
+    batch = {name: np.asarray(value)[:count] for name, value in batch.items()}
+    outputs = {name: value[:count] for name, value in outputs.items()}
+    folder = workdir / 'samples' / f'{step:08d}'
+    folder.mkdir(parents=True, exist_ok=True)
+    examples = [
+        {'input': readable(raws[row]), 'output': readable(task.decode({k: v[row] for k, v in outputs.items()}))}
+        for row in range(min(count, 16))
+    ]
+    (folder / 'examples.json').write_text(json.dumps(examples, indent=2, ensure_ascii=False))
+    for name, picture in (task.render(batch, outputs) if task.render else {}).items():
+        buffer = io.BytesIO()
+        Image.fromarray(picture).save(buffer, 'PNG')
+        (folder / f'{name}.png').write_bytes(buffer.getvalue())

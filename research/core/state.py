@@ -1,0 +1,62 @@
+"""The state of a run: one pytree, saved and restored whole."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Int
+
+from research.core.task import Task, Variables, fold
+from research.errors import UserError
+
+
+class State(NamedTuple):
+    """Step (updates made), variables, optimizer state per group, and averaged variables if asked for."""
+
+    step: Int[Array, '']
+    variables: Variables
+    optimizer: dict[str, Any]
+    average: Variables | None
+
+
+def init_state(task: Task, optimizers: dict[str, optax.GradientTransformation], ema: float, seed: int) -> State:
+    """Returns the state before the first step; a pure function, so that `jax.eval_shape` plans it for free."""
+    variables = task.init(fold(jax.random.key(seed), 'init'))
+    optimizer = {group: optimizers[group].init(variables.params[group]) for group in task.losses}
+    average = jax.tree.map(jnp.array, variables) if ema else None
+    return State(jnp.zeros((), jnp.int32), variables, optimizer, average)
+
+
+def served(state: State) -> Variables:
+    """Returns the variables that are evaluated and served: the average where there is one."""
+    return state.variables if state.average is None else state.average
+
+
+def check_groups(task: Task, shapes: Variables, optimizers: dict[str, Any]) -> None:
+    """Raises a `UserError` where losses, gradients, parameters and optimizer sections do not go together."""
+    groups = set(shapes.params)
+    for group in task.losses:
+        if group not in groups:
+            raise UserError(f'the task has a loss for group {group!r} but no parameters; groups: {sorted(groups)}')
+        if group not in optimizers:
+            raise UserError(
+                f'config.optimizer.{group} is missing: every group with a loss needs one; '
+                f'there is {sorted(optimizers) or "none"}'
+            )
+    for group in optimizers:
+        if group not in task.losses:
+            raise UserError(
+                f'config.optimizer.{group}: the task trains no such group; it trains {", ".join(task.losses)}'
+            )
+    for group in task.gradients:
+        if group not in task.losses:
+            raise UserError(f'a method replaced the gradient of group {group!r}, which has no loss')
+
+
+def served_from(weights: dict[str, Any], workdir: Any) -> Variables:
+    """Returns the served variables out of a run's stored tree, as host arrays."""
+    tree = weights.get('average') or weights['variables']
+    if isinstance(tree, Variables):
+        return tree
+    return Variables(tree['params'], tree.get('extra') or {})

@@ -1,0 +1,316 @@
+"""The one training loop: prepare, plan, init or restore, { evaluate | save | step }, summary and report.
+
+Evaluation and saving come before the step, so a figure describes the weights that are saved with it.
+Metrics are fetched one step late, so that the devices never wait for the host.
+"""
+
+import dataclasses
+import json
+import math
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+from etils import epath
+
+from research.core import begin as begin_module
+from research.core import figures as figures_module
+from research.core.checkpoint import Checkpoints, open_checkpoints
+from research.core.config import Config
+from research.core.describe import is_out_of_memory, out_of_memory_message
+from research.core.evaluate import Measure, evaluate, make_measure, scalars
+from research.core.logs import Meter, Progress, Records, stage
+from research.core.plan import Plan, make_plan
+from research.core.report import write_report
+from research.core.samples import write_samples
+from research.core.sharding import round_up
+from research.core.signals import stop_requested
+from research.core.state import State, served
+from research.core.task import Task
+from research.data.batches import training_loader
+from research.errors import UserError
+
+
+SHOWN = ('loss', 'accuracy')  # of the logs, while training; all are recorded
+
+
+@dataclasses.dataclass
+class Best:
+    """The best value so far of the figure that chooses checkpoints, and how long ago it was."""
+
+    value: float | None = None
+    step: int = -1
+    since: int = 0  # evaluations without a better one
+
+    def update(self, value: float, step: int, better: str) -> bool:
+        """Takes a new value; returns whether it is the best so far."""
+        improved = self.value is None or (value > self.value if better == 'higher' else value < self.value)
+        if improved:
+            self.value, self.step, self.since = value, step, 0
+        else:
+            self.since += 1
+        return improved
+
+
+@dataclasses.dataclass
+class Loop:
+    """What the loop works with; everything on the device is a function of `state` and the batch."""
+
+    plan: Plan
+    workdir: epath.Path
+    measure: Measure
+    checkpoints: Checkpoints
+    records: Records
+    progress: Progress
+    best: Best
+    times: dict[str, float]
+    meter: Meter = dataclasses.field(default_factory=Meter)
+    pending: tuple[int, Any] | None = None
+
+    def due(self, every: int, step: int) -> bool:
+        """Returns whether something that happens every so many steps happens at `step`."""
+        return every > 0 and step % every == 0
+
+    def flush(self) -> None:
+        """Fetches the logs of the last step, checks them, and records their means when a log is due.
+
+        Raises:
+          UserError: when a logged value is not finite; the state it belongs to is never saved.
+        """
+        if self.pending is None:
+            return
+        (step, logs), self.pending = self.pending, None
+        values = jax.device_get(logs)
+        check_finite(values, step, self.checkpoints)
+        self.meter.add(values)
+        if self.due(self.plan.config.train.log_every, step) or step == self.plan.steps:
+            means = self.meter.means()
+            for group, schedule in self.plan.schedules.items():
+                prefix = f'{group}/' if len(self.plan.schedules) > 1 else ''
+                means[f'{prefix}learning_rate'] = float(schedule((step - 1) // self.plan.update_every[group]))
+            self.records.write(step, 'train', means)
+            shown = {name: value for name, value in means.items() if name.split('/')[-1] in SHOWN}
+            self.progress.update(step, shown)
+
+    def evaluate(self, state: State, step: int) -> bool:
+        """Measures the evaluation split; returns whether this is the best so far."""
+        train = self.plan.config.train
+        started = time.perf_counter()
+        task, split = self.plan.task, train.eval_split
+        figures, _, _ = evaluate(task, self.measure, served(state), split, whole=False)
+        values = scalars(figures)
+        self.records.write(step, split, values)
+        self.times['evaluate'] = self.times.get('evaluate', 0.0) + time.perf_counter() - started
+        self.progress.message(f'step {step}: {split} ' + ', '.join(f'{k} {v:.4g}' for k, v in list(values.items())[:4]))
+        if not train.best:
+            return False
+        if train.best not in values:
+            raise UserError(f'config.train.best={train.best!r}: {split} has the figures {", ".join(values)}')
+        return self.best.update(values[train.best], step, figures[train.best].better)
+
+    def before_step(self, state: State, step: int, fresh: bool) -> None:
+        """Evaluates, samples and saves where due. A state that was just restored has had all this done."""
+        train = self.plan.config.train
+        evaluates, saves = self.due(train.eval_every, step), self.due(train.checkpoint_every, step)
+        samples = self.due(train.sample_every, step)
+        if not fresh or not (evaluates or saves or samples):
+            return
+        self.flush()
+        improved = self.evaluate(state, step) if evaluates else False
+        if samples:
+            write_samples(self.plan.task, self.measure, served(state), self.workdir, step, train.eval_split)
+        if step and (saves or improved):
+            self.save(state, step, improved)
+
+    def save(self, state: State, step: int, best: bool) -> None:
+        """Saves the state after its metrics have been checked; only the copy to the host is waited for."""
+        self.flush()
+        meta = {'best_value': self.best.value, 'best_step': self.best.step, 'since': self.best.since}
+        self.records.flush()
+        self.checkpoints.save(step, state, meta, best)
+
+    def run(self, compiled: Callable, state: State, start: int, fresh: bool) -> tuple[State, int, str]:
+        """Steps to the end; returns the state, its step, and why it ended ('' when all steps are done)."""
+        config, plan = self.plan.config, self.plan
+        train = config.train
+        loader = training_loader(
+            plan.task.source('train'), plan.task.encode, range(start, plan.steps), train.batch_size, config.seed,
+            plan.batch_sharding, train.prefetch, train.workers,
+        )  # fmt: skip
+        batches = iter(loader)
+        step, reason = start, ''
+        with stop_requested() as asked, self.progress:
+            for step in range(start, plan.steps):
+                self.before_step(state, step, fresh or step > start)
+                if train.patience and self.best.since >= train.patience:
+                    reason = f'no better {train.eval_split} {train.best} in {train.patience} evaluations'
+                    break
+                if asked(self.due(train.log_every, step)):
+                    reason = 'asked to stop'
+                    break
+                batch = next(batches)
+                state, logs = compiled(state, batch)
+                self.flush()
+                self.pending = (step + 1, logs)
+            else:
+                step = plan.steps
+            self.flush()
+        batches.close()
+        self.times['waited for data'] = loader.waited
+        return state, step, reason
+
+
+def check_finite(values: Mapping[str, tuple[float, float]], step: int, checkpoints: Checkpoints) -> None:
+    """Raises a `UserError` when a log is not finite: which, at what step, what is safe, what to try."""
+    broken = [name for name, (total, weight) in values.items() if not math.isfinite(total) or not math.isfinite(weight)]
+    if not broken:
+        return
+    checkpoints.wait()
+    saved = checkpoints.steps()
+    kept = f'the last good checkpoint is step {saved[-1]}' if saved else 'no checkpoint was written yet'
+    raise UserError(
+        f'step {step}: {", ".join(broken)} is not a finite number; {kept}. Try a lower '
+        '--config.optimizer.<group>.learning_rate, a longer warmup_steps, or clip=1.0'
+    )
+
+
+def run(config: Config, workdir: epath.Path, prepare: Callable, build: Callable) -> dict[str, Any]:
+    """Trains, evaluates and reports a config in `workdir`, going on from what is there.
+
+    Args:
+      config: as checked by `read_config`.
+      workdir: the folder of the run.
+      prepare: (config, folder) -> None, builds what the task needs besides weights; called once, by process 0.
+      build: (config, folder) -> Task with its methods applied.
+
+    Returns:
+      {'step', 'reason', 'figures', 'failures', 'report', 'seconds'}.
+
+    Raises:
+      UserError: for anything the user can put right.
+    """
+    times: dict[str, float] = {}
+    started = time.perf_counter()
+    begin_module.store_config(config, workdir)
+    with stage('prepare', times):
+        begin_module.prepare_once(config, workdir, prepare)
+        task = build(config, workdir / 'prepared')
+        plan = make_plan(config, task)
+    with jax.set_mesh(plan.mesh):
+        checkpoints = open_checkpoints(workdir, config.train.keep_last)
+        try:
+            summary = train(plan, workdir, checkpoints, times)
+        finally:
+            checkpoints.close()
+    summary['seconds'] = round(time.perf_counter() - started, 1)
+    if jax.process_index() == 0:
+        begin_module.store_environment(plan, workdir, times, summary['seconds'])
+        if not summary['reason'].startswith('asked'):
+            summary['report'] = str(write_report(workdir))
+        print(summary_text(summary, workdir))
+    return summary
+
+
+def train(plan: Plan, workdir: epath.Path, checkpoints: Checkpoints, times: dict[str, float]) -> dict[str, Any]:
+    """Runs one plan to its end and measures it."""
+    config = plan.config
+    with stage('init or restore', times):
+        state, start, meta = begin_module.restore_or_init(plan, checkpoints)
+    main = jax.process_index() == 0
+    stored = figures_module.read_figures(workdir)
+    if start >= plan.steps and stored:
+        print(f'{workdir}: all {plan.steps:,} steps were done before; nothing is left to train')
+        return summarize(stored, start, 'done before')
+    memory: dict[str, Any] = {}
+    try:
+        with stage('compile', times):
+            compiled = plan.compile()
+        memory = begin_module.describe_run(plan, compiled, workdir, start)
+        size = round_up(config.train.eval_batch_size or config.train.batch_size, plan.mesh)
+        loop = Loop(
+            plan, workdir, make_measure(plan.task, config.seed, size, plan.batch_sharding), checkpoints,
+            Records(workdir, start, main), Progress(plan.steps, start, config.train.batch_size, main),
+            Best(meta.get('best_value'), meta.get('best_step', -1), meta.get('since', 0)), times,
+        )  # fmt: skip
+        with stage('train', times):
+            state, step, reason = loop.run(compiled, state, start, fresh=start == 0)
+        if reason == 'asked to stop':
+            loop.save(state, step, False)
+            checkpoints.wait()
+            return summarize({}, step, reason)
+        return finish(loop, state, step, reason)
+    except jax.errors.JaxRuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        raise UserError(out_of_memory_message(error, memory, begin_module.as_dicts(config))) from None
+
+
+def finish(loop: Loop, state: State, step: int, reason: str) -> dict[str, Any]:
+    """Measures and saves the last state, then measures the chosen weights on both splits, samples and stores."""
+    plan, train = loop.plan, loop.plan.config.train
+    improved = loop.evaluate(state, step) if train.eval_split else False
+    loop.save(state, step, improved)
+    loop.checkpoints.wait()
+    chosen, chosen_step = state, step
+    if train.best and loop.best.step not in (step, -1):
+        restored = loop.checkpoints.restore(plan.state, loop.best.step)
+        if restored is not None:
+            chosen, chosen_step = restored[0], loop.best.step
+    entries = {}
+    with stage('final evaluation', loop.times):
+        for split in filter(None, (train.eval_split, train.test_split)):
+            entries[split] = figures_module.measure_split(
+                lambda split: evaluate(plan.task, loop.measure, served(chosen), split), plan.config, split, chosen_step
+            )
+            loop.records.write(chosen_step, f'{split} (chosen)', flat(entries[split]))
+        write_samples(plan.task, loop.measure, served(chosen), loop.workdir, chosen_step, train.eval_split)
+    if jax.process_index() == 0:
+        figures_module.store_figures(loop.workdir, entries)
+    loop.records.close()
+    return summarize(entries, step, reason)
+
+
+def flat(entry: Mapping[str, Any]) -> dict[str, float]:
+    """Returns the numbers of a stored entry."""
+    return {name: row['value'] for name, row in entry['figures'].items() if not isinstance(row['value'], list)}
+
+
+def summarize(figures: Mapping[str, Any], step: int, reason: str) -> dict[str, Any]:
+    """Returns what `run` returns."""
+    return {
+        'step': step,
+        'reason': reason,
+        'figures': dict(figures),
+        'failures': figures_module.failures(figures),
+        'report': '',
+    }
+
+
+def summary_text(summary: Mapping[str, Any], workdir: epath.Path) -> str:
+    """Returns what is printed at the end: figures, PASS or FAIL, the report, and the next commands."""
+    lines = ['']
+    if summary['reason']:
+        lines.append(f'stopped at step {summary["step"]:,}: {summary["reason"]}')
+    if summary['reason'] == 'asked to stop':
+        lines.append('saved; the same command goes on from here')
+        return '\n'.join(lines)
+    lines += [figures_module.figures_text(entry) for entry in summary['figures'].values()]
+    ranged = any(row['expected'] for entry in summary['figures'].values() for row in entry['figures'].values())
+    if summary['failures']:
+        lines.append(f'FAIL: outside the expected range: {", ".join(summary["failures"])}')
+    elif ranged:
+        lines.append('PASS: every figure with an expected range is inside it')
+    lines += [f'{summary["seconds"]:g} s in all', '', f'report    {summary["report"]}']
+    lines.append(f'next      python -m launch.predict --workdir={workdir} ' + next_flags(workdir))
+    return '\n'.join(lines)
+
+
+def next_flags(workdir: epath.Path) -> str:
+    """Returns the flags of a prediction that this run can answer."""
+    file = workdir / 'description.json'
+    inputs = json.loads(file.read_text()).get('flow', {}).get('inputs', {}) if file.exists() else {}
+    kinds = set(inputs.values())
+    if not kinds & {'text', 'image', 'audio'}:
+        return f'--count=16 --output={workdir}/predictions'
+    return "--input='...'" if 'text' in kinds else '--input=picture.png' if 'image' in kinds else '--input=sound.wav'

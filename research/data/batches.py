@@ -1,0 +1,184 @@
+"""Batches as pure functions of (seed, step): rows in a global order, each host encoding only its slice.
+
+The order does not depend on how many hosts, devices, threads or processes read it, so a run may
+be killed, resumed and resharded without a data state to save.
+"""
+
+import concurrent.futures
+import functools
+import multiprocessing
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import Int
+
+from research.errors import UserError
+
+
+class Row(NamedTuple):
+    """One row of a global batch: which example, in which epoch (None: no augmentation), real or padding."""
+
+    index: int
+    epoch: int | None
+    real: bool
+
+
+@functools.lru_cache(maxsize=4)
+def order(count: int, seed: int, epoch: int) -> Int[np.ndarray, 'count']:
+    """Returns the order of an epoch: sorted random 64-bit words, a stream that NumPy promises never to change."""
+    words = np.random.Philox(key=[seed & 0xFFFFFFFF, epoch]).random_raw(count)
+    return np.argsort(words, kind='stable')
+
+
+def training_rows(count: int, batch_size: int, seed: int, step: int) -> list[Row]:
+    """Returns the rows of the batch of `step`; batches are always full and run over the ends of epochs."""
+    positions = range(step * batch_size, (step + 1) * batch_size)
+    return [Row(int(order(count, seed, p // count)[p % count]), p // count, True) for p in positions]
+
+
+def evaluation_rows(count: int, batch_size: int, step: int) -> list[Row]:
+    """Returns the rows of one batch of a pass over a split in order; the last is filled with padding rows."""
+    start = step * batch_size
+    return [Row(i, None, True) if i < count else Row(0, None, False) for i in range(start, start + batch_size)]
+
+
+def local_positions(sharding: jax.sharding.Sharding, batch_size: int) -> list[int]:
+    """Returns the positions of the global batch that this host's devices hold."""
+    slices = sharding.addressable_devices_indices_map((batch_size,)).values()
+    return sorted({position for (part,) in slices for position in range(*part.indices(batch_size))})
+
+
+def encode_rows(source: Sequence, encode: Callable, rows: Sequence[Row], seed: int) -> dict[str, np.ndarray]:
+    """Returns encoded rows stacked along a new batch axis, with 'index' (int32) and 'mask' (float32)."""
+    encoded = [
+        encode(source[row.index], None if row.epoch is None else np.random.default_rng([seed, row.epoch, row.index]))
+        for row in rows
+    ]
+    return {**stack(encoded), 'index': np.array([row.index for row in rows], np.int32), 'mask': mask_of(rows)}
+
+
+def mask_of(rows: Sequence[Row]) -> np.ndarray:
+    """Returns 1.0 for a real row and 0.0 for padding, float32."""
+    return np.array([row.real for row in rows], np.float32)
+
+
+def stack(encoded: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """Returns equal-shaped examples as one batch of arrays.
+
+    Raises:
+      UserError: where two rows differ in fields or shapes.
+    """
+    batch = {}
+    for name in encoded[0] if encoded else ():
+        values = [np.asarray(example[name]) for example in encoded if name in example]
+        if len(values) < len(encoded) or len({value.shape for value in values}) > 1:
+            shapes = sorted({str(value.shape) for value in values})
+            raise UserError(f'rows of one batch differ in field {name!r}: {len(values)} of {len(encoded)} have it, {shapes}')
+        batch[name] = narrow(np.stack(values))
+    return batch
+
+
+def narrow(values: np.ndarray) -> np.ndarray:
+    """Returns 64-bit numbers as 32-bit ones, the widest that devices hold here."""
+    kinds = {'float64': np.float32, 'int64': np.int32, 'uint64': np.uint32}
+    return values.astype(kinds.get(values.dtype.name, values.dtype), copy=False)
+
+
+def requests(encode: Callable, raws: Sequence[Any], batch_size: int) -> dict[str, np.ndarray]:
+    """Returns up to `batch_size` requests encoded as one batch, filled up with masked copies of the first."""
+    encoded = [encode(raw) for raw in raws]
+    padding = batch_size - len(raws)
+    index = np.arange(batch_size, dtype=np.int32)
+    mask = (index < len(raws)).astype(np.float32)
+    return {**stack(encoded + encoded[:1] * padding), 'index': index, 'mask': mask}
+
+
+def place(
+    local: dict[str, np.ndarray], positions: Sequence[int], batch_size: int, sharding: jax.sharding.Sharding
+) -> dict[str, jax.Array]:
+    """Returns global device arrays from the rows that this host holds."""
+    first = {position: row for row, position in enumerate(positions)}
+
+    def device_array(values: np.ndarray) -> jax.Array:
+        def shard(index):
+            start, stop, _ = index[0].indices(batch_size)
+            return values[first[start] : first[start] + stop - start]
+
+        return jax.make_array_from_callback((batch_size, *values.shape[1:]), sharding, shard)
+
+    return {name: device_array(values) for name, values in local.items()}
+
+
+class Loader:
+    """Iterates over device batches of the given steps, encoded ahead of time by threads or processes.
+
+    `waited` is the time in seconds that the consumer spent waiting for data.
+    """
+
+    def __init__(
+        self,
+        rows_of: Callable[[int], list[Row]],
+        encode_batch: Callable[[Sequence[Row]], dict[str, np.ndarray]],
+        steps: range,
+        sharding: jax.sharding.Sharding,
+        batch_size: int,
+        prefetch: int = 2,
+        workers: int = 0,
+    ):
+        self._rows_of, self._encode_batch = rows_of, encode_batch
+        self._steps, self._sharding, self._batch_size = steps, sharding, batch_size
+        self._positions = local_positions(sharding, batch_size)
+        self._ahead = max(prefetch, workers + 1)
+        if workers:  # spawn: a forked child would inherit the threads of XLA and could deadlock
+            context = multiprocessing.get_context('spawn')
+            self._pool = concurrent.futures.ProcessPoolExecutor(workers, mp_context=context)
+        else:
+            self._pool = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix='data')
+        self.waited = 0.0
+
+    def _submit(self, step: int) -> concurrent.futures.Future:
+        rows = self._rows_of(step)
+        return self._pool.submit(self._encode_batch, [rows[position] for position in self._positions])
+
+    def __iter__(self) -> Iterator[dict[str, jax.Array]]:
+        pending = []
+        steps = iter(self._steps)
+        try:
+            for step in steps:
+                pending.append(self._submit(step))
+                if len(pending) >= self._ahead:
+                    yield self._take(pending)
+            while pending:
+                yield self._take(pending)
+        finally:
+            self.close()
+
+    def _take(self, pending: list[concurrent.futures.Future]) -> dict[str, jax.Array]:
+        started = time.perf_counter()
+        local = pending.pop(0).result()
+        self.waited += time.perf_counter() - started
+        return place(local, self._positions, self._batch_size, self._sharding)
+
+    def close(self) -> None:
+        """Ends the threads or processes; safe to call twice."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+def training_loader(
+    source: Sequence, encode: Callable, steps: range, batch_size: int, seed: int, sharding, prefetch=2, workers=0
+) -> Loader:
+    """Returns a loader of the training batches of `steps`."""
+    rows_of = functools.partial(training_rows, len(source), batch_size, seed)
+    encode_batch = functools.partial(encode_rows, source, encode, seed=seed)
+    return Loader(rows_of, encode_batch, steps, sharding, batch_size, prefetch, workers)
+
+
+def evaluation_loader(source: Sequence, encode: Callable, batch_size: int, sharding, limit: int = 0) -> Loader:
+    """Returns a loader that passes over a split (or its first `limit` rows) once, in order."""
+    count = min(limit, len(source)) if limit else len(source)
+    steps = range(-(-count // batch_size))
+    rows_of = functools.partial(evaluation_rows, count, batch_size)
+    return Loader(rows_of, functools.partial(encode_rows, source, encode, seed=0), steps, sharding, batch_size)

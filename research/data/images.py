@@ -1,0 +1,166 @@
+"""Pictures on the host: read from files, fitted to a model's shape, shifted, and drawn in a grid."""
+
+import io
+import math
+import os
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from etils import epath
+from jaxtyping import Float, UInt8
+from PIL import Image, ImageDraw, ImageFont, ImageOps
+
+from research.errors import UserError
+
+LIMIT = 8192  # pixels along a side of a picture that is accepted
+Color = tuple[int, int, int]
+RED, GREY, INK, PAPER = (214, 39, 40), (200, 200, 200), (30, 30, 30), (255, 255, 255)
+
+
+class Images(NamedTuple):
+    """A data set of labelled pictures of one shape; a row is {'image': float32 in [0, 1], 'label': int}."""
+
+    source: Callable[[str], Sequence[dict]]  # (split) -> random-access rows
+    classes: tuple[str, ...]  # names, in the order of the labels
+    shape: tuple[int, int, int]  # height, width, channels
+    splits: tuple[str, ...]
+    about: str  # what a picture of it looks like
+
+
+def read_image(file: str | os.PathLike | bytes) -> UInt8[np.ndarray, 'height width channels']:
+    """Returns a picture file (or the bytes of one) as grey (1 channel) or colour (3), upright, on white where transparent.
+
+    Raises:
+      UserError: where it is no picture that Pillow reads, or is larger than 8192 pixels along a side.
+    """
+    name = 'the picture' if isinstance(file, bytes) else os.fspath(file)
+    try:
+        content = file if isinstance(file, bytes) else epath.Path(file).read_bytes()
+        with Image.open(io.BytesIO(content)) as opened:
+            check_size((opened.height, opened.width), name)
+            picture = ImageOps.exif_transpose(opened)
+            if picture.mode.startswith('I;16') or picture.mode == 'I':
+                return (np.asarray(picture, np.float64) / 65535 * 255).round().astype(np.uint8)[..., None]
+            if 'A' in picture.getbands() or 'transparency' in picture.info:
+                picture = picture.convert('RGBA')
+                ground = Image.new('RGBA', picture.size, 'white')
+                picture = Image.alpha_composite(ground, picture).convert('RGB')
+            picture = picture.convert('L' if picture.mode in ('1', 'L') else 'RGB')
+    except (OSError, Image.DecompressionBombError) as error:
+        raise UserError(f'{name}: cannot be read as a picture ({error}); give a PNG, JPEG, WebP, GIF, BMP or TIFF') from None
+    return np.atleast_3d(np.asarray(picture))
+
+
+def check_size(size: tuple[int, int], name: str) -> None:
+    """Raises a `UserError` for a picture with an empty side or one above the limit."""
+    if min(size) < 1 or max(size) > LIMIT:
+        raise UserError(f'{name} is {size[0]}x{size[1]} pixels (height x width); each side must be 1 to {LIMIT}')
+
+
+def fit_image(values: Any, shape: tuple[int, int, int]) -> Float[np.ndarray, 'height width channels']:
+    """Returns a picture as float32 in [0, 1] of the given shape, made grey or coloured and resized where needed.
+
+    Whole numbers mean 0 to 255, real ones 0 to 1. Grey is the ITU-R 601 luma; a resized picture is stretched
+    to the new shape by an antialiasing triangle filter.
+
+    Args:
+      values: [height, width] or [height, width, 1 or 3].
+      shape: height, width and channels (1 or 3) wanted.
+
+    Raises:
+      UserError: names the shape given and the limits, or the values that are out of range.
+    """
+    try:
+        image = np.asarray(values)
+    except ValueError:
+        raise UserError('an image must be numbers [height, width] or [height, width, channels]; rows differ') from None
+    if image.dtype == np.float32 and image.shape == shape:
+        return image
+    if image.dtype.kind not in 'biuf' or image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] not in (1, 3)):
+        raise UserError(
+            f'an image must be numbers of shape [height, width], [height, width, 1] or [height, width, 3], each side '
+            f'1 to {LIMIT}; got {image.dtype} {list(image.shape)}'
+        )
+    check_size(image.shape[:2], 'the image')
+    top = 255 if image.dtype.kind in 'iu' else 1
+    if not (image.min() >= 0 and image.max() <= top):
+        raise UserError(
+            f'image values must lie in 0 to 255 (whole numbers) or 0 to 1 (real numbers); got {image.dtype} '
+            f'from {image.min()} to {image.max()}'
+        )
+    image = np.atleast_3d(image).astype(np.float32) / top
+    height, width, channels = shape
+    if channels == 1 and image.shape[2] == 3:
+        image = image @ np.float32([[0.299], [0.587], [0.114]])
+    if channels == 3 and image.shape[2] == 1:
+        image = np.repeat(image, 3, axis=2)
+    if image.shape[:2] != (height, width):
+        resized = [
+            Image.fromarray(np.ascontiguousarray(image[..., channel])).resize((width, height), Image.Resampling.BILINEAR)
+            for channel in range(channels)
+        ]
+        image = np.stack([np.asarray(channel) for channel in resized], axis=2)
+    return np.clip(image, 0, 1)
+
+
+def shift_image(
+    image: Float[np.ndarray, 'height width channels'], rng: np.random.Generator, pixels: int
+) -> Float[np.ndarray, 'height width channels']:
+    """Returns the picture moved by up to `pixels` in each direction, uniformly; the border that appears is 0."""
+    down, right = rng.integers(-pixels, pixels, size=2, endpoint=True)
+    padded = np.pad(image, ((pixels, pixels), (pixels, pixels), (0, 0)))
+    height, width, _ = image.shape
+    return padded[pixels - down : pixels - down + height, pixels - right : pixels - right + width]
+
+
+def to_bytes(image: np.ndarray) -> UInt8[np.ndarray, 'height width 3']:
+    """Returns a picture (float in [0, 1] or uint8, 1 or 3 channels) as uint8 colour."""
+    image = np.atleast_3d(image)
+    if image.dtype != np.uint8:
+        image = (np.clip(np.nan_to_num(image.astype(np.float32)), 0, 1) * 255).round().astype(np.uint8)
+    return np.broadcast_to(image, (*image.shape[:2], 3))
+
+
+def grid(
+    images: Sequence[np.ndarray],
+    columns: int = 10,
+    scale: int = 0,
+    captions: Sequence[str] = (),
+    frames: Sequence[Color | None] = (),
+) -> UInt8[np.ndarray, 'height width 3']:
+    """Returns pictures of one shape drawn row by row on white, each pixel as a square of `scale` screen pixels.
+
+    Args:
+      images: float in [0, 1] or uint8, each [height, width, 1 or 3].
+      columns: how many stand side by side.
+      scale: 0 chooses one that makes a picture about 64 pixels high.
+      captions: a short line under each picture; cut off where it is too wide.
+      frames: the colour of the frame around each picture, or None.
+    """
+    if not len(images):
+        return np.full((16, 16, 3), 255, np.uint8)
+    pictures = [to_bytes(image) for image in images]
+    height, width, _ = pictures[0].shape
+    scale = scale or max(1, round(64 / height))
+    columns = min(columns, len(pictures))
+    gap, text = 3, 16 if captions else 0
+    cell = (height * scale + 2 * gap + text, width * scale + 2 * gap)
+    rows = math.ceil(len(pictures) / columns)
+    canvas = Image.new('RGB', (columns * cell[1], rows * cell[0]), PAPER)
+    draw = ImageDraw.Draw(canvas)
+    font = ImageFont.load_default(12)
+    for number, picture in enumerate(pictures):
+        top, left = number // columns * cell[0], number % columns * cell[1]
+        large = picture.repeat(scale, axis=0).repeat(scale, axis=1)
+        if number < len(frames) and frames[number]:
+            corner = (left + cell[1] - 1, top + cell[0] - text - 1)
+            draw.rectangle(((left, top), corner), outline=frames[number], width=gap)
+        canvas.paste(Image.fromarray(large), (left + gap, top + gap))
+        if number < len(captions):
+            caption = captions[number]
+            while len(caption) > 1 and draw.textlength(caption, font) > cell[1]:
+                caption = caption[:-1]
+            middle = (left + cell[1] / 2, top + cell[0] - text / 2)
+            draw.text(middle, caption, fill=INK, font=font, anchor='mm')
+    return np.asarray(canvas)

@@ -1,0 +1,154 @@
+"""Low-rank adapters: train two thin matrices beside each frozen kernel (Hu et al. 2021, LoRA).
+
+    h = W x + (alpha / rank) B A x                                                     (their eq. 3)
+
+The trained group keeps its name and holds only the adapters, so its optimizer section, logs and `extra`
+keep theirs; the weights move to '<group>_base', a group without a loss. Every function of the task sees
+weights with the adapters added in, so any model works unedited. That costs one thin product per kernel in
+every call: `merge` before serving.
+"""
+
+import dataclasses
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from research.core.task import Task, Tree, Variables, fold
+from research.errors import UserError, nearest
+from research.ops import paths
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """Which leaves of which group are adapted, and how much."""
+
+    group: str = 'model'
+    rank: int = 8
+    alpha: float = 16.0  # the adapters' product is multiplied by alpha / rank
+    target: tuple = ('*kernel',)  # patterns of paths; leaves that are vectors (per layer) are passed over
+
+    def __post_init__(self):
+        if self.rank < 1:
+            raise UserError(f'config.lora.rank must be above zero, got {self.rank!r}')
+        if not self.alpha > 0:
+            raise UserError(f'config.lora.alpha must be above zero, got {self.alpha!r}')
+        if not self.target or not all(isinstance(pattern, str) for pattern in self.target):
+            raise UserError(f'config.lora.target: expected patterns of paths, got {self.target!r}')
+
+
+def apply(task: Task, settings: Settings) -> Task:
+    """Returns `task` with `settings.group` split into frozen weights and trained adapters.
+
+    Adapters stand at the path of their kernel, {'a': [..., inputs, rank], 'b': [..., rank, outputs]}: A and B
+    of the paper, transposed as kernels are here. A convolution [height, width, in, out] has
+    height * width * in inputs, and stacked layers keep their leading axis. B starts at zero, so the function
+    is unchanged at the start; A is normal (their section 4.1) with variance 1 / inputs. The full kernel's
+    gradient is formed on the way to A and B; optimizer state is saved, not that.
+
+    Raises:
+      UserError: when the task does not train the group, or no leaf can be adapted.
+    """
+    group, base = settings.group, base_of(settings.group)
+    if group not in task.losses:
+        raise UserError(
+            f'config.lora.group: the task trains no group {group!r}; {nearest(group, task.losses)} '
+            f'(it trains {", ".join(task.losses)})'
+        )
+    shapes = jax.eval_shape(lambda: task.init(jax.random.key(0))).params  # traced, never compiled
+    if base in shapes:
+        raise UserError(f'config.methods: lora keeps frozen weights as {base!r}, but the task has that group')
+    targets = find_targets(shapes[group], settings)
+
+    def init(key: PRNGKeyArray) -> Variables:
+        variables = task.init(key)
+        adapters = init_adapters(targets, settings.rank, fold(key, f'lora/{group}'))
+        return variables._replace(params={**variables.params, group: adapters, base: variables.params[group]})
+
+    def on_merged(function):
+        return lambda variables, *rest, **named: function(merge(variables, settings), *rest, **named)
+
+    generate = task.generate
+    if generate is not None:
+        generate = generate._replace(start=on_merged(generate.start), step=on_merged(generate.step))
+    return task._replace(
+        init=init,
+        load={base if name == group else name: read for name, read in task.load.items()},
+        losses={name: on_merged(loss) for name, loss in task.losses.items()},
+        predict=on_merged(task.predict),
+        metrics=on_merged(task.metrics),
+        generate=generate,
+    )
+
+
+def merge(variables: Variables, settings: Settings) -> Variables:
+    """Returns the variables of the task without adapters: each adapted kernel is W + (alpha / rank) A B.
+
+    Raises:
+      UserError: when `variables` has no frozen weights beside `settings.group`.
+    """
+    group, base = settings.group, base_of(settings.group)
+    if base not in variables.params:
+        raise UserError(f'there are no adapters to merge: no group {base!r} in {sorted(variables.params)}')
+    params = dict(variables.params)
+    weights, adapters = params.pop(base), paths.flatten_paths(params[group])
+    flat, scale = paths.flatten_paths(weights), settings.alpha / settings.rank
+    merged = {
+        path: add_product(flat[path], adapters[f'{path}/a'], adapters[f'{path}/b'], scale)
+        for path in (name.removesuffix('/a') for name in adapters if name.endswith('/a'))
+    }
+    return variables._replace(params={**params, group: paths.replace_paths(weights, merged)})
+
+
+def base_of(group: str) -> str:
+    """Returns the name of the group that holds the frozen weights of `group`."""
+    return f'{group}_base'
+
+
+def find_targets(shapes: Tree, settings: Settings) -> dict[str, tuple[int, ...]]:
+    """Returns {path: shape as [..., inputs, outputs]} of the leaves that get adapters.
+
+    Raises:
+      UserError: when a pattern matches nothing, or together they match no floating-point matrix.
+    """
+    flat = paths.flatten_paths(shapes)
+    paths.require(flat, settings.target, 'lora.target')
+    targets = {}
+    for path, leaf in flat.items():
+        layers = leaf.shape[:1] if 'blocks' in path.split('/') else ()
+        rest = leaf.shape[len(layers) :]
+        floating = jnp.issubdtype(leaf.dtype, jnp.floating)
+        if paths.match(path, settings.target) and len(rest) >= 2 and floating:
+            targets[path] = (*layers, math.prod(rest[:-1]), rest[-1])
+    if not targets:
+        hint = paths.suggest(settings.target[0], flat)
+        raise UserError(
+            f'config.lora.target: {settings.target} matches only vectors of group {settings.group!r}; {hint}'
+        )
+    return targets
+
+
+def init_adapters(targets: dict[str, tuple[int, ...]], rank: int, key: PRNGKeyArray) -> dict[str, Any]:
+    """Returns float32 adapters at the paths of `targets`: 'a' normal with variance 1 / inputs, 'b' zero."""
+    flat = {}
+    for path, (*layers, inputs, outputs) in targets.items():
+        flat[f'{path}/a'] = jax.random.normal(fold(key, path), (*layers, inputs, rank)) / math.sqrt(inputs)
+        flat[f'{path}/b'] = jnp.zeros((*layers, rank, outputs))
+    return paths.unflatten_paths(flat)
+
+
+def add_product(
+    kernel: Float[Array | np.ndarray, '...'],
+    a: Float[Array | np.ndarray, '*layers inputs rank'],
+    b: Float[Array | np.ndarray, '*layers rank outputs'],
+    scale: float,
+) -> Float[Array, '...']:
+    """Returns the kernel plus scale * A B, in the kernel's shape and type.
+
+    The product is taken in full precision, so that what is served after `merge` equals what was trained.
+    """
+    product = jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)
+    return (kernel + scale * product.reshape(kernel.shape)).astype(kernel.dtype)

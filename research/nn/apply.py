@@ -1,0 +1,34 @@
+"""Flax modules as pure functions of parameters and other collections; tasks call these and import no flax."""
+
+from typing import Any
+
+from flax import linen as nn
+from jaxtyping import PRNGKeyArray
+
+Tree = Any
+
+
+def initialize(module: nn.Module, key: PRNGKeyArray, *inputs: Any) -> tuple[Tree, dict[str, Tree]]:
+    """Returns a module's first parameters and its other collections ({} where it has none)."""
+    collections = dict(module.init({'params': key}, *inputs))
+    return collections.pop('params'), collections
+
+
+def run(
+    module: nn.Module, params: Tree, collections: dict[str, Tree], *inputs: Any, train: bool, key: PRNGKeyArray
+) -> tuple[Any, dict[str, Tree]]:
+    """Returns what a module computes and the new values of its collections (unchanged ones outside training).
+
+    Args:
+      module: its `__call__` takes `inputs` and the keyword `train`.
+      params: its parameters.
+      collections: everything else, such as {'batch_stats': ...}.
+      *inputs: arrays.
+      train: whether dropout and batch statistics act as in training.
+      key: for dropout.
+    """
+    variables = {'params': params, **collections}
+    if not train:
+        return module.apply(variables, *inputs, train=False), collections
+    outputs, changed = module.apply(variables, *inputs, train=True, rngs={'dropout': key}, mutable=list(collections))
+    return outputs, dict(changed)

@@ -1,0 +1,142 @@
+"""Generators and discriminators: the classic tutorial's pair of perceptrons, and a small convolutional pair.
+
+A generator maps noise to an image in (-1, 1) by tanh; a discriminator maps such an image to one logit. With
+`classes` above 0 both know the label: the generator reads it one-hot beside the noise, the discriminator adds
+the inner product of its features with an embedding of the label (projection: Miyato and Koyama 2018,
+arXiv:1802.05637, equation 3).
+"""
+
+import functools
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Float, Int
+
+from research.errors import UserError
+from research.nn.resnet import normalize
+
+leaky_relu = functools.partial(jax.nn.leaky_relu, negative_slope=0.2)
+
+
+def with_label(noise: Array, labels: Array, classes: int) -> Array:
+    """Returns the noise with the one-hot label beside it, or the noise alone where there are no classes."""
+    return jnp.concatenate([noise, jax.nn.one_hot(labels, classes)], axis=-1) if classes else noise
+
+
+def score(features: Array, labels: Array, classes: int, dtype: str) -> Array:
+    """Returns the logit of each row of features, in float32; call it inside a compact module."""
+    logit = nn.Dense(1, dtype=dtype, name='head')(features)[:, 0].astype(jnp.float32)
+    if classes:
+        embedded = nn.Embed(classes, features.shape[-1], dtype=dtype, name='label')(labels)
+        logit += jnp.sum((embedded * features).astype(jnp.float32), axis=-1)
+    return logit
+
+
+class MLPGenerator(nn.Module):
+    """Hidden layers of growing width with LeakyReLU 0.2, then tanh."""
+
+    shape: tuple
+    classes: int = 0
+    widths: tuple = (128, 256, 512)
+    norm: Literal['none', 'batch', 'group'] = 'none'
+    dtype: Literal['float32', 'bfloat16'] = 'float32'
+
+    @nn.compact
+    def __call__(
+        self, noise: Float[Array, 'batch latent'], labels: Int[Array, 'batch'], train: bool = False
+    ) -> Float[Array, 'batch height width channels']:
+        """Returns images in (-1, 1)."""
+        hidden = with_label(noise, labels, self.classes)
+        for number, width in enumerate(self.widths):
+            # No bias before a norm, which would cancel it.
+            hidden = nn.Dense(width, use_bias=self.norm == 'none', dtype=self.dtype, name=f'hidden_{number}')(hidden)
+            if self.norm != 'none':
+                hidden = normalize(hidden, f'norm_{number}', self.norm, 8, train, self.dtype)
+            hidden = leaky_relu(hidden)
+        size = self.shape[0] * self.shape[1] * self.shape[2]
+        pixels = nn.Dense(size, dtype=self.dtype, name='image')(hidden).astype(jnp.float32)
+        return jnp.tanh(pixels).reshape(-1, *self.shape)
+
+
+class MLPDiscriminator(nn.Module):
+    """Hidden layers with LeakyReLU 0.2 and dropout; the sigmoid belongs to the loss."""
+
+    classes: int = 0
+    widths: tuple = (512, 256)
+    dropout: float = 0.3
+    dtype: Literal['float32', 'bfloat16'] = 'float32'
+
+    @nn.compact
+    def __call__(
+        self, images: Float[Array, 'batch height width channels'], labels: Int[Array, 'batch'], train: bool = False
+    ) -> Float[Array, 'batch']:
+        """Returns one logit per image: large where it looks real."""
+        hidden = images.reshape(images.shape[0], -1)
+        for number, width in enumerate(self.widths):
+            hidden = leaky_relu(nn.Dense(width, dtype=self.dtype, name=f'hidden_{number}')(hidden))
+            hidden = nn.Dropout(self.dropout, deterministic=not train)(hidden)
+        return score(hidden, labels, self.classes, self.dtype)
+
+
+class ConvGenerator(nn.Module):
+    """A dense layer to a coarse picture, then doublings (nearest neighbour and a 3x3 convolution) and tanh.
+
+    Resize-convolution instead of a transposed one leaves no checkerboard: Odena et al. 2016,
+    doi:10.23915/distill.00003.
+    """
+
+    shape: tuple
+    classes: int = 0
+    widths: tuple = (64, 32)  # channels from the coarsest picture to the full one; each next is twice as large
+    norm: Literal['none', 'batch', 'group'] = 'batch'
+    dtype: Literal['float32', 'bfloat16'] = 'float32'
+
+    @nn.compact
+    def __call__(
+        self, noise: Float[Array, 'batch latent'], labels: Int[Array, 'batch'], train: bool = False
+    ) -> Float[Array, 'batch height width channels']:
+        """Returns images in (-1, 1)."""
+        height, width, channels = self.shape
+        times = 2 ** (len(self.widths) - 1)
+        if height % times or width % times:
+            raise UserError(
+                f'config.model.generator.widths: {len(self.widths)} widths double the picture {len(self.widths) - 1} '
+                f'times, which does not lead to {height}x{width}; give fewer'
+            )
+        coarse = (height // times, width // times, self.widths[0])
+        hidden = nn.Dense(coarse[0] * coarse[1] * coarse[2], dtype=self.dtype, name='coarse')(
+            with_label(noise, labels, self.classes)
+        )
+        hidden = hidden.reshape(-1, *coarse)
+        conv = functools.partial(nn.Conv, kernel_size=(3, 3), dtype=self.dtype)
+        for number, features in enumerate(self.widths):
+            if number:
+                hidden = jnp.repeat(jnp.repeat(hidden, 2, axis=1), 2, axis=2)
+            hidden = conv(features, use_bias=self.norm == 'none', name=f'conv_{number}')(hidden)
+            if self.norm != 'none':
+                hidden = normalize(hidden, f'norm_{number}', self.norm, 8, train, self.dtype)
+            hidden = leaky_relu(hidden)
+        return jnp.tanh(conv(channels, name='image')(hidden).astype(jnp.float32))
+
+
+class ConvDiscriminator(nn.Module):
+    """3x3 convolutions with LeakyReLU 0.2 and dropout; every one after the first halves the picture."""
+
+    classes: int = 0
+    widths: tuple = (32, 64)
+    dropout: float = 0.0
+    dtype: Literal['float32', 'bfloat16'] = 'float32'
+
+    @nn.compact
+    def __call__(
+        self, images: Float[Array, 'batch height width channels'], labels: Int[Array, 'batch'], train: bool = False
+    ) -> Float[Array, 'batch']:
+        """Returns one logit per image: large where it looks real."""
+        hidden = images
+        for number, width in enumerate(self.widths):
+            strides = (1, 1) if number == 0 else (2, 2)
+            hidden = leaky_relu(nn.Conv(width, (3, 3), strides, dtype=self.dtype, name=f'conv_{number}')(hidden))
+            hidden = nn.Dropout(self.dropout, deterministic=not train)(hidden)
+        return score(hidden.reshape(hidden.shape[0], -1), labels, self.classes, self.dtype)

@@ -1,0 +1,31 @@
+"""A multi-layer perceptron over flattened inputs."""
+
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Float
+
+
+class MLP(nn.Module):
+    """Hidden layers with a nonlinearity and dropout, then one score per class.
+
+    Inputs of any shape [batch, ...] are flattened; the scores are float32.
+    """
+
+    classes: int
+    widths: tuple = (256, 128)
+    dropout: float = 0.0
+    activation: Literal['relu', 'gelu', 'tanh'] = 'relu'
+    dtype: Literal['float32', 'bfloat16'] = 'float32'
+
+    @nn.compact
+    def __call__(self, inputs: Float[Array, 'batch ...'], train: bool = False) -> Float[Array, 'batch classes']:
+        """Returns unnormalised log-probabilities."""
+        activation = {'relu': jax.nn.relu, 'gelu': jax.nn.gelu, 'tanh': jnp.tanh}[self.activation]
+        hidden = inputs.reshape(inputs.shape[0], -1)
+        for number, width in enumerate(self.widths):
+            hidden = activation(nn.Dense(width, dtype=self.dtype, name=f'hidden_{number}')(hidden))
+            hidden = nn.Dropout(self.dropout, deterministic=not train)(hidden)
+        return nn.Dense(self.classes, dtype=self.dtype, name='head')(hidden).astype(jnp.float32)

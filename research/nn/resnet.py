@@ -1,0 +1,133 @@
+"""Residual convolutional networks: from 8x8 digits to ImageNet shapes, by settings.
+
+He et al. 2016 (arXiv:1512.03385); the stride of a bottleneck block sits on its 3x3 convolution ("v1.5").
+"""
+
+import functools
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Float
+
+
+def normalize(
+    features: Array, name: str, kind: str, groups: int, train: bool, dtype: str, scale_init=nn.initializers.ones
+) -> Array:
+    """Returns the features after a norm layer called `name`; call it inside a compact module.
+
+    'batch' keeps statistics in 'batch_stats' (global under jit). 'group' has none over the batch, so that it
+    suits per-example gradients and tiny batches; it takes the largest divisor of the channels up to `groups`.
+    """
+    if kind == 'batch':
+        norm = nn.BatchNorm(not train, momentum=0.9, dtype=dtype, scale_init=scale_init, name=name)
+    else:
+        number = max(n for n in range(1, groups + 1) if features.shape[-1] % n == 0)
+        norm = nn.GroupNorm(num_groups=number, dtype=dtype, scale_init=scale_init, name=name)
+    return norm(features)
+
+
+class Block(nn.Module):
+    """One residual block: two 3x3 convolutions, or the 1x1, 3x3, 1x1 bottleneck; returns (features, None) for scan."""
+
+    width: int  # channels that leave the block
+    bottleneck: bool
+    stride: int
+    norm: str
+    groups: int
+    zero_init: bool
+    dtype: str
+
+    @nn.compact
+    def __call__(
+        self, features: Float[Array, 'batch height width channels'], train: bool
+    ) -> tuple[Float[Array, 'batch height_out width_out channels_out'], None]:
+        """Returns the features after the block; height and width are divided by the stride."""
+        norm = dict(kind=self.norm, groups=self.groups, train=train, dtype=self.dtype)
+        # No biases: the norm that follows would cancel them.
+        conv = functools.partial(nn.Conv, use_bias=False, dtype=self.dtype)
+        stride = (self.stride, self.stride)
+        if self.bottleneck:
+            inner = self.width // 4
+            layers = [(inner, (1, 1), (1, 1)), (inner, (3, 3), stride), (self.width, (1, 1), (1, 1))]
+        else:
+            layers = [(self.width, (3, 3), stride), (self.width, (3, 3), (1, 1))]
+        hidden = features
+        for number, (width, kernel, strides) in enumerate(layers):
+            hidden = conv(width, kernel, strides, name=f'conv_{number}')(hidden)
+            last = number == len(layers) - 1
+            start = nn.initializers.zeros if last and self.zero_init else nn.initializers.ones
+            hidden = normalize(hidden, f'norm_{number}', **norm, scale_init=start)
+            hidden = hidden if last else jax.nn.relu(hidden)
+        if features.shape != hidden.shape:
+            features = conv(self.width, (1, 1), stride, name='conv_shortcut')(features)
+            features = normalize(features, 'norm_shortcut', **norm)
+        return jax.nn.relu(features + hidden), None
+
+
+class Stage(nn.Module):
+    """A first block that may change the shape, then `depth - 1` alike, stacked under 'blocks'."""
+
+    depth: int
+    stride: int  # of the first block
+    unroll: int
+    block: Any  # the other settings of `Block`
+
+    @nn.compact
+    def __call__(self, features: Array, train: bool) -> Array:
+        """Returns the features after all blocks."""
+        features, _ = Block(stride=self.stride, **self.block, name='first')(features, train)
+        if self.depth > 1:
+            scanned = nn.scan(
+                Block, variable_axes={'params': 0, 'batch_stats': 0}, split_rngs={'params': True},
+                in_axes=nn.broadcast, length=self.depth - 1, unroll=self.unroll,
+                metadata_params={nn.PARTITION_NAME: 'layers'},
+            )  # fmt: skip
+            features, _ = scanned(stride=1, **self.block, name='blocks')(features, train)
+        return features
+
+
+class ResNet(nn.Module):
+    """A residual network over images [batch, height, width, channels] with one float32 score per class.
+
+    Settings of known networks: ResNet-20 for CIFAR is widths (16, 32, 64), depths (3, 3, 3), stem 'small';
+    ResNet-18 is widths (64, 128, 256, 512), depths (2, 2, 2, 2), stem 'large'; ResNet-50 is widths
+    (256, 512, 1024, 2048), depths (3, 4, 6, 3), bottleneck, stem 'large'.
+
+    The blocks of a stage after its first have one shape; their parameters are stacked under 'blocks'.
+    """
+
+    classes: int
+    widths: tuple = (16, 32, 64)  # channels of each stage; every stage but the first halves height and width
+    depths: tuple = (1, 1, 1)  # blocks of each stage
+    stem: Literal['small', 'large'] = 'small'  # a 3x3 convolution, or 7x7 with stride 2 and 3x3 max-pooling
+    bottleneck: bool = False
+    norm: Literal['batch', 'group'] = 'batch'
+    groups: int = 8  # at most so many in each group norm
+    zero_init: bool = False  # each block starts as the identity (Goyal et al. 2017, arXiv:1706.02677, section 5.1)
+    dropout: float = 0.0  # before the last layer
+    unroll: int = 1  # blocks that one turn of the loop over a stage's blocks runs; results are the same
+    dtype: Literal['float32', 'bfloat16'] = 'float32'
+
+    @nn.compact
+    def __call__(
+        self, images: Float[Array, 'batch height width channels'], train: bool = False
+    ) -> Float[Array, 'batch classes']:
+        """Returns unnormalised log-probabilities."""
+        width, large = self.widths[0] // (4 if self.bottleneck else 1), self.stem == 'large'
+        kernel, strides = ((7, 7), (2, 2)) if large else ((3, 3), (1, 1))
+        features = nn.Conv(width, kernel, strides, use_bias=False, dtype=self.dtype, name='stem_conv')(images)
+        features = jax.nn.relu(normalize(features, 'stem_norm', self.norm, self.groups, train, self.dtype))
+        if large:
+            features = nn.max_pool(features, (3, 3), (2, 2), 'SAME')
+        for number, (width, depth) in enumerate(zip(self.widths, self.depths, strict=True)):
+            block = dict(
+                width=width, bottleneck=self.bottleneck, norm=self.norm, groups=self.groups,
+                zero_init=self.zero_init, dtype=self.dtype,
+            )  # fmt: skip
+            stride = 1 if number == 0 else 2
+            features = Stage(depth, stride, self.unroll, block, name=f'stage_{number}')(features, train)
+        pooled = jnp.mean(features.astype(jnp.float32), axis=(1, 2))
+        pooled = nn.Dropout(self.dropout, deterministic=not train)(pooled)
+        return nn.Dense(self.classes, dtype=self.dtype, name='head')(pooled).astype(jnp.float32)

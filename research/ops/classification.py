@@ -1,0 +1,142 @@
+"""How good a classifier is: masked sums on the device, figures from the sums on the host.
+
+All figures come from one confusion matrix, a calibration table and two sums, so they are the same for
+any batch size and any number of devices.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from research.ops.losses import softmax_cross_entropy
+
+BINS = 15  # of the calibration error, as in Guo et al. 2017
+
+
+class Measure(NamedTuple):
+    """A value beside what the trivial baseline reaches (None where it has none), and what both mean."""
+
+    value: float | list
+    baseline: float | None
+    better: str
+    about: str
+    baseline_about: str
+
+
+def classification_sums(
+    logits: Float[Array, 'batch classes'], labels: Int[Array, 'batch'], mask: Float[Array, 'batch'], top: int = 0
+) -> dict[str, Array]:
+    """Returns sums over the examples whose mask is 1: everything that `classification_figures` needs.
+
+    Args:
+      logits: unnormalised log-probabilities.
+      labels: the true classes.
+      mask: 1 for a real example, 0 for padding, whose logits may be anything, even not finite.
+      top: also count labels among the `top` largest logits; 0 for not.
+
+    Returns:
+      'confusion' [classes, classes] (row: true, column: predicted), 'calibration' [15, 3] (per bin of confidence:
+      examples, summed confidence, right ones), 'nll' (nats), 'top', 'count'.
+    """
+    logits, mask = logits.astype(jnp.float32), mask.astype(jnp.float32)
+    logits = jnp.where(mask[:, None] > 0, logits, 0.0)
+    labels = jnp.where(mask > 0, labels, 0)
+    classes = jnp.arange(logits.shape[-1])
+    predicted = jnp.argmax(logits, axis=-1)
+    true_one_hot = (labels[:, None] == classes) * mask[:, None]
+    sums = {
+        'count': jnp.sum(mask),
+        'nll': jnp.sum(softmax_cross_entropy(logits, labels) * mask),
+        'confusion': true_one_hot.T @ (predicted[:, None] == classes).astype(jnp.float32),
+    }
+    confidence = jnp.max(jax.nn.softmax(logits), axis=-1)
+    # Equal-width bins, open below and closed above: Guo et al. 2017 (arXiv:1706.04599), section 2.
+    bins = jnp.clip(jnp.ceil(confidence * BINS).astype(jnp.int32) - 1, 0, BINS - 1)
+    in_bin = (bins[:, None] == jnp.arange(BINS)) * mask[:, None]
+    right = (predicted == labels).astype(jnp.float32)
+    columns = jnp.stack([jnp.ones_like(confidence), confidence, right], axis=1)
+    sums['calibration'] = jnp.einsum('bi,bj->ij', in_bin, columns, precision='highest')
+    if top:
+        of_label = jnp.take_along_axis(logits, labels[:, None], axis=-1)
+        # Ties rank by class number, as argmax does; written so that a NaN is never a hit.
+        above = jnp.sum(~(logits <= of_label), axis=-1) + jnp.sum(
+            (logits == of_label) & (classes < labels[:, None]), axis=-1
+        )
+        sums['top'] = jnp.sum((above < top) * mask)
+    return sums
+
+
+def ratio(numerator, denominator) -> np.ndarray:
+    """Returns numerator / denominator, and 0 where the denominator is 0 (as scikit-learn's zero_division=0)."""
+    numerator, denominator = np.broadcast_arrays(np.asarray(numerator, float), np.asarray(denominator, float))
+    return np.divide(numerator, denominator, out=np.zeros(numerator.shape), where=denominator != 0)
+
+
+def scores(confusion: Float[np.ndarray, 'classes classes']) -> dict[str, np.ndarray]:
+    """Returns accuracy and, per class, precision, recall and F1 of a confusion matrix (row: true, column: predicted)."""
+    hits, true, predicted = np.diag(confusion), confusion.sum(1), confusion.sum(0)
+    return {
+        'accuracy': ratio(hits.sum(), confusion.sum()),
+        'precision': ratio(hits, predicted),
+        'recall': ratio(hits, true),
+        'f1': ratio(2 * hits, true + predicted),
+    }
+
+
+def calibration_error(table: Float[np.ndarray, 'bins 3']) -> float:
+    """Returns the expected calibration error: |accuracy - confidence| averaged over bins by their share."""
+    count, confidence, right = np.asarray(table, float).T
+    return float(ratio(np.abs(right - confidence).sum(), count.sum()))
+
+
+def classification_figures(
+    sums: Mapping[str, np.ndarray], train_counts: Sequence[float], top: int = 0
+) -> dict[str, Measure]:
+    """Returns the figures of `classification_sums`, each beside a baseline that knows only the training counts.
+
+    Macro means are over the classes that occur in this split or were predicted, as scikit-learn's
+    `average='macro'` without `labels`.
+
+    Args:
+      sums: summed over a whole split.
+      train_counts: examples per class in the training split.
+      top: as given to `classification_sums`.
+    """
+    confusion, count = np.asarray(sums['confusion'], float), float(sums['count'])
+    train_counts = np.asarray(train_counts, float)
+    classes, true = len(train_counts), confusion.sum(1)
+    order = np.argsort(-train_counts, kind='stable')
+    constant = np.zeros_like(confusion)
+    constant[:, order[0]] = true
+    found, trivial = scores(confusion), scores(constant)
+    present, trivial_present = (m.sum(0) + m.sum(1) > 0 for m in (confusion, constant))
+    # One is added to each count, so that a class missing from training does not make the baseline infinite.
+    prior = (train_counts + 1) / (train_counts + 1).sum()
+    always = 'always the commonest class of the training split'
+    figures = {
+        'accuracy': Measure(float(found['accuracy']), float(trivial['accuracy']), 'higher', 'share that is right', always),
+        'loss': Measure(
+            float(ratio(sums['nll'], count)), float(-ratio(true @ np.log(prior), count)), 'lower',
+            'cross-entropy, nats an example', 'class frequencies of the training split as the probabilities',
+        ),
+    }  # fmt: skip
+    if top:
+        hits = true[order[:top]].sum()
+        figures[f'top_{top}'] = Measure(
+            float(ratio(sums['top'], count)), float(ratio(hits, count)), 'higher',
+            f'share whose class is among the {top} most probable', f'always the {top} commonest classes',
+        )  # fmt: skip
+    words = {'precision': 'right share of what is called a class', 'recall': 'found share of a class',
+             'f1': 'harmonic mean of precision and recall'}  # fmt: skip
+    for name, about in words.items():
+        value, baseline = found[name][present].mean(), trivial[name][trivial_present].mean()
+        figures[name] = Measure(float(value), float(baseline), 'higher', f'{about}, mean over {classes} classes', always)
+        figures[f'{name}_per_class'] = Measure(found[name].tolist(), None, 'higher', f'{about}, class by class', '')
+    about = f'expected calibration error, {BINS} bins: how far confidence and accuracy are apart'
+    figures['calibration_error'] = Measure(calibration_error(sums['calibration']), None, 'lower', about, '')
+    figures['confusion'] = Measure(confusion.astype(int).tolist(), None, '', 'row: true class, column: predicted class', '')
+    return figures

@@ -1,0 +1,54 @@
+"""The Fréchet distance between two clouds of points, each taken as a normal distribution."""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+
+class Moments(NamedTuple):
+    """Mean and covariance (divided by n - 1) of a cloud of points."""
+
+    mean: Float[np.ndarray, 'width']
+    covariance: Float[np.ndarray, 'width width']
+
+
+def moment_sums(
+    points: Float[Array, 'batch width'], mask: Float[Array, 'batch']
+) -> tuple[Float[Array, ''], Float[Array, 'width'], Float[Array, 'width width']]:
+    """Returns count, sum of x and sum of x x^T over the points whose mask is 1.
+
+    Subtract a typical point first: in float32 the covariance of far-away points would cancel.
+    """
+    points = jnp.where(mask[:, None] > 0, points.astype(jnp.float32), 0.0)
+    square = jnp.matmul(points.T, points, precision='highest')
+    return jnp.sum(mask), jnp.sum(points, axis=0), square
+
+
+def moments(count: float, total: np.ndarray, square: np.ndarray) -> Moments:
+    """Returns the moments from the sums of `moment_sums`, in float64; at least two points."""
+    count, total, square = float(count), np.asarray(total, np.float64), np.asarray(square, np.float64)
+    mean = total / count
+    covariance = (square - count * np.outer(mean, mean)) / (count - 1)
+    return Moments(mean, (covariance + covariance.T) / 2)
+
+
+def symmetric_root(matrix: Float[np.ndarray, 'n n']) -> Float[np.ndarray, 'n n']:
+    """Returns the square root of a symmetric matrix; eigenvalues below zero, which are rounding, count as zero."""
+    values, vectors = np.linalg.eigh(matrix)
+    return (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T
+
+
+def frechet_distance(first: Moments, second: Moments) -> float:
+    """Returns |m1 - m2|^2 + trace(C1 + C2 - 2 (C1 C2)^(1/2)), in squared units of the points.
+
+    Dowson and Landau 1982, equation 4; the measure of Heusel et al. 2017 (arXiv:1706.08500, equation 6). The
+    trace of (C1 C2)^(1/2) is that of (R C2 R)^(1/2), R the root of C1: symmetric, so it is stable and real
+    even where the covariances are singular.
+    """
+    root = symmetric_root(first.covariance)
+    values = np.linalg.eigvalsh(root @ second.covariance @ root)
+    cross = np.sqrt(np.maximum(values, 0)).sum()
+    distance = np.sum((first.mean - second.mean) ** 2)
+    return float(max(distance + np.trace(first.covariance) + np.trace(second.covariance) - 2 * cross, 0.0))

@@ -1,0 +1,109 @@
+"""Leaves of a tree by path: 'blocks/attention/query/kernel', and shell-style patterns of such paths."""
+
+import difflib
+import fnmatch
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import jax
+
+from research.errors import UserError
+
+SHOWN = 12  # paths listed in a message
+
+
+def join(keys: tuple) -> str:
+    """Returns a key path of `jax.tree_util` as text: dict keys, field names and indices joined by '/'."""
+    return jax.tree_util.keystr(keys, simple=True, separator='/')
+
+
+def flatten_paths(tree: Any) -> dict[str, Any]:
+    """Returns {path: leaf} in the order of `jax.tree.leaves`: dicts by sorted key, tuples by index or field.
+
+    Raises:
+      ValueError: when two leaves have the same path, as in {'a/b': 1, 'a': {'b': 2}}.
+    """
+    pairs = [(join(keys), leaf) for keys, leaf in jax.tree_util.tree_leaves_with_path(tree)]
+    flat = dict(pairs)
+    if len(flat) != len(pairs):
+        paths = [path for path, _ in pairs]
+        raise ValueError(f'two leaves share a path: {sorted(path for path in flat if paths.count(path) > 1)}')
+    return flat
+
+
+def unflatten_paths(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns {path: leaf} as nested dicts: the inverse of `flatten_paths` for trees of dicts.
+
+    Raises:
+      ValueError: when one path runs through the leaf of another, as 'a' and 'a/b'.
+    """
+    tree: dict[str, Any] = {}
+    for path, leaf in flat.items():
+        *above, last = path.split('/')
+        node = tree
+        for part in above:
+            node = node.setdefault(part, {})
+            if not isinstance(node, dict):
+                raise ValueError(f'path {path!r} runs through the leaf of another')
+        if last in node:
+            raise ValueError(f'path {path!r} is the start of another, or is given twice')
+        node[last] = leaf
+    return tree
+
+
+def replace_paths(tree: Any, leaves: Mapping[str, Any]) -> Any:
+    """Returns `tree`, of any structure, with the leaves at the paths of `leaves` replaced.
+
+    Raises:
+      KeyError: for a path that `tree` does not have.
+    """
+    flat = flatten_paths(tree)
+    absent = [path for path in leaves if path not in flat]
+    if absent:
+        raise KeyError(absent[0])
+    return jax.tree.unflatten(jax.tree.structure(tree), list({**flat, **leaves}.values()))
+
+
+def match(path: str, patterns: Iterable[str]) -> bool:
+    """Returns whether the whole path matches a shell-style pattern; '*' also runs over '/', case counts."""
+    return any(fnmatch.fnmatchcase(path, pattern) for pattern in patterns)
+
+
+def select(tree: Any, patterns: Iterable[str]) -> Any:
+    """Returns `tree` with True at every leaf whose path matches one of `patterns` and False elsewhere."""
+    patterns = tuple(patterns)
+    return jax.tree_util.tree_map_with_path(lambda keys, _: match(join(keys), patterns), tree)
+
+
+def require(paths: Iterable[str], patterns: Iterable[str], where: str) -> None:
+    """Checks that every pattern matches at least one path.
+
+    Args:
+      paths: the paths that exist.
+      patterns: the patterns as the user wrote them.
+      where: the setting they come from, for the message ('optimizer.model.frozen').
+
+    Raises:
+      UserError: for the first pattern that matches nothing; names the nearest one that would.
+    """
+    paths = list(paths)
+    for pattern in patterns:
+        if not isinstance(pattern, str):
+            raise UserError(f'config.{where}: expected patterns of paths, got {pattern!r}')
+        if not any(match(path, (pattern,)) for path in paths):
+            raise UserError(f'config.{where}: {pattern!r} matches no parameter; {suggest(pattern, paths)}')
+
+
+def suggest(pattern: str, paths: Iterable[str]) -> str:
+    """Returns a hint for a pattern that matches nothing: the nearest that does, and the paths there are."""
+    paths = list(paths)
+    if not paths:
+        return 'there are none'
+    listed = ', '.join(paths[:SHOWN]) + (f', ... ({len(paths)} in all)' if len(paths) > SHOWN else '')
+    choices = set(paths)
+    for path in paths:
+        parts = path.split('/')
+        choices.update('/'.join(parts[:end]) + '/*' for end in range(1, len(parts)))
+        choices.update('*' + '/'.join(parts[start:]) for start in range(1, len(parts)))
+    close = difflib.get_close_matches(pattern, sorted(choices), n=1, cutoff=0.0)
+    return f'did you mean {close[0]!r}? There are: {listed}'

@@ -1,0 +1,29 @@
+"""Eight fake CPU devices for every test, and shapes in signatures checked while testing."""
+
+import os
+import pathlib
+import sys
+
+os.environ.setdefault('JAX_PLATFORMS', 'cpu')
+
+import jax  # noqa: E402
+import pytest  # noqa: E402
+
+ROOT = pathlib.Path(__file__).parent.parent
+if str(ROOT) not in sys.path:
+    sys.path.insert(0, str(ROOT))
+
+jax.config.update('jax_num_cpu_devices', 8)  # before the first operation
+
+
+def data_folder() -> pathlib.Path:
+    """Returns the folder of the benchmark data sets; it may be absent."""
+    return pathlib.Path(os.environ.get('TESSERA_DATA', ROOT.parent / 'shared' / 'data'))
+
+
+@pytest.fixture
+def data() -> pathlib.Path:
+    """The folder of the benchmark data sets; the test is skipped, with the reason, where it is absent."""
+    if not data_folder().is_dir():
+        pytest.skip('benchmark data is absent: set TESSERA_DATA to its folder')
+    return data_folder()
