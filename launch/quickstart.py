@@ -270,8 +270,9 @@ def install(venv: Path, extras: set[str]) -> None:
             text = '  ' + line.strip()
             if terminal and re.match(r'  (Collecting|Downloading|Using cached|Building|Installing) ', text):
                 print('\r' + text[:width].ljust(width), end='', flush=True)
-            elif not terminal and re.match(r'  Downloading .*\(\d{2,}\.\d MB\)|  Installing collected', text):
-                print(text[:width], flush=True)
+            large = re.match(r'  Downloading ([^-]+-[^-]+)\S* (\(\d{2,}\.\d MB\))', text)
+            if large and not terminal:
+                print(f'  downloading {large.group(1)} {large.group(2)}', flush=True)
 
         pip = [str(python_of(venv)), '-m', 'pip', 'install', '--no-input', '--editable', target]
         code = call(pip, receive)

@@ -2,6 +2,9 @@
 
     python -m launch.train --config=configs/digits.py --workdir=runs/digits
     python -m launch.train --config=configs/digits.py:tiny --config.train.steps=20 --config.methods=lora
+
+On a TPU pod, SLURM or a Kubernetes JobSet start the same command once a host: the processes find each other.
+Elsewhere say where process 0 is: --coordinator=HOST:PORT --num_processes=2 --process_id=0 (and 1).
 """
 
 import pathlib
@@ -13,10 +16,15 @@ import research
 
 CONFIG = flags.DEFINE_string('config', '', 'A file of configs/, with :variant where it has some.')
 WORKDIR = flags.DEFINE_string('workdir', '', 'The folder of the run, local or gs://; default runs/<config>.')
+COORDINATOR = flags.DEFINE_string('coordinator', '', 'HOST:PORT of process 0, where no cluster says it.')
+NUM_PROCESSES = flags.DEFINE_integer('num_processes', 0, 'How many processes; with --coordinator.')
+PROCESS_ID = flags.DEFINE_integer('process_id', -1, 'Which of them this is, from 0; with --coordinator.')
+TIMEOUT = flags.DEFINE_integer('timeout', 120, 'Seconds until a missing or dead process ends the others.', 10)
 
 
 def main(overrides: dict[str, str]) -> None:
     """Runs the config of the flags."""
+    from research.core import distributed
     from research.errors import UserError
 
     if not CONFIG.value:
@@ -24,7 +32,11 @@ def main(overrides: dict[str, str]) -> None:
     name = pathlib.Path(CONFIG.value.partition(':')[0]).stem
     variant = CONFIG.value.partition(':')[2]
     workdir = WORKDIR.value or f'runs/{name}{"_" + variant if variant else ""}'
-    research.run(research.read(CONFIG.value, overrides), workdir)
+    config = research.read(CONFIG.value, overrides)
+    joined = distributed.start(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value, TIMEOUT.value)
+    if joined:
+        print(joined, flush=True)
+    research.run(config, workdir)
 
 
 if __name__ == '__main__':

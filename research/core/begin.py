@@ -15,7 +15,7 @@ import numpy as np
 from etils import epath
 
 from research.core import config as config_module
-from research.core.checkpoint import Checkpoints, transfer
+from research.core.checkpoint import Checkpoints
 from research.core.config import Config
 from research.core.describe import (
     compiled_memory, describe, describe_devices, describe_example, describe_flow, summary_text,
@@ -26,6 +26,7 @@ from research.core.plan import Plan
 from research.core.state import State
 from research.core.step import make_step
 from research.core.task import Variables
+from research.core.trees import transfer
 from research.errors import UserError
 from research.ops import paths
 

@@ -89,7 +89,8 @@ def figures_text(entry: Mapping[str, Any]) -> str:
             continue
         cells = [f'  {name:<24} {row["value"]:>10.4g}']
         if row['baseline'] is not None:
-            cells.append(f'baseline {row["baseline"]:.4g} ({row["verdict"]})')
+            words = '' if row['verdict'].startswith('better') else f' ({row["verdict"]})'
+            cells.append(f'baseline {row["baseline"]:.4g}{words}')
         if row['expected']:
             low, high = row['expected']
             cells.append(f'expected {low:g} to {high:g}: {"PASS" if row["passed"] else "FAIL"}')

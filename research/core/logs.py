@@ -150,16 +150,18 @@ class Meter:
                 self._weights[name] = self._weights.get(name, 0.0) + weight
 
     def means(self) -> dict[str, float]:
-        """Returns {name: mean} of what was added since the last call, and starts again."""
-        means = {name: total / self._weights[name] for name, total in self._sums.items()}
+        """Returns {name: mean} of what was added since `clear`."""
+        return {name: total / self._weights[name] for name, total in self._sums.items()}
+
+    def clear(self) -> None:
+        """Starts again."""
         self._sums, self._weights = {}, {}
-        return means
 
 
 class Progress:
     """How far a run is: a bar on a terminal, and one line for each update elsewhere.
 
-    Use it as a context manager; what else is printed meanwhile goes through `message`.
+    Use it as a context manager; what else is printed meanwhile goes through `say`.
     """
 
     def __init__(
@@ -212,9 +214,9 @@ class Progress:
             self._bar.update(self._task, completed=step, numbers=numbers, speed=self._speed())
             return
         share = f'{100 * step / self._total:.0f}%' if self._total else ''
-        self.message(f'step {step:,}/{self._total:,}  {share}  {numbers}  {self._speed()}')
+        self.say(f'step {step:,}/{self._total:,}  {share}  {numbers}  {self._speed()}')
 
-    def message(self, text: str) -> None:
+    def say(self, text: str) -> None:
         """Prints a line of its own, above the bar where there is one."""
         if self._write:
             self._console.print(text, markup=False, highlight=False, soft_wrap=True)

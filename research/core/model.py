@@ -8,11 +8,13 @@ import numpy as np
 from etils import epath
 
 from research.core import sharding as sharding_module
-from research.core.checkpoint import best_step, read_weights, transfer
+from research.core.checkpoint import read_weights
 from research.core.config import Config, MeshSettings
 from research.core.evaluate import Measure, evaluate, make_measure
+from research.core.records import best_step
 from research.core.state import served_from
 from research.core.task import Figure, Raw, Task, Variables
+from research.core.trees import transfer
 from research.data.batches import place, requests
 from research.errors import UserError, nearest
 

@@ -86,6 +86,7 @@ class Loop:
         self.meter.add(values)
         if self.due(self.plan.config.train.log_every, step) or step == self.plan.steps:
             means = self.meter.means()
+            self.meter.clear()
             for group, schedule in self.plan.schedules.items():
                 prefix = f'{group}/' if len(self.plan.schedules) > 1 else ''
                 means[f'{prefix}learning_rate'] = float(schedule((step - 1) // self.plan.update_every[group]))
@@ -102,7 +103,7 @@ class Loop:
         values = scalars(figures)
         self.records.write(step, split, values)
         self.times['evaluate'] = self.times.get('evaluate', 0.0) + time.perf_counter() - started
-        self.progress.message(f'step {step}: {split} ' + ', '.join(f'{k} {v:.4g}' for k, v in list(values.items())[:4]))
+        self.progress.say(f'step {step}: {split} ' + ', '.join(f'{k} {v:.4g}' for k, v in list(values.items())[:4]))
         if not train.best:
             return False
         if train.best not in values:

@@ -71,12 +71,19 @@ def apply(task: Task, settings: Settings) -> Task:
     def on_merged(function):
         return lambda variables, *rest, **named: function(merge(variables, settings), *rest, **named)
 
+    def load() -> Variables:
+        weights = task.load()
+        if base in weights.params:  # of a run that had adapters too
+            return weights
+        params = {base if name == group else name: tree for name, tree in weights.params.items()}
+        return weights._replace(params=params)
+
     generate = task.generate
     if generate is not None:
         generate = generate._replace(start=on_merged(generate.start), step=on_merged(generate.step))
     return task._replace(
         init=init,
-        load={base if name == group else name: read for name, read in task.load.items()},
+        load=load if task.load else None,
         losses={name: on_merged(loss) for name, loss in task.losses.items()},
         predict=on_merged(task.predict),
         metrics=on_merged(task.metrics),

@@ -1,23 +1,23 @@
-"""Scaled dot-product attention with grouped heads, every mask of the published Transformers, and three ways to run it.
+"""Scaled dot-product attention: grouped heads, the masks of the published Transformers, three ways to run it.
 
-A `Mask` describes who sees whom instead of holding a matrix, so that an implementation can skip what is hidden:
+A `Mask` says who sees whom instead of holding a matrix, so that an implementation can skip what is hidden:
 chunks of queries leave out the keys after them, and a fused kernel makes no mask at all.
 """
 
 import dataclasses
 import functools
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from research.errors import choose
 
 Implementation = Literal['auto', 'einsum', 'chunked', 'fused']
 
-CHUNK = 64  # queries; measured on CPU: 32 and 128 are slower from 256 positions on
-HIDDEN = -1e30  # finite: a query that sees nothing gets the mean of the values instead of NaN
+CHUNK = 64  # queries; on 2 CPU cores 64 was as fast as 32 at 128 and 256 positions, and compiles half the code
+HIDDEN = -1e30  # finite: a query that sees nothing gets a mean of values instead of NaN
 
 
 @functools.partial(
@@ -27,26 +27,26 @@ HIDDEN = -1e30  # finite: a query that sees nothing gets the mean of the values 
 )
 @dataclasses.dataclass(frozen=True)
 class Mask:
-    """Who sees whom; all conditions hold together. Key j stands at position j, query i at i or `query_positions`.
+    """Who sees whom; all conditions hold together. Key j stands at position j, and query i at i by default.
 
     causal: a query sees keys up to its own position.
     window: a query sees keys less than this many positions away; 0 switches it off.
     prefix: keys before it are seen by all queries of the row, in spite of `causal` and `window` (prefix-LM).
     key_length: keys from it on are padding.
-    query_segments, key_segments: a query sees the keys of its own segment only (packed examples; any padding).
+    query_segments, key_segments: a query sees the keys of its own segment (packed examples, any padding).
     query_positions: positions of the queries where they are not 0, 1, ...: a cache is being read.
     """
 
     causal: bool = False
     window: int = 0
-    prefix: Int[Array, 'batch'] | None = None
-    key_length: Int[Array, 'batch'] | None = None
-    query_segments: Int[Array, 'batch queries'] | None = None
-    key_segments: Int[Array, 'batch keys'] | None = None
-    query_positions: Int[Array, 'batch queries'] | None = None
+    prefix: Array | None = None  # int32 [batch]
+    key_length: Array | None = None  # int32 [batch]
+    query_segments: Array | None = None  # int32 [batch, queries]
+    key_segments: Array | None = None  # int32 [batch, keys]
+    query_positions: Array | None = None  # int32 [batch, queries]
 
-    def visible(self, queries: range, keys: range) -> Bool[Array, 'rows queries keys'] | None:
-        """Returns which of `keys` each of `queries` sees, for every row or for all at once; None where all are seen."""
+    def visible(self, queries: range, keys: range) -> Bool[Array, 'rows #queries #keys'] | None:
+        """Returns which of `keys` each query sees, per row or for all rows at once; None where it is all."""
         key = jnp.arange(keys.start, keys.stop)[None, None, :]
         if self.query_positions is None:
             query = jnp.arange(queries.start, queries.stop)[None, :, None]
@@ -65,11 +65,12 @@ class Mask:
         return functools.reduce(jnp.logical_and, seen) if seen else None
 
     def span(self, queries: range, keys: int) -> range:
-        """Returns the keys that some of `queries` can see, as far as is known before the program runs."""
+        """Returns the keys that some of `queries` may see, as far as is known before the program runs."""
         if self.query_positions is not None or self.prefix is not None:
             return range(keys)
         start = max(0, queries.start - self.window + 1) if self.window else 0
-        stop = min(keys, queries.stop) if self.causal else keys
+        ahead = 0 if self.causal else self.window - 1 if self.window else keys
+        stop = min(keys, queries.stop + ahead)
         return range(min(start, stop - 1), stop)
 
 
@@ -86,18 +87,18 @@ def attention(
 ) -> Float[Array, 'batch queries heads width']:
     """Returns softmax(scale * query @ key + bias) @ value over the keys that `mask` shows.
 
-    Vaswani et al. 2017 (arXiv:1706.03762), equation 1; heads share key heads in groups of heads / key_heads
-    (Ainslie et al. 2023, arXiv:2305.13245). Logits and softmax are float32; the result has the type of `value`.
+    Vaswani et al. 2017 (arXiv:1706.03762), equation 1; groups of heads share a key head (Ainslie et al. 2023,
+    arXiv:2305.13245). Logits and softmax are float32; the result has the type of `value`.
 
     Args:
-      query, key, value: heads must be a multiple of key_heads; query head h reads key head h // (heads / key_heads).
+      query, key, value: head h of the query reads head h // (heads / key_heads) of key and value.
       mask: who sees whom.
       bias: added to the scaled logits (relative positions).
       scale: of the logits; None is 1 / sqrt(width), T5 uses 1.
       dropout: rate at which attention weights are dropped, with `dropout_key`.
-      implementation: 'einsum' forms all logits; 'chunked' forms those of 64 queries at a time and skips keys
-        that no query of the chunk sees; 'fused' is `jax.nn.dot_product_attention`, with cuDNN's kernel where
-        it applies. 'auto' is 'fused' on a GPU (without dropout) and otherwise the faster of the first two.
+      implementation: 'einsum' forms all logits; 'chunked' those of 64 queries at a time, without the keys that
+        no query of the chunk sees; 'fused' is `jax.nn.dot_product_attention`, with cuDNN's kernel where it
+        applies, and has no dropout. 'auto' takes what is fastest on the default backend.
 
     Raises:
       UserError: for an unknown implementation.
@@ -121,62 +122,72 @@ def automatic(queries: int, mask: Mask, dropout: float, backend: str) -> Impleme
 
 
 def in_chunks(query, key, value, mask, bias, scale, dropout, dropout_key, chunk):
-    """Attention of `chunk` queries at a time. Heads stand before positions: 1.4x the speed of the reverse on CPU."""
+    """Attention of `chunk` queries at a time. Heads before positions: 1.4x the speed of the reverse on CPU."""
     batch, count, heads, width = query.shape
     keys, key_heads = key.shape[1:3]
-    groups = heads // key_heads
-    query = jnp.transpose(query.reshape(batch, count, key_heads, groups, width), (0, 2, 3, 1, 4))
+    query = query.reshape(batch, count, key_heads, heads // key_heads, width)
+    query = jnp.transpose(query, (0, 2, 3, 1, 4))  # batch, key head, head of its group, query, width
     key, value = jnp.swapaxes(key, 1, 2), jnp.swapaxes(value, 1, 2)
-    if bias is not None:  # to the layout of the logits: batch, key head, group, query, key
+    if bias is not None:
         bias = jnp.broadcast_to(bias, (bias.shape[0], heads, count, keys))
-        bias = bias.reshape(bias.shape[0], key_heads, groups, count, keys)
+        bias = bias.reshape(bias.shape[0], key_heads, heads // key_heads, count, keys)
     outputs = []
     for start in range(0, count, chunk):
         queries = range(start, min(start + chunk, count))
         span = mask.span(queries, keys)
-        part = slice(span.start, span.stop)
-        visible = mask.visible(queries, span)
-        # the heads of a group become further queries of their key head: one matrix product per key head
-        flat = query[:, :, :, queries.start : queries.stop].reshape(batch, key_heads, groups * len(queries), width)
-        logits = jnp.einsum('bhqd,bhkd->bhqk', flat, key[:, :, part], preferred_element_type=jnp.float32) * scale
-        logits = logits.reshape(batch, key_heads, groups, len(queries), len(span))
-        if bias is not None:
-            logits += bias[:, :, :, queries.start : queries.stop, part].astype(jnp.float32)
-        if visible is not None:
-            logits = jnp.where(visible[:, None, None], logits, HIDDEN)
+        rows, columns = slice(queries.start, queries.stop), slice(span.start, span.stop)
+        part = None if bias is None else bias[..., rows, columns].astype(jnp.float32)
+        logits = scaled_logits(query[..., rows, :], key[:, :, columns], scale, part, mask.visible(queries, span))
         weights = jax.nn.softmax(logits, axis=-1)
         if dropout:
             kept = jax.random.bernoulli(jax.random.fold_in(dropout_key, start), 1 - dropout, weights.shape)
             weights = jnp.where(kept, weights / (1 - dropout), 0.0)
-        weights = weights.reshape(batch, key_heads, groups * len(queries), len(span)).astype(value.dtype)
-        output = jnp.einsum('bhqk,bhkd->bhqd', weights, value[:, :, part])
-        outputs.append(output.reshape(batch, key_heads, groups, len(queries), width))
+        flat = weights.reshape(batch, key_heads, -1, len(span)).astype(value.dtype)
+        output = jnp.einsum('bhqk,bhkd->bhqd', flat, value[:, :, columns])
+        outputs.append(output.reshape(*weights.shape[:-1], width))
     output = outputs[0] if len(outputs) == 1 else jnp.concatenate(outputs, axis=3)
     return jnp.transpose(output, (0, 3, 1, 2, 4)).reshape(batch, count, heads, width)
 
 
+def scaled_logits(query, key, scale, bias, visible):
+    """Returns float32 logits [batch, key head, group, query, key]; hidden ones are a large negative number."""
+    batch, key_heads, groups, count, width = query.shape
+    # the heads of a group become further queries of their key head: one matrix product per key head
+    flat = query.reshape(batch, key_heads, groups * count, width)
+    logits = jnp.einsum('bhqd,bhkd->bhqk', flat, key, preferred_element_type=jnp.float32) * scale
+    logits = logits.reshape(batch, key_heads, groups, count, key.shape[2])
+    logits = logits if bias is None else logits + bias
+    return logits if visible is None else jnp.where(visible[:, None, None], logits, HIDDEN)
+
+
 def fused(query, key, value, mask, bias, scale):
-    """Attention by `jax.nn.dot_product_attention`; what its kernels cannot express natively becomes a mask."""
-    queries, keys = query.shape[1], key.shape[1]
-    native = mask.prefix is None and mask.query_positions is None and mask.query_segments is None
+    """Attention by `jax.nn.dot_product_attention`; what its kernels cannot express becomes a matrix."""
+    (batch, queries, _, width), keys = query.shape, key.shape[1]
     settings = {}
-    if native and (queries == keys or not (mask.causal or mask.window)):
+    positional = mask.causal or mask.window
+    native = mask.prefix is None and mask.query_positions is None and mask.query_segments is None
+    # where lengths differ positions could be counted from either end; cuDNN's windows look back only
+    if native and (queries == keys or not positional) and (mask.causal or not mask.window):
         settings['is_causal'] = mask.causal
         if mask.window:
-            settings['local_window_size'] = (mask.window - 1, 0 if mask.causal else mask.window - 1)
+            settings['local_window_size'] = (mask.window - 1, 0)
         if mask.key_length is not None:
             settings['key_value_seq_lengths'] = mask.key_length.astype(jnp.int32)
-            settings['query_seq_lengths'] = jnp.full(query.shape[:1], queries, jnp.int32)
+            settings['query_seq_lengths'] = jnp.full((batch,), queries, jnp.int32)
     else:
         visible = mask.visible(range(queries), range(keys))
         settings['mask'] = None if visible is None else visible[:, None]
-    if bias is not None:
-        bias = bias.astype(query.dtype)
-    kernel = kernel_for(query.dtype, query.shape[-1], jax.default_backend())
-    return jax.nn.dot_product_attention(query, key, value, bias, scale=scale, implementation=kernel, **settings)
+    matrix = bias is not None or settings.get('mask') is not None
+    kernel = kernel_for(query.dtype, width, jax.default_backend())
+    if matrix and (queries % 2 or keys % 2):  # a limit of cuDNN's backward pass
+        kernel = 'xla'
+    bias = None if bias is None else bias.astype(query.dtype)
+    return jax.nn.dot_product_attention(
+        query, key, value, bias, scale=scale, implementation=kernel, **settings
+    )
 
 
-def kernel_for(dtype: jnp.dtype, width: int, backend: str) -> Literal['cudnn', 'xla']:
-    """Returns the kernel of `jax.nn.dot_product_attention`: cuDNN's takes 16-bit types and widths of 8 n up to 128."""
+def kernel_for(dtype: Any, width: int, backend: str) -> Literal['cudnn', 'xla']:
+    """Returns the kernel for heads of a width: cuDNN's takes 16-bit types and multiples of 8 up to 128."""
     suits = dtype in (jnp.bfloat16, jnp.float16) and width % 8 == 0 and width <= 128
     return 'cudnn' if backend == 'gpu' and suits else 'xla'

@@ -218,7 +218,12 @@ def test_optimizer_states_are_split_like_their_parameters(name):
         )
 
 
-@pytest.mark.parametrize('sizes', MESHES)
+QUICK = ((1, 1, 1), (1, 2, 2), (2, 2, 2))
+
+
+@pytest.mark.parametrize(
+    'sizes', [sizes if sizes in QUICK else pytest.param(sizes, marks=pytest.mark.slow) for sizes in MESHES]
+)
 def test_a_step_keeps_everything_split(sizes):
     settings = MeshSettings(*sizes, smallest=1024)
     mesh = make_mesh(settings, jax.devices()[: math.prod(sizes)])

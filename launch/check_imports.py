@@ -1,0 +1,143 @@
+"""Checks who imports whom: the rule that keeps tasks, methods, models and the training loop apart.
+
+    python launch/check_imports.py [FOLDER]
+
+Reads every file of research/, launch/ and configs/ without running it, prints each import that the rule
+forbids and exits with 1 if there is any. Imports inside functions count. Standard library only.
+"""
+
+import ast
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+FOLDERS = ('research', 'launch', 'configs')
+OURS = (*FOLDERS, 'tests', 'benchmarks')
+
+# What of ours each folder (or module) may import; 'research' itself stands for research/__init__.py alone.
+# A task may not import another task, nor a method another method: neither lists its own folder.
+MAY_IMPORT = {
+    'research': ('research.api', 'research.errors'),
+    'research.api': ('research',),  # resolves names for scripts and notebooks, as launch does
+    'research.core': ('research.core', 'research.data', 'research.ops', 'research.errors'),
+    'research.data': ('research.data', 'research.ops', 'research.errors'),
+    'research.errors': (),
+    'research.explain': (
+        'research.explain', 'research.core', 'research.ops', 'research.data', 'research.errors',
+    ),
+    'research.interop': (
+        'research.interop', 'research.core', 'research.nn', 'research.ops', 'research.data',
+        'research.errors',
+    ),
+    'research.methods': ('research.core.task', 'research.ops', 'research.errors'),
+    'research.nn': ('research.nn', 'research.ops', 'research.errors'),
+    'research.ops': ('research.ops', 'research.data', 'research.errors'),
+    'research.serve': ('research.serve', 'research.core', 'research.ops', 'research.data', 'research.errors'),
+    'research.tasks': (
+        'research.core.task', 'research.nn', 'research.ops', 'research.data', 'research.interop',
+        'research.errors',
+    ),
+    'launch': ('launch', 'research'),
+    'configs': ('configs', 'research.core.config', 'research.errors'),
+}
+
+# Packages that only some of our modules may import.
+RESERVED = {
+    'flax': ('research.nn',),
+    'orbax': ('research.core.checkpoint',),
+    'tensorflow': ('launch.prepare_data',),
+    'tensorflow_text': ('launch.prepare_data',),
+    'tensorflow_hub': ('launch.prepare_data',),
+}
+
+
+class Import(NamedTuple):
+    """One imported name: 'research.core.task.Task' for `from research.core.task import Task`."""
+
+    line: int
+    name: str
+
+
+def within(name: str, folders: Sequence[str]) -> bool:
+    """Returns whether the dotted `name` is one of `folders` or lies below one."""
+    return any(name == folder or name.startswith(folder + '.') for folder in folders)
+
+
+def module_name(path: Path) -> str:
+    """Returns the dotted name of a file given relative to the root: 'research.core' for its __init__.py."""
+    parts = path.with_suffix('').parts
+    return '.'.join(parts[:-1] if parts[-1] == '__init__' else parts)
+
+
+def imports(source: str, module: str, is_package: bool = False) -> Iterator[Import]:
+    """Yields what a module imports, relative names resolved, with `import_module('literal')` among them."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield Import(node.lineno, alias.name)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ''
+            if node.level:
+                up = node.level - (1 if is_package else 0)
+                parts = module.split('.')
+                parents = parts[: len(parts) - up]
+                base = '.'.join([*parents, *([base] if base else [])])
+            for alias in node.names:
+                yield Import(node.lineno, f'{base}.{alias.name}')
+        elif isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
+            called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, 'id', '')
+            if called in ('import_module', '__import__') and isinstance(node.args[0].value, str):
+                yield Import(node.lineno, node.args[0].value)
+
+
+def rule_for(module: str) -> str:
+    """Returns the longest key of MAY_IMPORT that covers `module`, or '' where none does."""
+    keys = [key for key in MAY_IMPORT if module == key or (key != 'research' and within(module, (key,)))]
+    return max(keys, key=len, default='')
+
+
+def objection(module: str, name: str) -> str:
+    """Returns why `module` may not import `name`, or '' where it may."""
+    top = name.split('.')[0]
+    if top in RESERVED and not within(module, RESERVED[top]):
+        return f'only {", ".join(RESERVED[top])} may import {top}'
+    if top not in OURS:
+        return ''
+    folder = rule_for(module)
+    if not folder:
+        return f'no rule says what {module} may import: add one to MAY_IMPORT'
+    if within(name, MAY_IMPORT[folder]):
+        return ''
+    return f'{folder} may import of ours only {", ".join(MAY_IMPORT[folder]) or "nothing"}'
+
+
+def violations(root: Path) -> list[str]:
+    """Returns 'path:line: module imports name: why not' for each forbidden import below `root`."""
+    found = []
+    for folder in FOLDERS:
+        for path in sorted((root / folder).rglob('*.py')):
+            relative = path.relative_to(root)
+            module = module_name(relative)
+            try:
+                names = list(imports(path.read_text(encoding='utf-8'), module, path.name == '__init__.py'))
+            except SyntaxError as error:
+                found.append(f'{relative.as_posix()}:{error.lineno}: does not parse: {error.msg}')
+                continue
+            for line, name in sorted(names):
+                why = objection(module, name)
+                if why:
+                    found.append(f'{relative.as_posix()}:{line}: imports {name}: {why}')
+    return found
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Prints the violations below the given folder, or this repository; returns 1 if there are any."""
+    root = Path(arguments[0]) if arguments else Path(__file__).resolve().parent.parent
+    found = violations(root)
+    print('\n'.join(found) or f'imports of {", ".join(FOLDERS)}: all within the rule')
+    return 1 if found else 0
+
+
+if __name__ == '__main__':
+    sys.exit(main(sys.argv[1:]))

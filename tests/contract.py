@@ -1,0 +1,73 @@
+"""What the contract tests share: every config found by glob, built once at ':tiny' with one compiled step."""
+
+import pathlib
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from etils import epath
+
+from research import api
+from research.core.config import Config
+from research.core.plan import Plan, make_plan
+from research.core.state import State
+from research.data.batches import encode_rows, place, training_rows
+
+ROOT = pathlib.Path(__file__).parent.parent
+STEPS = 3
+
+
+def all_configs() -> list[str]:
+    """Returns 'configs/x.py' for every config of the project."""
+    files = sorted((ROOT / 'configs').rglob('*.py'))
+    return [str(file.relative_to(ROOT)) for file in files if file.stem != '__init__']
+
+
+class Built(NamedTuple):
+    """A config at ':tiny', prepared and compiled on one device, with its state before and after a few steps."""
+
+    config: Config
+    folder: epath.Path
+    plan: Plan
+    compiled: Any
+    before: State
+    after: State
+    logs: list[dict[str, Any]]
+    steps: int
+
+
+def batch_of(plan: Plan, step: int) -> dict[str, jax.Array]:
+    """Returns the device batch of a step."""
+    source, size = plan.task.source('train'), plan.config.train.batch_size
+    rows = training_rows(len(source), size, plan.config.seed, step)
+    local = encode_rows(source, plan.task.encode, rows, plan.config.seed)
+    return place(local, range(size), size, plan.batch_sharding)
+
+
+def run_steps(plan: Plan, compiled: Any, steps: int) -> tuple[State, list[dict[str, Any]]]:
+    """Returns the state after `steps` from the start, and the logs of each."""
+    state, logs = plan.init(), []
+    with jax.set_mesh(plan.mesh):
+        for step in range(steps):
+            state, each = compiled(state, batch_of(plan, step))
+            logs.append(jax.device_get(each))
+    return state, logs
+
+
+def build(name: str, folder: epath.Path, overrides: dict[str, str] | None = None) -> Built:
+    """Prepares, plans, compiles and steps a config at ':tiny' on one device."""
+    config = api.read(f'{name}:tiny', overrides)
+    folder.mkdir(parents=True, exist_ok=True)
+    api.prepare(config, folder)
+    plan = make_plan(config, api.build(config, folder), jax.devices()[:1])
+    compiled = plan.compile()
+    before = jax.device_get(plan.init())
+    steps = max(STEPS, *plan.update_every.values())
+    after, logs = run_steps(plan, compiled, steps)
+    return Built(config, folder, plan, compiled, before, jax.device_get(after), logs, steps)
+
+
+def assert_equal(left: Any, right: Any) -> None:
+    """Asserts that two trees hold the same bits."""
+    for (path, a), b in zip(jax.tree_util.tree_leaves_with_path(left), jax.tree.leaves(right), strict=True):
+        np.testing.assert_array_equal(np.asarray(a), np.asarray(b), err_msg=jax.tree_util.keystr(path))

@@ -1,0 +1,151 @@
+"""The loop: what stops it, what it keeps, what it chooses, and what it takes from other runs."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from etils import epath
+
+from contract import assert_equal
+from research import api
+from research.core import train
+from research.core.checkpoint import finished_steps, read_weights
+from research.core.config import base
+from research.core.state import served_from
+from research.core.task import Aux, Figure, Task, Variables
+from research.errors import UserError
+
+
+def slope_task(data=(1.0, 2.0, 3.0, 4.0), explode_at=None, load=None) -> Task:
+    """Fits y = 2 x with one weight; the loss can be made to overflow at a step."""
+
+    def init(key):
+        return Variables({'model': {'kernel': jnp.zeros(())}}, {})
+
+    def loss(variables, batch, context):
+        errors = (variables.params['model']['kernel'] - 2) * batch['x']
+        total = jnp.sum(batch['mask'] * errors**2)
+        if explode_at is not None:
+            total = total + jnp.where(context.step == explode_at, jnp.inf, 0.0) * variables.params['model']['kernel']
+        return total, Aux(jnp.sum(batch['mask']))
+
+    def metrics(variables, batch, context):
+        error = jnp.abs(variables.params['model']['kernel'] - 2)
+        return {'error': jnp.sum(batch['mask'] * error), 'count': jnp.sum(batch['mask'])}
+
+    return Task(
+        inputs={}, source=lambda split: data, encode=lambda raw, rng=None: {'x': np.float32(raw)}, init=init,
+        losses={'model': loss}, predict=lambda variables, batch, context: {'y': 2 * batch['x']}, metrics=metrics,
+        figures=lambda sums: {'error': Figure(sums['error'] / sums['count'], 2.0, 'lower')},
+        decode=lambda outputs: {'y': float(outputs['y'])}, load=load,
+    )  # fmt: skip
+
+
+def make_config(**settings):
+    config = base()
+    config.task = {'name': 'slope'}
+    config.train.update({'steps': 12, 'batch_size': 8, 'log_every': 1, **settings})
+    config.optimizer.model.update({'name': 'sgd', 'learning_rate': 0.02, 'momentum': 0.0})
+    return api.read(config)
+
+
+def start(config, folder, task):
+    return train.run(config, epath.Path(folder), lambda config, folder: None, lambda config, folder: task)
+
+
+def test_a_run_ends_with_figures_records_and_a_report(tmp_path, capsys):
+    summary = start(make_config(eval_every=4), tmp_path, slope_task())
+    assert summary['figures']['test']['figures']['error']['value'] < 0.1 and not summary['failures']
+    records = [json.loads(line) for line in (tmp_path / 'metrics.jsonl').read_text().splitlines()]
+    assert [record['step'] for record in records if record['kind'] == 'validation'] == [0, 4, 8, 12]
+    losses = [record['values']['loss'] for record in records if record['kind'] == 'train']
+    assert len(losses) == 12 and losses == sorted(losses, reverse=True)
+    signature = summary['figures']['test']['signature']
+    assert signature['split'] == 'test' and signature['examples'] == 4
+    assert (tmp_path / 'report.html').exists() and 'next' in capsys.readouterr().out
+    again = start(make_config(eval_every=4), tmp_path, slope_task())
+    assert again['reason'] == 'done before' and again['figures'] == summary['figures']
+
+
+def test_figures_outside_the_expected_range_fail(tmp_path, capsys):
+    config = make_config()
+    low = config.expected | {'test': {'error': (0.5, 1.0)}} if isinstance(config.expected, dict) else {}
+    summary = start(config.__class__(**{**vars(config), 'expected': low}), tmp_path, slope_task())
+    assert summary['failures'] == ['test/error'] and 'FAIL' in capsys.readouterr().out
+
+
+def test_a_loss_that_is_not_finite_stops_before_it_is_saved(tmp_path):
+    with pytest.raises(UserError, match='step 8: .*loss.* is not a finite number; the last good checkpoint is step 6'):
+        start(make_config(checkpoint_every=2), tmp_path, slope_task(explode_at=7))
+    assert finished_steps(tmp_path) == [4, 6]
+    assert np.isfinite(read_weights(tmp_path)['variables'].params['model']['kernel'])
+
+
+def test_the_best_checkpoint_is_kept_and_measured(tmp_path):
+    config = make_config(eval_every=2, checkpoint_every=2, best='error')
+    worse = slope_task()
+    worse = worse._replace(figures=lambda sums: {'error': Figure(-sums['error'] / sums['count'], None, 'lower')})
+    summary = start(config, tmp_path, worse)  # the error only gets smaller, so the first evaluation is the best
+    assert summary['figures']['test']['step'] == 2
+    assert finished_steps(tmp_path) == [2, 10, 12]
+
+
+def test_patience_stops_early_and_again_when_started_again(tmp_path):
+    config = make_config(steps=100, eval_every=2, best='error', patience=3)
+    task = slope_task()
+    task = task._replace(figures=lambda sums: {'error': Figure(1.0, None, 'lower')})
+    assert start(config, tmp_path, task)['step'] == 6
+    assert start(config, tmp_path, task)['step'] == 6
+
+
+def test_a_finished_run_can_be_made_longer(tmp_path):
+    start(make_config(steps=6), tmp_path / 'a', slope_task())
+    start(make_config(steps=12), tmp_path / 'a', slope_task())
+    start(make_config(steps=12), tmp_path / 'b', slope_task())
+    assert_equal(read_weights(tmp_path / 'a')['variables'], read_weights(tmp_path / 'b')['variables'])
+
+
+def test_another_config_in_the_same_folder_is_refused(tmp_path):
+    start(make_config(steps=2), tmp_path, slope_task())
+    with pytest.raises(UserError, match='train.batch_size: 8 there, 4 now'):
+        start(make_config(steps=2, batch_size=4), tmp_path, slope_task())
+
+
+def test_weights_of_another_run_are_taken_by_path(tmp_path, capsys):
+    start(make_config(), tmp_path / 'first', slope_task())
+    given = served_from(read_weights(tmp_path / 'first'), 'first')
+    task = slope_task(load=lambda: given)
+    start(make_config(steps=1), tmp_path / 'second', task)
+    moved = read_weights(tmp_path / 'second')['variables'].params['model']['kernel']
+    assert abs(moved - 2) < abs(given.params['model']['kernel'] - 2) and 'matched: 1' in capsys.readouterr().out
+    nothing = slope_task(load=lambda: Variables({'other': {'w': np.zeros(3)}}, {}))
+    with pytest.raises(UserError, match='none of the given weights fit'):
+        start(make_config(steps=1), tmp_path / 'third', nothing)
+
+
+def test_groups_and_optimizers_must_go_together(tmp_path):
+    config = base(('model', 'critic'))
+    config.train.update({'steps': 1, 'batch_size': 8})
+    with pytest.raises(UserError, match='optimizer.critic: the task trains no such group'):
+        start(api.read(config), tmp_path, slope_task())
+
+
+def test_batch_that_does_not_divide_over_the_devices(tmp_path):
+    with pytest.raises(UserError, match='the nearest that do: 8 or 16'):
+        start(make_config(batch_size=12), tmp_path, slope_task())
+
+
+def test_restores_on_another_number_of_devices(tmp_path):
+    config = make_config(steps=6)
+    start(config, tmp_path, slope_task())
+    from research.core.checkpoint import open_checkpoints
+    from research.core.plan import make_plan
+
+    for count in (1, 4):
+        plan = make_plan(config, slope_task(), jax.devices()[:count])
+        checkpoints = open_checkpoints(epath.Path(tmp_path), 2)
+        state, _, step = checkpoints.restore(plan.state)
+        checkpoints.close()
+        assert step == 6 and len(state.variables.params['model']['kernel'].sharding.device_set) == count

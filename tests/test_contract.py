@@ -1,0 +1,145 @@
+"""What every config promises, found by glob: a new task is tested by being there."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+from etils import epath
+
+from contract import all_configs, assert_equal, build, run_steps
+from research import api
+from research.core import config as config_module
+from research.core.checkpoint import open_checkpoints
+from research.core.evaluate import evaluate, make_measure, scalars
+from research.core.plan import make_plan
+from research.core.state import served
+from research.data.batches import encode_rows, place, requests
+from research.data.batches import Row
+from research.errors import UserError
+from research.ops import paths
+
+
+@pytest.fixture(scope='module', params=all_configs())
+def built(request, tmp_path_factory):
+    """One config at ':tiny' with one compiled step, shared by all checks."""
+    return build(request.param, epath.Path(tmp_path_factory.mktemp('contract')))
+
+
+def test_batch_has_the_planned_shapes_whatever_the_row(built):
+    source = built.plan.task.source('train')
+    for row in (0, len(source) - 1):
+        for epoch in (0, None):
+            batch = encode_rows(source, built.plan.task.encode, [Row(row, epoch, True)], 0)
+            assert batch.keys() == built.plan.batch.keys()
+            for name, value in batch.items():
+                assert value.shape[1:] == built.plan.batch[name].shape[1:] and value.dtype == built.plan.batch[name].dtype
+
+
+def test_losses_are_finite_and_weighted(built):
+    for group in built.plan.task.losses:
+        prefix = f'{group}/' if len(built.plan.task.losses) > 1 else ''
+        weights = [logs[f'{prefix}loss'][1] for logs in built.logs]
+        assert max(weights) > 0
+        assert all(np.isfinite(value) for logs in built.logs for pair in logs.values() for value in pair)
+
+
+def test_every_trained_leaf_moves_and_no_frozen_one(built):
+    for group, tree in built.before.variables.params.items():
+        old, new = paths.flatten_paths(tree), paths.flatten_paths(built.after.variables.params[group])
+        frozen = built.config.optimizer[group].frozen if group in built.plan.task.losses else ('*',)
+        for path in old:
+            moved = not np.array_equal(old[path], new[path])
+            assert moved != paths.match(path, frozen), f'{group}/{path} {"moved" if moved else "stayed"}'
+
+
+def test_parameters_are_float32(built):
+    for path, leaf in paths.flatten_paths(built.before.variables.params).items():
+        assert leaf.dtype == np.float32, path
+
+
+def test_two_runs_are_equal_bit_for_bit(built):
+    again, _ = run_steps(built.plan, built.compiled, built.steps)
+    assert_equal(built.after, again)
+
+
+def test_sharded_equals_single(built):
+    values = json.loads(config_module.to_json(built.config))
+    values['mesh'] = {'data': 2, 'fsdp': 2, 'tensor': 2, 'smallest': 64}
+    config = api.read(values)
+    plan = make_plan(config, api.build(config, built.folder))
+    sharded, logs = run_steps(plan, plan.compile(), built.steps)
+    for (path, single), split in zip(
+        jax.tree_util.tree_leaves_with_path(built.after.variables), jax.tree.leaves(sharded.variables), strict=True
+    ):
+        np.testing.assert_allclose(single, split, rtol=1e-5, atol=1e-5, err_msg=jax.tree_util.keystr(path))
+
+
+def test_save_and_restore_are_equal(built, tmp_path):
+    checkpoints = open_checkpoints(epath.Path(tmp_path), keep_last=1)
+    state = jax.tree.map(lambda leaf, target: jax.device_put(leaf, target.sharding), built.after, built.plan.state)
+    checkpoints.save(built.steps, state, {'note': 1})
+    checkpoints.wait()
+    restored, meta, step = checkpoints.restore(built.plan.state)
+    checkpoints.close()
+    assert (meta, step) == ({'note': 1}, built.steps)
+    assert_equal(built.after, restored)
+
+
+def test_figures_do_not_depend_on_the_batch_size(built):
+    task, values = built.plan.task, []
+    split = built.config.train.eval_split
+    for size in (3, 8):
+        measure = make_measure(task, 0, size, jax.sharding.NamedSharding(built.plan.mesh, jax.sharding.PartitionSpec()))
+        with jax.set_mesh(built.plan.mesh):
+            values.append(scalars(evaluate(task, measure, served(built.after), split, whole=False)[0]))
+    assert values[0].keys() == values[1].keys() and values[0]
+    for name in values[0]:
+        np.testing.assert_allclose(values[0][name], values[1][name], rtol=2e-3, atol=1e-5, err_msg=name)
+
+
+def test_predict_and_decode_answer_a_person(built):
+    task = built.plan.task
+    raws = list(task.examples[:2]) or [task.source('train')[0], task.source('train')[1]]
+    answers = []
+    for size in (2, 4):
+        measure = make_measure(task, 0, size, built.plan.batch_sharding)
+        batch = requests(task.encode, raws, size)
+        with jax.set_mesh(built.plan.mesh):
+            outputs = measure.predict(served(built.after), place(batch, range(size), size, built.plan.batch_sharding), 0)
+        rows = [{name: np.asarray(value)[row] for name, value in outputs.items()} for row in range(len(raws))]
+        answers.append([task.decode(row) for row in rows])
+    assert json.dumps(answers[0]) and all(answers[0])
+    if task.generate is not None:
+        assert answers[0] == answers[1]  # the batch a request travels in does not matter
+
+
+def test_pictures_are_pictures(built):
+    task = built.plan.task
+    if task.render is None:
+        pytest.skip('this task shows no pictures')
+    source = task.examples or task.source('train')
+    batch = requests(task.encode, [source[row] for row in range(4)], 4)
+    measure = make_measure(task, 0, 4, built.plan.batch_sharding)
+    with jax.set_mesh(built.plan.mesh):
+        outputs = measure.predict(served(built.after), place(batch, range(4), 4, built.plan.batch_sharding), 0)
+    for name, picture in task.render(batch, jax.device_get(outputs)).items():
+        assert picture.dtype == np.uint8 and picture.ndim == 3 and picture.shape[2] == 3, name
+
+
+@pytest.mark.parametrize(('section', 'key', 'value'), [
+    ('model', 'widhts', 3), ('task', 'shfit', 1), ('data', 'nmae', 'x'), ('train', 'batch_size', -4),
+])  # fmt: skip
+def test_a_bad_config_is_refused_before_anything_compiles(built, section, key, value):
+    values = json.loads(config_module.to_json(built.config))
+    values[section][key] = value
+    with pytest.raises(UserError, match=key):
+        config = api.read(values)
+        api.build(config, built.folder)
+
+
+def test_config_file_says_how_to_run_it_and_what_to_expect(built, request):
+    name = request.node.callspec.params['built']
+    header = api.find_config(name).read_text(encoding='utf-8').split('"""')[1]
+    assert f'--config={name}' in header, 'the run command stands on top'
+    assert 'xpect' in header, 'the expected result stands on top'

@@ -1,0 +1,106 @@
+"""Several processes are one run: the same order of data, the same parameters, checkpoints that fit any number."""
+
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from contract import ROOT
+from research.core import distributed
+from research.core.checkpoint import read_weights
+from research.errors import UserError
+
+CONFIG = 'configs/digits.py:tiny'
+
+
+def free_port() -> int:
+    """Returns a port of this machine that nothing listens on."""
+    with socket.socket() as server:
+        server.bind(('127.0.0.1', 0))
+        return server.getsockname()[1]
+
+
+def start(workdir: pathlib.Path, steps: int, number: int = 0, count: int = 1, port: int = 0, timeout: int = 60):
+    """Starts one of `count` processes, each with one device."""
+    flags = [f'--config={CONFIG}', f'--workdir={workdir}', f'--config.train.steps={steps}',
+             '--config.train.batch_size=8', '--config.train.checkpoint_every=100', '--config.train.log_every=1',
+             '--config.train.eval_every=100000', f'--timeout={timeout}']  # fmt: skip
+    if count > 1:
+        flags += [f'--coordinator=127.0.0.1:{port}', f'--num_processes={count}', f'--process_id={number}']
+    environment = {**os.environ, 'JAX_PLATFORMS': 'cpu', 'PYTHONUNBUFFERED': '1', 'JAX_NUM_CPU_DEVICES': '1'}
+    command = [sys.executable, '-m', 'launch.train', *flags]
+    return subprocess.Popen(
+        command, cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+
+
+def run(workdir: pathlib.Path, steps: int, count: int = 1) -> list[str]:
+    """Runs `count` processes to the end; returns what each printed."""
+    port = free_port()
+    processes = [start(workdir, steps, number, count, port) for number in range(count)]
+    texts = [process.communicate(timeout=240)[0] for process in processes]
+    for process, text in zip(processes, texts, strict=True):
+        assert process.returncode == 0, text
+    return texts
+
+
+@pytest.mark.slow
+def test_two_and_four_processes_equal_one_and_share_checkpoints(tmp_path):
+    for count in (1, 2, 4):
+        texts = run(tmp_path / str(count), 3, count)
+        assert all('report    ' not in text for text in texts[1:]), 'only process 0 writes and reports'
+    one = read_weights(tmp_path / '1')
+    for count in (2, 4):
+        several = read_weights(tmp_path / str(count))
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), one['variables'], several['variables'])
+    run(tmp_path / '1', 6, 2)  # one to two
+    assert any('going on from step 3' in text for text in run(tmp_path / '2', 6, 4))  # two to four
+    run(tmp_path / '4', 6, 1)  # four to one
+    ends = [read_weights(tmp_path / str(count)) for count in (1, 2, 4)]
+    assert [end['step'] for end in ends] == [6, 6, 6]
+    for end in ends[1:]:
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), ends[0]['variables'], end['variables'])
+
+
+@pytest.mark.slow
+def test_a_missing_process_ends_the_others_with_a_message(tmp_path):
+    process = start(tmp_path, 3, 0, 2, free_port(), timeout=10)
+    text, _ = process.communicate(timeout=90)
+    assert process.returncode != 0
+    assert 'did not find each other' in text and '10 s' in text, text
+
+
+@pytest.mark.slow
+def test_a_dead_process_ends_the_others(tmp_path):
+    port = free_port()
+    processes = [start(tmp_path, 100_000, number, 2, port, timeout=15) for number in range(2)]
+    for text in processes[0].stdout:
+        if text.startswith('step 5/'):
+            break
+    processes[1].send_signal(signal.SIGKILL)
+    text, _ = processes[0].communicate(timeout=90)
+    processes[1].communicate()
+    assert processes[0].returncode != 0
+    assert 'process 1' in text or 'another process' in text, text[-3000:]
+
+
+def test_clusters_are_recognised():
+    assert distributed.cluster({}) == ''
+    assert distributed.cluster({'SLURM_NTASKS': '4', 'SLURM_PROCID': '1'}) == 'SLURM'
+    assert distributed.cluster({'SLURM_NTASKS': '1', 'SLURM_PROCID': '0'}) == ''
+    assert distributed.cluster({'TPU_WORKER_HOSTNAMES': 'a,b'}) == 'a TPU pod'
+    assert distributed.cluster({'TPU_WORKER_HOSTNAMES': 'localhost'}) == ''
+    assert 'JobSet' in distributed.cluster({'JOBSET_NAME': 'x', 'JOB_COMPLETION_INDEX': '0'})
+
+
+def test_flags_that_do_not_go_together():
+    with pytest.raises(UserError, match='go together'):
+        distributed.start('127.0.0.1:1', 2)
+    with pytest.raises(UserError, match='must be below'):
+        distributed.start('127.0.0.1:1', 2, 2)
