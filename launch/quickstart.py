@@ -57,9 +57,6 @@ class Stop(Exception):
     """Ends the program with one sentence that says what is wrong and what to do."""
 
 
-# --- folders and sizes ---------------------------------------------------------------------------------
-
-
 def folder_bytes(folder: Path) -> int:
     """Returns the bytes of all files below `folder`, 0 where it does not exist; links are not followed."""
     total = 0
@@ -82,7 +79,11 @@ def check_disk(venv: Path, extras: set[str]) -> None:
     total = VENV_BYTES + sum(EXTRA_BYTES.get(name, 0) for name in extras)
     needed = max(total - folder_bytes(venv), 0.1 * total)  # what is there already, an update replaces in part
     downloads = DOWNLOAD_SHARE * needed
-    temporary, place = Path(tempfile.gettempdir()), existing(venv)
+    place = existing(venv)
+    try:
+        temporary = Path(tempfile.gettempdir())
+    except FileNotFoundError as error:  # no folder in which a small file could be written
+        raise disk_full(place) from error
     if os.stat(place).st_dev == os.stat(temporary).st_dev:
         needs = [(place, needed + downloads, 'choose another folder with --venv=PATH')]
     else:
@@ -103,9 +104,6 @@ def disk_full(path: Path) -> Stop:
     """The sentence for a disk that filled up while something was written below `path`."""
     free = shutil.disk_usage(existing(path)).free / GIGABYTE
     return Stop(f'the disk is full ({free:.1f} GB left at {path}); free some and run the same command again')
-
-
-# --- child processes -----------------------------------------------------------------------------------
 
 
 def call(command: list[str], receive: Callable[[str], None] | None = None) -> int:
@@ -140,9 +138,6 @@ def stage(number: int, count: int, name: str, folder: Path, work: Callable[[], N
     megabytes = folder_bytes(folder) / 10**6
     size = f'{megabytes:,.0f} MB' if megabytes >= 1 else f'{megabytes * 1000:,.0f} kB'
     print(f'[{number}/{count}] {name}  {size}, {time.monotonic() - start:.0f} s', flush=True)
-
-
-# --- the environment -----------------------------------------------------------------------------------
 
 
 def python_of(venv: Path) -> Path:
@@ -253,6 +248,18 @@ def pip_failure(output: str) -> str:
     return f'pip could not install the project: {errors[-1] if errors else "it gave no reason"}'
 
 
+def show(line: str) -> None:
+    """Shows what pip is doing: all of it on one line of a terminal, elsewhere the large downloads alone."""
+    width, terminal = max(20, shutil.get_terminal_size().columns - 1), sys.stdout.isatty()
+    large = re.match(r' *Downloading ([^-]+-[^-]+)\S* (\(\d{2,}\.\d MB\))', line)
+    if 'Retry(total=0' in line:  # pip is patient: it tries several times, for one package after another
+        print('\r' + '  the package index does not answer; trying on'.ljust(width), flush=True)
+    elif terminal and re.match(r' *(Collecting|Downloading|Using cached|Building|Installing) ', line):
+        print('\r' + f'  {line.strip()}'[:width].ljust(width), end='', flush=True)
+    elif large and not terminal:
+        print(f'  downloading {large.group(1)} {large.group(2)}', flush=True)
+
+
 def install(venv: Path, extras: set[str]) -> None:
     """Installs the project, editable, with `extras`; pip keeps the user's own index and settings.
 
@@ -260,24 +267,17 @@ def install(venv: Path, extras: set[str]) -> None:
       Stop: when pip fails, with the reason; its whole output is kept in the environment, as install.log.
     """
     log = venv / 'install.log'
-    terminal = sys.stdout.isatty()
-    width = max(20, shutil.get_terminal_size().columns - 1)
     target = str(ROOT) + (f'[{",".join(sorted(extras))}]' if extras else '')
     with open(log, 'w', encoding='utf-8') as file:
 
         def receive(line: str) -> None:
             print(line, file=file, flush=True)
-            text = '  ' + line.strip()
-            if terminal and re.match(r'  (Collecting|Downloading|Using cached|Building|Installing) ', text):
-                print('\r' + text[:width].ljust(width), end='', flush=True)
-            large = re.match(r'  Downloading ([^-]+-[^-]+)\S* (\(\d{2,}\.\d MB\))', text)
-            if large and not terminal:
-                print(f'  downloading {large.group(1)} {large.group(2)}', flush=True)
+            show(line)
 
         pip = [str(python_of(venv)), '-m', 'pip', 'install', '--no-input', '--editable', target]
         code = call(pip, receive)
-        if terminal:
-            print('\r' + ' ' * width, end='\r', flush=True)
+    if sys.stdout.isatty():
+        print()
     if code:
         output = log.read_text(encoding='utf-8')
         if DISK_FAILURES.search(output):
@@ -299,9 +299,6 @@ def set_up(venv: Path, extras: set[str], count: int) -> None:
     print(f'[2/{count}] install: about 1.2 GB, one to five minutes', flush=True)
     stage(2, count, 'install', venv, lambda: install(venv, extras))
     write_stamp(venv, {**stamp, 'complete': True})
-
-
-# --- the runs ------------------------------------------------------------------------------------------
 
 
 def launch(venv: Path, program: str, *flags: str) -> None:
@@ -342,9 +339,6 @@ Next, in {ROOT}:
   tessera predict --workdir=runs/digits_gan --count=16 --seed=1
   tessera evaluate --workdir=runs/digits --split=test
   tessera train --config=configs/digits.py --workdir=runs/digits_seed1 --config.seed=1"""
-
-
-# --- the program ---------------------------------------------------------------------------------------
 
 
 def known_extras() -> list[str]:

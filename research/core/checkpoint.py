@@ -181,7 +181,7 @@ def open_checkpoints(folder: epath.Path, keep_last: int, commit_file: bool = Fal
     absl = logging.getLogger('absl')
     if not_orbax not in absl.filters:
         absl.addFilter(not_orbax)
-    return Checkpoints(epath.Path(folder), keep_last, commit_file)
+    return Checkpoints(epath.Path(folder).resolve(), keep_last, commit_file)
 
 
 def not_orbax(record: logging.LogRecord) -> bool:
@@ -209,7 +209,7 @@ def read_weights(
     Raises:
       UserError: when there is no step, none verifies, or the one wanted does not; names the files.
     """
-    folder = epath.Path(folder)
+    folder = epath.Path(folder).resolve()
     finished = finished_steps(folder)
     try:
         record, damaged = find_good(folder, finished, step, together=False, item='weights/')

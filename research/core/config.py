@@ -36,7 +36,7 @@ class TrainSettings:
     batch_size: int = 32
     eval_batch_size: int = 0  # 0: as batch_size
     microbatches: int = 1  # gradient accumulation: the batch is read in this many parts
-    log_every: int = 10
+    log_every: int = 50
     eval_every: int = 0
     eval_split: str = 'validation'
     test_split: str = 'test'  # measured once, at the end, with the best weights; '' for none

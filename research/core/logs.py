@@ -28,11 +28,13 @@ def write_text(path: epath.Path, text: str) -> None:
 
     A store writes an object whole or not at all; in a local file system a rename does it.
     """
+    # Text of a model may hold halves of surrogate pairs, which UTF-8 has no bytes for.
+    data = text.encode('utf-8', 'replace')
     if not is_local(path):
-        path.write_text(text)
+        path.write_bytes(data)
         return
     part = path.with_name(path.name + '.part')
-    part.write_text(text)
+    part.write_bytes(data)
     part.replace(path)
 
 
@@ -43,7 +45,7 @@ def read_records(path: epath.PathLike) -> list[dict[str, Any]]:
     """
     path = epath.Path(path)
     records = []
-    for line in path.read_text().splitlines() if path.exists() else ():
+    for line in path.read_bytes().splitlines() if path.exists() else ():
         try:
             record = json.loads(line)
             values = {name: math.nan if value is None else value for name, value in record['values'].items()}
@@ -78,7 +80,7 @@ class Records:
         self._lines = [_line(record) for record in read_records(self._path) if record['step'] <= step]
         write_text(self._path, ''.join(self._lines))
         if is_local(folder):
-            self._file = self._path.open('a')
+            self._file = self._path.open('ab')
         if tensorboard and is_local(folder):
             from tensorboardX import SummaryWriter
 
@@ -93,7 +95,7 @@ class Records:
         values = {name: float(value) for name, value in values.items()}
         line = _line({'step': int(step), 'kind': kind, 'time': time.time(), 'values': values})
         if self._file:
-            self._file.write(line)
+            self._file.write(line.encode())
             self._file.flush()
         else:
             self._lines.append(line)
@@ -132,7 +134,7 @@ class Records:
 def _line(record: Mapping[str, Any]) -> str:
     """Returns a record as one line; JSON has no NaN, so what is not finite becomes null."""
     values = {name: value if math.isfinite(value) else None for name, value in record['values'].items()}
-    return json.dumps({**record, 'values': values}, ensure_ascii=False) + '\n'
+    return json.dumps({**record, 'values': values}) + '\n'
 
 
 class Meter:

@@ -23,6 +23,7 @@ from jax.experimental import multihost_utils
 from research.errors import UserError
 
 UNRENAMED = '.orbax-checkpoint-tmp'  # ends the name of a step that is being written (Orbax's TMP_DIR_SUFFIX)
+COMMITTED = 'commit_success.txt'  # the last file of a step that Orbax writes (its COMMIT_SUCCESS_FILE)
 
 
 class Record(NamedTuple):
@@ -247,21 +248,22 @@ def clear(
 ) -> None:
     """Makes way for training from step `used` on, and tells `say` about every step after it that was there.
 
-    Damaged steps are moved aside. Unfinished ones are deleted, unless there is no other step: then their
-    files are all that is left of the run (its records may have been lost) and are moved aside too.
+    Damaged steps are moved aside. Unfinished ones are deleted, unless no step can be used: then one that Orbax
+    committed may be all that is left of a run whose records were lost, and is moved aside too.
     """
     instead = 'training starts anew' if used is None else f'step {used} is used instead'
     for step, problem in damaged.items():
         aside = set_aside(folder, step)
         say(f'step {step} of {folder} cannot be used: {problem}; it is moved to {aside} and {instead}')
     for step in unfinished:
-        if used is None or step > used:
-            record = record_path(folder, step)
-            say(f'step {step} of {folder} was never finished: {record} is missing; {instead}')
-        if used is None:
-            set_aside(folder, step)
+        if used is None and (arrays_path(folder, step) / COMMITTED).exists():
+            what = f'moved to {set_aside(folder, step)}'
         else:
             arrays_path(folder, step).rmtree(missing_ok=True)
+            what = 'deleted'
+        if used is None or step > used:
+            record = record_path(folder, step)
+            say(f'step {step} of {folder} was never finished: {record} is missing; it is {what} and {instead}')
     for place, suffix in (('checkpoints', UNRENAMED), ('checksums', '.json.tmp')):
         for step in numbers(folder / place, suffix):
             (folder / place / f'{step}{suffix}').rmtree(missing_ok=True)

@@ -34,7 +34,11 @@ function hover(figure) {
       const unit = box.width / svg.viewBox.baseVal.width;
       const x = Math.min(Math.max((event.clientX - box.left) / unit, scale.left), scale.right);
       const wanted = scale.x[0] + ((x - scale.left) / (scale.right - scale.left)) * (scale.x[1] - scale.x[0]);
-      const found = curves.map((curve) => [curve, nearest(curve.points, wanted)]);
+      // A curve that does not reach here has nothing to say; a lone point speaks for its surroundings.
+      const near = 0.04 * (scale.x[1] - scale.x[0]);
+      const reached = (points) => wanted >= points[0][0] - near && wanted <= points[points.length - 1][0] + near;
+      const found = curves.filter((curve) => reached(curve.points)).map((curve) => [curve, nearest(curve.points, wanted)]);
+      if (!found.length) return;
       const step = nearest(found.map(([, point]) => point), wanted)[0];
       const at = scale.left + ((step - scale.x[0]) / (scale.x[1] - scale.x[0])) * (scale.right - scale.left);
       cross.setAttribute('x1', at);
@@ -80,7 +84,8 @@ function scales(figure) {
 function stepper(block) {
   const frames = [...block.querySelectorAll('.frames > [data-step]')];
   for (const image of block.querySelectorAll('.frames img')) {
-    image.classList.toggle('wide', image.width > 1.6 * image.height);
+    // As wide as the page, but no higher than a screen.
+    image.style.width = 'min(100%, ' + (34 * image.getAttribute('width')) / image.getAttribute('height') + 'rem)';
   }
   if (frames.length < 2) return;
   const slider = document.createElement('input');
@@ -96,6 +101,8 @@ function stepper(block) {
     slider.value = place;
     frames.forEach((frame, index) => (frame.hidden = index !== place));
     [...strip.children].forEach((thumb, index) => thumb.setAttribute('aria-current', index === place));
+    const thumb = strip.children[place];
+    if (thumb) strip.scrollLeft = thumb.offsetLeft - strip.offsetLeft - strip.clientWidth / 2 + thumb.clientWidth / 2;
     label.textContent = 'step ' + Number(frames[place].dataset.step).toLocaleString('en');
     slider.setAttribute('aria-valuetext', label.textContent);
   };
@@ -126,6 +133,7 @@ function stepper(block) {
     thumb.title = 'step ' + frame.dataset.step;
     const copy = image.cloneNode();
     copy.className = image.classList.contains('pixels') ? 'pixels' : '';
+    copy.style.width = '';
     copy.alt = thumb.title;
     thumb.append(copy);
     thumb.addEventListener('click', () => {

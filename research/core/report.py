@@ -1,4 +1,4 @@
-"""The report of a run: one HTML file that needs nothing beside it, made from the files of the run's folder."""
+"""The report of a run: one HTML file that needs nothing beside it, made from the run's own files."""
 
 import base64
 import hashlib
@@ -66,11 +66,11 @@ def page(workdir: epath.Path) -> Html:
 
 
 def read_json(path: epath.Path, broken: list[str]) -> dict[str, Any]:
-    """Returns the dict in a JSON file; {} without one. The name of a file that cannot be read is added to `broken`."""
+    """Returns the dict in a JSON file, {} without one; an unreadable file's name is added to `broken`."""
     if not path.exists():
         return {}
     try:
-        value = json.loads(path.read_text())
+        value = json.loads(path.read_bytes())
         if isinstance(value, dict):
             return value
     except ValueError:

@@ -1,9 +1,10 @@
 """Charts of the report as inline SVG: curves over steps, and a heat map of a confusion matrix.
 
-Colours are classes of report.css, so that the charts follow a light or dark page; report.js adds the values under
-the pointer. Everything can be read without it.
+Colours are classes of report.css, so that the charts follow a light or dark page; report.js adds the values
+under the pointer. Everything can be read without it.
 """
 
+import itertools
 import json
 import math
 from collections.abc import Sequence
@@ -27,7 +28,7 @@ class Series(NamedTuple):
 
 
 def decimate(points: Sequence[tuple[float, float]], limit: int = POINTS) -> list[tuple[float, float]]:
-    """Returns at most about `limit` points: of each stretch its first, lowest, highest and last, so peaks stay."""
+    """Returns at most about `limit` points: the first, lowest, highest and last of each stretch."""
     if len(points) <= limit:
         return list(points)
     stretch = math.ceil(len(points) / (limit // 4))
@@ -44,17 +45,18 @@ def decimate(points: Sequence[tuple[float, float]], limit: int = POINTS) -> list
     return kept
 
 
-def smooth(points: Sequence[tuple[float, float]], window: float) -> list[tuple[float, float]]:
-    """Returns the exponential moving average over about `window` points, without the bias of its start."""
-    rate, total, weight, averaged = 1 - 1 / max(window, 1), 0.0, 0.0, []
-    for step, value in points:
-        total, weight = total * rate + value, weight * rate + 1
-        averaged.append((step, total / weight))
+def smooth(points: Sequence[tuple[float, float]], reach: int) -> list[tuple[float, float]]:
+    """Returns the mean over up to `reach` points on either side, which does not lag behind."""
+    sums = [0.0, *itertools.accumulate(value for _, value in points)]
+    averaged = []
+    for place, (step, _) in enumerate(points):
+        first, end = max(0, place - reach), min(len(points), place + reach + 1)
+        averaged.append((step, (sums[end] - sums[first]) / (end - first)))
     return averaged
 
 
 def nice_ticks(low: float, high: float, count: int = 5) -> list[float]:
-    """Returns round values between `low` and `high`, about `count` of them, 1, 2 or 5 times a power of ten apart."""
+    """Returns about `count` round values, 1, 2 or 5 times a power of ten apart."""
     if high <= low:
         return [low]
     rough = (high - low) / count
@@ -96,19 +98,20 @@ class Scale(NamedTuple):
         return self.start + (value - low) / ((high - low) or 1.0) * (self.end - self.start)
 
 
-def line_chart(title: str, series: Sequence[Series], log: bool = True) -> Html:
-    """Returns a figure of curves over steps with a legend; curves that span decades can be seen on both scales.
+def line_chart(title: str, series: Sequence[Series], last: float = 0, log: bool = True) -> Html:
+    """Returns a figure of curves over steps with a legend; what spans decades can be seen on two scales.
 
     Args:
       title: the name of what is drawn.
       series: the curves; values that are not finite must have been left out.
+      last: the last step to draw, so that several charts have the same axis.
       log: whether a logarithmic scale makes sense.
     """
     values = [value for each in series for _, value in each.points]
     spread = max(values) / min(values) if min(values) > 0 else 0
-    plots = [_plot(title, series, False)]
+    plots = [_plot(title, series, last, False)]
     if log and spread > 8:
-        plots.append(_plot(title, series, True))
+        plots.append(_plot(title, series, last, True))
         # A curve that falls by so much is flat at its end on a linear scale.
         chosen = 1 if spread > 30 else 0
         plots = [tag('div', plot, class_='plot', hidden=place != chosen) for place, plot in enumerate(plots)]
@@ -146,11 +149,11 @@ def _legend(series: Sequence[Series]) -> Html:
     return tag('figcaption', keys, class_='legend')
 
 
-def _plot(title: str, series: Sequence[Series], log: bool) -> Html:
+def _plot(title: str, series: Sequence[Series], last: float, log: bool) -> Html:
     """Returns one drawing with axes and curves."""
     steps = [step for each in series for step, _ in each.points]
     values = [value for each in series for _, value in each.points]
-    across = Scale(min(steps), max(max(steps), min(steps) + 1), LEFT, WIDTH - RIGHT)
+    across = Scale(0, max(*steps, last, 1), LEFT, WIDTH - RIGHT)
     low, high = min(values), max(values)
     if log:
         low, high = low / 1.1, high * 1.1
@@ -189,7 +192,7 @@ def _axes(across: Scale, up: Scale, log: bool) -> list[Html]:
     parts.append(tag('line', x1=LEFT, x2=right, y1=bottom, y2=bottom, class_='axis'))
     parts.append(tag('text', 'step', x=right, y=HEIGHT - 6, text_anchor='end', class_='unit'))
     if log:
-        parts.append(tag('text', 'log scale', x=LEFT + 6, y=TOP + 8, class_='unit'))
+        parts.append(tag('text', 'log scale', x=LEFT, y=HEIGHT - 6, class_='unit'))
     return parts
 
 
@@ -202,20 +205,26 @@ def _curve(series: Series, across: Scale, up: Scale) -> list[Html]:
         return tag('path', d=d, class_=f'curve {color} {kind}'.strip())
 
     if len(points) > SMOOTH and not series.marks:
-        smoothed = decimate(smooth(points, len(points) / 40))
+        smoothed = decimate(smooth(points, len(points) // 60))
         return [path(decimate(points), 'faint'), path(smoothed, '')]
     parts = [] if series.marks or len(points) < 2 else [path(points, '')]
     if series.marks or len(points) <= 40:
         radius = 4 if series.marks or len(points) < 2 else 2.2
         parts += [
-            tag('circle', cx=f'{across(step):.1f}', cy=f'{up(value):.1f}', r=radius, class_=f'dot {color}')
+            tag(
+                'circle',
+                cx=f'{across(step):.1f}',
+                cy=f'{up(value):.1f}',
+                r=radius,
+                class_=f'dot {color}' + (' mark' if series.marks else ''),
+            )
             for step, value in points
         ]
     return parts
 
 
 def heat_map(matrix: Sequence[Sequence[float]], names: Sequence[str]) -> Html:
-    """Returns a confusion matrix: rows are true classes, columns what they were called, shades the share of the row."""
+    """Returns a confusion matrix: rows are true classes, columns what was said, shades the share of a row."""
     count = len(matrix)
     cell = 34 if count <= 12 else 26 if count <= 24 else max(6, 620 // count)
     labelled, numbered = count <= 40, count <= 24
@@ -245,7 +254,7 @@ def heat_map(matrix: Sequence[Sequence[float]], names: Sequence[str]) -> Html:
     width, height = side + size + (longest * 4 if slanted else 8), over + size + 8
     label = f'Confusion matrix of {count} classes; rows are true classes, columns what they were called'
     return tag('svg', parts, viewBox=f'0 0 {width} {height}', role='img', aria_label=label, class_='heat',
-               style=f'max-width:{width * 1.15:.0f}px')  # fmt: skip
+               style=f'max-width:{width * 1.4:.0f}px')  # fmt: skip
 
 
 def _cell(

@@ -14,8 +14,8 @@ class Html(str):
 def tag(name: str, /, *children: Any, **attributes: Any) -> Html:
     """Returns an element; children may be nested lists, and everything in them that is not `Html` is escaped.
 
-    An attribute is written with '-' for '_' and without a trailing one (`class_`); True gives it no value, and
-    None or False leaves it out.
+    An attribute is written with '-' for '_' and without a trailing one (`class_`); True gives it no value,
+    and None or False leaves it out.
     """
     text = ''.join(
         ' ' + key.rstrip('_').replace('_', '-') + ('' if value is True else f'="{html.escape(str(value))}"')

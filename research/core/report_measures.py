@@ -9,7 +9,8 @@ from research.core.report_html import Html, details, note, number, section, tag,
 
 CHOSEN = ' (chosen)'  # ends the kind of a record that describes the weights that were kept
 SHOWN = 4  # learning curves that are always visible
-# Curves that tell how training went rather than how good it is, and have no use for a logarithmic scale.
+# Curves that tell how training went rather than how good it is.
+PLAIN = ('accuracy', 'learning_rate')  # charts that have no use for a logarithmic scale
 SECONDARY = ('learning_rate', 'gradient_norm', 'update_norm', 'parameter_norm', 'weight')
 
 
@@ -50,12 +51,12 @@ def verdict(figures: Mapping[str, Any], best: str = '') -> Html:
     lead = failed or ranged or [each for each in rows if each[1] == best] or rows
     sentences = [tag('p', _sentence(*each)) for each in lead[: 3 if ranged else 1]]
     if not ranged:
-        sentences.append(
-            note('The config expects no range for a figure, so there is nothing to pass or fail.')
-        )
+        sentences.append(note('The config expects no range, so there is nothing to pass or fail.'))
     for split, name, row in poor[:3]:
-        text = f'{words(name)} on {split} ({number(row["value"])}) is no better than its baseline, {_baseline(row)}.'
-        sentences.append(tag('p', f'{text[0].upper()}{text[1:]}', class_='warn'))
+        stands = 'no better' if row['value'] == row['baseline'] else 'worse'
+        figure = f'{words(name).capitalize()} on {split}, {number(row["value"])},'
+        text = f'{figure} is {stands} than its baseline, {_baseline(row)}.'
+        sentences.append(tag('p', text, class_='warn'))
     return tag(
         'div', tag('strong', badge, class_=f'badge {state}'), tag('div', sentences), class_=f'verdict {state}'
     )
@@ -66,15 +67,20 @@ def _baseline(row: Mapping[str, Any]) -> str:
     return f'{number(row["baseline"])} ({about})'
 
 
+def _range(low: float, high: float) -> str:
+    return number(low) if low == high else f'{number(low)} to {number(high)}'
+
+
 def _sentence(split: str, name: str, row: Mapping[str, Any]) -> list[Any]:
     """Returns a figure as a sentence: value, expected range, baseline."""
     parts = [f'{words(name).capitalize()} on the {split} split is ', tag('b', number(row['value']))]
     if row.get('expected'):
         low, high = row['expected']
         where = 'inside' if row.get('passed') else 'outside'
-        parts.append(f', {where} the expected {number(low)} to {number(high)}')
+        parts.append(f', {where} the expected {_range(low, high)}')
     if row.get('baseline') is not None and not below_baseline(row):
-        parts.append(f'. The baseline is {_baseline(row)}')
+        stands = 'better than' if row.get('better') else 'beside'
+        parts.append(f', {stands} the baseline of {_baseline(row)}')
     return [*parts, '.']
 
 
@@ -101,8 +107,10 @@ def _figure_row(name: str, row: Mapping[str, Any]) -> Html:
     expected = row.get('expected')
     passed = {True: tag('span', 'PASS', class_='chip pass'), False: tag('span', 'FAIL', class_='chip fail')}
     said = row.get('verdict') or ''
+    if row.get('baseline_about'):  # it stands in the column beside
+        said = said.replace(row['baseline_about'], 'its baseline')
     judgement = tag('span', said[:1].upper() + said[1:], class_='warn' if below_baseline(row) else None)
-    baseline = number(row.get('baseline')) if row.get('baseline') is not None else '–'
+    baseline, lone = number(row.get('baseline')), 'empty' if row.get('baseline') is None else None
     better = {'higher': '↑', 'lower': '↓'}.get(row.get('better', ''), '')
     meaning = {'higher': 'higher is better', 'lower': 'lower is better'}.get(row.get('better', ''))
     title = [tag('b', words(name)), ' ', tag('span', better, class_='arrow', title=meaning) if better else '']
@@ -110,13 +118,21 @@ def _figure_row(name: str, row: Mapping[str, Any]) -> Html:
         'tr',
         tag('th', title, tag('small', row.get('about', '')), scope='row'),
         tag('td', tag('span', number(row['value']), class_='value'), _bar(row), data_label='Value'),
-        tag('td', baseline, tag('small', row.get('baseline_about') or ''), data_label='Baseline'),
+        tag('td', baseline, tag('small', row.get('baseline_about')), data_label='Baseline', class_=lone),
         tag(
             'td',
-            f'{number(expected[0])} to {number(expected[1])}' if expected else '–',
+            _range(*expected) if expected else '–',
             data_label='Expected',
+            class_=None if expected else 'empty',
         ),
-        tag('td', passed.get(row.get('passed')), ' ', judgement, data_label='Verdict'),
+        tag(
+            'td',
+            passed.get(row.get('passed')),
+            ' ',
+            judgement,
+            data_label='Verdict',
+            class_=None if said else 'empty',
+        ),
     )
 
 
@@ -152,7 +168,7 @@ def _signature(split: str, entry: Mapping[str, Any]) -> Html:
     settings = []
     for name, value in (signature.get('settings') or {}).items():
         inner = value.items() if isinstance(value, dict) else ((name, value),)
-        settings += [f'{key}={each}' for key, each in inner]
+        settings += [f'{name}.{key}={each}' if key != name else f'{name}={each}' for key, each in inner]
     return tag('p', 'Measured on: ', '; '.join(texts), '. ', tag('code', ', '.join(settings)), class_='note')
 
 
@@ -200,9 +216,8 @@ def curves_section(records: Sequence[Mapping[str, Any]], groups: Sequence[str], 
         return ('loss' not in name, name != best, not both)
 
     primary = sorted((name for name in charts if name not in SECONDARY), key=rank)
-    drawn = {
-        name: line_chart(name, charts[name], log=name not in ('learning_rate', 'accuracy')) for name in charts
-    }
+    last = max(step for curves in charts.values() for curve in curves for step, _ in curve.points)
+    drawn = {name: line_chart(name, charts[name], last, name not in PLAIN) for name in charts}
     parts = [tag('div', [drawn[name] for name in primary[:SHOWN]], class_='charts')]
     if primary[SHOWN:]:
         parts.append(
@@ -216,7 +231,7 @@ def curves_section(records: Sequence[Mapping[str, Any]], groups: Sequence[str], 
 
 
 def classes_section(figures: Mapping[str, Any], names: Sequence[str]) -> Html | None:
-    """Returns what is known class by class: the confusion matrix and figures that are lists; None without any."""
+    """Returns what is known class by class: the confusion matrix and figures that are lists."""
     for split in ordered(figures):
         nested = {
             name: row

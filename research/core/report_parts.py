@@ -65,7 +65,7 @@ def _picture(file: epath.Path, step: int) -> Html:
 def _examples(file: epath.Path, step: int) -> Html | None:
     """Returns the requests and answers of one step."""
     try:
-        examples = json.loads(file.read_text())
+        examples = json.loads(file.read_bytes())
     except ValueError:
         return None
     pairs = [
@@ -124,7 +124,7 @@ def flow_section(description: Mapping[str, Any], figures: Mapping[str, Any]) -> 
         )
         for name, size in totals.items()
     ]
-    measured = sorted({name for entry in figures.values() for name in entry['figures']}, key=len)
+    measured = list(dict.fromkeys(name for entry in figures.values() for name in entry['figures']))
     extra = [f'then {name}' for name in flow.get('has', ()) if name in ('finalize', 'render')]
     boxes = [
         _box('source', 'host', [f'{name} {size:,}' for name, size in data.items()]),
@@ -258,23 +258,26 @@ def environment_section(environment: Mapping[str, Any]) -> Html:
     parts = []
     if stages:
         most = max(stages.values()) or 1
-        rows = [
-            tag('tr', tag('th', name, scope='row'), tag('td', time_text(seconds), class_='right'),
-                tag('td', tag('i', class_='fill', style=f'width:{100 * seconds / most:.1f}%'), class_='track'))
-            for name, seconds in stages.items()
-        ]  # fmt: skip
+
+        def row(name: str, seconds: float) -> Html:
+            bar = tag('i', class_='fill', style=f'width:{100 * seconds / most:.1f}%')
+            cells = tag('td', time_text(seconds), class_='right'), tag('td', bar, class_='track')
+            return tag('tr', tag('th', name, scope='row'), cells)
+
+        rows = [row(name, seconds) for name, seconds in stages.items()]
         whole = environment.get('seconds')
-        title = (
-            f'Time per stage, {time_text(whole)} in all'
-            if isinstance(whole, (int, float))
-            else 'Time per stage'
-        )
+        total = f', {time_text(whole)} in all' if isinstance(whole, (int, float)) else ''
         table = tag('table', tag('tbody', rows), class_='times')
         parts.append(
-            tag('div', tag('h3', title), table, note('Evaluation and waiting are a part of training.'))
+            tag(
+                'div',
+                tag('h3', f'Time per stage{total}'),
+                table,
+                note('Evaluation and waiting are a part of training.'),
+            )
         )
     rest = {name: value for name, value in environment.items() if name not in ('stages', 'seconds')}
-    if command := rest.pop('command', None):
-        parts.append(tag('div', tag('h3', 'Command'), tag('pre', command)))
-    parts.append(tag('div', tag('h3', 'Machine'), _settings(rest)))
+    command = rest.pop('command', None)
+    how = [tag('h3', 'Command'), tag('pre', command)] if command else []
+    parts.append(tag('div', how, tag('h3', 'Machine'), _settings(rest)))
     return section('environment', 'Environment', tag('div', parts, class_='environment'))

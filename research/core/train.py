@@ -104,7 +104,7 @@ class Loop:
         self.records.write(step, split, values)
         self.times['evaluate'] = self.times.get('evaluate', 0.0) + time.perf_counter() - started
         self.progress.say(f'step {step}: {split} ' + ', '.join(f'{k} {v:.4g}' for k, v in list(values.items())[:4]))
-        if not train.best:
+        if not train.best or not step:  # untrained weights are measured for the curve, never chosen
             return False
         if train.best not in values:
             raise UserError(f'config.train.best={train.best!r}: {split} has the figures {", ".join(values)}')

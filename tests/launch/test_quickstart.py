@@ -175,7 +175,7 @@ def test_a_complete_environment_needs_nothing(in_project, monkeypatch, capsys):
 
 @pytest.mark.parametrize(
     'changes',
-    [{'metadata': 'other'}, {'project': '/elsewhere'}, {'complete': False}, {'extras': []}, {'python': '3.10'}],
+    [{'metadata': 'x'}, {'project': '/elsewhere'}, {'complete': False}, {'extras': []}, {'python': '3.10'}],
 )
 def test_an_environment_made_from_something_else_is_not_complete(in_project, changes):
     venv = in_project / '.venv'
@@ -194,10 +194,32 @@ def test_extras_of_an_earlier_installation_are_kept(in_project, monkeypatch):
     fill(venv, in_project, extras=['test'], metadata='of an earlier version')
     monkeypatch.setattr(quickstart, 'call', lambda command, receive: commands.append(command) or 0)
     quickstart.set_up(venv, set(), count=2)
-    assert commands == [
-        [str(quickstart.python_of(venv)), '-m', 'pip', 'install', '--no-input', '--editable', f'{in_project}[test]']
-    ]
+    python = str(quickstart.python_of(venv))
+    assert commands == [[python, '-m', 'pip', 'install', '--no-input', '--editable', f'{in_project}[test]']]
     assert quickstart.is_complete(venv, {'test'})
+
+
+def test_an_environment_whose_folder_was_moved_is_made_again(in_project, monkeypatch, capsys):
+    venv, commands = in_project / '.venv', []
+    fill(venv, in_project, environment='/where/it/was')
+    monkeypatch.setattr(quickstart, 'call', lambda command, receive: commands.append(command[2:4]) or 0)
+    quickstart.make_environment(venv)
+    assert commands == [['-m', 'venv']]
+    assert 'elsewhere; making it again' in capsys.readouterr().out
+    assert [path.name for path in venv.iterdir()] == [quickstart.STAMP]
+
+
+def test_the_users_own_environment_is_used_and_stays_theirs(in_project, monkeypatch):
+    venv = in_project / 'mine'
+    fill(venv, in_project)
+    (venv / quickstart.STAMP).unlink()
+    monkeypatch.setattr(quickstart, 'call', lambda command, receive: 0)
+    quickstart.set_up(venv, set(), count=2)
+    assert quickstart.is_complete(venv, set())
+    monkeypatch.setattr(quickstart, 'version_of', lambda venv: '3.10')
+    with pytest.raises(quickstart.Stop, match='is an environment of Python 3.10; remove it'):
+        quickstart.make_environment(venv)
+    assert quickstart.python_of(venv).exists()
 
 
 # --- training and its end ------------------------------------------------------------------------------
@@ -247,10 +269,9 @@ def test_an_interrupt_lets_the_training_save(project, sent, code):
     (project / 'launch' / '__init__.py').touch()
     (project / 'launch' / 'train.py').write_text(CHILD)
     fill(project / '.venv', project)
-    child = subprocess.Popen(
-        [sys.executable, str(project / 'launch' / 'quickstart.py')],
-        env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True,
-    )
+    command = [sys.executable, str(project / 'launch' / 'quickstart.py')]
+    pipes = {'stdout': subprocess.DEVNULL, 'stderr': subprocess.PIPE, 'text': True}
+    child = subprocess.Popen(command, env=environment(), start_new_session=True, **pipes)
     deadline = time.monotonic() + 30
     while not (project / 'ready').exists() and time.monotonic() < deadline:
         time.sleep(0.02)

@@ -1,0 +1,77 @@
+"""Tries every method on every config at ':tiny' and prints the table of the README.
+
+    python -m launch.matrix
+"""
+
+import tempfile
+
+import launch.flags
+
+STEPS = 2
+
+
+def main(overrides: dict[str, str]) -> None:
+    """Prints one row a config: 'trains', or the reason why a method refuses."""
+    from research import api
+
+    methods = sorted(api.method_defaults())
+    print('| config | ' + ' | '.join(methods) + ' |')
+    print('|---' * (len(methods) + 1) + '|')
+    reasons = []
+    for name in configs():
+        cells = []
+        for method in methods:
+            refusal = cell(name, method)
+            cells.append('trains' if not refusal else f'refuses ({len(reasons) + 1})')
+            if refusal:
+                reasons.append(f'{len(reasons) + 1}. `{name}`, {method}: {refusal}')
+        print(f'| `{name}` | ' + ' | '.join(cells) + ' |')
+    print('\n'.join(['', *reasons]))
+
+
+def configs() -> list[str]:
+    """Returns the names of all configs of the project."""
+    from research import api
+
+    folder = api.ROOT / 'configs'
+    return sorted(str(file.relative_to(folder))[:-3] for file in folder.rglob('*.py') if file.stem != '__init__')
+
+
+def cell(name: str, method: str) -> str:
+    """Trains a config with one method for two steps; returns '' or the reason why the method refused.
+
+    Raises:
+      AssertionError: when a logged value is not finite, or nothing moved.
+    """
+    import jax
+    import numpy as np
+    from etils import epath
+
+    from research import api
+    from research.core.plan import make_plan
+    from research.data.batches import encode_rows, place, training_rows
+    from research.errors import UserError
+
+    try:
+        config = api.read(f'{name}:tiny', {'methods': method})
+        with tempfile.TemporaryDirectory() as folder:
+            api.prepare(config, epath.Path(folder))
+            plan = make_plan(config, api.build(config, epath.Path(folder)), jax.devices()[:1])
+            state, source = plan.init(), plan.task.source('train')
+            before = jax.device_get(state.variables)
+            compiled, size = plan.compile(), plan.config.train.batch_size
+            with jax.set_mesh(plan.mesh):
+                for step in range(max(STEPS, *plan.update_every.values())):
+                    rows = training_rows(len(source), size, config.seed, step)
+                    local = encode_rows(source, plan.task.encode, rows, config.seed)
+                    state, logs = compiled(state, place(local, range(size), size, plan.batch_sharding))
+            assert all(np.isfinite(value).all() for value in jax.tree.leaves(jax.device_get(logs))), (name, method)
+            moved = jax.tree.map(lambda a, b: not np.array_equal(a, b), before, jax.device_get(state.variables))
+            assert any(jax.tree.leaves(moved)), (name, method)
+    except UserError as error:
+        return str(error).split('\n')[0]
+    return ''
+
+
+if __name__ == '__main__':
+    launch.flags.run(main)

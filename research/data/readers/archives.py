@@ -1,0 +1,278 @@
+"""Files wherever they lie: in a folder or a bucket, compressed or not, on their own or inside a tar or zip.
+
+A path may go on into an archive as into a folder: 'photos.tar.gz/train/cat/*.jpg'. Nothing is unpacked to a
+folder; a compressed file is unpacked once into a temporary one that vanishes with the process.
+"""
+
+import bz2
+import contextlib
+import fnmatch
+import functools
+import glob
+import gzip
+import io
+import lzma
+import os
+import re
+import shutil
+import tarfile
+import tempfile
+import threading
+import zipfile
+import zlib
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from etils import epath
+
+from research.errors import UserError, nearest
+
+COMPRESSED = {'.gz': gzip.open, '.tgz': gzip.open, '.xz': lzma.open, '.txz': lzma.open, '.bz2': bz2.open}
+ARCHIVE = re.compile(r'^(.*?\.(?:tar|tar\.gz|tgz|tar\.xz|txz|tar\.bz2|zip))(?:/(.*))?$', re.IGNORECASE)
+IN_MEMORY = 64 * 1024**2  # bytes; unpacked files above this go to a temporary file
+FAILURES = (OSError, EOFError, lzma.LZMAError, zlib.error, tarfile.TarError, zipfile.BadZipFile)
+
+
+class Opened:
+    """An open file that several threads read at any position; pickled as its path, and opened again."""
+
+    def __init__(self, path: str):
+        self.path, self.lock = path, threading.Lock()
+        self.file = open_file(path)
+        self.size = self.file.seek(0, os.SEEK_END)
+
+    def read(self, start: int, size: int) -> bytes:
+        """Returns `size` bytes from `start` (fewer at the end of the file)."""
+        with self.lock:
+            self.file.seek(start)
+            return self.file.read(size)
+
+    def __reduce__(self):
+        return Opened, (self.path,)
+
+
+class Part(NamedTuple):
+    """A range of bytes of an open file: the whole of it, or what an archive holds of one member."""
+
+    opened: Any  # an `Opened`, or anything with its `read`
+    start: int
+    size: int
+
+    def read(self, start: int = 0, size: int = -1) -> bytes:
+        """Returns `size` bytes from `start` within the part; -1 for all that follow."""
+        left = max(self.size - start, 0)
+        return self.opened.read(self.start + start, left if size < 0 else min(size, left))
+
+
+class Bytes(NamedTuple):
+    """Bytes in memory, read like an `Opened`."""
+
+    data: bytes
+
+    def read(self, start: int, size: int) -> bytes:
+        """Returns `size` bytes from `start`."""
+        return self.data[start : start + size]
+
+
+class Entry(NamedTuple):
+    """A file that was found: its name in messages, its path below what was asked for, and where its bytes are."""
+
+    name: str
+    below: str  # 'cat/1.png' where 'photos/train' was asked for; the file's own name where it was named itself
+    path: str  # of the file, or of the archive that holds it
+    member: str = ''  # its name in the archive
+
+
+def is_local(path: str) -> bool:
+    """Returns whether a path is on this machine's disk, not in a bucket."""
+    return '://' not in path
+
+
+@contextlib.contextmanager
+def named(name: str) -> Iterator[None]:
+    """Turns what goes wrong while a file is read into a message that names it."""
+    try:
+        yield
+    except FAILURES as error:
+        reason = getattr(error, 'strerror', None) or str(error) or type(error).__name__
+        raise UserError(f'{name}: cannot be read ({reason})') from None
+
+
+def suffix_of(path: str) -> str:
+    """Returns the last suffix in small letters: '.gz'."""
+    return os.path.splitext(path)[1].lower()
+
+
+def open_file(path: str) -> Any:
+    """Returns a seekable binary file, unpacked where `path` ends in .gz, .xz, .bz2 or is a compressed tar."""
+    with named(path):
+        opener = COMPRESSED.get(suffix_of(path))
+        if is_local(path) and opener is None:
+            return open(path, 'rb')
+        copy = tempfile.SpooledTemporaryFile(max_size=IN_MEMORY)
+        with epath.Path(path).open('rb') as raw, opener(raw) if opener else raw as source:
+            shutil.copyfileobj(source, copy, 1 << 20)
+        return copy
+
+
+class Archive:
+    """A tar or zip whose members are read at random; `members` is {name: (start, size)} with start -1 in a zip."""
+
+    def __init__(self, path: str):
+        self.path = path
+        self.opened = Opened(path)
+        self.zip = None
+        with named(path):
+            if suffix_of(path) == '.zip':
+                self.zip = zipfile.ZipFile(self.opened.file)
+                found = [(each.filename, -1, each.file_size) for each in self.zip.infolist() if not each.is_dir()]
+            else:
+                with tarfile.open(fileobj=self.opened.file, mode='r:') as tar:
+                    found = [(each.name, each.offset_data, each.size) for each in tar if each.isreg()]
+        self.members = {
+            name.removeprefix('./'): (start, size) for name, start, size in found if not is_hidden(name)
+        }
+        self.names = {name.removeprefix('./'): name for name, _, _ in found}
+
+    def part(self, member: str) -> Part:
+        """Returns the bytes of a member, unpacked where its own name ends in .gz, .xz or .bz2."""
+        start, size = self.members[member]
+        if start < 0:
+            with named(f'{self.path}/{member}'), self.opened.lock:
+                data = self.zip.read(self.names[member])
+            part = Part(Bytes(data), 0, len(data))
+        else:
+            part = Part(self.opened, start, size)
+        opener = COMPRESSED.get(suffix_of(member))
+        if opener is None:
+            return part
+        with named(f'{self.path}/{member}'):
+            data = opener(io.BytesIO(part.read())).read()
+        return Part(Bytes(data), 0, len(data))
+
+    def __reduce__(self):
+        return open_archive, (self.path,)
+
+
+def open_archive(path: str) -> Archive:
+    """Returns the archive at `path`, opened once for all that is read from it."""
+    status = os.stat(path) if is_local(path) else None
+    return cached_archive(path, (status.st_mtime_ns, status.st_size) if status else ())
+
+
+@functools.lru_cache(maxsize=8)
+def cached_archive(path: str, version: tuple) -> Archive:
+    """Returns an archive; `version` makes a file that was replaced another one."""
+    return Archive(path)
+
+
+def is_hidden(name: str) -> bool:
+    """Returns whether a path holds a part that file managers hide ('.DS_Store', '__MACOSX')."""
+    return any(part.startswith('.') and part != '.' or part == '__MACOSX' for part in name.split('/'))
+
+
+def open_part(entry: Entry) -> Part:
+    """Returns the (unpacked) bytes of a file that was found, for reading at random."""
+    if entry.member:
+        return open_archive(entry.path).part(entry.member)
+    opened = Opened(entry.path)
+    return Part(opened, 0, opened.size)
+
+
+def read_bytes(entry: Entry) -> bytes:
+    """Returns all bytes of a file that was found, unpacked."""
+    if entry.member:
+        return open_archive(entry.path).part(entry.member).read()
+    with named(entry.path):
+        data = epath.Path(entry.path).read_bytes()
+        opener = COMPRESSED.get(suffix_of(entry.path))
+        return opener(io.BytesIO(data)).read() if opener else data
+
+
+def split_paths(paths: str | tuple) -> list[str]:
+    """Returns paths written as 'a, b' or as a tuple."""
+    return [part.strip() for part in (paths.split(',') if isinstance(paths, str) else paths) if part.strip()]
+
+
+def find(paths: str | tuple, setting: str) -> list[Entry]:
+    """Returns the files at paths, patterns ('data/*.jsonl'), folders and inside archives, in order.
+
+    Args:
+      paths: 'a,b' or a tuple; `~` and `$NAME` are replaced.
+      setting: 'config.data.train', for messages.
+
+    Raises:
+      UserError: where there is nothing, with the nearest name that is there.
+    """
+    found = []
+    for text in split_paths(paths):
+        path = os.path.expanduser(os.path.expandvars(text))
+        unset = re.search(r'\$\{?(\w+)', path)
+        if unset:
+            raise UserError(f'{setting}={text!r}: the environment variable {unset[1]} is not set')
+        entries = find_in_archive(path) or find_outside(path)
+        if not entries:
+            raise UserError(f'{setting}={text!r}: there is no such file; {neighbours(path)}')
+        found += entries
+    if not found:
+        raise UserError(f'{setting} is empty: name a file, a folder or a pattern such as data/*.jsonl')
+    return found
+
+
+def find_outside(path: str) -> list[Entry]:
+    """Returns the files at a path or pattern outside archives; a folder stands for all files below it."""
+    entries = []
+    for place in expand_pattern(path):
+        if not is_local(place) and epath.Path(place).is_dir() or os.path.isdir(place):
+            root = epath.Path(place)
+            files = sorted(os.fspath(file) for file in root.rglob('*') if not file.is_dir())
+            below = [file[len(os.fspath(root)) :].replace(os.sep, '/').strip('/') for file in files]
+            entries += [
+                Entry(file, name, file) for file, name in zip(files, below, strict=True) if not is_hidden(name)
+            ]
+        elif os.path.isfile(place) or not is_local(place) and epath.Path(place).exists():
+            entries.append(Entry(place, os.path.basename(place), place))
+    return entries
+
+
+def expand_pattern(path: str) -> list[str]:
+    """Returns the files and folders that a pattern fits; a path without *, ? or [ as it is."""
+    if not glob.has_magic(path) or (is_local(path) and os.path.exists(path)):
+        return [path]
+    if is_local(path):
+        return sorted(glob.glob(path, recursive=True))
+    parts = path.split('/')
+    first = next(number for number, part in enumerate(parts) if glob.has_magic(part))
+    return sorted(os.fspath(each) for each in epath.Path('/'.join(parts[:first])).glob('/'.join(parts[first:])))
+
+
+def find_in_archive(path: str) -> list[Entry]:
+    """Returns the members that a path into an archive names; [] where it leads into none."""
+    match = ARCHIVE.match(path.replace(os.sep, '/'))
+    if not match:
+        return []
+    outer, inner = match[1], (match[2] or '').strip('/')
+    entries = []
+    for file in expand_pattern(outer):
+        if not epath.Path(file).exists() or epath.Path(file).is_dir():
+            continue
+        for name in sorted(open_archive(file).members):
+            if not inner or name.startswith(inner + '/'):
+                entries.append(Entry(f'{file}/{name}', name[len(inner) :].strip('/'), file, name))
+            elif name == inner or fnmatch.fnmatchcase(name, inner):
+                entries.append(Entry(f'{file}/{name}', os.path.basename(name), file, name))
+    return entries
+
+
+def neighbours(path: str) -> str:
+    """Returns a hint for a path that is not there: the nearest name in the deepest folder that is."""
+    match = ARCHIVE.match(path)
+    if match and os.path.isfile(match[1]):
+        return f'in {match[1]} {nearest(match[2] or "", list(open_archive(match[1]).members)[:20])}'
+    if not is_local(path):
+        return 'look it up in the bucket'
+    folder, name = os.path.split(path.rstrip('/'))
+    while folder and not os.path.isdir(folder):
+        folder, name = os.path.split(folder)
+    there = os.listdir(folder or '.')[:1000]
+    return f'in {folder or "this folder"} {nearest(name, there)}' if len(there) < 30 else f'nearest: {nearest(name, there)}'

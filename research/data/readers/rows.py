@@ -1,0 +1,210 @@
+"""Rows of a data set: a count and functions of a row's number, put together from smaller ones.
+
+Nothing is read before it is asked for. A record that cannot be read raises `Broken` when it is.
+"""
+
+import bisect
+import dataclasses
+import functools
+import hashlib
+import itertools
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from research.errors import UserError
+
+SPLITS = ('train', 'validation', 'test')
+Row = dict[str, Any]
+
+
+class Broken(UserError):
+    """A record that cannot be read; its text names the file, the line and the reason."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Rows:
+    """Random-access rows. `key` and `label` answer without decoding a row, where a reader can; else they are None."""
+
+    count: int
+    get: Callable[[int], Row]  # (number) -> the row; raises `Broken`
+    where: Callable[[int], str]  # (number) -> 'train.jsonl, line 7'
+    key: Callable[[int], bytes] | None = None  # (number) -> digest of the content, without the label
+    label: Callable[[int], Any] | None = None  # (number) -> the value of field 'label'
+    skipped: tuple[str, ...] = ()  # the messages of broken records that were left out
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, number: int) -> Row:
+        return self.get(range(self.count)[number])
+
+
+def chain(parts: Sequence[Rows]) -> Rows:
+    """Returns the rows of several files, one after the other."""
+    if len(parts) == 1:
+        return parts[0]
+    ends = list(itertools.accumulate(part.count for part in parts))
+
+    def each(name: str) -> Callable[[int], Any] | None:
+        functions = [getattr(part, name) for part in parts]
+        return None if None in functions else functools.partial(of_part, functions, ends)
+
+    skipped = tuple(text for part in parts for text in part.skipped)
+    return Rows(ends[-1] if ends else 0, each('get'), each('where'), each('key'), each('label'), skipped)
+
+
+def of_part(functions: Sequence[Callable[[int], Any]], ends: Sequence[int], number: int) -> Any:
+    """Calls the function of the part that row `number` lies in."""
+    part = bisect.bisect_right(ends, number)
+    return functions[part](number - (ends[part - 1] if part else 0))
+
+
+def select(rows: Rows, numbers: Sequence[int], skipped: tuple[str, ...] = ()) -> Rows:
+    """Returns some of the rows, in the order of `numbers`."""
+    numbers = np.asarray(numbers, np.int64)
+
+    def each(function: Callable[[int], Any] | None) -> Callable[[int], Any] | None:
+        return None if function is None else functools.partial(of_number, function, numbers)
+
+    return Rows(
+        len(numbers), each(rows.get), each(rows.where), each(rows.key), each(rows.label), rows.skipped + skipped
+    )
+
+
+def of_number(function: Callable[[int], Any], numbers: np.ndarray, number: int) -> Any:
+    """Calls `function` with the number that the row had before the selection."""
+    return function(int(numbers[number]))
+
+
+def change(rows: Rows, function: Callable[[Row, str], Row], keeps_label: bool = True) -> Rows:
+    """Returns rows that went through `function(row, where)`; it must not change what the row says, only its form."""
+    get = functools.partial(changed, rows.get, rows.where, function)
+    return dataclasses.replace(rows, get=get, label=rows.label if keeps_label else None)
+
+
+def changed(get: Callable[[int], Row], where: Callable[[int], str], function: Callable[[Row, str], Row], number: int) -> Row:
+    """Returns one row after `function`."""
+    return function(get(number), where(number))
+
+
+def join(parts: Mapping[str, Rows]) -> Rows:
+    """Returns rows made of the fields of several files read side by side; each part's rows have its one field.
+
+    Raises:
+      UserError: where the files differ in length.
+    """
+    sizes = {part.where(0).rpartition(', ')[0] if part.count else name: part.count for name, part in parts.items()}
+    if len({part.count for part in parts.values()}) > 1:
+        lengths = ' and '.join(f'{name} has {size:,}' for name, size in sizes.items())
+        raise UserError(f'parallel files must have one row for each row of the other: {lengths}')
+    some = list(parts.values())
+    return Rows(some[0].count, functools.partial(joined, [part.get for part in some]), some[0].where)
+
+
+def joined(gets: Sequence[Callable[[int], Row]], number: int) -> Row:
+    """Returns one row with the fields of all parts."""
+    return {name: value for get in gets for name, value in get(number).items()}
+
+
+def without_broken(rows: Rows, limit: int) -> Rows:
+    """Returns the rows that can be read, all of which it reads, and the messages of the others.
+
+    Raises:
+      UserError: when more than `limit` cannot.
+    """
+    good, messages = [], []
+    for number in range(rows.count):
+        try:
+            rows.get(number)
+            good.append(number)
+        except Broken as error:
+            messages.append(str(error))
+            if len(messages) > limit:
+                first = '\n'.join(f'  {text}' for text in messages[:3])
+                raise UserError(
+                    f'more than {limit} broken records (config.data.error_limit), the first:\n{first}'
+                ) from None
+    return select(rows, good, tuple(messages)) if messages else rows
+
+
+def digest(row: Mapping[str, Any], fields: Sequence[str] = ()) -> bytes:
+    """Returns the SHA-256 of a row's content: of `fields`, or of all but 'label', whatever their order."""
+    names = sorted(fields or (name for name in row if name != 'label'))
+    result = hashlib.sha256()
+    for name in names:
+        result.update(name.encode() + b'\0' + content(row.get(name)) + b'\0')
+    return result.digest()
+
+
+def content(value: Any) -> bytes:
+    """Returns a value as bytes that are equal for equal values."""
+    if isinstance(value, bytes):
+        return value
+    if isinstance(value, str):
+        return value.encode('utf-8', 'surrogatepass')
+    if isinstance(value, (np.ndarray, np.generic)):
+        return f'{value.dtype.str}{value.shape}'.encode() + np.ascontiguousarray(value).tobytes()
+    return json.dumps(value, sort_keys=True, default=str).encode()
+
+
+def key_of(rows: Rows, number: int, fields: Sequence[str] = ()) -> bytes:
+    """Returns the digest of a row's content without its label."""
+    return rows.key(number) if rows.key else digest(rows.get(number), fields)
+
+
+def label_of(rows: Rows, number: int) -> Any:
+    """Returns a row's label, or None where it has none."""
+    return rows.label(number) if rows.label else rows.get(number).get('label')
+
+
+def parts_by_hash(rows: Rows, fractions: Mapping[str, float], fields: Sequence[str] = ()) -> dict[str, Rows]:
+    """Returns {split: rows}: each row goes where the hash of its content says, the rest to 'train'.
+
+    The choice is the same for ever, does not depend on the order of the rows, and keeps rows that differ in
+    nothing but their label together.
+
+    Args:
+      rows: of one source.
+      fractions: of the splits to be cut off, such as {'test': 0.1, 'validation': 0.1}.
+      fields: what the hash reads; () for all but 'label'.
+    """
+    words = np.array([int.from_bytes(key_of(rows, n, fields)[:8], 'big') for n in range(rows.count)], np.uint64)
+    place = words.astype(np.float64) / 2.0**64
+    parts, start = {}, 0.0
+    for split, fraction in fractions.items():
+        inside = (place >= start) & (place < start + fraction)
+        parts[split] = select(rows, np.flatnonzero(inside))
+        start += fraction
+    parts['train'] = select(rows, np.flatnonzero(place >= start))
+    return parts
+
+
+def class_names(rows: Rows) -> tuple[str, ...]:
+    """Returns the distinct labels as text, sorted; whole numbers by value.
+
+    Raises:
+      UserError: for a row without a label.
+    """
+    names = set()
+    for number in range(rows.count):
+        label = label_of(rows, number)
+        if label is None:
+            raise UserError(f"{rows.where(number)}: no 'label'; name its column in config.data.fields='column:label'")
+        names.add(label_text(label))
+    return sort_names(names)
+
+
+def label_text(label: Any) -> str:
+    """Returns a label as the name of its class: True and 1.0 are 'True' and '1'."""
+    if isinstance(label, (float, np.floating)) and float(label).is_integer():
+        label = int(label)
+    return str(label)
+
+
+def sort_names(names: Any) -> tuple[str, ...]:
+    """Returns names in order, whole numbers by value."""
+    whole = all(name.lstrip('-').isdecimal() for name in names)
+    return tuple(sorted(names, key=(lambda name: (int(name), name)) if whole else None))

@@ -1,0 +1,116 @@
+"""Text as tokens: byte-level BPE, documents joined into one stream, and blocks of it as rows."""
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from etils import epath
+from jaxtyping import Int
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+from research.errors import UserError
+
+END = '<|endoftext|>'  # stands between documents; its id is 0
+
+
+class Corpus(NamedTuple):
+    """Documents of each split, 'train', 'validation' and 'test', and where they come from (JSON-able)."""
+
+    documents: Mapping[str, Sequence[str]]
+    about: Mapping[str, Any]
+
+
+def train_tokenizer(documents: Iterable[str], vocabulary: int) -> Tokenizer:
+    """Returns a byte-level BPE of exactly `vocabulary` tokens: the end token, 256 bytes, and learned merges.
+
+    Any text is encoded without loss. Merges never cross GPT-2's boundaries between words, numbers,
+    punctuation and runs of whitespace (Radford et al. 2019, section 2.2).
+
+    Raises:
+      UserError: where the vocabulary cannot be that small, or the documents not fill it.
+    """
+    if vocabulary < 257:
+        raise UserError(f'config.task.vocabulary={vocabulary}: 257 is the least (256 bytes and the end of a text)')
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary,
+        special_tokens=[END],
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(documents, trainer)
+    if tokenizer.get_vocab_size() < vocabulary:
+        raise UserError(
+            f'the training texts give only {tokenizer.get_vocab_size()} tokens, config.task.vocabulary asks for '
+            f'{vocabulary}: lower it, or take more text'
+        )
+    return tokenizer
+
+
+def encode_text(tokenizer: Tokenizer, text: str) -> list[int]:
+    """Returns the tokens of a text; an END written in it is ordinary text.
+
+    Raises:
+      UserError: for characters that no UTF-8 text can hold (lone surrogates).
+    """
+    tokenizer.encode_special_tokens = True  # not kept by a stored or pickled tokenizer
+    try:
+        return tokenizer.encode(text, add_special_tokens=False).ids
+    except UnicodeEncodeError as error:
+        raise UserError(f'the text holds a character that is no valid Unicode: {error.reason}') from None
+
+
+def encode_documents(tokenizer: Tokenizer, documents: Sequence[str]) -> Int[np.ndarray, 'tokens']:
+    """Returns all documents as one stream, each followed by END; uint16 where the vocabulary fits, else int32."""
+    tokenizer.encode_special_tokens = True
+    kind = np.uint16 if tokenizer.get_vocab_size() <= 2**16 else np.int32
+    end = np.array([tokenizer.token_to_id(END)], kind)
+    parts = []
+    for start in range(0, len(documents), 64):  # in small groups: encodings take far more memory than their ids
+        for encoding in tokenizer.encode_batch(list(documents[start : start + 64]), add_special_tokens=False):
+            parts += [np.array(encoding.ids, kind), end]
+    return np.concatenate(parts) if parts else end[:0]
+
+
+def bytes_of_tokens(tokenizer: Tokenizer) -> Int[np.ndarray, 'vocabulary']:
+    """Returns how many bytes of text each token stands for, int32; END stands for none."""
+    sizes = np.zeros(tokenizer.get_vocab_size(), np.int32)
+    for token, index in tokenizer.get_vocab().items():
+        sizes[index] = 0 if token == END else len(token)  # one character of a byte-level token is one byte
+    return sizes
+
+
+class Blocks(Sequence):
+    """Rows {'tokens'} of `length` + 1 tokens of a stream; the last of one row is the first of the next.
+
+    So every token but the stream's first is predicted once; a rest shorter than a row is left out.
+    """
+
+    def __init__(self, stream: Int[np.ndarray, 'tokens'], length: int):
+        self.stream, self.length = stream, length
+
+    def __len__(self) -> int:
+        return max(0, (len(self.stream) - 1) // self.length)
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        start = index * self.length
+        return {'tokens': np.asarray(self.stream[start : start + self.length + 1], np.int32)}
+
+
+def save_array(path: epath.Path, array: np.ndarray) -> None:
+    """Writes a .npy file to any kind of path."""
+    with path.open('wb') as file:
+        np.save(file, array)
+
+
+def load_array(path: epath.Path) -> np.ndarray:
+    """Reads a .npy file; one on a local disk is mapped, so that only the rows in use take memory."""
+    if os.path.exists(local := os.fspath(path)):
+        return np.load(local, mmap_mode='r')
+    with path.open('rb') as file:
+        return np.load(file)

@@ -1,0 +1,120 @@
+"""Continuing texts token by token on the device: greedy, temperature, top-k and top-p.
+
+Every row draws with a key of its own, so a row's text does not depend on the batch it is in.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from research.errors import UserError
+
+
+class Sampled(NamedTuple):
+    """New tokens of each row, the end token included; after a row's `length` they are 0."""
+
+    tokens: Int[Array, 'batch most']
+    length: Int[Array, 'batch']
+
+
+def check_sampling(temperature: float, top_k: int, top_p: float) -> None:
+    """Raises a `UserError` where a setting is outside its range."""
+    if temperature < 0:
+        raise UserError(f'temperature must be zero (greedy) or more, got {temperature}')
+    if top_k < 0:
+        raise UserError(f'top_k must be zero (off) or more, got {top_k}')
+    if not 0 < top_p <= 1:
+        raise UserError(f'top_p must be above 0 and at most 1 (off), got {top_p}')
+
+
+def filtered(
+    logits: Float[Array, 'batch vocabulary'],
+    temperature: float | Float[Array, 'batch'] = 1.0,
+    top_k: int | Int[Array, 'batch'] = 0,
+    top_p: float | Float[Array, 'batch'] = 1.0,
+) -> tuple[Float[Array, 'batch vocabulary'], Int[Array, 'batch vocabulary']]:
+    """Returns scaled logits sorted from the likeliest, those not to be drawn -inf, and the tokens they belong to.
+
+    The temperature applies first, then the `top_k` likeliest are kept (0: all), then of those the fewest
+    whose probability reaches `top_p` (nucleus sampling: Holtzman et al. 2020, arXiv:1904.09751, equation 2).
+    The likeliest token is always kept; equal logits are kept in the order of their ids.
+    """
+    batch, vocabulary = logits.shape
+    temperature, top_k, top_p = (jnp.broadcast_to(x, (batch,))[:, None] for x in (temperature, top_k, top_p))
+    order = jnp.argsort(-logits, axis=-1, stable=True)
+    scaled = jnp.take_along_axis(logits, order, axis=-1) / jnp.where(temperature > 0, temperature, 1.0)
+    rank = jnp.arange(vocabulary)[None]
+    scaled = jnp.where((top_k == 0) | (rank < top_k), scaled, -jnp.inf)
+    probability = jax.nn.softmax(scaled, axis=-1)
+    before = jnp.cumsum(probability, axis=-1) - probability
+    return jnp.where((before < top_p) | (rank == 0) | (top_p >= 1), scaled, -jnp.inf), order
+
+
+def draw(
+    logits: Float[Array, 'batch vocabulary'],
+    keys: PRNGKeyArray,
+    temperature: float | Float[Array, 'batch'] = 1.0,
+    top_k: int | Int[Array, 'batch'] = 0,
+    top_p: float | Float[Array, 'batch'] = 1.0,
+) -> Int[Array, 'batch']:
+    """Returns one token per row, drawn with that row's key; the likeliest where the temperature is 0.
+
+    The settings are numbers, or arrays with one for each row.
+    """
+    likeliest = jnp.argmax(logits, axis=-1).astype(jnp.int32)
+    if isinstance(temperature, (int, float)) and temperature == 0:
+        return likeliest
+    scaled, order = filtered(logits, temperature, top_k, top_p)
+    rank = jax.vmap(jax.random.categorical)(keys, scaled)
+    drawn = jnp.take_along_axis(order, rank[:, None], axis=-1)[:, 0].astype(jnp.int32)
+    return jnp.where(jnp.asarray(temperature) > 0, drawn, likeliest)
+
+
+def sample(
+    generate: Any,
+    variables: Any,
+    prompts: dict[str, Array],
+    keys: PRNGKeyArray,
+    most: int,
+    temperature: float | Float[Array, 'batch'] = 1.0,
+    top_k: int | Int[Array, 'batch'] = 0,
+    top_p: float | Float[Array, 'batch'] = 1.0,
+) -> Sampled:
+    """Returns continuations of up to `most` tokens; call it inside `jax.jit`.
+
+    A row ends with its end token, or where prompt and continuation fill the model's positions; the loop
+    ends with its last row.
+
+    Args:
+      generate: the task's `Generate`: start, step, end, limit.
+      variables: what `generate` takes.
+      prompts: 'tokens' [batch, length] right-padded, 'length' [batch] at least 1.
+      keys: one for each row, [batch]; token i is drawn with the i-th fold of it.
+      most: static.
+      temperature, top_k, top_p: as in `draw`.
+    """
+    tokens, length = prompts['tokens'], prompts['length']
+    capacity = min(tokens.shape[1] + most, generate.limit)
+    room = jnp.minimum(capacity - length, most)  # new tokens of each row
+    cache = generate.start(variables, prompts, capacity)
+    last = jnp.take_along_axis(tokens, length[:, None] - 1, axis=1)[:, 0]
+    written = jnp.zeros((tokens.shape[0], most), jnp.int32)
+
+    def going(state):
+        return jnp.any(state[-1])
+
+    def advance(state):
+        count, cache, last, written, produced, open_rows = state
+        cache, logits = generate.step(variables, cache, last)
+        token = draw(logits, jax.vmap(jax.random.fold_in, (0, None))(keys, count), temperature, top_k, top_p)
+        token = jnp.where(open_rows, token, 0)
+        written = jax.lax.dynamic_update_slice_in_dim(written, token[:, None], count, axis=1)
+        produced = produced + open_rows
+        open_rows = open_rows & (token != generate.end) & (produced < room)
+        return count + 1, cache, token, written, produced, open_rows
+
+    state = (jnp.int32(0), cache, last, written, jnp.zeros_like(length), room > 0)
+    _, _, _, written, produced, _ = jax.lax.while_loop(going, advance, state)
+    return Sampled(written, produced)
