@@ -8,6 +8,7 @@ Elsewhere say where process 0 is: --coordinator=HOST:PORT --num_processes=2 --pr
 """
 
 import pathlib
+import signal
 
 from absl import flags
 
@@ -22,8 +23,8 @@ PROCESS_ID = flags.DEFINE_integer('process_id', -1, 'Which of them this is, from
 TIMEOUT = flags.DEFINE_integer('timeout', 120, 'Seconds until a missing or dead process ends the others.', 10)
 
 
-def main(overrides: dict[str, str]) -> None:
-    """Runs the config of the flags."""
+def main(overrides: dict[str, str]) -> int:
+    """Runs the config of the flags; the exit status of a run stopped by a signal is 128 + its number."""
     from research.core import distributed
     from research.errors import UserError
 
@@ -36,7 +37,9 @@ def main(overrides: dict[str, str]) -> None:
     joined = distributed.start(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value, TIMEOUT.value)
     if joined:
         print(joined, flush=True)
-    research.run(config, workdir)
+    summary = research.run(config, workdir)
+    stopped = summary['reason'].startswith('asked')  # saved, but not done: a cluster should start it again
+    return 128 + signal.Signals[summary['reason'].split()[-1]] if stopped else 0
 
 
 if __name__ == '__main__':

@@ -27,7 +27,9 @@ from research.core.task import Tree, Variables
 from research.core.trees import Path, Transfer, check_fit, flat, nest, transfer
 from research.errors import UserError
 
-__all__ = ['Checkpoints', 'Transfer', 'best_step', 'open_checkpoints', 'read_weights', 'transfer']
+__all__ = [
+    'Checkpoints', 'Transfer', 'best_step', 'finished_steps', 'open_checkpoints', 'read_weights', 'transfer',
+]  # fmt: skip
 
 WEIGHTS = ('variables', 'average')  # the fields of the state that can be read alone
 

@@ -305,6 +305,8 @@ def summary_text(description: Mapping[str, Any]) -> str:
 def _field(name: str, value: Any, indent: int = 2) -> str:
     """Returns one field of the example; what has several lines is indented under its name."""
     text = value if isinstance(value, str) else repr(value)
+    # A data set must not move the cursor of the terminal or colour it.
+    text = ''.join(each if each.isprintable() or each == '\n' else '�' for each in text.expandtabs(4))
     if '\n' not in text:
         return f'{" " * indent}{name}: {text}'
     return '\n'.join([f'{" " * indent}{name}:', *(' ' * (indent + 2) + line for line in text.split('\n'))])

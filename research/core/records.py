@@ -105,11 +105,11 @@ def unfinished_steps(folder: epath.Path) -> list[int]:
     return sorted(started - set(finished_steps(folder)))
 
 
-def best_step(folder: epath.Path) -> int | None:
-    """Returns the finished step last saved as the best one, or None."""
+def best_step(folder: epath.Path, until: int | None = None) -> int | None:
+    """Returns the finished step that was last saved as the best one (as of step `until`), or None."""
     for step in reversed(finished_steps(folder)):
         try:
-            if read_record(folder, step).best:
+            if (until is None or step <= until) and read_record(folder, step).best:
                 return step
         except (OSError, ValueError):
             continue  # `find_good` reports a damaged record; here there is nothing to learn from it
@@ -222,9 +222,13 @@ def find_good(
 
 
 def retire(folder: epath.Path, keep_last: int) -> None:
-    """Deletes the finished steps that are neither among the last `keep_last` nor the best."""
-    best = best_step(folder)
-    for step in finished_steps(folder)[:-keep_last]:
+    """Deletes finished steps but the last `keep_last` and the best one when the oldest of these was saved.
+
+    That is the best of all, or it becomes so again where all newer steps turn out to be damaged.
+    """
+    finished = finished_steps(folder)
+    best = best_step(folder, finished[-keep_last:][0])
+    for step in finished[:-keep_last]:
         if step != best:
             record_path(folder, step).unlink(missing_ok=True)
             arrays_path(folder, step).rmtree(missing_ok=True)
@@ -243,13 +247,16 @@ def set_aside(folder: epath.Path, step: int) -> epath.Path:
 
 
 def clear(
-    folder: epath.Path, used: int | None, damaged: Mapping[int, str], unfinished: list[int],
+    folder: epath.Path,
+    used: int | None,
+    damaged: Mapping[int, str],
+    unfinished: list[int],
     say: Callable[[str], None],
 ) -> None:
     """Makes way for training from step `used` on, and tells `say` about every step after it that was there.
 
-    Damaged steps are moved aside. Unfinished ones are deleted, unless no step can be used: then one that Orbax
-    committed may be all that is left of a run whose records were lost, and is moved aside too.
+    Damaged steps are moved aside. Unfinished ones are deleted, unless no step can be used: then one that
+    Orbax committed may be all that is left of a run whose records were lost, and is moved aside too.
     """
     instead = 'training starts anew' if used is None else f'step {used} is used instead'
     for step, problem in damaged.items():
@@ -263,7 +270,10 @@ def clear(
             what = 'deleted'
         if used is None or step > used:
             record = record_path(folder, step)
-            say(f'step {step} of {folder} was never finished: {record} is missing; it is {what} and {instead}')
+            say(
+                f'step {step} of {folder} has no record {record}, so it is not whole; '
+                f'it is {what} and {instead}'
+            )
     for place, suffix in (('checkpoints', UNRENAMED), ('checksums', '.json.tmp')):
         for step in numbers(folder / place, suffix):
             (folder / place / f'{step}{suffix}').rmtree(missing_ok=True)

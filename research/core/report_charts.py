@@ -4,11 +4,12 @@ Colours are classes of report.css, so that the charts follow a light or dark pag
 under the pointer. Everything can be read without it.
 """
 
-import itertools
 import json
 import math
 from collections.abc import Sequence
 from typing import NamedTuple
+
+import numpy as np
 
 from research.core.report_html import Html, number, tag, words
 
@@ -28,31 +29,25 @@ class Series(NamedTuple):
 
 
 def decimate(points: Sequence[tuple[float, float]], limit: int = POINTS) -> list[tuple[float, float]]:
-    """Returns at most about `limit` points: the first, lowest, highest and last of each stretch."""
+    """Returns at most `limit` points: the first, lowest, highest and last of each stretch."""
     if len(points) <= limit:
         return list(points)
-    stretch = math.ceil(len(points) / (limit // 4))
-    kept = []
-    for start in range(0, len(points), stretch):
-        part = list(enumerate(points[start : start + stretch]))
-        ends = [
-            part[0],
-            part[-1],
-            min(part, key=lambda each: each[1][1]),
-            max(part, key=lambda each: each[1][1]),
-        ]
-        kept += [point for _, point in sorted(dict(ends).items())]
+    stretches = np.array_split(np.asarray([value for _, value in points]), limit // 4)
+    kept, start = [], 0
+    for values in stretches:
+        ends = {0, len(values) - 1, int(values.argmin()), int(values.argmax())}
+        kept += [points[start + place] for place in sorted(ends)]
+        start += len(values)
     return kept
 
 
 def smooth(points: Sequence[tuple[float, float]], reach: int) -> list[tuple[float, float]]:
     """Returns the mean over up to `reach` points on either side, which does not lag behind."""
-    sums = [0.0, *itertools.accumulate(value for _, value in points)]
-    averaged = []
-    for place, (step, _) in enumerate(points):
-        first, end = max(0, place - reach), min(len(points), place + reach + 1)
-        averaged.append((step, (sums[end] - sums[first]) / (end - first)))
-    return averaged
+    sums = np.concatenate([[0.0], np.cumsum([value for _, value in points])])
+    place = np.arange(len(points))
+    first, end = np.maximum(0, place - reach), np.minimum(len(points), place + reach + 1)
+    means = (sums[end] - sums[first]) / (end - first)
+    return [(step, float(mean)) for (step, _), mean in zip(points, means, strict=True)]
 
 
 def nice_ticks(low: float, high: float, count: int = 5) -> list[float]:

@@ -7,6 +7,7 @@ Metrics are fetched one step late, so that the devices never wait for the host.
 import dataclasses
 import json
 import math
+import signal
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -32,6 +33,7 @@ from research.data.batches import training_loader
 from research.errors import UserError
 
 
+STOPPED = 'asked to stop by {}'
 SHOWN = ('loss', 'accuracy')  # of the logs, while training; all are recorded
 
 
@@ -147,8 +149,8 @@ class Loop:
                 if train.patience and self.best.since >= train.patience:
                     reason = f'no better {train.eval_split} {train.best} in {train.patience} evaluations'
                     break
-                if asked(self.due(train.log_every, step)):
-                    reason = 'asked to stop'
+                if number := asked(self.due(train.log_every, step)):
+                    reason = STOPPED.format(signal.Signals(number).name)
                     break
                 batch = next(batches)
                 state, logs = compiled(state, batch)
@@ -236,7 +238,7 @@ def train(plan: Plan, workdir: epath.Path, checkpoints: Checkpoints, times: dict
         )  # fmt: skip
         with stage('train', times):
             state, step, reason = loop.run(compiled, state, start, fresh=start == 0)
-        if reason == 'asked to stop':
+        if reason.startswith('asked'):
             loop.save(state, step, False)
             checkpoints.wait()
             return summarize({}, step, reason)
@@ -264,7 +266,8 @@ def finish(loop: Loop, state: State, step: int, reason: str) -> dict[str, Any]:
             entries[split] = figures_module.measure_split(
                 lambda split: evaluate(plan.task, loop.measure, served(chosen), split), plan.config, split, chosen_step
             )
-            loop.records.write(chosen_step, f'{split} (chosen)', flat(entries[split]))
+        if train.test_split in entries:
+            loop.records.write(chosen_step, train.test_split, flat(entries[train.test_split]))
         write_samples(plan.task, loop.measure, served(chosen), loop.workdir, chosen_step, train.eval_split)
     if jax.process_index() == 0:
         figures_module.store_figures(loop.workdir, entries)
@@ -293,7 +296,7 @@ def summary_text(summary: Mapping[str, Any], workdir: epath.Path) -> str:
     lines = ['']
     if summary['reason']:
         lines.append(f'stopped at step {summary["step"]:,}: {summary["reason"]}')
-    if summary['reason'] == 'asked to stop':
+    if summary['reason'].startswith('asked'):
         lines.append('saved; the same command goes on from here')
         return '\n'.join(lines)
     lines += [figures_module.figures_text(entry) for entry in summary['figures'].values()]

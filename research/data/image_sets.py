@@ -1,21 +1,28 @@
 """The data sets of labelled pictures by name; one more is one more line."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from research.data.digits import digits
 from research.data.images import Images
-from research.errors import UserError, choose, unpack
+from research.data.own_images import own_images
+from research.data.readers import has_reader, without_reader
+from research.errors import choose, unpack
 
 
-def image_set(settings: Mapping[str, Any]) -> Images:
-    """Returns the data set that `config.data` names, opened with its other settings.
+def image_set(settings: Mapping[str, Any], classes: Sequence[str] = (), shape: Sequence[int] = ()) -> Images:
+    """Returns the data set that `config.data` names, or the user's own that its reader reads.
+
+    Args:
+      settings: 'name' and its other settings, or those of a reader (`research.data.readers`).
+      classes: names that an earlier run stored, for a user's own set; () reads them from the training split.
+      shape: likewise.
 
     Raises:
       UserError: for an unknown name or setting.
     """
-    if not settings.get('name'):
-        raise UserError("config.data.name is missing: name a data set, such as 'digits'")
+    if has_reader(settings) or not settings.get('name'):
+        return own_images(settings, classes, shape)
     readers = {'digits': digits}
-    options = {key: value for key, value in settings.items() if key != 'name'}
+    options = {key: value for key, value in without_reader(settings).items() if value or key != 'shape'}
     return unpack(choose(settings['name'], readers, 'config.data.name'), options, 'data')

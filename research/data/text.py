@@ -70,7 +70,7 @@ def encode_documents(tokenizer: Tokenizer, documents: Sequence[str]) -> Int[np.n
     end = np.array([tokenizer.token_to_id(END)], kind)
     parts = []
     for start in range(0, len(documents), 64):  # in small groups: encodings take far more memory than their ids
-        for encoding in tokenizer.encode_batch(list(documents[start : start + 64]), add_special_tokens=False):
+        for encoding in tokenizer.encode_batch_fast(list(documents[start : start + 64]), add_special_tokens=False):
             parts += [np.array(encoding.ids, kind), end]
     return np.concatenate(parts) if parts else end[:0]
 

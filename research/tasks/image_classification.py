@@ -56,12 +56,18 @@ def prepare(config: Any, folder: epath.Path) -> None:
     """Stores class names and counts, the shape, and the mean and deviation of each channel in 'classes.json'."""
     data = image_set(config.data)
     rows = data.source('train')
-    total = np.zeros((2, data.shape[2]))
+    total, labels = np.zeros((2, data.shape[2])), []
+    if len(data.classes) < 2:
+        raise UserError(
+            f'the training pictures are all of one class ({", ".join(data.classes)}); name the folder that holds '
+            'one folder for each class'
+        )
     for row in rows:
+        labels.append(row['label'])
         pixels = images.fit_image(row['image'], data.shape).astype(np.float64).reshape(-1, data.shape[2])
         total += [pixels.mean(0), (pixels**2).mean(0)]
     mean, square = total / len(rows)
-    counts = np.bincount([row['label'] for row in rows], minlength=len(data.classes))
+    counts = np.bincount(labels, minlength=len(data.classes))
     std = np.sqrt(np.maximum(square - mean**2, 1e-8))
     facts = Facts(data.classes, data.shape, tuple(mean), tuple(std), tuple(counts.tolist()), data.about)
     folder.mkdir(parents=True, exist_ok=True)
@@ -131,9 +137,9 @@ def make(config: Any, folder: epath.Path) -> Task:
     Raises:
       UserError: for a setting that does not exist or cannot be.
     """
-    data = image_set(config.data)
     facts = Facts(**json.loads((folder / 'classes.json').read_text()))
     facts = facts._replace(shape=tuple(facts.shape))
+    data = image_set(config.data, facts.classes, facts.shape)
     settings = unpack(Settings, {k: v for k, v in config.task.items() if k != 'name'}, 'task').check()
     top = settings.top or min(5, len(facts.classes) - 1)
     model_class = choose(config.model.get('name', ''), {'mlp': MLP, 'resnet': ResNet}, 'config.model.name')

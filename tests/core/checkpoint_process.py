@@ -1,42 +1,20 @@
 """Processes that test_checkpoint.py starts: one that it kills, and a pair that saves and restores together.
 
-    python tests/core/checkpoint_process.py loop FOLDER COMMIT_FILE
-    python tests/core/checkpoint_process.py pair FOLDER PORT PROCESS
+python tests/core/checkpoint_process.py loop FOLDER COMMIT_FILE
+python tests/core/checkpoint_process.py pair FOLDER PORT PROCESS
 """
 
 import pathlib
 import sys
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from checkpoint_cases import flip, state_at
 from etils import epath
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from research.core.checkpoint import open_checkpoints, read_weights
-from research.core.task import Variables
-
-
-class State(NamedTuple):
-    step: object
-    variables: Variables
-    optimizer: dict
-    average: Variables | None
-
-
-def state_at(step: int, size: int = 64) -> State:
-    """Returns the state that the loop has after `step` updates: a function of the step alone."""
-    kernel = (np.arange(size, dtype=np.float32) + 1) * step
-    variables = Variables({'model': {'kernel': kernel}}, {'model': {'batch_stats': {'mean': kernel[:4] - step}}})
-    return State(np.int32(step), variables, {'model': (kernel * 2, {'count': np.int32(step)})}, variables)
-
-
-def flip(file: pathlib.Path) -> None:
-    """Flips one bit in the middle of a file."""
-    data = bytearray(file.read_bytes())
-    data[len(data) // 2] ^= 1
-    file.write_bytes(bytes(data))
 
 
 def loop(folder: str, commit_file: bool) -> None:
@@ -48,6 +26,7 @@ def loop(folder: str, commit_file: bool) -> None:
     while True:
         step += 1
         checkpoints.save(step, jax.tree.map(jnp.asarray, state_at(step)), {'step': step}, best=step % 3 == 0)
+        print('SAVING', step, flush=True)
 
 
 def pair(folder: str, port: str, process: int) -> None:
@@ -58,16 +37,22 @@ def pair(folder: str, port: str, process: int) -> None:
     mesh = jax.make_mesh((4,), ('data',), axis_types=(AxisType.Auto,))
 
     def sharding(leaf):
-        return NamedSharding(mesh, PartitionSpec('data') if leaf.ndim and leaf.shape[0] % 4 == 0 else PartitionSpec())
+        return NamedSharding(
+            mesh, PartitionSpec('data') if leaf.ndim and leaf.shape[0] % 4 == 0 else PartitionSpec()
+        )
 
     def put(leaf):
         return jax.make_array_from_callback(leaf.shape, sharding(leaf), lambda index: leaf[index])
 
-    target = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding(leaf)), state_at(0))
+    target = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding(leaf)), state_at(0)
+    )
     checkpoints = open_checkpoints(epath.Path(folder), keep_last=2)
     assert checkpoints.restore(target) is None
     for step in range(1, 5):
-        checkpoints.save(step, jax.tree.map(put, jax.tree.map(np.asarray, state_at(step))), {'step': step}, best=step == 1)
+        checkpoints.save(
+            step, jax.tree.map(put, jax.tree.map(np.asarray, state_at(step))), {'step': step}, best=step == 1
+        )
     said = []
     for wanted in (4, 3):
         state, meta, step = checkpoints.restore(target, say=said.append)
@@ -84,7 +69,9 @@ def pair(folder: str, port: str, process: int) -> None:
     if process == 0:
         assert checkpoints.steps() == [1, 3, 4] and checkpoints.best() == 1
         weights = read_weights(epath.Path(folder))  # alone: no other process takes part
-        np.testing.assert_array_equal(weights['average'].params['model']['kernel'], state_at(4).average.params['model']['kernel'])
+        np.testing.assert_array_equal(
+            weights['average'].params['model']['kernel'], state_at(4).average.params['model']['kernel']
+        )
     checkpoints.close()
     print('DONE', flush=True)
 

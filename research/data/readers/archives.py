@@ -11,6 +11,7 @@ import functools
 import glob
 import gzip
 import io
+import itertools
 import lzma
 import os
 import re
@@ -18,6 +19,7 @@ import shutil
 import tarfile
 import tempfile
 import threading
+import weakref
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -40,6 +42,7 @@ class Opened:
         self.path, self.lock = path, threading.Lock()
         self.file = open_file(path)
         self.size = self.file.seek(0, os.SEEK_END)
+        weakref.finalize(self, self.file.close)
 
     def read(self, start: int, size: int) -> bytes:
         """Returns `size` bytes from `start` (fewer at the end of the file)."""
@@ -75,10 +78,10 @@ class Bytes(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """A file that was found: its name in messages, its path below what was asked for, and where its bytes are."""
+    """A file that was found: its name in messages, its path below what was asked for, and its place."""
 
     name: str
-    below: str  # 'cat/1.png' where 'photos/train' was asked for; the file's own name where it was named itself
+    below: str  # 'cat/1.png' of 'photos/train'; the file's own name where it was asked for itself
     path: str  # of the file, or of the archive that holds it
     member: str = ''  # its name in the archive
 
@@ -116,16 +119,19 @@ def open_file(path: str) -> Any:
 
 
 class Archive:
-    """A tar or zip whose members are read at random; `members` is {name: (start, size)} with start -1 in a zip."""
+    """A tar or zip whose members are read at random; `members` is {name: (start, size)}, -1 in a zip."""
 
     def __init__(self, path: str):
         self.path = path
         self.opened = Opened(path)
+        self.opened.file.seek(0)
         self.zip = None
         with named(path):
             if suffix_of(path) == '.zip':
                 self.zip = zipfile.ZipFile(self.opened.file)
-                found = [(each.filename, -1, each.file_size) for each in self.zip.infolist() if not each.is_dir()]
+                found = [
+                    (each.filename, -1, each.file_size) for each in self.zip.infolist() if not each.is_dir()
+                ]
             else:
                 with tarfile.open(fileobj=self.opened.file, mode='r:') as tar:
                     found = [(each.name, each.offset_data, each.size) for each in tar if each.isreg()]
@@ -219,20 +225,29 @@ def find(paths: str | tuple, setting: str) -> list[Entry]:
     return found
 
 
+def fixed_part(path: str) -> str:
+    """Returns the folders of a path before its first pattern: '/data' of '/data/*/1.png', else all of it."""
+    parts = path.split('/')
+    return '/'.join(itertools.takewhile(lambda part: not glob.has_magic(part), parts))
+
+
+def below(name: str, root: str) -> str:
+    """Returns the path of a file below what was asked for, or its own name where it was asked for by name."""
+    rest = name[len(root) :] if name.startswith(root) else name
+    return rest.strip('/') or name.rpartition('/')[2]
+
+
 def find_outside(path: str) -> list[Entry]:
     """Returns the files at a path or pattern outside archives; a folder stands for all files below it."""
-    entries = []
+    root = fixed_part(path.replace(os.sep, '/'))
+    files = []
     for place in expand_pattern(path):
-        if not is_local(place) and epath.Path(place).is_dir() or os.path.isdir(place):
-            root = epath.Path(place)
-            files = sorted(os.fspath(file) for file in root.rglob('*') if not file.is_dir())
-            below = [file[len(os.fspath(root)) :].replace(os.sep, '/').strip('/') for file in files]
-            entries += [
-                Entry(file, name, file) for file, name in zip(files, below, strict=True) if not is_hidden(name)
-            ]
-        elif os.path.isfile(place) or not is_local(place) and epath.Path(place).exists():
-            entries.append(Entry(place, os.path.basename(place), place))
-    return entries
+        if epath.Path(place).is_dir():
+            files += sorted(each for each in epath.Path(place).rglob('*') if not each.is_dir())
+        elif epath.Path(place).exists():
+            files.append(place)
+    names = [os.fspath(file).replace(os.sep, '/') for file in files]
+    return [Entry(name, below(name, root), name) for name in names if not is_hidden(below(name, root))]
 
 
 def expand_pattern(path: str) -> list[str]:
@@ -241,9 +256,8 @@ def expand_pattern(path: str) -> list[str]:
         return [path]
     if is_local(path):
         return sorted(glob.glob(path, recursive=True))
-    parts = path.split('/')
-    first = next(number for number, part in enumerate(parts) if glob.has_magic(part))
-    return sorted(os.fspath(each) for each in epath.Path('/'.join(parts[:first])).glob('/'.join(parts[first:])))
+    root = fixed_part(path)
+    return sorted(os.fspath(each) for each in epath.Path(root).glob(path[len(root) :].strip('/')))
 
 
 def find_in_archive(path: str) -> list[Entry]:
@@ -252,15 +266,13 @@ def find_in_archive(path: str) -> list[Entry]:
     if not match:
         return []
     outer, inner = match[1], (match[2] or '').strip('/')
-    entries = []
+    root, entries = fixed_part(inner), []
     for file in expand_pattern(outer):
         if not epath.Path(file).exists() or epath.Path(file).is_dir():
             continue
         for name in sorted(open_archive(file).members):
-            if not inner or name.startswith(inner + '/'):
-                entries.append(Entry(f'{file}/{name}', name[len(inner) :].strip('/'), file, name))
-            elif name == inner or fnmatch.fnmatchcase(name, inner):
-                entries.append(Entry(f'{file}/{name}', os.path.basename(name), file, name))
+            if not inner or name == inner or name.startswith(inner + '/') or fnmatch.fnmatchcase(name, inner):
+                entries.append(Entry(f'{file}/{name}', below(name, root), file, name))
     return entries
 
 
@@ -274,5 +286,5 @@ def neighbours(path: str) -> str:
     folder, name = os.path.split(path.rstrip('/'))
     while folder and not os.path.isdir(folder):
         folder, name = os.path.split(folder)
-    there = os.listdir(folder or '.')[:1000]
-    return f'in {folder or "this folder"} {nearest(name, there)}' if len(there) < 30 else f'nearest: {nearest(name, there)}'
+    there = sorted(os.listdir(folder or '.'), key=lambda each: each[:1] != name[:1])
+    return f'in {folder or "this folder"} {nearest(name, there[:30])}'

@@ -26,7 +26,7 @@ class Broken(UserError):
 
 @dataclasses.dataclass(frozen=True)
 class Rows:
-    """Random-access rows. `key` and `label` answer without decoding a row, where a reader can; else they are None."""
+    """Random-access rows; `key` and `label` answer without decoding a row, or are None."""
 
     count: int
     get: Callable[[int], Row]  # (number) -> the row; raises `Broken`
@@ -70,7 +70,12 @@ def select(rows: Rows, numbers: Sequence[int], skipped: tuple[str, ...] = ()) ->
         return None if function is None else functools.partial(of_number, function, numbers)
 
     return Rows(
-        len(numbers), each(rows.get), each(rows.where), each(rows.key), each(rows.label), rows.skipped + skipped
+        len(numbers),
+        each(rows.get),
+        each(rows.where),
+        each(rows.key),
+        each(rows.label),
+        rows.skipped + skipped,
     )
 
 
@@ -80,26 +85,27 @@ def of_number(function: Callable[[int], Any], numbers: np.ndarray, number: int) 
 
 
 def change(rows: Rows, function: Callable[[Row, str], Row], keeps_label: bool = True) -> Rows:
-    """Returns rows that went through `function(row, where)`; it must not change what the row says, only its form."""
+    """Returns rows after `function(row, where)`, which may change a row's form but not what it says."""
     get = functools.partial(changed, rows.get, rows.where, function)
     return dataclasses.replace(rows, get=get, label=rows.label if keeps_label else None)
 
 
-def changed(get: Callable[[int], Row], where: Callable[[int], str], function: Callable[[Row, str], Row], number: int) -> Row:
+def changed(
+    get: Callable[[int], Row], where: Callable[[int], str], function: Callable[[Row, str], Row], number: int
+) -> Row:
     """Returns one row after `function`."""
     return function(get(number), where(number))
 
 
 def join(parts: Mapping[str, Rows]) -> Rows:
-    """Returns rows made of the fields of several files read side by side; each part's rows have its one field.
+    """Returns rows with the fields of several files read side by side, {file name: its rows}.
 
     Raises:
       UserError: where the files differ in length.
     """
-    sizes = {part.where(0).rpartition(', ')[0] if part.count else name: part.count for name, part in parts.items()}
     if len({part.count for part in parts.values()}) > 1:
-        lengths = ' and '.join(f'{name} has {size:,}' for name, size in sizes.items())
-        raise UserError(f'parallel files must have one row for each row of the other: {lengths}')
+        lengths = ' and '.join(f'{name} has {part.count:,}' for name, part in parts.items())
+        raise UserError(f'parallel files must have a row for each row of the other, but {lengths}')
     some = list(parts.values())
     return Rows(some[0].count, functools.partial(joined, [part.get for part in some]), some[0].where)
 
@@ -171,7 +177,9 @@ def parts_by_hash(rows: Rows, fractions: Mapping[str, float], fields: Sequence[s
       fractions: of the splits to be cut off, such as {'test': 0.1, 'validation': 0.1}.
       fields: what the hash reads; () for all but 'label'.
     """
-    words = np.array([int.from_bytes(key_of(rows, n, fields)[:8], 'big') for n in range(rows.count)], np.uint64)
+    words = np.array(
+        [int.from_bytes(key_of(rows, n, fields)[:8], 'big') for n in range(rows.count)], np.uint64
+    )
     place = words.astype(np.float64) / 2.0**64
     parts, start = {}, 0.0
     for split, fraction in fractions.items():
@@ -192,7 +200,9 @@ def class_names(rows: Rows) -> tuple[str, ...]:
     for number in range(rows.count):
         label = label_of(rows, number)
         if label is None:
-            raise UserError(f"{rows.where(number)}: no 'label'; name its column in config.data.fields='column:label'")
+            raise UserError(
+                f"{rows.where(number)}: no 'label'; name its column in config.data.fields='column:label'"
+            )
         names.add(label_text(label))
     return sort_names(names)
 

@@ -1,0 +1,88 @@
+"""The IDX format of MNIST and its successors: one array of numbers a file.
+
+Format: http://yann.lecun.com/exdb/mnist: two zero bytes, a type, the number of axes, their sizes (big-endian
+32-bit), then the values (big-endian).
+"""
+
+import functools
+import math
+from collections.abc import Mapping
+
+import numpy as np
+
+from research.data.readers.archives import Entry, find, read_bytes
+from research.data.readers.rows import Row, Rows
+from research.data.readers.tables import row_name
+from research.errors import UserError
+
+TYPES = {0x08: '>u1', 0x09: '>i1', 0x0B: '>i2', 0x0C: '>i4', 0x0D: '>f4', 0x0E: '>f8'}
+
+
+def read_array(entry: Entry) -> np.ndarray:
+    """Returns the array of an IDX file.
+
+    Raises:
+      UserError: where the head is not that of an IDX file, or the values are more or fewer than it says.
+    """
+    data = read_bytes(entry)
+    if len(data) < 4 or data[:2] != b'\0\0' or data[2] not in TYPES or not data[3]:
+        raise UserError(f'{entry.name}: not an IDX file (it starts with {data[:4].hex(" ") or "nothing"})')
+    start = 4 + 4 * data[3]
+    shape = tuple(np.frombuffer(data[4:start], '>u4').tolist())
+    kind = np.dtype(TYPES[data[2]])
+    needed = start + math.prod(shape) * kind.itemsize
+    if len(shape) != data[3] or len(data) != needed:
+        raise UserError(
+            f'{entry.name}: broken IDX file: {len(data):,} bytes where its head, {list(shape)} of '
+            f'{kind.name}, asks for {needed:,}'
+        )
+    values = np.frombuffer(data, kind, offset=start).reshape(shape)
+    return values.astype(kind.newbyteorder('='), copy=False)
+
+
+def labels_beside(name: str) -> str:
+    """Returns the name of the labels of MNIST-like images, or '' where they are named otherwise."""
+    found = name.replace('images-idx3', 'labels-idx1').replace('images.idx3', 'labels.idx1')
+    return found if found != name else ''
+
+
+def read_idx(parts: Mapping[str, list[Entry]], setting: str) -> Rows:
+    """Returns rows with one field for each array; pictures get an axis for their one channel.
+
+    Args:
+      parts: {field: its file}. Where there is but one, its labels are looked for beside it.
+      setting: 'config.data.train', for messages.
+
+    Raises:
+      UserError: where the arrays differ in length.
+    """
+    files = {field: entries[0] for field, entries in parts.items()}
+    beside = labels_beside(next(iter(files.values())).name)
+    if len(files) == 1 and beside:
+        files = {'image': next(iter(files.values())), 'label': find((beside,), setting)[0]}
+    arrays = {field: read_array(entry) for field, entry in files.items()}
+    if len({len(array) for array in arrays.values()}) > 1:
+        lengths = ' and '.join(f'{files[field].name} has {len(array):,}' for field, array in arrays.items())
+        raise UserError(f'every picture needs one label, but {lengths}')
+    if 'image' in arrays and arrays['image'].ndim == 3:
+        arrays['image'] = arrays['image'][..., None]
+    first = next(iter(files.values()))
+    return array_rows(arrays, first.name)
+
+
+def array_rows(arrays: Mapping[str, np.ndarray], name: str) -> Rows:
+    """Returns the rows of arrays with one leading axis; numbers become Python's."""
+    count = len(next(iter(arrays.values())))
+    label = functools.partial(array_value, arrays['label']) if 'label' in arrays else None
+    return Rows(count, functools.partial(array_row, arrays), functools.partial(row_name, name), None, label)
+
+
+def array_value(array: np.ndarray, number: int):
+    """Returns one value of an array, a Python number where it has no axis left."""
+    value = array[number]
+    return value.item() if np.ndim(value) == 0 and isinstance(value, np.generic) else value
+
+
+def array_row(arrays: Mapping[str, np.ndarray], number: int) -> Row:
+    """Returns one row of arrays."""
+    return {name: array_value(array, number) for name, array in arrays.items()}

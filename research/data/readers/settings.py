@@ -1,0 +1,82 @@
+"""Settings of `config.data` for data that users bring."""
+
+import dataclasses
+import re
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from research.data.readers.archives import split_paths
+from research.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class DataSettings:
+    """Settings of `config.data` for all readers; paths are 'a,b', a pattern, a folder, or a tuple."""
+
+    reader: Literal['jsonl', 'csv', 'tsv', 'parquet', 'lines', 'idx', 'image_folder', 'audio_folder', 'tfds']
+    train: str | tuple = ''  # for 'lines' and 'idx' also 'field=path,field=path': files read side by side
+    validation: str | tuple = ''
+    test: str | tuple = ''
+    name: str = ''  # of 'tfds': the set; its splits, such as 'train[:90%]', stand where paths do
+    folder: str = ''  # of 'tfds': where prepared sets lie; '' for TFDS's own
+    fields: str = ''  # 'column:field,column:field': columns of the file that get other names
+    columns: str | tuple = ''  # of 'csv' and 'tsv': names for a file without a header line
+    delimiter: str = ''  # of 'csv' and 'tsv'; '' for a comma or a tab
+    label_pattern: str = ''  # of folders: finds the label in a file's path; '' for the first folder
+    validation_fraction: float = 0.1  # cut off from 'train' where `validation` is ''
+    test_fraction: float = 0.1  # likewise
+    on_error: Literal['stop', 'skip'] = 'stop'  # a broken record stops the run, or is left out and counted
+    error_limit: int = 100  # with 'skip': more broken records in one split stop the run
+
+    def __post_init__(self):
+        fractions = self.validation_fraction, self.test_fraction
+        if min(fractions) < 0 or sum(fractions) >= 1:
+            raise UserError(
+                'config.data: validation_fraction and test_fraction must be zero or more and together '
+                f'below 1, got {fractions[0]} and {fractions[1]}'
+            )
+        if self.error_limit < 0 or len(self.delimiter) > 1:
+            raise UserError('config.data: error_limit must be zero or more and delimiter one character')
+        if self.name and self.reader != 'tfds':
+            raise UserError(
+                f'config.data.name={self.name!r} names a built-in set, and config.data.reader='
+                f"{self.reader!r} reads your own; set one of them to ''"
+            )
+        if self.reader == 'tfds' and not self.name:
+            raise UserError("config.data.name is missing: the TFDS set to read, such as 'mnist'")
+        try:
+            re.compile(self.label_pattern)
+        except re.error as error:
+            raise UserError(f'config.data.label_pattern={self.label_pattern!r}: {error}') from None
+        pairs(self.fields)
+
+
+def has_reader(settings: Mapping[str, Any]) -> bool:
+    """Returns whether `config.data` reads a user's data, not a built-in set."""
+    return bool(settings.get('reader'))
+
+
+def without_reader(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the settings of a built-in set: not its name, nor settings of readers at their defaults."""
+    defaults = {field.name: field.default for field in dataclasses.fields(DataSettings)} | {'reader': ''}
+    return {
+        key: value for key, value in settings.items()
+        if key != 'name' and (key not in defaults or value not in (defaults[key], '', ()))
+    }  # fmt: skip
+
+
+def pairs(fields: str) -> dict[str, str]:
+    """Returns 'column:field,column:field' as {column: field}.
+
+    Raises:
+      UserError: for anything else.
+    """
+    found = {}
+    for part in split_paths(fields):
+        column, colon, field = (each.strip() for each in part.partition(':'))
+        if not (colon and column and field) or field in found.values():
+            raise UserError(
+                f"config.data.fields: write 'column:field,column:field', each field once, not {part!r}"
+            )
+        found[column] = field
+    return found

@@ -1,0 +1,263 @@
+"""From settings to rows: opens the files of a split, gives every row its final form, and cuts off splits."""
+
+import dataclasses
+import functools
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from absl import logging
+from etils import epath
+
+from research.data.readers import folders, idx, tables, text
+from research.data.readers import tfds as tfds_reader
+from research.data.readers.archives import Entry, find, split_paths
+from research.data.readers.rows import (
+    SPLITS,
+    Broken,
+    Row,
+    Rows,
+    chain,
+    change,
+    class_names,
+    join,
+    label_text,
+    parts_by_hash,
+    sort_names,
+    without_broken,
+)
+from research.data.readers.settings import DataSettings, pairs
+from research.errors import UserError, nearest, unpack
+
+FOLDERS = {
+    'image_folder': (folders.PICTURES, folders.read_picture),
+    'audio_folder': (folders.SOUNDS, folders.read_sound),
+}
+
+
+class DataSet(NamedTuple):
+    """Rows by split, opened when first asked for, and the names of the classes."""
+
+    source: Callable[[str], Rows]  # (split) -> random-access rows
+    classes: Callable[[], tuple[str, ...]]  # () -> names, sorted, of all rows in the place of 'train'
+    about: str
+    settings: DataSettings
+
+
+def sources(settings: Mapping[str, Any], required: Sequence[str] = ()) -> DataSet:
+    """Returns the data set of `config.data`; nothing is opened yet.
+
+    Args:
+      settings: those of `DataSettings`.
+      required: fields that every row must have, and that the hash which cuts splits reads. 'image' and
+        'audio' among them are read into arrays where they are paths or bytes.
+
+    Raises:
+      UserError: for a setting that does not exist or cannot be. The rows raise `Broken`.
+    """
+    options = unpack(DataSettings, settings, 'data')
+    opened = functools.cache(functools.partial(open_parts, options, tuple(required)))
+
+    def source(split: str) -> Rows:
+        found = opened(split if has_own(options, split) else 'train').get(split)
+        if found is None:
+            raise UserError(
+                f'the data set has no {split!r} split: set config.data.{split} or, for a part of the '
+                f'training data, config.data.{split}_fraction'
+            )
+        return found
+
+    @functools.cache
+    def classes() -> tuple[str, ...]:
+        return sort_names({name for part in opened('train').values() for name in class_names(part)})
+
+    place = options.name if options.reader == 'tfds' else options.train
+    return DataSet(source, classes, f'{options.reader}: {place}', options)
+
+
+def has_own(options: DataSettings, split: str) -> bool:
+    """Returns whether a split is read from a place of its own, not cut off from 'train'.
+
+    Raises:
+      UserError: for a split that no data set has.
+    """
+    if split not in SPLITS:
+        raise UserError(f'there is no split {split!r}; {nearest(split, SPLITS)}')
+    if split == 'train' or getattr(options, split):
+        return True
+    return options.reader == 'tfds' and bool(
+        tfds_reader.own_split(tfds_reader.open_builder(options.name, options.folder), split)
+    )
+
+
+def open_parts(options: DataSettings, required: tuple[str, ...], split: str) -> dict[str, Rows]:
+    """Returns {split: rows} of one place: for 'train' with the splits that are cut off from it."""
+    rows = open_rows(options, split)
+    rows = change(rows, functools.partial(complete, required, decoded_fields(options, required)))
+    if options.on_error == 'skip':
+        rows = without_broken(rows, options.error_limit)
+        if rows.skipped:
+            count, first = len(rows.skipped), rows.skipped[0]
+            logging.warning('%s: %d broken records left out, the first: %s', split, count, first)
+    if not rows.count:
+        raise UserError(
+            f'{setting_of(split)}: there are no rows in {getattr(options, split) or options.name}'
+        )
+    if split != 'train':
+        return {split: rows}
+    fractions = {
+        name: getattr(options, f'{name}_fraction')
+        for name in ('test', 'validation')
+        if getattr(options, f'{name}_fraction') and not has_own(options, name)
+    }
+    if not fractions:
+        return {'train': rows}
+    content = tuple(name for name in required if name != 'label')
+    return parts_by_hash(rows, fractions, content)
+
+
+def setting_of(split: str) -> str:
+    """Returns the name of the setting that says where a split is."""
+    return f'config.data.{split}'
+
+
+def decoded_fields(options: DataSettings, required: Sequence[str]) -> tuple[str, ...]:
+    """Returns which fields hold files to be read into arrays."""
+    return tuple(name for name in ('image', 'audio') if name in required)
+
+
+def complete(required: Sequence[str], decoded: Sequence[str], row: Row, where: str) -> Row:
+    """Returns a row with its files read; raises `Broken` where a field is missing."""
+    missing = [name for name in required if row.get(name) is None]
+    if missing:
+        there = ', '.join(row) or 'nothing'
+        raise Broken(
+            f'{where}: no {missing[0]!r} (there: {there}); config.data.fields=column:{missing[0]} renames one'
+        )
+    return folders.decoded(row, where, decoded) if decoded else row
+
+
+def open_rows(options: DataSettings, split: str) -> Rows:
+    """Returns the rows of the place that a split is read from, as the format's reader gives them."""
+    setting, place = setting_of(split), getattr(options, split)
+    if options.reader == 'tfds':
+        builder = tfds_reader.open_builder(options.name, options.folder)
+        rows = tfds_reader.read_tfds(
+            builder, place or tfds_reader.own_split(builder, split) or split, setting
+        )
+        return change(rows, functools.partial(renamed, pairs(options.fields)))
+    if options.reader in ('lines', 'idx'):
+        return open_arrays(options, place, setting)
+    entries = find(place, setting)
+    if options.reader in FOLDERS:
+        kinds, read = FOLDERS[options.reader]
+        return folders.read_folder(entries, kinds, read, options.label_pattern)
+    return chain([open_table(options, entry) for entry in entries])
+
+
+def open_table(options: DataSettings, entry: Entry) -> Rows:
+    """Returns the rows of one file of records."""
+    finish = functools.partial(finished, pairs(options.fields), parent_of(entry))
+    if options.reader == 'jsonl':
+        return text.read_jsonl(entry, finish)
+    if options.reader == 'parquet':
+        return tables.read_parquet(entry, finish)
+    quoted = options.reader == 'csv'
+    delimiter = options.delimiter or (',' if quoted else '\t')
+    return tables.read_delimited(entry, finish, delimiter, quoted, split_paths(options.columns))
+
+
+def open_arrays(options: DataSettings, place: str | tuple, setting: str) -> Rows:
+    """Returns the rows of files that may be read side by side, 'source=a.de,target=a.en'."""
+    parts = side_by_side(place, setting)
+    if options.reader == 'idx':
+        rows = idx.read_idx(parts, setting)
+    elif parts.keys() == {''}:
+        rows = chain([text.read_lines(entry) for entry in parts['']])
+    else:
+        names = {field: ' + '.join(entry.name for entry in entries) for field, entries in parts.items()}
+        rows = join(
+            {
+                names[field]: chain([text.read_lines(entry, field) for entry in each])
+                for field, each in parts.items()
+            }
+        )
+    return change(rows, functools.partial(renamed, pairs(options.fields)), keeps_label=not options.fields)
+
+
+def side_by_side(place: str | tuple, setting: str) -> dict[str, list[Entry]]:
+    """Returns {field: its files}, with the field '' where the paths name none."""
+    parts: dict[str, list[str]] = {}
+    for path in split_paths(place):
+        match = re.match(r'([A-Za-z_]\w*)=(.*)', path)
+        parts.setdefault(match[1] if match else '', []).append(match[2] if match else path)
+    if '' in parts and len(parts) > 1:
+        raise UserError(
+            f'{setting}={place!r}: name the field of each path (source=a.de,target=a.en) or of none'
+        )
+    return {field: find(tuple(paths), setting) for field, paths in parts.items()} or {'': find((), setting)}
+
+
+def parent_of(entry: Entry) -> str:
+    """Returns the folder that relative paths in a table start from; '' where it lies in an archive."""
+    return '' if entry.member else str(epath.Path(entry.path).parent)
+
+
+def finished(names: Mapping[str, str], folder: str, row: Row, where: str) -> Row:
+    """Returns a row with its columns renamed and its relative paths of files below the table's folder."""
+    row = renamed(names, row, where)
+    for field in ('image', 'audio'):
+        if folder and isinstance(row.get(field), str):
+            row[field] = str(epath.Path(folder) / row[field])
+    return row
+
+
+def renamed(names: Mapping[str, str], row: Row, where: str) -> Row:
+    """Returns a row with its columns renamed; a column of a name that is given to another is dropped."""
+    if not names:
+        return row
+    for column, field in names.items():
+        if column not in row:
+            swapped = f'; did you mean {field}:{column}?' if field in row else ''
+            raise Broken(
+                f'{where}: config.data.fields={column}:{field} renames a column that is not there '
+                f'(columns: {", ".join(row)}){swapped}'
+            )
+    kept = {name: value for name, value in row.items() if name not in names and name not in names.values()}
+    return kept | {field: row[column] for column, field in names.items()}
+
+
+def with_classes(rows: Rows, classes: Sequence[str]) -> Rows:
+    """Returns rows whose 'label' is the number of its class.
+
+    The rows raise a `UserError` for a class that is not among `classes`: it names the row and the nearest.
+    """
+    numbers = {name: number for number, name in enumerate(classes)}
+    changed = change(rows, functools.partial(numbered, numbers), keeps_label=False)
+    label = functools.partial(number_of, rows.label, rows.where, numbers) if rows.label else None
+    return dataclasses.replace(changed, label=label)
+
+
+def number_of(
+    label: Callable[[int], Any], where: Callable[[int], str], numbers: Mapping[str, int], number: int
+) -> int:
+    """Returns the class number of a row without reading all of it."""
+    return class_number(numbers, label(number), where(number))
+
+
+def numbered(numbers: Mapping[str, int], row: Row, where: str) -> Row:
+    """Returns a row whose label, if it has one, is a number."""
+    return (
+        {**row, 'label': class_number(numbers, row['label'], where)} if row.get('label') is not None else row
+    )
+
+
+def class_number(numbers: Mapping[str, int], label: Any, where: str) -> int:
+    """Returns the number of a class; a `UserError` for one that the training split has not."""
+    name = label_text(label)
+    if name not in numbers:
+        raise UserError(
+            f'{where}: class {name!r} is not among the {len(numbers)} of the training split; '
+            f'{nearest(name, numbers)}'
+        )
+    return numbers[name]

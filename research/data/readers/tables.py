@@ -1,0 +1,143 @@
+"""Tables: CSV and TSV by byte offset, Parquet through pyarrow."""
+
+import csv
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from research.data.readers.archives import Entry, Part, open_part
+from research.data.readers.rows import Broken, Row, Rows
+from research.data.readers.text import decode, line_ranges, span, text_rows, without_blank
+from research.errors import UserError
+
+CELL = 1 << 24  # the most characters of one cell; Python's own limit of 131,072 cuts real documents off
+Finish = Callable[[Row, str], Row]
+
+
+def read_delimited(
+    entry: Entry, finish: Finish, delimiter: str, quoted: bool, columns: Sequence[str] = ()
+) -> Rows:
+    """Returns the rows of a CSV or TSV file as text; lines without any character are no rows.
+
+    Args:
+      entry: the file.
+      finish: gives a row its final form.
+      delimiter: the character between cells; a space after it is left out where `quoted`.
+      quoted: whether "..." may hold delimiters and line feeds (RFC 4180), as in CSV; else a quote is a quote.
+      columns: their names where the file has no header line.
+
+    Raises:
+      UserError: for a file without a header line.
+    """
+    part = open_part(entry)
+    lines = line_ranges(part)
+    chosen = without_blank(part, lines)
+    starts, ranges = records(part, lines, chosen, delimiter) if quoted else (chosen, lines[chosen])
+    if not columns:
+        if not len(ranges):
+            raise UserError(f'{entry.name}: the file is empty; it needs a line with the names of the columns')
+        where = f'{entry.name}, line {starts[0] + 1}'
+        columns = cells(decode(part.read(*span(ranges[0])), where), delimiter, quoted, where)
+        starts, ranges = starts[1:], ranges[1:]
+    names = unique([name.strip() for name in columns])
+    parse = functools.partial(parse_row, names, delimiter, quoted, finish)
+    return text_rows(entry, part, ranges, starts + 1, parse)
+
+
+def unique(names: Sequence[str]) -> tuple[str, ...]:
+    """Returns the names of columns, the second of the same name as 'name_2'."""
+    return tuple(
+        name if names[:number].count(name) == 0 else f'{name}_{names[:number].count(name) + 1}'
+        for number, name in enumerate(names)
+    )
+
+
+def cells(text: str, delimiter: str, quoted: bool, where: str) -> list[str]:
+    """Returns the cells of one record; raises `Broken` where its quotes do not match."""
+    if not quoted:
+        return text.split(delimiter)
+    csv.field_size_limit(CELL)
+    try:
+        lines = [line + '\n' for line in text.split('\n')]  # not splitlines(): it splits at U+2028
+        found = list(csv.reader(lines, delimiter=delimiter, skipinitialspace=True, strict=True))
+    except csv.Error as error:
+        raise Broken(f'{where}: not CSV ({error})') from None
+    return found[0] if len(found) == 1 else [cell for row in found for cell in row]
+
+
+def parse_row(
+    names: Sequence[str], delimiter: str, quoted: bool, finish: Finish, text: str, where: str
+) -> Row:
+    """Returns one record as a row; raises `Broken` where it has not one cell for each column."""
+    values = cells(text, delimiter, quoted, where)
+    if len(values) != len(names):
+        raise Broken(f'{where}: {len(values)} cells where {len(names)} columns are named ({text!r:.60})')
+    return finish(dict(zip(names, values, strict=True)), where)
+
+
+def records(
+    part: Part, lines: np.ndarray, chosen: np.ndarray, delimiter: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the first line of each record, counted from 0, and where the record starts and stops.
+
+    A record goes on over the end of its line inside quotes. A line whose quote is never closed is a record
+    of its own, so that one broken line does not swallow the rest of the file.
+    """
+    csv.field_size_limit(CELL)
+    odd = {number for number in chosen.tolist() if part.read(*span(lines[number])).count(b'"') % 2}
+    if not odd:
+        return chosen, lines[chosen]
+    starts, stops, number, last = [], [], 0, len(lines)
+    wanted = set(chosen.tolist())
+    while number < last:
+        used = continued(part, lines, number, delimiter) if number in odd else 1
+        if number in wanted:
+            starts.append(number)
+            stops.append(number + used - 1)
+        number += used
+    first, final = np.array(starts, np.int64), np.array(stops, np.int64)
+    return first, np.stack([lines[first, 0], lines[final, 1]], axis=1)
+
+
+def continued(part: Part, lines: np.ndarray, start: int, delimiter: str) -> int:
+    """Returns how many lines the record takes that starts on line `start`; 1 where it never ends well."""
+    used = 0
+
+    def following() -> Iterator[str]:
+        nonlocal used
+        for number in range(start, len(lines)):
+            used += 1
+            yield part.read(*span(lines[number])).decode('utf-8', 'replace').removesuffix('\r') + '\n'
+
+    try:
+        next(csv.reader(following(), delimiter=delimiter, skipinitialspace=True, strict=True))
+    except csv.Error:
+        return 1
+    return used
+
+
+def read_parquet(entry: Entry, finish: Finish) -> Rows:
+    """Returns the rows of a Parquet file, whose columns are held in memory as they are stored, unpacked."""
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        table = pyarrow.parquet.read_table(pyarrow.BufferReader(open_part(entry).read())).combine_chunks()
+    except (pyarrow.ArrowException, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f'{entry.name}: cannot be read as Parquet ({reason})') from None
+    columns = dict(zip(unique(table.column_names), table.columns, strict=True))
+    where = functools.partial(row_name, entry.name)
+    return Rows(table.num_rows, functools.partial(table_row, columns, finish, where), where)
+
+
+def table_row(columns: dict[str, Any], finish: Finish, where: Callable[[int], str], number: int) -> Row:
+    """Returns one row of a table of pyarrow columns."""
+    return finish({name: column[number].as_py() for name, column in columns.items()}, where(number))
+
+
+def row_name(name: str, number: int) -> str:
+    """Returns 'train.parquet, row 7'."""
+    return f'{name}, row {number + 1:,}'

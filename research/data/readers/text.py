@@ -1,0 +1,111 @@
+"""Files of lines: texts and JSON objects, indexed by byte offset and read on demand."""
+
+import functools
+import json
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int
+
+from research.data.readers.archives import Entry, Part, open_part
+from research.data.readers.rows import Broken, Row, Rows
+
+CHUNK = 1 << 22  # bytes read at once while lines are counted
+MARK = b'\xef\xbb\xbf'  # the byte order mark that some programs write before UTF-8
+
+
+def line_ranges(part: Part) -> Int[np.ndarray, 'lines 2']:
+    """Returns where each line starts and stops, without its line feed; a last line needs none."""
+    feeds, position = [], 0
+    while chunk := part.read(position, CHUNK):
+        feeds.append(np.flatnonzero(np.frombuffer(chunk, np.uint8) == 10) + position)
+        position += len(chunk)
+    stops = np.concatenate(feeds) if feeds else np.zeros(0, np.int64)
+    if position and (not len(stops) or stops[-1] != position - 1):
+        stops = np.append(stops, position)
+    starts = np.concatenate([[len(MARK) if part.read(0, 3) == MARK else 0], stops[:-1] + 1])[: len(stops)]
+    return np.stack([starts, stops], axis=1).astype(np.int64)
+
+
+def without_blank(part: Part, ranges: Int[np.ndarray, 'lines 2']) -> Int[np.ndarray, 'some']:
+    """Returns the numbers of the lines that hold more than a carriage return."""
+    short = ranges[:, 1] - ranges[:, 0] <= 1
+    blank = [number for number in np.flatnonzero(short) if not part.read(*span(ranges[number])).strip()]
+    return np.setdiff1d(np.arange(len(ranges)), blank)
+
+
+def span(pair: Int[np.ndarray, '2']) -> tuple[int, int]:
+    """Returns (start, size) of a range (start, stop)."""
+    return int(pair[0]), int(pair[1] - pair[0])
+
+
+def decode(data: bytes, where: str) -> str:
+    """Returns a line as text without its end; raises `Broken` where it is not UTF-8."""
+    try:
+        return data.decode('utf-8').removesuffix('\r')
+    except UnicodeDecodeError as error:
+        byte = data[error.start]
+        raise Broken(f'{where}: not UTF-8 text (byte 0x{byte:02x} at position {error.start + 1})') from None
+
+
+def text_rows(
+    entry: Entry, part: Part, ranges: np.ndarray, numbers: np.ndarray, parse: Callable[[str, str], Row]
+) -> Rows:
+    """Returns rows that `parse(text, where)` makes of byte ranges of a file.
+
+    Args:
+      entry: the file.
+      part: its bytes.
+      ranges: [rows, 2], where each record starts and stops.
+      numbers: the line, counted from 1, that each record starts on.
+      parse: raises `Broken` for a record that is not as it should be.
+    """
+    where = functools.partial(line_name, entry.name, numbers)
+    return Rows(len(ranges), functools.partial(parsed, part, ranges, where, parse), where)
+
+
+def line_name(name: str, numbers: np.ndarray, number: int) -> str:
+    """Returns 'train.jsonl, line 7'."""
+    return f'{name}, line {int(numbers[number]):,}'
+
+
+def parsed(
+    part: Part, ranges: np.ndarray, where: Callable[[int], str], parse: Callable[[str, str], Row], number: int
+) -> Row:
+    """Returns one row of a file of lines."""
+    name = where(number)
+    return parse(decode(part.read(*span(ranges[number])), name), name)
+
+
+def read_lines(entry: Entry, field: str = 'text') -> Rows:
+    """Returns one row {field: line} for each line of a text file, empty ones too."""
+    part = open_part(entry)
+    ranges = line_ranges(part)
+    return text_rows(entry, part, ranges, np.arange(1, len(ranges) + 1), functools.partial(as_field, field))
+
+
+def as_field(field: str, text: str, where: str) -> Row:
+    """Returns a line as a row of one field."""
+    return {field: text}
+
+
+def read_jsonl(entry: Entry, finish: Callable[[Row, str], Row]) -> Rows:
+    """Returns one row for each line of a file of JSON objects; empty lines are no rows."""
+    part = open_part(entry)
+    ranges = line_ranges(part)
+    chosen = without_blank(part, ranges)
+    return text_rows(entry, part, ranges[chosen], chosen + 1, functools.partial(parse_json, finish))
+
+
+def parse_json(finish: Callable[[Row, str], Row], text: str, where: str) -> Row:
+    """Returns a line of JSON as a row."""
+    try:
+        value: Any = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise Broken(f'{where}: not JSON ({error.msg} at character {error.pos + 1})') from None
+    except RecursionError:
+        raise Broken(f'{where}: not JSON (nested too deeply)') from None
+    if not isinstance(value, dict):
+        raise Broken(f'{where}: expected an object such as {{"text": "..."}}, got {value!r:.60}')
+    return finish(value, where)

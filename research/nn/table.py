@@ -1,0 +1,45 @@
+"""A multi-layer perceptron over the columns of a table."""
+
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from jaxtyping import Array, Float, Int
+
+from research.nn.mlp import MLP
+
+
+class TableMLP(nn.Module):
+    """Numbers and categories side by side, then a perceptron with one score per class.
+
+    A category is looked up in one table that all columns share, each in rows of its own (entity embeddings:
+    Guo and Berkhahn 2016, arXiv:1604.06737), or stands for itself as a one-hot vector.
+    """
+
+    classes: int
+    sizes: tuple  # categories of each column
+    embedding: int = 8  # width of a category's vector; 0: one-hot
+    widths: tuple = (128, 64)
+    dropout: float = 0.0
+    activation: Literal['relu', 'gelu', 'tanh'] = 'relu'
+    dtype: Literal['float32', 'bfloat16'] = 'float32'
+
+    @nn.compact
+    def __call__(
+        self,
+        numbers: Float[Array, 'batch numbers'],
+        categories: Int[Array, 'batch columns'],
+        train: bool = False,
+    ) -> Float[Array, 'batch classes']:
+        """Returns unnormalised log-probabilities."""
+        parts = [numbers]
+        if self.sizes and self.embedding:
+            offsets = np.cumsum((0, *self.sizes[:-1])).astype(np.int32)
+            vectors = nn.Embed(sum(self.sizes), self.embedding, name='categories')(categories + offsets)
+            parts.append(vectors.reshape(vectors.shape[0], -1))
+        elif self.sizes:
+            parts += [jax.nn.one_hot(categories[:, column], size) for column, size in enumerate(self.sizes)]
+        perceptron = MLP(self.classes, self.widths, self.dropout, self.activation, self.dtype, name='mlp')
+        return perceptron(jnp.concatenate(parts, axis=-1), train)
