@@ -1,56 +1,91 @@
-"""A table: does a person of the 1994 census earn more than 50,000 dollars a year, from age, work, schooling, ...
+r"""A table: does a person of the 1994 census earn more than 50,000 dollars a year?
 
     python -m launch.train --config=configs/adult.py --workdir=runs/adult
 
-Trains a perceptron on 29,364 rows of UCI's Adult (8 categories as embeddings, 6 numbers), reads
-$TESSERA_DATA/fairness/adult-*.csv.gz and needs 1 minute on 2 CPU cores. Expected test accuracy: 85.0% to 86.2%
-(always '<=50K' reaches 76.4%).
+Trains a perceptron on 29,305 rows of UCI's Adult (8 columns of categories as embeddings, 5 of numbers), which
+it reads from $TESSERA_DATA/fairness/adult-*.csv.gz, in 30 s on 2 CPU cores. Expected test accuracy: 85.0%
+to 86.2% (seeds 0 to 2: 85.8%, 85.5%, 85.7%; always '<=50K': 76.4%).
 
-`:tiny` reads scikit-learn's breast cancer table, which is always there. A table of your own:
+Variants: `:own` for a table of yours, `:tiny` for tests (scikit-learn's breast cancer table, always there).
 
-    python -m launch.train --config=configs/adult.py --workdir=runs/mine \
-        --config.data.train=mine.csv --config.data.test='' --config.data.columns='' \
-        --config.data.fields=my_column:label
+    python -m launch.train --config=configs/adult.py:own --workdir=runs/mine \
+        --config.data.train=mine.csv --config.data.fields=my_column:label
 """
 
 import os
 import pathlib
 
 from research.core.config import base
+from research.errors import choose
 
 COLUMNS = (
-    'age', 'workclass', 'weight', 'education', 'education_years', 'marital_status', 'occupation', 'relationship',
-    'race', 'sex', 'capital_gain', 'capital_loss', 'hours_per_week', 'native_country', 'label',
+    'age', 'workclass', 'weight', 'education', 'education_years', 'marital_status', 'occupation',
+    'relationship', 'race', 'sex', 'capital_gain', 'capital_loss', 'hours_per_week', 'native_country',
+    'label',
 )  # fmt: skip
 
 
 def get_config(variant: str = ''):
-    """Returns the config; ':tiny' for tests."""
+    """Returns the config of a variant: '', 'own' or 'tiny'."""
     beside = pathlib.Path(__file__).parent.parent.parent / 'shared' / 'data'
     folder = os.environ.get('TESSERA_DATA', str(beside))
     config = base()
     config.task = {
-        'name': 'table_classification', 'categorical': (), 'ignore': ('weight',), 'most_categories': 100,
-        'strip': '.', 'label_smoothing': 0.0,
-    }  # fmt: skip
+        'name': 'table_classification',
+        'categorical': (),
+        'ignore': ('weight',),  # how many people a row stands for: no property of a person
+        'most_categories': 100,
+        'strip': '.',  # the test file ends its labels with a full stop
+        'label_smoothing': 0.0,
+    }
     config.model = {'embedding': 8, 'widths': (128, 64), 'dropout': 0.2}
     config.data = {
-        'name': '', 'reader': 'csv', 'train': f'{folder}/fairness/adult-train.csv.gz', 'validation': '',
-        'test': f'{folder}/fairness/adult-test.csv.gz', 'columns': ','.join(COLUMNS), 'fields': '', 'delimiter': '',
-        'validation_fraction': 0.1, 'test_fraction': 0.1, 'on_error': 'stop', 'error_limit': 100,
-    }  # fmt: skip
-    config.optimizer.model.update({
-        'name': 'adamw', 'learning_rate': 2e-3, 'schedule': 'cosine', 'warmup_steps': 100, 'weight_decay': 0.01,
-    })  # fmt: skip
-    config.train.update({
-        'epochs': 10.0, 'batch_size': 256, 'eval_batch_size': 1024, 'log_every': 50, 'eval_every': 200,
-        'checkpoint_every': 400, 'best': 'loss',
-    })  # fmt: skip
+        'name': '',
+        'reader': 'csv',
+        'train': f'{folder}/fairness/adult-train.csv.gz',
+        'validation': '',
+        'test': f'{folder}/fairness/adult-test.csv.gz',
+        'columns': ','.join(COLUMNS),
+        'fields': '',
+        'delimiter': '',
+        'validation_fraction': 0.1,
+        'test_fraction': 0.1,
+        'on_error': 'stop',
+        'error_limit': 100,
+    }
+    config.optimizer.model.update(
+        {'learning_rate': 2e-3, 'schedule': 'cosine', 'warmup_steps': 100, 'weight_decay': 0.01}
+    )
+    config.train.update(
+        {
+            'epochs': 10.0,
+            'batch_size': 256,
+            'eval_batch_size': 1024,
+            'eval_every': 200,
+            'checkpoint_every': 400,
+            'best': 'loss',
+        }
+    )
     config.expected = {'test': {'accuracy': (0.850, 0.862)}}
-    if variant == 'tiny':
-        config.task.ignore = ()
-        config.data.update({'name': 'breast_cancer', 'reader': '', 'train': '', 'test': '', 'columns': ''})
-        config.model.update({'widths': (16,), 'dropout': 0.0})
-        config.train.update({'epochs': 0.0, 'steps': 8, 'batch_size': 16, 'eval_batch_size': 32, 'eval_every': 4})
-        config.expected = {}
+    choose(variant, {'': same, 'own': own, 'tiny': tiny}, '--config=configs/adult.py:...')(config)
     return config
+
+
+def same(config):
+    """Changes nothing: the main variant."""
+
+
+def own(config):
+    """A table of your own: nothing is known of it."""
+    config.task.update(ignore=(), strip='')
+    config.data.update(train='', test='', columns='', validation_fraction=0.15, test_fraction=0.15)
+    config.train.update(epochs=40.0, batch_size=32, eval_batch_size=256, eval_every=100, checkpoint_every=200)
+    config.expected = {}
+
+
+def tiny(config):
+    """A few steps on a table that scikit-learn ships."""
+    own(config)
+    config.data.update(name='breast_cancer', reader='')
+    config.model.update(widths=(16,), dropout=0.0)
+    config.train.update(epochs=0.0, steps=8, batch_size=16, eval_batch_size=32)

@@ -1,37 +1,53 @@
-"""A decoder-only Transformer learns to write Python from the standard library of your own interpreter."""
+"""A small Transformer learns to write Python from the standard library of your own interpreter.
+
+    python -m launch.train --config=configs/python_lm.py --workdir=runs/python_lm
+
+Trains 1.3 million parameters (decoder-only, 3 layers, width 160, rotary positions, SwiGLU) for 500 steps of
+8 x 128 tokens on 3.6 MB of source, split by module. Expected validation loss: 4.0 to 4.6 nats a token, 1.8 to
+2.1 bits a byte (unigrams of the training split: 6.4); each Python version has a library of its own. The
+generated lines look like Python; `python_lines` is the share that its tokenizer accepts, beside that of the
+library itself.
+
+Variants: `:tiny` (for tests). On a GPU, `--config.model.dtype=bfloat16` uses the fused attention kernel.
+"""
 
 from research.core.config import base
+from research.errors import choose
 
 
-def get_config(variant=''):
-    """Returns the config; variants: 'tiny' (a few seconds, for tests)."""
+def get_config(variant: str = ''):
+    """Returns the config of a variant: '' or 'tiny'."""
     config = base()
     config.task = {
         'name': 'language_model',
         'vocabulary': 2048,
         'length': 128,
         'max_new_tokens': 64,
-        'temperature': 0.8,
+        'temperature': 0.7,
         'top_k': 0,
-        'top_p': 0.95,
-        'prompts': ('import os\n', 'def read(', 'class Parser:\n', 'for name in ', 'if __name__ == '),
+        'top_p': 0.9,
+        'prompts': ('import os\n', 'class Parser:\n', 'def read(', 'for name in ', 'if __name__ == '),
         'check': 'python',
         'check_count': 32,
     }
     config.model = {
         'width': 160,
-        'layers': 4,
+        'layers': 3,
         'heads': 4,
+        'key_value_heads': 0,
         'norm': 'rms',
         'activation': 'silu',
         'gated': True,
         'positions': 'rotary',
+        'tie_embedding': True,
         'dropout': 0.0,
+        'initial_scale': 0.1,  # 0.02 learns far slower at this width: 5.3 against 4.5 after 250 steps
         'dtype': 'float32',
+        'attention': 'auto',
         'remat': False,
         'scan': False,
     }
-    config.data = {'name': 'python_source', 'megabytes': 4.0}
+    config.data = {'name': 'python_source', 'megabytes': 4.0, 'folder': ''}
     config.optimizer.model.update(
         name='adamw',
         learning_rate=4e-3,
@@ -43,10 +59,29 @@ def get_config(variant=''):
         weight_decay=0.1,
         clip=1.0,
     )
-    config.train.update(steps=400, batch_size=16, log_every=20, eval_every=100, checkpoint_every=200, best='loss')
-    if variant == 'tiny':
-        config.task.update(vocabulary=320, length=32, max_new_tokens=16, check_count=4)
-        config.model.update(width=32, layers=2, heads=2)
-        config.data.megabytes = 0.1
-        config.train.update(steps=4, batch_size=8, log_every=1, eval_every=2, checkpoint_every=2)
+    config.train.update(
+        steps=500,
+        batch_size=8,
+        eval_batch_size=32,
+        log_every=25,
+        eval_every=250,
+        checkpoint_every=250,
+        sample_every=250,
+        best='loss',
+    )
+    config.expected = {'test': {'loss': (3.9, 4.7)}}
+    choose(variant, {'': same, 'tiny': tiny}, '--config=configs/python_lm.py:...')(config)
     return config
+
+
+def same(config):
+    """Changes nothing: the main variant."""
+
+
+def tiny(config):
+    """Everything small: seconds, for tests."""
+    config.task.update(vocabulary=320, length=32, max_new_tokens=16, check_count=4)
+    config.model.update(width=32, layers=2, heads=2)
+    config.data.update(megabytes=0.1)
+    config.train.update(steps=4, eval_batch_size=8, log_every=1, eval_every=2, checkpoint_every=2, sample_every=2)
+    config.expected = {}

@@ -49,7 +49,7 @@ def cell(name: str, method: str) -> str:
 
     from research import api
     from research.core.plan import make_plan
-    from research.data.batches import encode_rows, place, training_rows
+    from research.data.batches import encode_rows, place
     from research.errors import UserError
 
     try:
@@ -59,12 +59,13 @@ def cell(name: str, method: str) -> str:
             plan = make_plan(config, api.build(config, epath.Path(folder)), jax.devices()[:1])
             state, source = plan.init(), plan.task.source('train')
             before = jax.device_get(state.variables)
-            compiled, size = plan.compile(), plan.config.train.batch_size
+            compiled = plan.compile()
             with jax.set_mesh(plan.mesh):
                 for step in range(max(STEPS, *plan.update_every.values())):
-                    rows = training_rows(len(source), size, config.seed, step)
+                    rows = plan.rows(step)
                     local = encode_rows(source, plan.task.encode, rows, config.seed)
-                    state, logs = compiled(state, place(local, range(size), size, plan.batch_sharding))
+                    batch = place(local, range(len(rows)), len(rows), plan.batch_sharding)
+                    state, logs = compiled(state, batch)
             assert all(np.isfinite(value).all() for value in jax.tree.leaves(jax.device_get(logs))), (name, method)
             moved = jax.tree.map(lambda a, b: not np.array_equal(a, b), before, jax.device_get(state.variables))
             assert any(jax.tree.leaves(moved)), (name, method)

@@ -336,7 +336,7 @@ Reports, to open in a browser:
 Next, in {ROOT}:
   {activate}
   tessera predict --workdir=runs/python_lm --input="def read(path):"
-  tessera predict --workdir=runs/digits_gan --count=16 --seed=1
+  tessera predict --workdir=runs/digits_gan --count=16 --seed=1 --output=runs/samples
   tessera evaluate --workdir=runs/digits --split=test
   tessera train --config=configs/digits.py --workdir=runs/digits_seed1 --config.seed=1"""
 

@@ -32,7 +32,7 @@ def modules_of(package: types.ModuleType) -> dict[str, str]:
 
 
 def method_modules() -> dict[str, Any]:
-    """Returns every method's module; each has `Settings` and `apply(task, settings)`."""
+    """Returns every method's module; each has `Settings` and `apply(task, settings, config)`."""
     return {name: importlib.import_module(path) for name, path in modules_of(methods_folder).items()}
 
 
@@ -122,7 +122,7 @@ def build(config: Config, folder: epath.Path) -> Task:
     available = method_modules()
     for name in config.methods:
         module = available[name]
-        task = module.apply(task, unpack(module.Settings, config.settings[name], name))
+        task = module.apply(task, unpack(module.Settings, config.settings[name], name), config)
     return task
 
 

@@ -11,7 +11,7 @@ from research import api
 from research.core.config import Config
 from research.core.plan import Plan, make_plan
 from research.core.state import State
-from research.data.batches import encode_rows, place, training_rows
+from research.data.batches import encode_rows, place
 
 ROOT = pathlib.Path(__file__).parent.parent
 STEPS = 3
@@ -38,10 +38,9 @@ class Built(NamedTuple):
 
 def batch_of(plan: Plan, step: int) -> dict[str, jax.Array]:
     """Returns the device batch of a step."""
-    source, size = plan.task.source('train'), plan.config.train.batch_size
-    rows = training_rows(len(source), size, plan.config.seed, step)
-    local = encode_rows(source, plan.task.encode, rows, plan.config.seed)
-    return place(local, range(size), size, plan.batch_sharding)
+    rows = plan.rows(step)
+    local = encode_rows(plan.task.source('train'), plan.task.encode, rows, plan.config.seed)
+    return place(local, range(len(rows)), len(rows), plan.batch_sharding)
 
 
 def run_steps(plan: Plan, compiled: Any, steps: int) -> tuple[State, list[dict[str, Any]]]:

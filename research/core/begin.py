@@ -3,6 +3,7 @@
 import dataclasses
 import importlib.metadata
 import json
+import math
 import platform
 import shlex
 import sys
@@ -106,6 +107,7 @@ def restore_or_init(plan: Plan, checkpoints: Checkpoints) -> tuple[State, int, d
     restored = checkpoints.restore(plan.state)
     if restored is not None:
         state, meta, step = restored
+        check_account(plan, meta.get('account') or {}, step)
         print(f'going on from step {step:,}')
         return state, step, meta
     state = plan.init()
@@ -115,6 +117,21 @@ def restore_or_init(plan: Plan, checkpoints: Checkpoints) -> tuple[State, int, d
         average = None if state.average is None else jax.tree.map(lambda leaf: leaf.copy(), variables)
         state = state._replace(variables=variables, average=average)
     return state, 0, {}
+
+
+def check_account(plan: Plan, stored: Mapping[str, float], step: int) -> None:
+    """Raises a `UserError` where the task's account of the steps already made is no longer what it was.
+
+    What was spent cannot change afterwards; noise that was computed for a number of steps would.
+    """
+    account = plan.task.account(step) if plan.task.account else {}
+    for name, value in account.items():
+        if name in stored and not math.isclose(value, stored[name], rel_tol=1e-4):
+            raise UserError(
+                f'this run stood at {name} {stored[name]:.4g} after step {step:,}, and with the present '
+                f'settings it would be {value:.4g}: train.steps, train.epochs or the data were changed since. '
+                'Change them back, or start again in another --workdir'
+            )
 
 
 def load_weights(source: Variables, target: Variables) -> tuple[Variables, str]:
@@ -159,23 +176,30 @@ def describe_run(plan: Plan, compiled: Any, workdir: epath.Path, start: int) -> 
         {split: len(task.source(split)) for split in splits}, plan.steps, start, memory,
         count_flops(step, plan.state, plan.batch), describe_flow(task, plan.batch, config.methods, words),
     )  # fmt: skip
+    description['notes'] = [*(task.notes() if task.notes else ()), *coupling_notes(plan)]
     (workdir / 'description.json').write_text(json.dumps(description, indent=2))
     print(summary_text(description))
-    for note in accumulation_notes(plan):
-        print(note)
+    for note in description['notes']:
+        print(f'note: {note}')
     return memory
 
 
-def accumulation_notes(plan: Plan) -> list[str]:
-    """Says where accumulating microbatches is not the same as one large batch."""
-    if plan.config.train.microbatches == 1:
-        return []
+def coupling_notes(plan: Plan) -> list[str]:
+    """Says where microbatches or padding rows are not the same as one large batch of real rows."""
     coupled = [group for group in plan.task.losses if jax.tree.leaves(plan.state.variables.extra.get(group, {}))]
-    return [
-        f'note: group {group!r} keeps batch statistics; with microbatches={plan.config.train.microbatches} they are '
-        'taken per microbatch, so the result differs from one large batch'
-        for group in coupled
-    ]
+    parts, notes = plan.config.train.microbatches, []
+    for group in coupled:
+        if parts > 1:
+            notes.append(
+                f'group {group!r} keeps batch statistics; with microbatches={parts} they are taken per '
+                'microbatch, so the result differs from one large batch'
+            )
+        if plan.capacity:
+            notes.append(
+                f"group {group!r} keeps batch statistics; with sampling='poisson' batches are filled up with "
+                'padding rows, which enter them'
+            )
+    return notes
 
 
 def store_environment(plan: Plan, workdir: epath.Path, times: Mapping[str, float], seconds: float) -> None:

@@ -8,6 +8,7 @@ value is one clear message before anything compiles.
 import ast
 import dataclasses
 import json
+import math
 import re
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -33,8 +34,9 @@ class TrainSettings:
 
     steps: int = 0
     epochs: float = 0.0
-    batch_size: int = 32
+    batch_size: int = 32  # with Poisson sampling: the rows to expect
     eval_batch_size: int = 0  # 0: as batch_size
+    sampling: Literal['shuffle', 'poisson'] = 'shuffle'  # or each row by itself, at random
     microbatches: int = 1  # gradient accumulation: the batch is read in this many parts
     log_every: int = 50
     eval_every: int = 0
@@ -64,6 +66,10 @@ class TrainSettings:
             raise UserError(f'config.train.ema must be below 1, got {self.ema}')
         if self.patience and not (self.best and self.eval_every):
             raise UserError('config.train.patience needs train.best and train.eval_every')
+
+    def total_steps(self, count: int) -> int:
+        """Returns the steps of the whole run on a training split of `count` rows."""
+        return self.steps or math.ceil(self.epochs * count / self.batch_size)
 
 
 @dataclasses.dataclass(frozen=True)

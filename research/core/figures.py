@@ -52,9 +52,13 @@ def record(
 
 
 def measure_split(
-    evaluate: Callable[[str], tuple[dict[str, Figure], int, float]], config: Config, split: str, step: int
-) -> dict[str, Any]:
-    """Returns the stored form of a split's figures, with the signature that makes them comparable."""
+    evaluate: Callable[[str], tuple[dict[str, Figure], int, float]], config: Config, split: str, step: int,
+    account: Mapping[str, float] | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """Returns the stored form of a split's figures, with the signature that makes them comparable.
+
+    `account` is the task's own account of the whole run.
+    """
     figures, count, seconds = evaluate(split)
     signature = {
         'split': split,
@@ -63,6 +67,7 @@ def measure_split(
         'step': step,
         'settings': {'task': dict(config.task), 'data': dict(config.data), 'averaged_weights': bool(config.train.ema)},
         'seconds': round(seconds, 3),
+        **({'account': dict(account)} if account else {}),
     }
     return record(figures, config.expected.get(split, {}), signature, step)
 
@@ -83,7 +88,8 @@ def read_figures(workdir: epath.Path) -> dict[str, Any]:
 def figures_text(entry: Mapping[str, Any]) -> str:
     """Returns the figures of a split as a table of text; nested ones stay in figures.json and the report."""
     signature = entry['signature']
-    lines = [f'{signature["split"]}: {signature["examples"]:,} examples, step {entry["step"]:,}']
+    account = ''.join(f', {name} {value:.4g}' for name, value in signature.get('account', {}).items())
+    lines = [f'{signature["split"]}: {signature["examples"]:,} examples, step {entry["step"]:,}{account}']
     for name, row in entry['figures'].items():
         if isinstance(row['value'], list):
             continue

@@ -135,13 +135,24 @@ def describe_layers(
     }
 
 
-def shape_text(array: Mapping[str, Any], path: str) -> str:
-    """Returns an array's name and shape, such as 'kernel 64×10'; stacked layers as 'kernel 6 × [64×10]'."""
-    shape = [str(size) for size in array['shape']]
-    name = array['name'] + ('' if array['collection'] == 'params' else f' ({array["collection"]})')
-    if 'blocks' in path.split('/') and len(shape) > 1:
-        return f'{name} {shape[0]} × [{"×".join(shape[1:])}]'
-    return f'{name} {"×".join(shape) or "scalar"}'
+def array_lines(row: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Returns (names and shape, sharding) of a module's arrays; those that are alike share a line.
+
+    Such as ('kernel 64×10', 'replicated'), or ('bias, scale 6 × [256]', '(·, fsdp)') for six stacked layers.
+    """
+    alike: dict[tuple, list[str]] = {}
+    for array in row['arrays']:
+        shape = [str(size) for size in array['shape']]
+        text = '×'.join(shape) or 'scalar'
+        if 'blocks' in row['path'].split('/') and len(shape) > 1:
+            text = f'{shape[0]} × [{"×".join(shape[1:])}]'
+        axes = ', '.join(axis or '·' for axis in array['sharding'])
+        key = (text, array['collection'], f'({axes})' if axes else 'replicated')
+        alike.setdefault(key, []).append(array['name'])
+    return [
+        (f'{", ".join(names)} {text}' + ('' if collection == 'params' else f' ({collection})'), sharding)
+        for (text, collection, sharding), names in alike.items()
+    ]
 
 
 def layer_table(layers: Mapping[str, Any], limit: int = 80, width: int = 108) -> str:
@@ -153,30 +164,28 @@ def layer_table(layers: Mapping[str, Any], limit: int = 80, width: int = 108) ->
     rows, totals = layers['rows'], layers['totals']
     split = any(array['sharding'] for row in rows for array in row['arrays'])
     partly = totals['frozen'] > 0
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, width=None)
-    table.add_column('Layer', overflow='fold')
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    longest = max((len(f'{row["group"]}/{row["path"]}') for row in rows), default=0)
+    table.add_column('Layer', overflow='fold', min_width=min(longest, 44))
     table.add_column('Shapes', overflow='fold')
     if split:
         table.add_column('Sharding', overflow='fold')
     table.add_column('Parameters', justify='right', no_wrap=True)
     table.add_column('Memory', justify='right', no_wrap=True)
     if partly:
-        table.add_column('Trained', no_wrap=True)
+        table.add_column('Trained', no_wrap=True, min_width=7)
     several = len({row['group'] for row in rows}) > 1
     for place, row in enumerate(rows):
         if limit // 2 <= place < len(rows) - limit // 2:
             if place == limit // 2:
                 table.add_row(f'... {len(rows) - limit} more layers')
             continue
-        name = (
-            '/'.join(part for part in (row['group'] if several else '', row['path']) if part) or row['group']
-        )
-        cells = [
-            name,
-            ('\n' if split else ', ').join(shape_text(array, row['path']) for array in row['arrays']),
-        ]
+        parts = (row['group'] if several else '', row['path'])
+        name = '/'.join(filter(None, parts)) or row['group']
+        lines = array_lines(row)
+        cells = [name, '\n'.join(text for text, _ in lines)]
         if split:
-            cells.append('\n'.join(_sharding_text(array) for array in row['arrays']))
+            cells.append('\n'.join(sharding for _, sharding in lines))
         cells += [f'{row["parameters"]:,}', bytes_text(row['bytes'])]
         if partly:
             flags = {array['trained'] for array in _parameters(row['arrays'])}
@@ -187,14 +196,6 @@ def layer_table(layers: Mapping[str, Any], limit: int = 80, width: int = 108) ->
     with console.capture() as capture:
         console.print(table, highlight=False, markup=False)
     return '\n'.join(line.rstrip() for line in capture.get().strip('\n').split('\n') + totals_lines(totals))
-
-
-def _sharding_text(array: Mapping[str, Any]) -> str:
-    return (
-        '(' + ', '.join(axis or '·' for axis in array['sharding']) + ')'
-        if array['sharding']
-        else 'replicated'
-    )
 
 
 def totals_lines(totals: Mapping[str, int]) -> list[str]:

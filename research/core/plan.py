@@ -4,16 +4,15 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 import optax
 
 from research.core import sharding as sharding_module
-from research.core.config import Config
+from research.core.config import Config, TrainSettings
 from research.core.optimizer import make_optimizer, make_schedule
 from research.core.state import State, check_groups, init_state
 from research.core.step import make_step
 from research.core.task import Task
-from research.data.batches import Row, encode_rows
+from research.data.batches import Row, encode_rows, poisson_capacity, sampler
 from research.errors import UserError
 
 
@@ -30,6 +29,12 @@ class Plan(NamedTuple):
     state: State  # ShapeDtypeStructs with shardings
     batch: Mapping[str, Any]  # likewise
     batch_sharding: jax.sharding.NamedSharding
+    capacity: int = 0  # rows set aside for a Poisson batch; 0: shuffled epochs
+
+    def rows(self, step: int) -> list[Row]:
+        """Returns the rows of the batch of a step, padding included."""
+        count, size = len(self.task.source('train')), self.config.train.batch_size
+        return sampler(count, size, self.config.seed, self.capacity)(step)
 
     def compile(self) -> Any:
         """Returns the step compiled for this plan; the state is donated."""
@@ -63,7 +68,9 @@ def make_plan(config: Config, task: Task, devices: Any = None) -> Plan:
     source = task.source('train')
     if not len(source):
         raise UserError('the training split is empty')
-    steps = train.steps or int(np.ceil(train.epochs * len(source) / train.batch_size))
+    if task.account is not None:
+        task.account(0)  # whatever it lacks is said before anything compiles
+    steps = train.total_steps(len(source))
     shapes = jax.eval_shape(task.init, jax.random.key(0))
     check_groups(task, shapes, config.optimizer)
     update_every = {group: settings.update_every for group, settings in config.optimizer.items()}
@@ -75,14 +82,25 @@ def make_plan(config: Config, task: Task, devices: Any = None) -> Plan:
     schedules = {group: make_schedule(settings, updates[group]) for group, settings in config.optimizer.items()}
     state = jax.eval_shape(lambda: init_state(task, optimizers, train.ema, config.seed))
     state = with_shardings(state, sharding_module.state_shardings(state, mesh, config.mesh))
-    sharding_module.check_batch(train.batch_size // train.microbatches, mesh)
+    capacity = batch_capacity(train, len(source), mesh)
     example = encode_rows(source, task.encode, [Row(0, 0, True)], config.seed)
-    batch_sharding = sharding_module.batch_sharding(mesh)
+    batch_sharding, rows = sharding_module.batch_sharding(mesh), capacity or train.batch_size
     batch = {
-        name: jax.ShapeDtypeStruct((train.batch_size, *value.shape[1:]), value.dtype, sharding=batch_sharding)
+        name: jax.ShapeDtypeStruct((rows, *value.shape[1:]), value.dtype, sharding=batch_sharding)
         for name, value in example.items()
     }
-    return Plan(config, task, mesh, optimizers, schedules, update_every, steps, state, batch, batch_sharding)
+    return Plan(
+        config, task, mesh, optimizers, schedules, update_every, steps, state, batch, batch_sharding, capacity
+    )
+
+
+def batch_capacity(train: TrainSettings, count: int, mesh: jax.sharding.Mesh) -> int:
+    """Returns the rows set aside for a Poisson batch; 0 for shuffled epochs, which must fit the mesh."""
+    if train.sampling == 'poisson':
+        ways = sharding_module.round_up(1, mesh)
+        return poisson_capacity(count, train.batch_size, ways * train.microbatches)
+    sharding_module.check_batch(train.batch_size // train.microbatches, mesh)
+    return 0
 
 
 def with_shardings(shapes: Any, shardings: Any) -> Any:

@@ -93,19 +93,20 @@ class Scale(NamedTuple):
         return self.start + (value - low) / ((high - low) or 1.0) * (self.end - self.start)
 
 
-def line_chart(title: str, series: Sequence[Series], last: float = 0, log: bool = True) -> Html:
+def line_chart(title: str, series: Sequence[Series], last: float = 0) -> Html:
     """Returns a figure of curves over steps with a legend; what spans decades can be seen on two scales.
 
     Args:
       title: the name of what is drawn.
       series: the curves; values that are not finite must have been left out.
       last: the last step to draw, so that several charts have the same axis.
-      log: whether a logarithmic scale makes sense.
     """
     values = [value for each in series for _, value in each.points]
-    spread = max(values) / min(values) if min(values) > 0 else 0
+    longest = max(series, key=lambda each: len(each.points)).points
+    falls = longest[-1][1] < longest[0][1]
+    spread = max(values) / min(values) if min(values) > 0 and falls else 0
     plots = [_plot(title, series, last, False)]
-    if log and spread > 8:
+    if spread > 8:
         plots.append(_plot(title, series, last, True))
         # A curve that falls by so much is flat at its end on a linear scale.
         chosen = 1 if spread > 30 else 0

@@ -10,7 +10,6 @@ from research.core.report_html import Html, details, note, number, section, tag,
 CHOSEN = ' (chosen)'  # ends the kind of a record that describes the weights that were kept
 SHOWN = 4  # learning curves that are always visible
 # Curves that tell how training went rather than how good it is.
-PLAIN = ('accuracy', 'learning_rate')  # charts that have no use for a logarithmic scale
 SECONDARY = ('learning_rate', 'gradient_norm', 'update_norm', 'parameter_norm', 'weight')
 
 
@@ -188,16 +187,21 @@ def panels(records: Sequence[Mapping[str, Any]], groups: Sequence[str]) -> dict[
             group, metric = (first, rest) if slash and (first in groups or not groups) else ('', name)
             curve = found.setdefault(metric, {}).setdefault((group, record['kind']), {})
             curve[record['step']] = float(value)
-    colors: dict[tuple[str, str], int] = {}
+    keys = dict.fromkeys(
+        (group, kind.removesuffix(CHOSEN)) for curves in found.values() for group, kind in curves
+    )
+    # What is trained has the first colours, whatever was recorded first.
+    colors = {key: place % 6 for place, key in enumerate(sorted(keys, key=lambda key: key[1] != 'train'))}
     charts = {}
     for metric, curves in found.items():
         charts[metric] = []
         for key, points in curves.items():
             group, kind = key
-            color = colors.setdefault((group, kind.removesuffix(CHOSEN)), len(colors) % 6)
+            color = colors[group, kind.removesuffix(CHOSEN)]
             label = ' '.join(part for part in (group, '' if group and kind == 'train' else kind) if part)
             marks = kind.endswith(CHOSEN)
             charts[metric].append(Series(label, color, sorted(points.items()), marks))
+        charts[metric].sort(key=lambda curve: curve.color)
     return charts
 
 
@@ -217,7 +221,7 @@ def curves_section(records: Sequence[Mapping[str, Any]], groups: Sequence[str], 
 
     primary = sorted((name for name in charts if name not in SECONDARY), key=rank)
     last = max(step for curves in charts.values() for curve in curves for step, _ in curve.points)
-    drawn = {name: line_chart(name, charts[name], last, name not in PLAIN) for name in charts}
+    drawn = {name: line_chart(name, charts[name], last) for name in charts}
     parts = [tag('div', [drawn[name] for name in primary[:SHOWN]], class_='charts')]
     if primary[SHOWN:]:
         parts.append(

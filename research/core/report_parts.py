@@ -7,7 +7,7 @@ from typing import Any
 
 from etils import epath
 
-from research.core.layers import shape_text, totals_lines
+from research.core.layers import array_lines, totals_lines
 from research.core.report_html import Html, details, note, number, section, tag, words
 from research.core.units import bytes_text, count_text, time_text
 
@@ -173,7 +173,7 @@ def model_section(description: Mapping[str, Any]) -> Html:
             body.append(tag('tr', tag('th', group, colspan=4, scope='rowgroup'), class_='group-row'))
         trained = [array['trained'] for array in row['arrays'] if array['collection'] == 'params']
         state = '' if not trained else 'trained' if all(trained) else 'in part' if any(trained) else 'frozen'
-        shapes = [tag('span', shape_text(array, row['path'])) for array in row['arrays']]
+        shapes = [tag('span', text) for text, _ in array_lines(row)]
         cells = [tag('td', shapes, class_='shapes'), tag('td', f'{row["parameters"]:,}', class_='right')]
         name = tag('th', row['path'] or row['group'], scope='row')
         body.append(tag('tr', name, cells, tag('td', state, class_=state.split(' ')[0] or None)))

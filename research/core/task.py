@@ -7,7 +7,7 @@
 
 A module of `research/tasks/` has `prepare(config, folder)`, which builds once, from the training split
 only, what the task needs besides weights and stores it in `folder`; and `make(config, folder) -> Task`.
-A method (`research/methods/`) is a function `method(task, settings) -> Task`.
+A method (`research/methods/`) has `apply(task, settings, config) -> Task`.
 """
 
 import zlib
@@ -129,3 +129,5 @@ class Task(NamedTuple):
     finalize_count: int = 0  # how many rows `finalize` reads; 0: the whole split
     render: Callable[[Batch, Mapping[str, Any]], dict[str, np.ndarray]] | None = None  # name -> uint8 [h, w, 3]
     examples: Sequence[Raw] = ()  # requests whose answers a report shows; none: the first rows of the split
+    account: Callable[[int], dict[str, float]] | None = None  # (steps made) -> values to show and store
+    notes: Callable[[], Sequence[str]] | None = None  # sentences for before step 1 and the report

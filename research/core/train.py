@@ -74,6 +74,10 @@ class Loop:
         """Returns whether something that happens every so many steps happens at `step`."""
         return every > 0 and step % every == 0
 
+    def account(self, step: int) -> dict[str, float]:
+        """Returns the task's own account of the steps made, {} where it keeps none."""
+        return dict(self.plan.task.account(step)) if self.plan.task.account else {}
+
     def flush(self) -> None:
         """Fetches the logs of the last step, checks them, and records their means when a log is due.
 
@@ -92,9 +96,10 @@ class Loop:
             for group, schedule in self.plan.schedules.items():
                 prefix = f'{group}/' if len(self.plan.schedules) > 1 else ''
                 means[f'{prefix}learning_rate'] = float(schedule((step - 1) // self.plan.update_every[group]))
-            self.records.write(step, 'train', means)
+            account = self.account(step)
+            self.records.write(step, 'train', means | account)
             shown = {name: value for name, value in means.items() if name.split('/')[-1] in SHOWN}
-            self.progress.update(step, shown)
+            self.progress.update(step, shown | account)
 
     def evaluate(self, state: State, step: int) -> bool:
         """Measures the evaluation split; returns whether this is the best so far."""
@@ -130,6 +135,7 @@ class Loop:
         """Saves the state after its metrics have been checked; only the copy to the host is waited for."""
         self.flush()
         meta = {'best_value': self.best.value, 'best_step': self.best.step, 'since': self.best.since}
+        meta['account'] = self.account(step)
         self.records.flush()
         self.checkpoints.save(step, state, meta, best)
 
@@ -139,7 +145,7 @@ class Loop:
         train = config.train
         loader = training_loader(
             plan.task.source('train'), plan.task.encode, range(start, plan.steps), train.batch_size, config.seed,
-            plan.batch_sharding, train.prefetch, train.workers,
+            plan.batch_sharding, train.prefetch, train.workers, plan.capacity,
         )  # fmt: skip
         batches = iter(loader)
         step, reason = start, ''
@@ -260,11 +266,15 @@ def finish(loop: Loop, state: State, step: int, reason: str) -> dict[str, Any]:
         restored = loop.checkpoints.restore(plan.state, loop.best.step)
         if restored is not None:
             chosen, chosen_step = restored[0], loop.best.step
-    entries = {}
+    entries, account = {}, loop.account(step)  # of the whole run, whichever step was chosen
     with stage('final evaluation', loop.times):
         for split in filter(None, (train.eval_split, train.test_split)):
             entries[split] = figures_module.measure_split(
-                lambda split: evaluate(plan.task, loop.measure, served(chosen), split), plan.config, split, chosen_step
+                lambda split: evaluate(plan.task, loop.measure, served(chosen), split),
+                plan.config,
+                split,
+                chosen_step,
+                account,
             )
         if train.test_split in entries:
             loop.records.write(chosen_step, train.test_split, flat(entries[train.test_split]))

@@ -18,8 +18,14 @@ from jaxtyping import Int
 from research.errors import UserError
 
 
+OVERFLOW = 1e-18  # the probability, at most, of a Poisson batch with more rows than its capacity
+
+
 class Row(NamedTuple):
-    """One row of a global batch: which example, in which epoch (None: no augmentation), real or padding."""
+    """One row of a global batch: which example, in which epoch (None: no augmentation), real or padding.
+
+    A Poisson batch has no epoch: it gives its step, so that a row that comes again is augmented anew.
+    """
 
     index: int
     epoch: int | None
@@ -37,6 +43,52 @@ def training_rows(count: int, batch_size: int, seed: int, step: int) -> list[Row
     """Returns the rows of the batch of `step`; batches are always full and run over the ends of epochs."""
     positions = range(step * batch_size, (step + 1) * batch_size)
     return [Row(int(order(count, seed, p // count)[p % count]), p // count, True) for p in positions]
+
+
+def poisson_rows(count: int, batch_size: int, capacity: int, seed: int, step: int) -> list[Row]:
+    """Returns a batch into which every row comes by itself with probability batch_size / count, then padding.
+
+    A pure function of its arguments, and a stream of random words apart from that of `order`. Rows that do
+    not fit into `capacity` are left out; see `poisson_capacity` for how seldom there are any.
+    """
+    words = np.random.Philox(key=[(1 << 32) | (seed & 0xFFFFFFFF), step]).random_raw(count)
+    # An exact comparison of 64-bit integers; all ones stand for probability 1.
+    limit = np.uint64((batch_size << 64) // count - 1)
+    chosen = np.flatnonzero(words <= limit)[:capacity].tolist()
+    return [Row(index, step, True) for index in chosen] + [Row(0, None, False)] * (capacity - len(chosen))
+
+
+def poisson_capacity(count: int, batch_size: int, multiple: int = 1) -> int:
+    """Returns the rows to set aside for a Poisson batch, a multiple of `multiple`.
+
+    More rows than that, a binomial variable's tail, have a probability below `OVERFLOW` in any one step.
+
+    Raises:
+      UserError: when the batch is larger than the data set.
+    """
+    from scipy.special import betainc
+
+    if batch_size > count:
+        raise UserError(
+            f"config.train.sampling='poisson': batch_size={batch_size} is more than the {count} rows of the "
+            'training split'
+        )
+    # P(more than k of n) = I_p(k + 1, n - k), which falls with k.
+    low, high = batch_size, count
+    while low < high:
+        middle = (low + high) // 2
+        if betainc(middle + 1, count - middle, batch_size / count) < OVERFLOW:
+            high = middle
+        else:
+            low = middle + 1
+    return -(-low // multiple) * multiple
+
+
+def sampler(count: int, batch_size: int, seed: int, capacity: int = 0) -> Callable[[int], list[Row]]:
+    """Returns the function from a step to its rows: shuffled epochs, or with a capacity Poisson samples."""
+    if capacity:
+        return functools.partial(poisson_rows, count, batch_size, capacity, seed)
+    return functools.partial(training_rows, count, batch_size, seed)
 
 
 def evaluation_rows(count: int, batch_size: int, step: int) -> list[Row]:
@@ -168,12 +220,13 @@ class Loader:
 
 
 def training_loader(
-    source: Sequence, encode: Callable, steps: range, batch_size: int, seed: int, sharding, prefetch=2, workers=0
-) -> Loader:
-    """Returns a loader of the training batches of `steps`."""
-    rows_of = functools.partial(training_rows, len(source), batch_size, seed)
+    source: Sequence, encode: Callable, steps: range, batch_size: int, seed: int, sharding, prefetch=2,
+    workers=0, capacity=0,
+) -> Loader:  # fmt: skip
+    """Returns a loader of the training batches of `steps`; with a `capacity` they are Poisson samples."""
+    rows_of = sampler(len(source), batch_size, seed, capacity)
     encode_batch = functools.partial(encode_rows, source, encode, seed=seed)
-    return Loader(rows_of, encode_batch, steps, sharding, batch_size, prefetch, workers)
+    return Loader(rows_of, encode_batch, steps, sharding, capacity or batch_size, prefetch, workers)
 
 
 def evaluation_loader(source: Sequence, encode: Callable, batch_size: int, sharding, limit: int = 0) -> Loader:

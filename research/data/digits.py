@@ -25,7 +25,9 @@ def split_rows(pixels: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray]:
         rows = np.flatnonzero(labels == label)
         rows = sorted(rows, key=lambda row: hashlib.sha256(pixels[row].tobytes()).hexdigest())
         test, validation = (round(FRACTIONS[split] * len(rows)) for split in ('test', 'validation'))
-        for split, chosen in zip(('test', 'validation', 'train'), np.split(rows, [test, test + validation]), strict=True):
+        for split, chosen in zip(
+            ('test', 'validation', 'train'), np.split(rows, [test, test + validation]), strict=True
+        ):
             parts[split].append(chosen)
     return {split: np.sort(np.concatenate(chosen)) for split, chosen in parts.items()}
 
@@ -40,4 +42,6 @@ def digits() -> Images:
     def source(split: str) -> list[dict]:
         return [{'image': scaled[row], 'label': int(labels[row])} for row in rows[split]]
 
-    return Images(source, tuple(map(str, range(10))), scaled.shape[1:], tuple(rows), 'light strokes on a dark ground')
+    return Images(
+        source, tuple(map(str, range(10))), scaled.shape[1:], tuple(rows), 'light strokes on a dark ground'
+    )

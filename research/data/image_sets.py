@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from research.data.digits import digits
+from research.data.fashion_mnist import fashion_mnist
 from research.data.images import Images
 from research.data.own_images import own_images
 from research.data.readers import has_reader, without_reader
@@ -23,6 +24,6 @@ def image_set(settings: Mapping[str, Any], classes: Sequence[str] = (), shape: S
     """
     if has_reader(settings) or not settings.get('name'):
         return own_images(settings, classes, shape)
-    readers = {'digits': digits}
+    readers = {'digits': digits, 'fashion_mnist': fashion_mnist}
     options = {key: value for key, value in without_reader(settings).items() if value or key != 'shape'}
     return unpack(choose(settings['name'], readers, 'config.data.name'), options, 'data')

@@ -3,6 +3,7 @@
 import io
 import math
 import os
+import struct
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -29,7 +30,9 @@ class Images(NamedTuple):
 
 
 def read_image(file: str | os.PathLike | bytes) -> UInt8[np.ndarray, 'height width channels']:
-    """Returns a picture file (or the bytes of one) as grey (1 channel) or colour (3), upright, on white where transparent.
+    """Returns a picture file, or the bytes of one, as grey (1 channel) or colour (3), upright.
+
+    Transparent parts become white; 16-bit grey is scaled to 8 bits.
 
     Raises:
       UserError: where it is no picture that Pillow reads, or is larger than 8192 pixels along a side.
@@ -47,19 +50,25 @@ def read_image(file: str | os.PathLike | bytes) -> UInt8[np.ndarray, 'height wid
                 ground = Image.new('RGBA', picture.size, 'white')
                 picture = Image.alpha_composite(ground, picture).convert('RGB')
             picture = picture.convert('L' if picture.mode in ('1', 'L') else 'RGB')
-    except (OSError, Image.DecompressionBombError) as error:
-        raise UserError(f'{name}: cannot be read as a picture ({error}); give a PNG, JPEG, WebP, GIF, BMP or TIFF') from None
+    except UserError:
+        raise
+    except (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError) as error:
+        raise UserError(
+            f'{name}: cannot be read as a picture ({error}); give a PNG, JPEG, WebP, GIF, BMP or TIFF'
+        ) from None
     return np.atleast_3d(np.asarray(picture))
 
 
 def check_size(size: tuple[int, int], name: str) -> None:
     """Raises a `UserError` for a picture with an empty side or one above the limit."""
     if min(size) < 1 or max(size) > LIMIT:
-        raise UserError(f'{name} is {size[0]}x{size[1]} pixels (height x width); each side must be 1 to {LIMIT}')
+        raise UserError(
+            f'{name} is {size[0]}x{size[1]} pixels (height x width); each side must be 1 to {LIMIT}'
+        )
 
 
 def fit_image(values: Any, shape: tuple[int, int, int]) -> Float[np.ndarray, 'height width channels']:
-    """Returns a picture as float32 in [0, 1] of the given shape, made grey or coloured and resized where needed.
+    """Returns a picture as float32 in [0, 1] of the given shape, made grey or coloured and resized if needed.
 
     Whole numbers mean 0 to 255, real ones 0 to 1. Grey is the ITU-R 601 luma; a resized picture is stretched
     to the new shape by an antialiasing triangle filter.
@@ -74,13 +83,14 @@ def fit_image(values: Any, shape: tuple[int, int, int]) -> Float[np.ndarray, 'he
     try:
         image = np.asarray(values)
     except ValueError:
-        raise UserError('an image must be numbers [height, width] or [height, width, channels]; rows differ') from None
-    if image.dtype == np.float32 and image.shape == shape:
-        return image
-    if image.dtype.kind not in 'biuf' or image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] not in (1, 3)):
         raise UserError(
-            f'an image must be numbers of shape [height, width], [height, width, 1] or [height, width, 3], each side '
-            f'1 to {LIMIT}; got {image.dtype} {list(image.shape)}'
+            'an image must be numbers [height, width] or [height, width, channels]; rows differ'
+        ) from None
+    channels_fit = image.ndim == 2 or (image.ndim == 3 and image.shape[2] in (1, 3))
+    if image.dtype.kind not in 'biuf' or not channels_fit:
+        raise UserError(
+            'an image must be numbers of shape [height, width], [height, width, 1] or [height, width, 3], '
+            f'each side 1 to {LIMIT}; got {image.dtype} {list(image.shape)}'
         )
     check_size(image.shape[:2], 'the image')
     top = 255 if image.dtype.kind in 'iu' else 1
@@ -89,6 +99,8 @@ def fit_image(values: Any, shape: tuple[int, int, int]) -> Float[np.ndarray, 'he
             f'image values must lie in 0 to 255 (whole numbers) or 0 to 1 (real numbers); got {image.dtype} '
             f'from {image.min()} to {image.max()}'
         )
+    if image.dtype == np.float32 and image.shape == shape:
+        return image
     image = np.atleast_3d(image).astype(np.float32) / top
     height, width, channels = shape
     if channels == 1 and image.shape[2] == 3:
@@ -97,7 +109,9 @@ def fit_image(values: Any, shape: tuple[int, int, int]) -> Float[np.ndarray, 'he
         image = np.repeat(image, 3, axis=2)
     if image.shape[:2] != (height, width):
         resized = [
-            Image.fromarray(np.ascontiguousarray(image[..., channel])).resize((width, height), Image.Resampling.BILINEAR)
+            Image.fromarray(np.ascontiguousarray(image[..., channel])).resize(
+                (width, height), Image.Resampling.BILINEAR
+            )
             for channel in range(channels)
         ]
         image = np.stack([np.asarray(channel) for channel in resized], axis=2)
@@ -107,11 +121,16 @@ def fit_image(values: Any, shape: tuple[int, int, int]) -> Float[np.ndarray, 'he
 def shift_image(
     image: Float[np.ndarray, 'height width channels'], rng: np.random.Generator, pixels: int
 ) -> Float[np.ndarray, 'height width channels']:
-    """Returns the picture moved by up to `pixels` in each direction, uniformly; the border that appears is 0."""
-    down, right = rng.integers(-pixels, pixels, size=2, endpoint=True)
-    padded = np.pad(image, ((pixels, pixels), (pixels, pixels), (0, 0)))
+    """Returns the picture moved by up to `pixels` in each direction, uniformly; what appears is 0."""
+    down, right = (int(each) - pixels for each in rng.integers(2 * pixels + 1, size=2))
     height, width, _ = image.shape
-    return padded[pixels - down : pixels - down + height, pixels - right : pixels - right + width]
+    moved = np.zeros_like(image)
+    new_rows, new_columns = (
+        slice(max(by, 0), size + min(by, 0)) for by, size in ((down, height), (right, width))
+    )
+    rows, columns = (slice(max(-by, 0), size - max(by, 0)) for by, size in ((down, height), (right, width)))
+    moved[new_rows, new_columns] = image[rows, columns]
+    return moved
 
 
 def to_bytes(image: np.ndarray) -> UInt8[np.ndarray, 'height width 3']:
@@ -129,7 +148,7 @@ def grid(
     captions: Sequence[str] = (),
     frames: Sequence[Color | None] = (),
 ) -> UInt8[np.ndarray, 'height width 3']:
-    """Returns pictures of one shape drawn row by row on white, each pixel as a square of `scale` screen pixels.
+    """Returns pictures of one shape drawn row by row on white, each pixel as a square of `scale` pixels.
 
     Args:
       images: float in [0, 1] or uint8, each [height, width, 1 or 3].

@@ -8,7 +8,7 @@ from research.data.readers import has_reader, sources, with_classes
 from research.data.readers.rows import SPLITS, Rows
 from research.errors import UserError
 
-LARGE = 256  # pixels along a side; above, the shape must be said: nobody means to train on 4000x3000 by accident
+LARGE = 256  # pixels along a side; above, the shape must be said: nobody trains on 4000x3000 by accident
 
 
 def own_images(
@@ -38,9 +38,8 @@ def own_images(
     def source(split: str) -> Rows:
         return with_classes(data.source(split), names)
 
-    return Images(
-        source, names, tuple(shape) or wanted or shape_of(source('train')), SPLITS, f'pictures of {data.about}'
-    )
+    fitted = tuple(shape) or wanted or shape_of(source('train'))
+    return Images(source, names, fitted, SPLITS, f'pictures of {data.about}')
 
 
 def checked_shape(shape: Sequence[Any]) -> tuple[int, ...]:
@@ -50,7 +49,9 @@ def checked_shape(shape: Sequence[Any]) -> tuple[int, ...]:
     except ValueError:
         sizes = (0,)
     if sizes and (len(sizes) != 3 or min(sizes) < 1 or sizes[2] not in (1, 3)):
-        raise UserError(f'config.data.shape={shape!r}: write height,width,channels, such as 32,32,3 (channels 1 or 3)')
+        raise UserError(
+            f'config.data.shape={shape!r}: write height,width,channels, such as 32,32,3 (channels 1 or 3)'
+        )
     return sizes
 
 

@@ -1,5 +1,6 @@
-"""The standard library of the running interpreter, source and documentation, as a corpus that is always there."""
+"""The standard library of the running interpreter, source and docstrings: a corpus that is always there."""
 
+import functools
 import hashlib
 import io
 import pathlib
@@ -7,32 +8,41 @@ import platform
 import sysconfig
 import token
 import tokenize
+from collections.abc import Callable
 
 from research.data.text import Corpus
 from research.errors import UserError
 
 SKIPPED_FOLDERS = frozenset(('site-packages', 'dist-packages', 'test', 'tests', 'idle_test', '__pycache__'))
-# generated tables and quotations: no source that a person wrote, and near copies, which would leak between splits
+# generated tables and quotations: not written as source, and near copies that would leak between splits
 SKIPPED_MODULES = ('encodings/', 'pydoc_data/', '_sysconfigdata', 'config-')
 SHARES = {'train': 0.9, 'validation': 0.05, 'test': 0.05}
 
 
-def python_source(megabytes: float = 6.0, folder: str = '') -> Corpus:
-    """Returns modules of the standard library, split by the hash of their names, exact duplicates removed.
-
-    Which modules are taken, and where each goes, depends on names and contents alone, never on the order of
-    a disk. A module is in one split; of equal texts the whole corpus keeps one, that of the first name.
+def python_source(megabytes: float = 6.0, folder: str = '') -> Callable[[], Corpus]:
+    """Checks the settings of this corpus and returns the function that reads it.
 
     Args:
       megabytes: about as much text is taken, shared 90/5/5 among train, validation and test; 0: all.
       folder: where the library lies; '': that of the running interpreter.
 
     Raises:
-      UserError: where the interpreter comes without source.
+      UserError: for a negative size.
     """
     if megabytes < 0:
         raise UserError(f'config.data.megabytes must be zero (all) or more, got {megabytes}')
-    root = pathlib.Path(folder or sysconfig.get_paths()['stdlib'])
+    return functools.partial(read_library, pathlib.Path(folder or sysconfig.get_paths()['stdlib']), megabytes)
+
+
+def read_library(root: pathlib.Path, megabytes: float) -> Corpus:
+    """Returns modules of the standard library, split by the hash of their names, exact duplicates removed.
+
+    Which modules are taken, and where each goes, depends on names and contents alone, never on the order of
+    a disk. A module is in one split; of equal texts the whole corpus keeps one, that of the first name.
+
+    Raises:
+      UserError: where the interpreter comes without source.
+    """
     modules = without_duplicates(read_modules(root))
     chosen = {}
     for split, share in SHARES.items():
@@ -129,12 +139,17 @@ def is_python_line(line: str) -> bool:
     not hold a character that starts no token, or leave a string open. Lines inside a docstring are judged as
     if they were code, so even real source is not wholly accepted: read the share beside that of the corpus.
     """
+    formats = 0  # f-strings open here; since 3.12 their parts are tokens
     try:
         for part in tokenize.generate_tokens(io.StringIO(line.strip() + '\n').readline):
+            kind = token.tok_name[part.type]
+            formats += (kind == 'FSTRING_START') - (kind == 'FSTRING_END')
             if part.type == token.ERRORTOKEN or part.type == token.NAME and not part.string.isidentifier():
                 return False
-            if part.type == token.OP and part.string not in token.EXACT_TOKEN_TYPES:
-                return False  # since 3.12 stray characters such as $ and ? come as operators
+            # since 3.12 stray characters such as $ and ? come as operators, and ! is one within an f-string
+            stray = part.string not in token.EXACT_TOKEN_TYPES or part.string == '!' and not formats
+            if part.type == token.OP and stray:
+                return False
     except tokenize.TokenError as error:
         return 'EOF in multi-line' in str(error.args[0])
     except (SyntaxError, ValueError):  # IndentationError is a SyntaxError

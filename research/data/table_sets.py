@@ -12,7 +12,11 @@ from research.data.readers.tables import row_name
 from research.errors import UserError, choose, nearest, unpack
 
 FRACTIONS = {'test': 0.2, 'validation': 0.2}
-LOADERS = {'breast_cancer': datasets.load_breast_cancer, 'wine': datasets.load_wine, 'iris': datasets.load_iris}
+LOADERS = {
+    'breast_cancer': datasets.load_breast_cancer,
+    'iris': datasets.load_iris,
+    'wine': datasets.load_wine,
+}
 
 
 class Table(NamedTuple):
@@ -45,19 +49,23 @@ def embedded(name: str) -> Table:
     return Table(source, f"scikit-learn's {name}: {', '.join(names)}")
 
 
-def table_set(settings: Mapping[str, Any]) -> Table:
+def table_set(settings: Mapping[str, Any], ignored: Sequence[str] = ()) -> Table:
     """Returns the table that `config.data` names, or the user's own that its reader reads.
+
+    Args:
+      settings: 'name', or those of a reader (`research.data.readers`).
+      ignored: columns that the model does not see, and that must not tell copies of a row apart.
 
     Raises:
       UserError: for an unknown name or setting.
     """
     if has_reader(settings):
-        data = sources(settings, ('label',))
+        data = sources(settings, ('label',), ignored)
         return Table(data.source, data.about)
     name = settings.get('name', '')
     if name not in LOADERS:
         raise UserError(
-            f'config.data.name={name!r}: {nearest(name, LOADERS)}; or read your own by config.data.reader, such as '
-            "'csv'"
+            f'config.data.name={name!r}: {nearest(name, LOADERS)}; or read your own by config.data.reader, '
+            "such as 'csv'"
         )
     return unpack(functools.partial(embedded, name), without_reader(settings), 'data')

@@ -31,7 +31,7 @@ def train_tokenizer(documents: Iterable[str], vocabulary: int) -> Tokenizer:
       UserError: where the vocabulary cannot be that small, or the documents not fill it.
     """
     if vocabulary < 257:
-        raise UserError(f'config.task.vocabulary={vocabulary}: 257 is the least (256 bytes and the end of a text)')
+        raise UserError(f'config.task.vocabulary={vocabulary}: the least is 257: 256 bytes and one end')
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -44,7 +44,7 @@ def train_tokenizer(documents: Iterable[str], vocabulary: int) -> Tokenizer:
     tokenizer.train_from_iterator(documents, trainer)
     if tokenizer.get_vocab_size() < vocabulary:
         raise UserError(
-            f'the training texts give only {tokenizer.get_vocab_size()} tokens, config.task.vocabulary asks for '
+            f'the training texts give only {tokenizer.get_vocab_size()} tokens, config.task.vocabulary is '
             f'{vocabulary}: lower it, or take more text'
         )
     return tokenizer
@@ -56,21 +56,24 @@ def encode_text(tokenizer: Tokenizer, text: str) -> list[int]:
     Raises:
       UserError: for characters that no UTF-8 text can hold (lone surrogates).
     """
-    tokenizer.encode_special_tokens = True  # not kept by a stored or pickled tokenizer
     try:
-        return tokenizer.encode(text, add_special_tokens=False).ids
+        text.encode()
     except UnicodeEncodeError as error:
-        raise UserError(f'the text holds a character that is no valid Unicode: {error.reason}') from None
+        place = f'at position {error.start}: {error.reason}'
+        raise UserError(f'the text holds half of a character {place}') from None
+    tokenizer.encode_special_tokens = True  # not kept by a stored or pickled tokenizer
+    return tokenizer.encode(text, add_special_tokens=False).ids
 
 
 def encode_documents(tokenizer: Tokenizer, documents: Sequence[str]) -> Int[np.ndarray, 'tokens']:
-    """Returns all documents as one stream, each followed by END; uint16 where the vocabulary fits, else int32."""
+    """Returns all documents as one stream, each followed by END; uint16 where ids fit, else int32."""
     tokenizer.encode_special_tokens = True
     kind = np.uint16 if tokenizer.get_vocab_size() <= 2**16 else np.int32
     end = np.array([tokenizer.token_to_id(END)], kind)
     parts = []
-    for start in range(0, len(documents), 64):  # in small groups: encodings take far more memory than their ids
-        for encoding in tokenizer.encode_batch_fast(list(documents[start : start + 64]), add_special_tokens=False):
+    for start in range(0, len(documents), 64):  # small groups: encodings take far more memory than ids
+        group = list(documents[start : start + 64])
+        for encoding in tokenizer.encode_batch_fast(group, add_special_tokens=False):
             parts += [np.array(encoding.ids, kind), end]
     return np.concatenate(parts) if parts else end[:0]
 

@@ -1,6 +1,6 @@
 """The corpora of texts by name; one more is one more line."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from research.data.python_source import python_source
@@ -8,8 +8,8 @@ from research.data.text import Corpus
 from research.errors import UserError, choose, unpack
 
 
-def text_set(settings: Mapping[str, Any]) -> Corpus:
-    """Returns the corpus that `config.data` names, read with its other settings.
+def text_set(settings: Mapping[str, Any]) -> Callable[[], Corpus]:
+    """Checks `config.data` and returns the function that reads the corpus it names.
 
     Raises:
       UserError: for an unknown name or setting.

@@ -40,7 +40,7 @@ class Settings:
             raise UserError(f'config.lora.target: expected patterns of paths, got {self.target!r}')
 
 
-def apply(task: Task, settings: Settings) -> Task:
+def apply(task: Task, settings: Settings, config: Any = None) -> Task:
     """Returns `task` with `settings.group` split into frozen weights and trained adapters.
 
     Adapters stand at the path of their kernel, {'a': [..., inputs, rank], 'b': [..., rank, outputs]}: A and B

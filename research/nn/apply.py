@@ -1,9 +1,12 @@
 """Flax modules as pure functions of parameters and other collections; tasks call these and import no flax."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from flax import linen as nn
 from jaxtyping import PRNGKeyArray
+
+from research.errors import UserError
 
 Tree = Any
 
@@ -15,7 +18,12 @@ def initialize(module: nn.Module, key: PRNGKeyArray, *inputs: Any) -> tuple[Tree
 
 
 def run(
-    module: nn.Module, params: Tree, collections: dict[str, Tree], *inputs: Any, train: bool, key: PRNGKeyArray
+    module: nn.Module,
+    params: Tree,
+    collections: dict[str, Tree],
+    *inputs: Any,
+    train: bool,
+    key: PRNGKeyArray,
 ) -> tuple[Any, dict[str, Tree]]:
     """Returns what a module computes and the new values of its collections (unchanged ones outside training).
 
@@ -30,5 +38,17 @@ def run(
     variables = {'params': params, **collections}
     if not train:
         return module.apply(variables, *inputs, train=False), collections
-    outputs, changed = module.apply(variables, *inputs, train=True, rngs={'dropout': key}, mutable=list(collections))
+    outputs, changed = module.apply(
+        variables, *inputs, train=True, rngs={'dropout': key}, mutable=list(collections)
+    )
     return outputs, dict(changed)
+
+
+def check_settings(where: str, dropout: float = 0.0, **sizes: Sequence[int]) -> None:
+    """Raises a `UserError` for a module's dropout outside [0, 1), or a named size that is not above 0."""
+    if not 0 <= dropout < 1:
+        raise UserError(f'config.{where}.dropout must be at least 0 and below 1, got {dropout!r}')
+    for name, values in sizes.items():
+        if not values or min(values) < 1:
+            given = ', '.join(map(str, values)) or '()'
+            raise UserError(f'config.{where}.{name} must be above zero, got {given}')

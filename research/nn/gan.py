@@ -7,6 +7,7 @@ arXiv:1802.05637, equation 3).
 """
 
 import functools
+import math
 from typing import Literal
 
 import jax
@@ -15,8 +16,10 @@ from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
 from research.errors import UserError
+from research.nn.apply import check_settings
 from research.nn.resnet import normalize
 
+GROUPS = 8  # at most so many in a group norm
 leaky_relu = functools.partial(jax.nn.leaky_relu, negative_slope=0.2)
 
 
@@ -37,40 +40,48 @@ def score(features: Array, labels: Array, classes: int, dtype: str) -> Array:
 class MLPGenerator(nn.Module):
     """Hidden layers of growing width with LeakyReLU 0.2, then tanh."""
 
-    shape: tuple
+    shape: tuple[int, ...]  # height, width, channels
     classes: int = 0
-    widths: tuple = (128, 256, 512)
+    widths: tuple[int, ...] = (128, 256, 512)
     norm: Literal['none', 'batch', 'group'] = 'none'
     dtype: Literal['float32', 'bfloat16'] = 'float32'
+
+    def __post_init__(self):
+        check_settings('model.generator', widths=self.widths)
+        super().__post_init__()
 
     @nn.compact
     def __call__(
         self, noise: Float[Array, 'batch latent'], labels: Int[Array, 'batch'], train: bool = False
     ) -> Float[Array, 'batch height width channels']:
         """Returns images in (-1, 1)."""
+        dense = functools.partial(nn.Dense, use_bias=self.norm == 'none', dtype=self.dtype)
         hidden = with_label(noise, labels, self.classes)
         for number, width in enumerate(self.widths):
-            # No bias before a norm, which would cancel it.
-            hidden = nn.Dense(width, use_bias=self.norm == 'none', dtype=self.dtype, name=f'hidden_{number}')(hidden)
-            if self.norm != 'none':
-                hidden = normalize(hidden, f'norm_{number}', self.norm, 8, train, self.dtype)
-            hidden = leaky_relu(hidden)
-        size = self.shape[0] * self.shape[1] * self.shape[2]
-        pixels = nn.Dense(size, dtype=self.dtype, name='image')(hidden).astype(jnp.float32)
-        return jnp.tanh(pixels).reshape(-1, *self.shape)
+            hidden = dense(width, name=f'hidden_{number}')(hidden)
+            hidden = leaky_relu(normalize(hidden, f'norm_{number}', self.norm, GROUPS, train, self.dtype))
+        pixels = nn.Dense(math.prod(self.shape), dtype=self.dtype, name='image')(hidden)
+        return jnp.tanh(pixels.astype(jnp.float32)).reshape(-1, *self.shape)
 
 
 class MLPDiscriminator(nn.Module):
     """Hidden layers with LeakyReLU 0.2 and dropout; the sigmoid belongs to the loss."""
 
     classes: int = 0
-    widths: tuple = (512, 256)
+    widths: tuple[int, ...] = (512, 256)
     dropout: float = 0.3
     dtype: Literal['float32', 'bfloat16'] = 'float32'
 
+    def __post_init__(self):
+        check_settings('model.discriminator', self.dropout, widths=self.widths)
+        super().__post_init__()
+
     @nn.compact
     def __call__(
-        self, images: Float[Array, 'batch height width channels'], labels: Int[Array, 'batch'], train: bool = False
+        self,
+        images: Float[Array, 'batch height width channels'],
+        labels: Int[Array, 'batch'],
+        train: bool = False,
     ) -> Float[Array, 'batch']:
         """Returns one logit per image: large where it looks real."""
         hidden = images.reshape(images.shape[0], -1)
@@ -87,56 +98,67 @@ class ConvGenerator(nn.Module):
     doi:10.23915/distill.00003.
     """
 
-    shape: tuple
+    shape: tuple[int, ...]  # height, width, channels
     classes: int = 0
-    widths: tuple = (64, 32)  # channels from the coarsest picture to the full one; each next is twice as large
+    widths: tuple[int, ...] = (64, 32)  # channels of each picture, coarsest first; the next is twice as large
     norm: Literal['none', 'batch', 'group'] = 'batch'
     dtype: Literal['float32', 'bfloat16'] = 'float32'
+
+    def __post_init__(self):
+        check_settings('model.generator', widths=self.widths)
+        doublings = len(self.widths) - 1
+        if self.shape[0] % 2**doublings or self.shape[1] % 2**doublings:
+            raise UserError(
+                f'config.model.generator.widths: {len(self.widths)} widths double a picture {doublings} '
+                f'times, which does not lead to {self.shape[0]}x{self.shape[1]} pixels; give fewer'
+            )
+        super().__post_init__()
 
     @nn.compact
     def __call__(
         self, noise: Float[Array, 'batch latent'], labels: Int[Array, 'batch'], train: bool = False
     ) -> Float[Array, 'batch height width channels']:
         """Returns images in (-1, 1)."""
-        height, width, channels = self.shape
         times = 2 ** (len(self.widths) - 1)
-        if height % times or width % times:
-            raise UserError(
-                f'config.model.generator.widths: {len(self.widths)} widths double the picture {len(self.widths) - 1} '
-                f'times, which does not lead to {height}x{width}; give fewer'
-            )
-        coarse = (height // times, width // times, self.widths[0])
-        hidden = nn.Dense(coarse[0] * coarse[1] * coarse[2], dtype=self.dtype, name='coarse')(
-            with_label(noise, labels, self.classes)
-        )
-        hidden = hidden.reshape(-1, *coarse)
+        coarse = (self.shape[0] // times, self.shape[1] // times, self.widths[0])
+        hidden = with_label(noise, labels, self.classes)
+        hidden = nn.Dense(math.prod(coarse), dtype=self.dtype, name='coarse')(hidden)
+        hidden = leaky_relu(hidden).reshape(-1, *coarse)
         conv = functools.partial(nn.Conv, kernel_size=(3, 3), dtype=self.dtype)
-        for number, features in enumerate(self.widths):
+        for number, width in enumerate(self.widths):
             if number:
                 hidden = jnp.repeat(jnp.repeat(hidden, 2, axis=1), 2, axis=2)
-            hidden = conv(features, use_bias=self.norm == 'none', name=f'conv_{number}')(hidden)
-            if self.norm != 'none':
-                hidden = normalize(hidden, f'norm_{number}', self.norm, 8, train, self.dtype)
-            hidden = leaky_relu(hidden)
-        return jnp.tanh(conv(channels, name='image')(hidden).astype(jnp.float32))
+            hidden = conv(width, use_bias=self.norm == 'none', name=f'conv_{number}')(hidden)
+            hidden = leaky_relu(normalize(hidden, f'norm_{number}', self.norm, GROUPS, train, self.dtype))
+        return jnp.tanh(conv(self.shape[2], name='image')(hidden).astype(jnp.float32))
 
 
 class ConvDiscriminator(nn.Module):
     """3x3 convolutions with LeakyReLU 0.2 and dropout; every one after the first halves the picture."""
 
     classes: int = 0
-    widths: tuple = (32, 64)
+    widths: tuple[int, ...] = (32, 64)
+    norm: Literal['none', 'batch', 'group'] = 'none'  # not for the first convolution
     dropout: float = 0.0
     dtype: Literal['float32', 'bfloat16'] = 'float32'
 
+    def __post_init__(self):
+        check_settings('model.discriminator', self.dropout, widths=self.widths)
+        super().__post_init__()
+
     @nn.compact
     def __call__(
-        self, images: Float[Array, 'batch height width channels'], labels: Int[Array, 'batch'], train: bool = False
+        self,
+        images: Float[Array, 'batch height width channels'],
+        labels: Int[Array, 'batch'],
+        train: bool = False,
     ) -> Float[Array, 'batch']:
         """Returns one logit per image: large where it looks real."""
         hidden = images
         for number, width in enumerate(self.widths):
-            strides = (1, 1) if number == 0 else (2, 2)
-            hidden = leaky_relu(nn.Conv(width, (3, 3), strides, dtype=self.dtype, name=f'conv_{number}')(hidden))
+            norm = self.norm if number else 'none'
+            conv = functools.partial(nn.Conv, kernel_size=(3, 3), strides=2 if number else 1)
+            hidden = conv(width, use_bias=norm == 'none', dtype=self.dtype, name=f'conv_{number}')(hidden)
+            hidden = leaky_relu(normalize(hidden, f'norm_{number}', norm, GROUPS, train, self.dtype))
             hidden = nn.Dropout(self.dropout, deterministic=not train)(hidden)
         return score(hidden.reshape(hidden.shape[0], -1), labels, self.classes, self.dtype)

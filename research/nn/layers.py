@@ -5,12 +5,12 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jax.sharding import AxisType, PartitionSpec
 from jaxtyping import Array, Float, Int
 
 from research.nn.positions import rotate
 from research.nn.transformer_settings import TransformerSettings
 from research.ops.attention import Mask, attention
+from research.ops.constrain import BATCH, constrain
 
 ACTIVATIONS = {
     'gelu': lambda x: jax.nn.gelu(x, approximate=False),
@@ -18,23 +18,11 @@ ACTIVATIONS = {
     'silu': jax.nn.silu,
     'relu': jax.nn.relu,
 }
-BATCH_AXES = ('data', 'fsdp')  # mesh axes that split batches
 
 
-def on_batch(x: Float[Array, 'batch ...']) -> Float[Array, 'batch ...']:
-    """Returns `x` laid out with its batch axis split over the mesh; a no-op without a mesh."""
-    mesh = jax.sharding.get_abstract_mesh()
-    kinds = dict(zip(mesh.axis_names, mesh.axis_types, strict=True))
-    axes = tuple(name for name in BATCH_AXES if kinds.get(name) == AxisType.Auto)
-    count = 1
-    for name in axes:
-        count *= mesh.shape[name]
-    if count == 1 or x.shape[0] % count:
-        return x
-    return jax.lax.with_sharding_constraint(x, PartitionSpec(axes))
-
-
-def dense(settings: TransformerSettings, features: int, bias: bool, residual: bool = False, **keywords) -> nn.Dense:
+def dense(
+    settings: TransformerSettings, features: int, bias: bool, residual: bool = False, **keywords
+) -> nn.Dense:
     """Returns a projection; `residual` marks those that write to the residual stream.
 
     Their initial deviation is smaller by sqrt(2 layers), so that the stream does not grow with depth
@@ -50,7 +38,8 @@ def dense(settings: TransformerSettings, features: int, bias: bool, residual: bo
 
 def normalize(settings: TransformerSettings, kind: str = '', **keywords) -> nn.Module:
     """Returns a norm over features with float32 statistics; `kind` 'layer' or 'rms', by default as set."""
-    shared = {'epsilon': settings.norm_epsilon, 'dtype': settings.dtype, 'use_fast_variance': False, **keywords}
+    shared = {'epsilon': settings.norm_epsilon, 'dtype': settings.dtype, **keywords}
+    shared['use_fast_variance'] = False  # E[x^2] - E[x]^2 cancels
     if (kind or settings.norm) == 'rms':
         return nn.RMSNorm(**shared)
     return nn.LayerNorm(use_bias=settings.norm_bias, **shared)
@@ -63,7 +52,7 @@ def write_cache(
     key: Float[Array, 'batch length heads width'],
     value: Float[Array, 'batch length heads width'],
 ) -> dict[str, Array]:
-    """Returns `cache` with keys and values of one layer set at each row's positions; those past the end are dropped."""
+    """Returns `cache` with a layer's keys and values at each row's positions, without those past its end."""
     rows = jnp.arange(key.shape[0])[:, None]
     new = {'key': key, 'value': value}
     written = {
@@ -123,7 +112,7 @@ class Attention(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """Two projections with an activation between them, or three where one gates (Shazeer 2020, arXiv:2002.05202)."""
+    """Two projections and an activation, or three where one gates (Shazeer 2020, arXiv:2002.05202)."""
 
     settings: TransformerSettings
 
@@ -164,4 +153,4 @@ class Block(nn.Module):
             added, cache = attend(x, mask, turns, cache, layer)
             x = attention_norm(x + drop(added))
             x = feed_forward_norm(x + drop(feed(x)))
-        return (on_batch(x), cache), None
+        return (constrain(x, BATCH), cache), None

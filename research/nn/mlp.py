@@ -7,6 +7,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
+from research.nn.apply import check_settings
+
 
 class MLP(nn.Module):
     """Hidden layers with a nonlinearity and dropout, then one score per class.
@@ -15,13 +17,19 @@ class MLP(nn.Module):
     """
 
     classes: int
-    widths: tuple = (256, 128)
+    widths: tuple[int, ...] = (256, 128)
     dropout: float = 0.0
     activation: Literal['relu', 'gelu', 'tanh'] = 'relu'
     dtype: Literal['float32', 'bfloat16'] = 'float32'
 
+    def __post_init__(self):
+        check_settings('model', self.dropout, widths=self.widths or (1,))  # none: logistic regression
+        super().__post_init__()
+
     @nn.compact
-    def __call__(self, inputs: Float[Array, 'batch ...'], train: bool = False) -> Float[Array, 'batch classes']:
+    def __call__(
+        self, inputs: Float[Array, 'batch ...'], train: bool = False
+    ) -> Float[Array, 'batch classes']:
         """Returns unnormalised log-probabilities."""
         activation = {'relu': jax.nn.relu, 'gelu': jax.nn.gelu, 'tanh': jnp.tanh}[self.activation]
         hidden = inputs.reshape(inputs.shape[0], -1)

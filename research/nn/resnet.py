@@ -11,15 +11,27 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
+from research.errors import UserError
+from research.nn.apply import check_settings
+
 
 def normalize(
-    features: Array, name: str, kind: str, groups: int, train: bool, dtype: str, scale_init=nn.initializers.ones
+    features: Array,
+    name: str,
+    kind: str,
+    groups: int,
+    train: bool,
+    dtype: str,
+    scale_init=nn.initializers.ones,
 ) -> Array:
     """Returns the features after a norm layer called `name`; call it inside a compact module.
 
     'batch' keeps statistics in 'batch_stats' (global under jit). 'group' has none over the batch, so that it
     suits per-example gradients and tiny batches; it takes the largest divisor of the channels up to `groups`.
+    'none' changes nothing.
     """
+    if kind == 'none':
+        return features
     if kind == 'batch':
         norm = nn.BatchNorm(not train, momentum=0.9, dtype=dtype, scale_init=scale_init, name=name)
     else:
@@ -29,7 +41,7 @@ def normalize(
 
 
 class Block(nn.Module):
-    """One residual block: two 3x3 convolutions, or the 1x1, 3x3, 1x1 bottleneck; returns (features, None) for scan."""
+    """One residual block: two 3x3 convolutions, or the 1x1, 3x3, 1x1 bottleneck."""
 
     width: int  # channels that leave the block
     bottleneck: bool
@@ -43,7 +55,7 @@ class Block(nn.Module):
     def __call__(
         self, features: Float[Array, 'batch height width channels'], train: bool
     ) -> tuple[Float[Array, 'batch height_out width_out channels_out'], None]:
-        """Returns the features after the block; height and width are divided by the stride."""
+        """Returns the features after the block, smaller by the stride, and None: what `nn.scan` wants."""
         norm = dict(kind=self.norm, groups=self.groups, train=train, dtype=self.dtype)
         # No biases: the norm that follows would cancel them.
         conv = functools.partial(nn.Conv, use_bias=False, dtype=self.dtype)
@@ -99,16 +111,28 @@ class ResNet(nn.Module):
     """
 
     classes: int
-    widths: tuple = (16, 32, 64)  # channels of each stage; every stage but the first halves height and width
-    depths: tuple = (1, 1, 1)  # blocks of each stage
+    widths: tuple[int, ...] = (16, 32, 64)  # channels of each stage; each but the first halves the picture
+    depths: tuple[int, ...] = (1, 1, 1)  # blocks of each stage
     stem: Literal['small', 'large'] = 'small'  # a 3x3 convolution, or 7x7 with stride 2 and 3x3 max-pooling
     bottleneck: bool = False
     norm: Literal['batch', 'group'] = 'batch'
     groups: int = 8  # at most so many in each group norm
-    zero_init: bool = False  # each block starts as the identity (Goyal et al. 2017, arXiv:1706.02677, section 5.1)
+    zero_init: bool = False  # blocks start as the identity (Goyal et al. 2017, arXiv:1706.02677, section 5.1)
     dropout: float = 0.0  # before the last layer
     unroll: int = 1  # blocks that one turn of the loop over a stage's blocks runs; results are the same
     dtype: Literal['float32', 'bfloat16'] = 'float32'
+
+    def __post_init__(self):
+        check_settings('model', self.dropout, widths=self.widths, depths=self.depths)
+        check_settings('model', groups=(self.groups,), unroll=(self.unroll,))
+        if len(self.widths) != len(self.depths):
+            raise UserError(
+                f'config.model: widths and depths are both per stage, but there are {len(self.widths)} '
+                f'widths and {len(self.depths)} depths'
+            )
+        if self.bottleneck and any(width % 4 for width in self.widths):
+            raise UserError(f'config.model.widths: a bottleneck needs multiples of 4, got {self.widths}')
+        super().__post_init__()
 
     @nn.compact
     def __call__(

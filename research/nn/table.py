@@ -8,6 +8,8 @@ import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
+from research.errors import UserError
+from research.nn.apply import check_settings
 from research.nn.mlp import MLP
 
 
@@ -19,12 +21,18 @@ class TableMLP(nn.Module):
     """
 
     classes: int
-    sizes: tuple  # categories of each column
+    sizes: tuple[int, ...]  # categories of each column
     embedding: int = 8  # width of a category's vector; 0: one-hot
-    widths: tuple = (128, 64)
+    widths: tuple[int, ...] = (128, 64)
     dropout: float = 0.0
     activation: Literal['relu', 'gelu', 'tanh'] = 'relu'
     dtype: Literal['float32', 'bfloat16'] = 'float32'
+
+    def __post_init__(self):
+        check_settings('model', self.dropout, widths=self.widths or (1,))  # none: logistic regression
+        if self.embedding < 0:
+            raise UserError(f'config.model.embedding must be zero (one-hot) or more, got {self.embedding}')
+        super().__post_init__()
 
     @nn.compact
     def __call__(

@@ -9,16 +9,17 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from research.nn.layers import Block, normalize, on_batch
+from research.nn.layers import Block, dense, normalize
 from research.nn.positions import angles, sinusoids
 from research.nn.transformer_settings import TransformerSettings
 from research.ops.attention import Mask
+from research.ops.constrain import BATCH, constrain
 
 Cache = dict[str, Array]
 
 
 def empty_cache(settings: TransformerSettings, batch: int, capacity: int) -> Cache:
-    """Returns a cache for `batch` rows of up to `capacity` positions; every leaf has the batch axis first.
+    """Returns a cache for `batch` rows of `capacity` positions; every leaf has the batch axis first.
 
     key, value: [batch, layers, capacity, key heads, head width] in the compute type; position: int32 [batch],
     where the next token of each row will stand. Rows may be replaced one by one (continuous batching).
@@ -41,15 +42,16 @@ class Transformer(nn.Module):
         """Names the parts: tokens, positions (learned), blocks, final_norm (pre-norm), head (untied)."""
         settings = self.settings
         embed = nn.initializers.normal(settings.initial_scale)
-        self.tokens = nn.Embed(settings.vocabulary, settings.width, dtype=settings.dtype, embedding_init=embed)
+        shared = {'features': settings.width, 'dtype': settings.dtype, 'embedding_init': embed}
+        self.tokens = nn.Embed(settings.vocabulary, **shared)
         if settings.positions == 'learned':
-            self.positions = nn.Embed(settings.length, settings.width, dtype=settings.dtype, embedding_init=embed)
+            self.positions = nn.Embed(settings.length, **shared)
         self.embedding_drop = nn.Dropout(settings.embedding_dropout, deterministic=not self.train)
         self.blocks = stacked_blocks(settings, self.train)
         if settings.norm_position == 'pre':
             self.final_norm = normalize(settings)
         if not settings.tie_embedding:
-            self.head = nn.Dense(settings.vocabulary, use_bias=False, kernel_init=embed, dtype=settings.dtype)
+            self.head = dense(settings, settings.vocabulary, False)
 
     def __call__(
         self,
@@ -75,7 +77,7 @@ class Transformer(nn.Module):
         return self.logits(x), cache
 
     def features(self, tokens, length=None, segments=None, prefix=None, cache=None, read_from=None):
-        """Returns the last hidden states, [batch, length, width], and the cache; arguments as in `__call__`."""
+        """Returns the last hidden states [batch, length, width] and the cache; arguments as in `__call__`."""
         settings = self.settings
         offsets = jnp.arange(tokens.shape[1])[None]
         positions = offsets if read_from is None else offsets + read_from[:, None]
@@ -88,7 +90,7 @@ class Transformer(nn.Module):
             key_segments=segments,
             query_positions=None if read_from is None else positions,
         )
-        x = on_batch(self.embedding_drop(self.tokens(tokens) + self.place(positions)))
+        x = constrain(self.embedding_drop(self.tokens(tokens) + self.place(positions)), BATCH)
         turns = None
         if settings.positions == 'rotary':
             turns = angles(positions, settings.width_of_head, settings.rotary_base)
@@ -114,7 +116,7 @@ class Transformer(nn.Module):
 
 
 def stacked_blocks(settings: TransformerSettings, train: bool) -> nn.Module:
-    """Returns the stack as one scanned block: parameters have a leading layer axis, run as a loop or unrolled."""
+    """Returns the stack as one scanned block with a leading layer axis, to run as a loop or unrolled."""
     block = Block
     if settings.remat:  # a loop body is not merged with its recomputation; unrolled code would be
         block = nn.remat(Block, prevent_cse=not settings.scan)

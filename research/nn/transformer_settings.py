@@ -12,7 +12,7 @@ RATES = ('dropout', 'attention_dropout', 'embedding_dropout')
 
 @dataclasses.dataclass(frozen=True)
 class TransformerSettings:
-    """Sizes and choices of a Transformer; widths are numbers of features, 0 stands for the usual derived value."""
+    """Sizes and choices of a Transformer; widths are numbers of features, and 0 stands for the usual one."""
 
     vocabulary: int  # tokens
     length: int  # the most positions it reads
@@ -40,12 +40,12 @@ class TransformerSettings:
     dropout: float = 0.0  # of what each sublayer adds
     attention_dropout: float = 0.0  # of the attention weights
     embedding_dropout: float = 0.0
-    initializer: Literal['fan_in', 'normal'] = 'fan_in'  # kernels' deviation: fan_in ** -0.5, or initial_scale
+    initializer: Literal['fan_in', 'normal'] = 'fan_in'  # kernels: fan_in ** -0.5, or initial_scale
     initial_scale: float = 0.02  # deviation of embeddings (and of kernels with 'normal')
-    dtype: Literal['float32', 'bfloat16'] = 'float32'  # of activations; parameters, norms, logits stay float32
+    dtype: Literal['float32', 'bfloat16'] = 'float32'  # of activations; all else stays float32
     attention: Implementation = 'auto'
     remat: bool = False  # recompute each block in the backward pass: less memory, a third more work
-    scan: bool = False  # blocks as a loop: compiles once for all layers; False unrolls it and runs faster
+    scan: bool = False  # blocks as a loop, compiled once for all layers; False unrolls it and runs faster
 
     def __post_init__(self):
         for name in SIZES:
@@ -56,15 +56,14 @@ class TransformerSettings:
                 raise UserError(f'config.model.{name} must be zero or more, got {getattr(self, name)!r}')
         for name in RATES:
             if not 0 <= getattr(self, name) < 1:
-                raise UserError(f'config.model.{name} must be at least 0 and below 1, got {getattr(self, name)!r}')
+                raise UserError(f'config.model.{name} must be from 0 to below 1, got {getattr(self, name)!r}')
         if not self.head_width and self.width % self.heads:
             raise UserError(
-                f'config.model.heads={self.heads} does not divide width={self.width}: change one, or set head_width'
+                f'config.model.heads={self.heads} does not divide width={self.width}: set head_width'
             )
         if self.heads % self.key_heads:
-            raise UserError(
-                f'config.model.key_value_heads={self.key_heads} does not divide heads={self.heads}'
-            )
+            key_heads = self.key_heads
+            raise UserError(f'config.model.key_value_heads={key_heads} does not divide heads={self.heads}')
         if self.positions == 'rotary' and self.width_of_head % 2:
             raise UserError(f'rotary positions need an even width of heads, got {self.width_of_head}')
         if self.positions == 'sinusoidal' and self.width % 2:
@@ -82,5 +81,5 @@ class TransformerSettings:
 
     @property
     def width_of_hidden(self) -> int:
-        """Features inside the feed-forward layer; gated ones keep the parameters (Shazeer 2020, arXiv:2002.05202)."""
+        """Features inside the feed-forward layer; gated, 2/3 of the usual: parameters stay as many."""
         return self.hidden_width or (-(-8 * self.width // 24) * 8 if self.gated else 4 * self.width)

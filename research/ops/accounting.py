@@ -1,4 +1,4 @@
-"""What differentially private training has spent so far: epsilon at a given delta, by the dp-accounting library.
+"""What differentially private training has spent: epsilon at a given delta, by the dp-accounting library.
 
 A release is one noised sum of rows clipped to norm C: its noise has standard deviation (noise multiplier) C.
 Neighbouring data sets differ by one row that is there or is not.
@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from research.data.batches import OVERFLOW
 from research.errors import UserError
 
 Releases = Mapping[int, int]  # {k: steps in which the same rows went into k releases}
@@ -30,14 +31,14 @@ def library() -> Any:
 
 
 def updates_together(steps: int, every: tuple[int, ...]) -> Releases:
-    """Returns in how many of the first `steps` steps k groups are updated; group i is in each `every[i]`-th step."""
+    """Returns in how many of the first `steps` steps k groups are updated: group i in each `every[i]`-th."""
     number = np.arange(1, steps + 1)
     together = np.sum([number % each == 0 for each in every], axis=0, dtype=int)
     return {k: int(count) for k, count in enumerate(np.bincount(together)) if k and count}
 
 
 def epochs_together(steps: int, batch_size: int, count: int, groups: int) -> Releases:
-    """Returns a bound on the releases with any one row, where batches run through shuffled epochs without a gap.
+    """Returns a bound on the releases with any one row where batches run on through shuffled epochs.
 
     A row is read once in an epoch. A batch that runs over the end of an epoch may hold it twice: none does
     where the batch size divides the number of rows.
@@ -54,16 +55,17 @@ def epochs_together(steps: int, batch_size: int, count: int, groups: int) -> Rel
 
 
 def gaussian_epsilon(noise_multiplier: float, delta: float, releases: Releases) -> float:
-    """Returns epsilon where nothing is claimed for sampling: the Gaussian mechanism (Balle and Wang 2018, theorem 8).
+    """Returns epsilon where nothing is claimed for sampling: that of the Gaussian mechanism.
 
-    Composed Gaussian releases are one release of a vector of them, whose sensitivity is the root of their number.
+    Balle and Wang 2018 (arXiv:1805.06530), theorem 8. Composed Gaussian releases are one release of a vector,
+    whose sensitivity is the root of their number.
     """
     total = sum(k * steps for k, steps in releases.items())
     return float(library().get_epsilon_gaussian(noise_multiplier / math.sqrt(total), delta)) if total else 0.0
 
 
 def sampled_epsilon(
-    noise_multiplier: float, probability: float, delta: float, failure: float = 0.0
+    noise_multiplier: float, probability: float, delta: float, failure: float = OVERFLOW
 ) -> Callable[[Releases], float]:
     """Returns epsilon as a function of the releases, where each step's rows are a Poisson sample.
 
@@ -74,18 +76,20 @@ def sampled_epsilon(
       noise_multiplier: above zero.
       probability: with which a row is in a sample.
       delta: of the whole run.
-      failure: the probability in each step that the sampling was not what it should be (a batch that overflowed).
-        Two runs that differ with probability t move delta by (1 + e^epsilon) t at most, and that is taken off it.
+      failure: the probability in each step that a batch overflows. It matters where the one row is in it and
+        pushes another out, so in all with probability t = failure * probability * steps at most. Without
+        that, the one row adds itself to what is there anyhow, as this function assumes; so delta is at most
+        e^epsilon t above the ideal one, and that is taken off it.
     """
     make = library().pld.privacy_loss_distribution.from_gaussian_mechanism
 
     @functools.cache
     def single(k: int):
         sigma = noise_multiplier / math.sqrt(k)
-        # A twentieth of the deviation of one step's privacy loss keeps the bound within a percent, where that is
+        # A tenth of the deviation of one step's privacy loss keeps the bound within a percent, where that is
         # above 1e-4: finer grids take minutes.
         deviation = probability * math.sqrt(math.expm1(min(sigma**-2, 50.0)))
-        interval = min(1e-3, max(1e-4, 0.05 * deviation))
+        interval = min(1e-3, max(1e-4, 0.1 * deviation))
         return make(sigma, sampling_prob=probability, value_discretization_interval=interval)
 
     def epsilon(releases: Releases) -> float:
@@ -93,9 +97,9 @@ def sampled_epsilon(
         if not parts:
             return 0.0
         whole = functools.reduce(lambda one, other: one.compose(other), parts)
-        spent, lost = 0.0, failure * sum(releases.values())
+        spent, lost = 0.0, failure * probability * sum(releases.values())
         for _ in range(20):
-            left = delta - (1 + math.exp(min(spent, 500.0))) * lost
+            left = delta - math.exp(min(spent, 500.0)) * lost
             if left <= 0:
                 return math.inf
             before, spent = spent, float(whole.get_epsilon_for_delta(left))
@@ -128,7 +132,9 @@ def calibrate(epsilon: Callable[[float], float], target: float) -> float:
         if low < math.log(0.01):
             break
     if not math.log(0.01) <= low < high <= math.log(1e4):
-        raise UserError(f'config.privacy.epsilon={target}: no noise multiplier from 0.01 to 10,000 gives that')
+        raise UserError(
+            f'config.privacy.epsilon={target}: no noise multiplier from 0.01 to 10,000 gives that'
+        )
     found = brentq(excess, low, high, xtol=1e-3)
     while excess(found) > 0:
         found += 1e-3

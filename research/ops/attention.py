@@ -96,8 +96,8 @@ def attention(
       bias: added to the scaled logits (relative positions).
       scale: of the logits; None is 1 / sqrt(width), T5 uses 1.
       dropout: rate at which attention weights are dropped, with `dropout_key`.
-      implementation: 'einsum' forms all logits; 'chunked' those of 64 queries at a time, without keys that none
-        of them sees; 'fused' is `jax.nn.dot_product_attention`, with cuDNN's kernel where it
+      implementation: 'einsum' forms all logits; 'chunked' those of 64 queries at a time, and skips keys that
+        none of them sees; 'fused' is `jax.nn.dot_product_attention`, with cuDNN's kernel where it
         applies, and has no dropout. 'auto' takes what is fastest on the default backend.
 
     Raises:
@@ -183,7 +183,8 @@ def fused(query, key, value, mask, bias, scale):
     if matrix and (queries % 2 or keys % 2):  # a limit of cuDNN's backward pass
         kernel = 'xla'
     bias = None if bias is None else bias.astype(query.dtype)
-    return jax.nn.dot_product_attention(query, key, value, bias, scale=scale, implementation=kernel, **settings)
+    settings.update(scale=scale, implementation=kernel)
+    return jax.nn.dot_product_attention(query, key, value, bias, **settings)
 
 
 def kernel_for(dtype: Any, width: int, backend: str) -> Literal['cudnn', 'xla']:

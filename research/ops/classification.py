@@ -15,20 +15,28 @@ from jaxtyping import Array, Float, Int
 from research.ops.losses import softmax_cross_entropy
 
 BINS = 15  # of the calibration error, as in Guo et al. 2017
+ABOUT = {
+    'precision': 'right share of what is called a class',
+    'recall': 'found share of a class',
+    'f1': 'harmonic mean of precision and recall',
+}
 
 
 class Measure(NamedTuple):
     """A value beside what the trivial baseline reaches (None where it has none), and what both mean."""
 
     value: float | list
-    baseline: float | None
-    better: str
-    about: str
-    baseline_about: str
+    baseline: float | None = None
+    better: str = 'higher'
+    about: str = ''
+    baseline_about: str = ''
 
 
 def classification_sums(
-    logits: Float[Array, 'batch classes'], labels: Int[Array, 'batch'], mask: Float[Array, 'batch'], top: int = 0
+    logits: Float[Array, 'batch classes'],
+    labels: Int[Array, 'batch'],
+    mask: Float[Array, 'batch'],
+    top: int = 0,
 ) -> dict[str, Array]:
     """Returns sums over the examples whose mask is 1: everything that `classification_figures` needs.
 
@@ -39,8 +47,8 @@ def classification_sums(
       top: also count labels among the `top` largest logits; 0 for not.
 
     Returns:
-      'confusion' [classes, classes] (row: true, column: predicted), 'calibration' [15, 3] (per bin of confidence:
-      examples, summed confidence, right ones), 'nll' (nats), 'top', 'count'.
+      'confusion' [classes, classes] (row: true, column: predicted), 'calibration' [15, 3] (per bin of
+      confidence: examples, summed confidence, right ones), 'nll' (nats), 'top', 'count'.
     """
     logits, mask = logits.astype(jnp.float32), mask.astype(jnp.float32)
     logits = jnp.where(mask[:, None] > 0, logits, 0.0)
@@ -71,13 +79,13 @@ def classification_sums(
 
 
 def ratio(numerator, denominator) -> np.ndarray:
-    """Returns numerator / denominator, and 0 where the denominator is 0 (as scikit-learn's zero_division=0)."""
+    """Returns numerator / denominator, and 0 where that is 0 / 0, as scikit-learn's zero_division=0."""
     numerator, denominator = np.broadcast_arrays(np.asarray(numerator, float), np.asarray(denominator, float))
     return np.divide(numerator, denominator, out=np.zeros(numerator.shape), where=denominator != 0)
 
 
 def scores(confusion: Float[np.ndarray, 'classes classes']) -> dict[str, np.ndarray]:
-    """Returns accuracy and, per class, precision, recall and F1 of a confusion matrix (row: true, column: predicted)."""
+    """Returns accuracy and, per class, precision, recall and F1; rows of the matrix are true classes."""
     hits, true, predicted = np.diag(confusion), confusion.sum(1), confusion.sum(0)
     return {
         'accuracy': ratio(hits.sum(), confusion.sum()),
@@ -96,7 +104,7 @@ def calibration_error(table: Float[np.ndarray, 'bins 3']) -> float:
 def classification_figures(
     sums: Mapping[str, np.ndarray], train_counts: Sequence[float], top: int = 0
 ) -> dict[str, Measure]:
-    """Returns the figures of `classification_sums`, each beside a baseline that knows only the training counts.
+    """Returns the figures of `classification_sums`, beside a baseline that knows only the training counts.
 
     Macro means are over the classes that occur in this split or were predicted, as scikit-learn's
     `average='macro'` without `labels`.
@@ -107,36 +115,40 @@ def classification_figures(
       top: as given to `classification_sums`.
     """
     confusion, count = np.asarray(sums['confusion'], float), float(sums['count'])
-    train_counts = np.asarray(train_counts, float)
-    classes, true = len(train_counts), confusion.sum(1)
+    train_counts, true = np.asarray(train_counts, float), confusion.sum(1)
     order = np.argsort(-train_counts, kind='stable')
     constant = np.zeros_like(confusion)
     constant[:, order[0]] = true
     found, trivial = scores(confusion), scores(constant)
-    present, trivial_present = (m.sum(0) + m.sum(1) > 0 for m in (confusion, constant))
-    # One is added to each count, so that a class missing from training does not make the baseline infinite.
-    prior = (train_counts + 1) / (train_counts + 1).sum()
     always = 'always the commonest class of the training split'
+    # One is added to each count: a class that is missing from training must not make the baseline infinite.
+    prior = (train_counts + 1) / (train_counts + 1).sum()
     figures = {
-        'accuracy': Measure(float(found['accuracy']), float(trivial['accuracy']), 'higher', 'share that is right', always),
-        'loss': Measure(
-            float(ratio(sums['nll'], count)), float(-ratio(true @ np.log(prior), count)), 'lower',
-            'cross-entropy, nats an example', 'class frequencies of the training split as the probabilities',
-        ),
+        'accuracy': Measure(float(found['accuracy']), float(trivial['accuracy']), about='share that is right',
+                            baseline_about=always),
+        'loss': Measure(float(ratio(sums['nll'], count)), float(-ratio(true @ np.log(prior), count)), 'lower',
+                        'cross-entropy, nats an example', 'class frequencies of the training split'),
     }  # fmt: skip
     if top:
-        hits = true[order[:top]].sum()
         figures[f'top_{top}'] = Measure(
-            float(ratio(sums['top'], count)), float(ratio(hits, count)), 'higher',
-            f'share whose class is among the {top} most probable', f'always the {top} commonest classes',
-        )  # fmt: skip
-    words = {'precision': 'right share of what is called a class', 'recall': 'found share of a class',
-             'f1': 'harmonic mean of precision and recall'}  # fmt: skip
-    for name, about in words.items():
-        value, baseline = found[name][present].mean(), trivial[name][trivial_present].mean()
-        figures[name] = Measure(float(value), float(baseline), 'higher', f'{about}, mean over {classes} classes', always)
-        figures[f'{name}_per_class'] = Measure(found[name].tolist(), None, 'higher', f'{about}, class by class', '')
+            float(ratio(sums['top'], count)),
+            float(ratio(true[order[:top]].sum(), count)),
+            about=f'share whose class is among the {top} most probable',
+            baseline_about=f'always the {top} commonest classes of the training split',
+        )
+    present, trivial_present = (each.sum(0) + each.sum(1) > 0 for each in (confusion, constant))
+    for name, about in ABOUT.items():
+        figures[name] = Measure(
+            float(found[name][present].mean()),
+            float(trivial[name][trivial_present].mean()),
+            about=f'{about}, mean over {present.sum()} classes',
+            baseline_about=always,
+        )
+        figures[f'{name}_per_class'] = Measure(found[name].tolist(), about=f'{about}, class by class')
     about = f'expected calibration error, {BINS} bins: how far confidence and accuracy are apart'
-    figures['calibration_error'] = Measure(calibration_error(sums['calibration']), None, 'lower', about, '')
-    figures['confusion'] = Measure(confusion.astype(int).tolist(), None, '', 'row: true class, column: predicted class', '')
+    figures['calibration_error'] = Measure(
+        calibration_error(sums['calibration']), better='lower', about=about
+    )
+    about = 'examples; row: true class, column: predicted class'
+    figures['confusion'] = Measure(confusion.astype(int).tolist(), better='', about=about)
     return figures

@@ -35,7 +35,7 @@ def moments(count: float, total: np.ndarray, square: np.ndarray) -> Moments:
 
 
 def symmetric_root(matrix: Float[np.ndarray, 'n n']) -> Float[np.ndarray, 'n n']:
-    """Returns the square root of a symmetric matrix; eigenvalues below zero, which are rounding, count as zero."""
+    """Returns the square root of a symmetric matrix; eigenvalues below zero, mere rounding, count as zero."""
     values, vectors = np.linalg.eigh(matrix)
     return (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T
 

@@ -13,7 +13,7 @@ from research.errors import choose
 def softmax_cross_entropy(
     logits: Float[Array, '*batch classes'], labels: Int[Array, '*batch'], smoothing: float = 0.0
 ) -> Float[Array, '*batch']:
-    """Returns -log softmax(logits)[label] in nats, the target mixed with the uniform distribution by `smoothing`.
+    """Returns -log softmax(logits)[label] in nats, the target mixed with the uniform one by `smoothing`.
 
     Label smoothing: Szegedy et al. 2016 (arXiv:1512.00567), section 7: target (1 - s) one_hot + s / classes.
     """
@@ -27,7 +27,7 @@ def softmax_cross_entropy(
 def sigmoid_cross_entropy(
     logits: Float[Array, '*shape'], targets: Float[Array, '*shape'], smoothing: float = 0.0
 ) -> Float[Array, '*shape']:
-    """Returns the binary cross-entropy of `sigmoid(logits)` with targets in [0, 1], in nats, without overflow.
+    """Returns the binary cross-entropy of `sigmoid(logits)` with targets in [0, 1], in nats; never overflows.
 
     With `smoothing` s the targets become (1 - s) target + s / 2.
     """
@@ -39,7 +39,9 @@ def sigmoid_cross_entropy(
 class AdversarialLoss(NamedTuple):
     """The two sides of a GAN's game, as functions of the discriminator's logits, per example."""
 
-    discriminator: Callable[[Float[Array, 'batch'], Float[Array, 'batch']], Float[Array, 'batch']]  # (real, fake)
+    discriminator: Callable[
+        [Float[Array, 'batch'], Float[Array, 'batch']], Float[Array, 'batch']
+    ]  # (real, fake)
     generator: Callable[[Float[Array, 'batch']], Float[Array, 'batch']]  # (fake)
 
 

@@ -35,7 +35,7 @@ def filtered(
     top_k: int | Int[Array, 'batch'] = 0,
     top_p: float | Float[Array, 'batch'] = 1.0,
 ) -> tuple[Float[Array, 'batch vocabulary'], Int[Array, 'batch vocabulary']]:
-    """Returns scaled logits sorted from the likeliest, those not to be drawn -inf, and the tokens they belong to.
+    """Returns scaled logits from the likeliest on, -inf where not to be drawn, and the tokens they are of.
 
     The temperature applies first, then the `top_k` likeliest are kept (0: all), then of those the fewest
     whose probability reaches `top_p` (nucleus sampling: Holtzman et al. 2020, arXiv:1904.09751, equation 2).

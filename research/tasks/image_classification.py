@@ -35,7 +35,9 @@ class Settings(NamedTuple):
     def check(self) -> 'Settings':
         """Returns the settings; raises a `UserError` for impossible values."""
         if self.shift < 0 or self.top < 0:
-            raise UserError(f'config.task: shift and top must be zero or more, got {self.shift} and {self.top}')
+            raise UserError(
+                f'config.task: shift and top must be zero or more, got {self.shift} and {self.top}'
+            )
         if not 0 <= self.label_smoothing < 1:
             raise UserError(f'config.task.label_smoothing must be in 0 to 1, got {self.label_smoothing}')
         return self
@@ -53,14 +55,14 @@ class Facts(NamedTuple):
 
 
 def prepare(config: Any, folder: epath.Path) -> None:
-    """Stores class names and counts, the shape, and the mean and deviation of each channel in 'classes.json'."""
+    """Stores class names and counts, the shape, and mean and deviation of each channel in 'classes.json'."""
     data = image_set(config.data)
     rows = data.source('train')
     total, labels = np.zeros((2, data.shape[2])), []
     if len(data.classes) < 2:
         raise UserError(
-            f'the training pictures are all of one class ({", ".join(data.classes)}); name the folder that holds '
-            'one folder for each class'
+            f'the training pictures are all of one class ({", ".join(data.classes)}); name the folder that '
+            'holds one folder for each class'
         )
     for row in rows:
         labels.append(row['label'])
@@ -75,7 +77,7 @@ def prepare(config: Any, folder: epath.Path) -> None:
 
 
 def make_encode(facts: Facts, settings: Settings) -> Callable[..., dict[str, np.ndarray]]:
-    """Returns `encode`: a picture as float32 in [0, 1], moved and mirrored when an rng is given, and its label."""
+    """Returns `encode`: a float32 picture in [0, 1], moved and mirrored when an rng is given; its label."""
 
     def encode(raw, rng=None):
         if 'image' not in raw:
@@ -162,7 +164,9 @@ def make(config: Any, folder: epath.Path) -> Task:
         values = softmax_cross_entropy(logits, batch['label'], settings.label_smoothing)
         right = (jnp.argmax(logits, axis=-1) == batch['label']) * mask
         extra = {'model': collections} if collections else {}
-        return jnp.sum(values * mask), Aux(jnp.sum(mask), extra, {'accuracy': jnp.sum(right)}, {'logits': logits})
+        return jnp.sum(values * mask), Aux(
+            jnp.sum(mask), extra, {'accuracy': jnp.sum(right)}, {'logits': logits}
+        )
 
     def predict(variables, batch, context):
         logits, _ = logits_of(variables, batch, context._replace(train=False))
@@ -177,7 +181,9 @@ def make(config: Any, folder: epath.Path) -> Task:
 
     height, width, _ = facts.shape
     return Task(
-        inputs={'image': Input('image', facts.shape, images.LIMIT, f'{facts.about}; fitted to {height}x{width}')},
+        inputs={
+            'image': Input('image', facts.shape, images.LIMIT, f'{facts.about}; fitted to {height}x{width}')
+        },
         source=data.source,
         encode=make_encode(facts, settings),
         init=init,

@@ -73,7 +73,7 @@ class Settings:
 
 
 class Facts(NamedTuple):
-    """What `prepare` stores of the training split: the tokenizer, and of each token its count and its bytes."""
+    """What `prepare` stores of the training split: its tokenizer, and each token's count and bytes."""
 
     tokenizer: Tokenizer
     counts: np.ndarray
@@ -91,7 +91,7 @@ def prepare(config: Any, folder: epath.Path) -> None:
     Writes tokenizer.json, <split>.npy, counts.npy and bytes.npy (of each token) and corpus.json (where the
     text comes from, its hash, sizes).
     """
-    settings, corpus = settings_of(config), text_set(config.data)
+    settings, corpus = settings_of(config), text_set(config.data)()
     tokenizer = train_tokenizer(corpus.documents['train'], settings.vocabulary)
     folder.mkdir(parents=True, exist_ok=True)
     sizes = {}
@@ -111,7 +111,9 @@ def prepare(config: Any, folder: epath.Path) -> None:
     (folder / 'corpus.json').write_text(json.dumps({**corpus.about, 'tokens': sizes}, indent=2))
 
 
-def encode(tokenizer: Tokenizer, settings: Settings, raw: Mapping[str, Any], rng: Any = None) -> dict[str, np.ndarray]:
+def encode(
+    tokenizer: Tokenizer, settings: Settings, raw: Mapping[str, Any], rng: Any = None
+) -> dict[str, np.ndarray]:
     """Returns 'tokens' [length] and their 'length'; a row also has 'targets', the token after each.
 
     Raises:
@@ -128,7 +130,7 @@ def encode(tokenizer: Tokenizer, settings: Settings, raw: Mapping[str, Any], rng
         raise UserError("the request's 'text' is empty: give at least one character to continue")
     limit = text_limit(tokenizer, settings)
     if len(text) > limit:
-        raise UserError(f"the request's 'text' has {len(text)} characters, more than {limit} ({most} tokens) hold")
+        raise UserError(f"the request's 'text' has {len(text)} characters; {most} tokens hold {limit}")
     tokens = encode_text(tokenizer, text)
     if len(tokens) > most:
         raise UserError(
@@ -153,7 +155,7 @@ def make_generate(model: Transformer, end: int) -> Generate:
         tokens, length = prompts['tokens'], prompts['length']
         cache = empty_cache(settings, tokens.shape[0], capacity)
         _, cache = model.apply({'params': variables.params['model']}, tokens, cache=cache)
-        # the last token is read again by the first step, which overwrites it and then what padding left behind it
+        # the first step reads the last token again; it and those after overwrite what padding left behind
         return {**cache, 'position': length - 1}
 
     def step(variables, cache, tokens):
@@ -188,7 +190,7 @@ def apply(model: Transformer, variables: Variables, batch: Mapping[str, Any], co
 
 
 def token_mask(batch: Mapping[str, Any]) -> jax.Array:
-    """Returns 1.0 for every token that counts, float32 [batch, length]; causality hides padding from the rest."""
+    """Returns 1.0 for every token that counts, float32 [batch, length]."""
     inside = jnp.arange(batch['tokens'].shape[1]) < batch['length'][:, None]
     return inside * batch['mask'][:, None]
 
@@ -215,7 +217,7 @@ def make_predict(generate: Generate, settings: Settings) -> Callable:
 
 def make_metrics(model: Transformer, facts: Facts) -> Callable:
     """Returns `metrics`: sums over tokens for the model and for a unigram model of the training split."""
-    counts = facts.counts.astype(np.float64) + 1  # one more each, so that a token never seen is not impossible
+    counts = facts.counts.astype(np.float64) + 1  # so that a token never seen is not impossible
     unigram = -np.log(counts / counts.sum()).astype(np.float32)
     commonest, sizes = int(np.argmax(facts.counts)), np.asarray(facts.bytes, np.float32)
 
@@ -243,7 +245,7 @@ def figures(sums: Mapping[str, np.ndarray]) -> dict[str, Figure]:
     return {
         'loss': Figure(nll / tokens, unigram / tokens, 'lower', 'cross-entropy per token, nats', about),
         'perplexity': Figure(power(nll / tokens), power(unigram / tokens), 'lower', 'per token', about),
-        'bits_per_byte': Figure(nll / bits, unigram / bits, 'lower', 'of the text, ends of texts included', about),
+        'bits_per_byte': Figure(nll / bits, unigram / bits, 'lower', 'of text, its ends included', about),
         'accuracy': Figure(
             values['correct'] / tokens, values['unigram_correct'] / tokens, 'higher',
             'next token the likeliest', 'always the commonest token',
@@ -260,11 +262,11 @@ def make_decode(tokenizer: Tokenizer) -> Callable:
     """Returns `decode`: the prompt and its continuation as text."""
 
     def decode(outputs):
-        prompt, text = (
-            tokenizer.decode(np.asarray(outputs[name])[: int(outputs[size])].tolist(), skip_special_tokens=True)
-            for name, size in (('prompt', 'prompt_length'), ('tokens', 'length'))
-        )
-        return {'prompt': prompt, 'text': text}
+        def text(name, length):
+            tokens = np.asarray(outputs[name])[: int(outputs[length])].tolist()
+            return tokenizer.decode(tokens, skip_special_tokens=True)
+
+        return {'prompt': text('prompt', 'prompt_length'), 'text': text('tokens', 'length')}
 
     return decode
 
@@ -282,9 +284,8 @@ def make_finalize(tokenizer: Tokenizer, settings: Settings) -> Callable | None:
         (good, lines), (own_good, own_lines) = python_lines(written), python_lines(own)
         about = f"{good} of {lines} generated lines that Python's tokenize accepts, {len(written)} texts"
         own_about = f'the corpus continues itself: {own_good} of {own_lines}'
-        return {
-            'python_lines': Figure(good / max(lines, 1), own_good / max(own_lines, 1), 'higher', about, own_about)
-        }
+        shares = good / max(lines, 1), own_good / max(own_lines, 1)
+        return {'python_lines': Figure(*shares, 'higher', about, own_about)}
 
     return choose(settings.check, {'python': finalize, '': None}, 'config.task.check')
 
@@ -295,7 +296,7 @@ def make(config: Any, folder: epath.Path) -> Task:
     Raises:
       UserError: for a setting that does not exist or cannot be.
     """
-    settings = settings_of(config)
+    settings, _ = settings_of(config), text_set(config.data)  # both checked
     sizes = {'vocabulary': settings.vocabulary, 'length': settings.length}
     shape = unpack(TransformerSettings, config.model, 'model', **sizes)
     if not shape.causal:
@@ -306,7 +307,8 @@ def make(config: Any, folder: epath.Path) -> Task:
     generate = make_generate(model, tokenizer.token_to_id(END))
 
     def source(split: str) -> Blocks:
-        return Blocks(load_array(folder / choose(split, {s: f'{s}.npy' for s in SPLITS}, 'split')), settings.length)
+        name = choose(split, {each: f'{each}.npy' for each in SPLITS}, 'split')
+        return Blocks(load_array(folder / name), settings.length)
 
     def init(key):
         params, _ = initialize(model, key, jnp.zeros((1, 1), jnp.int32))

@@ -1,12 +1,14 @@
 """Which of several classes a row of a table belongs to, from numbers and categories.
 
-A row is {column: value, ..., 'label': class}; a request is {column: value, ...}, where a column may be absent.
+A row is {column: value, ..., 'label': class}; a request is {column: value, ...}; columns may be absent.
 """
 
 import collections
+import collections.abc
+import dataclasses
 import functools
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -15,7 +17,7 @@ import numpy as np
 from etils import epath
 
 from research.core.task import Aux, Figure, Input, Task, Variables
-from research.data.readers.rows import label_text, sort_names
+from research.data.readers.rows import Broken, label_text, sort_names
 from research.data.table_sets import table_set
 from research.errors import UserError, nearest, unpack
 from research.nn.apply import initialize, run
@@ -42,8 +44,8 @@ class Settings(NamedTuple):
         """Returns the settings; raises a `UserError` for impossible values."""
         if self.top < 0 or self.most_categories < 1 or not 0 <= self.label_smoothing < 1:
             raise UserError(
-                'config.task: top must be zero or more, most_categories above zero and label_smoothing in 0 to 1, '
-                f'got {self.top}, {self.most_categories} and {self.label_smoothing}'
+                'config.task: top must be zero or more, most_categories above zero and label_smoothing in '
+                f'0 to 1, got {self.top}, {self.most_categories} and {self.label_smoothing}'
             )
         return self
 
@@ -61,7 +63,8 @@ class Facts(NamedTuple):
 
 def settings_of(config: Any) -> Settings:
     """Returns the checked settings of `config.task`."""
-    return unpack(Settings, {key: value for key, value in config.task.items() if key != 'name'}, 'task').check()
+    section = {key: value for key, value in config.task.items() if key != 'name'}
+    return unpack(Settings, section, 'task').check()
 
 
 def number_of(value: Any, settings: Settings) -> float | None:
@@ -98,7 +101,7 @@ def columns_of(rows: Sequence[Mapping[str, Any]], settings: Settings) -> dict[st
             if name == 'label' or name in settings.ignore or columns.get(name) is False:
                 continue
             if isinstance(value, (list, dict)):
-                raise UserError(f'column {name!r} holds {value!r:.40}, no number or name; put it in config.task.ignore')
+                raise UserError(f'column {name!r} holds {value!r:.40}: put it in config.task.ignore')
             try:
                 number_of(value, settings)
                 columns[name] = name not in settings.categorical
@@ -115,7 +118,8 @@ def columns_of(rows: Sequence[Mapping[str, Any]], settings: Settings) -> dict[st
 
 def prepare(config: Any, folder: epath.Path) -> None:
     """Stores classes, means, deviations and categories of the training split in 'columns.json'."""
-    settings, data = settings_of(config), table_set(config.data)
+    settings = settings_of(config)
+    data = table_set(config.data, settings.ignore)
     rows = data.source('train')
     columns = columns_of(rows, settings)
     values = {name: [] for name, is_number in columns.items() if is_number}
@@ -128,7 +132,7 @@ def prepare(config: Any, folder: epath.Path) -> None:
         for name, counter in counters.items():
             counter[category_of(row.get(name), settings)] += 1
     if len(classes) < 2:
-        raise UserError(f'the training rows are all of one class ({", ".join(classes)}); is that the right label?')
+        raise UserError(f'the training rows are all of one class: {", ".join(classes)}')
     numbers, flagged = {}, []
     for name, each in values.items():
         there = np.array([value for value in each if value is not None], np.float64)
@@ -154,7 +158,7 @@ def commonest(counter: Mapping[str | None, int], most: int) -> list[str]:
 
 
 def make_encode(facts: Facts, settings: Settings) -> Callable[..., dict[str, np.ndarray]]:
-    """Returns `encode`: 'numbers' (standardized, then 1 where a column may be missing and is) and 'categories'."""
+    """Returns `encode`: 'numbers' (standardized, then 1 for each that is missing) and 'categories'."""
     ranks = {
         name: {value: rank + OTHER + 1 for rank, value in enumerate(values)}
         for name, values in facts.categories.items()
@@ -163,12 +167,14 @@ def make_encode(facts: Facts, settings: Settings) -> Callable[..., dict[str, np.
 
     def encode(raw, rng=None):
         del rng  # nothing is augmented
+        if isinstance(raw, EncodedRow):
+            return raw.encoded()
         numbers, flags = [], []
         for name, (mean, std) in facts.numbers.items():
             try:
                 value = number_of(raw.get(name), settings)
             except (ValueError, TypeError):
-                raise UserError(f'column {name!r}: {raw[name]!r:.40} is not a number, as all its others are') from None
+                raise UserError(f'column {name!r}: {raw[name]!r:.40} is no number as its others') from None
             numbers.append(0.0 if value is None or std == 0 else (value - mean) / std)
             if name in facts.flagged:
                 flags.append(value is None)
@@ -180,12 +186,71 @@ def make_encode(facts: Facts, settings: Settings) -> Callable[..., dict[str, np.
             name = class_of(raw, settings)
             if name not in labels:
                 raise UserError(
-                    f'class {name!r} is not among the {len(labels)} of the training split; {nearest(name, labels)}'
+                    f'class {name!r} is not among the {len(labels)} of the training split; '
+                    f'{nearest(name, labels)}'
                 )
             example['label'] = np.int32(labels[name])
         return example
 
     return encode
+
+
+@dataclasses.dataclass(frozen=True)
+class Encoded(collections.abc.Sequence):
+    """A split whose rows were encoded once: reading their text again would take longer than a step."""
+
+    rows: Sequence[Mapping[str, Any]]
+    fields: dict[str, np.ndarray]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, number: int) -> 'EncodedRow':
+        return EncodedRow(self.rows, range(len(self.rows))[number], self.fields)
+
+    def where(self, number: int) -> str:
+        """Returns where a row comes from, for messages."""
+        return self.rows.where(number)
+
+
+class EncodedRow(collections.abc.Mapping):
+    """A row as the table has it, read only when it is looked at, and how it was encoded."""
+
+    __slots__ = ('rows', 'number', 'fields')
+
+    def __init__(self, rows: Sequence[Mapping[str, Any]], number: int, fields: Mapping[str, np.ndarray]):
+        self.rows, self.number, self.fields = rows, number, fields
+
+    def encoded(self) -> dict[str, np.ndarray]:
+        """Returns what `encode` gives for this row."""
+        return {name: values[self.number] for name, values in self.fields.items()}
+
+    def __getitem__(self, name: str) -> Any:
+        return self.rows[self.number][name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.rows[self.number])
+
+    def __len__(self) -> int:
+        return len(self.rows[self.number])
+
+
+def encode_split(source: Callable[[str], Sequence], encode: Callable, split: str) -> Encoded:
+    """Returns a split with all its rows encoded.
+
+    Raises:
+      UserError: for a row that cannot be; says where it stands.
+    """
+    rows, examples = source(split), []
+    for number in range(len(rows)):
+        try:
+            examples.append(encode(rows[number]))
+        except Broken:
+            raise
+        except UserError as error:
+            raise UserError(f'{rows.where(number)}: {error}') from None
+    fields = examples[0].keys() if examples else ()
+    return Encoded(rows, {name: np.stack([each[name] for each in examples]) for name in fields})
 
 
 def rank_of(ranks: Mapping[str, int], value: str | None) -> int:
@@ -200,7 +265,7 @@ def make_inputs(facts: Facts) -> dict[str, Input]:
         for name, (mean, std) in facts.numbers.items()
     }
     categories = {
-        name: Input('category', limit=len(values), about=', '.join(values[:12]) + (', ...' if len(values) > 12 else ''))
+        name: Input('category', limit=len(values), about=', '.join(values[:12]) + ' ...' * (len(values) > 12))
         for name, values in facts.categories.items()
     }
     return numbers | categories
@@ -224,12 +289,14 @@ def make(config: Any, folder: epath.Path) -> Task:
     Raises:
       UserError: for a setting that does not exist or cannot be.
     """
-    settings, data = settings_of(config), table_set(config.data)
+    settings = settings_of(config)
+    data = table_set(config.data, settings.ignore)
     facts = Facts(**json.loads((folder / 'columns.json').read_text()))
     top = settings.top or min(5, len(facts.classes) - 1)
     sizes = tuple(len(values) + OTHER + 1 for values in facts.categories.values())
     model = unpack(TableMLP, config.model, 'model', classes=len(facts.classes), sizes=sizes)
     width = len(facts.numbers) + len(facts.flagged)
+    encode = make_encode(facts, settings)
 
     def init(key):
         params, _ = initialize(model, key, jnp.zeros((1, width)), jnp.zeros((1, len(sizes)), jnp.int32))
@@ -261,8 +328,8 @@ def make(config: Any, folder: epath.Path) -> Task:
 
     return Task(
         inputs=make_inputs(facts),
-        source=functools.cache(data.source),
-        encode=make_encode(facts, settings),
+        source=functools.cache(functools.partial(encode_split, data.source, encode)),
+        encode=encode,
         init=init,
         losses={'model': loss},
         predict=predict,

@@ -12,7 +12,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from research.core import describe as describe_module
 from research.core.flops import count_flops
-from research.core.layers import call_order, describe_layers, layer_table
+from research.core.layers import array_lines, call_order, describe_layers, layer_table
 from research.core.task import Input, Task, Variables
 from research.core.units import bytes_text, count_text, time_text
 
@@ -76,7 +76,7 @@ def test_layer_table_shows_stacked_blocks_sharding_and_what_is_frozen():
     assert layers['totals']['bytes'] - layers['totals']['bytes_per_device'] == 6 * 256 * 1024 * 4 * 3 // 4
     text = layer_table(layers)
     assert 'kernel 6 × [256×1024]' in text and '(·, ·, fsdp)' in text and 'replicated' in text
-    assert 'mean (batch_stats) 8' in text
+    assert 'mean 8 (batch_stats)' in text
     line = next(line for line in text.split('\n') if 'teacher/head' in line)
     assert '80' in line and 'frozen' in line
     assert all(len(line) <= 108 for line in text.split('\n'))
@@ -307,3 +307,10 @@ def test_units():
     assert [count_text(count, 'FLOP') for count in (12, 3.4e9)] == ['12 FLOP', '3.40 GFLOP']
     times = [time_text(seconds) for seconds in (3.21, 42, 125, 7260, 260000)]
     assert times == ['3.2 s', '42 s', '2 min 05 s', '2 h 01 min', '3 d 0 h']
+
+
+def test_arrays_that_are_alike_share_a_line():
+    norm = {'bias': shape(8), 'scale': shape(8)}
+    stats = {'batch_stats': {'norm': {'mean': shape(8), 'var': shape(8)}}}
+    rows = describe_layers(Variables({'model': {'norm': norm}}, {'model': stats}), ['model'])['rows']
+    assert [text for text, _ in array_lines(rows[0])] == ['bias, scale 8', 'mean, var 8 (batch_stats)']

@@ -8,10 +8,10 @@ of each row's content, so that copies of a row stay on one side.
 """
 
 from research.data.readers.rows import Broken, Rows, class_names
-from research.data.readers.settings import DataSettings, has_reader, without_reader
+from research.data.readers.settings import DataSettings, has_reader, reader_settings, without_reader
 from research.data.readers.sources import DataSet, sources, with_classes
 
 __all__ = [
     'Broken', 'DataSet', 'DataSettings', 'Rows', 'class_names', 'has_reader', 'sources', 'with_classes',
-    'without_reader',
+    'reader_settings', 'without_reader',
 ]  # fmt: skip

@@ -243,11 +243,20 @@ def find_outside(path: str) -> list[Entry]:
     files = []
     for place in expand_pattern(path):
         if epath.Path(place).is_dir():
-            files += sorted(each for each in epath.Path(place).rglob('*') if not each.is_dir())
+            files += sorted(files_below(epath.Path(place)))
         elif epath.Path(place).exists():
             files.append(place)
     names = [os.fspath(file).replace(os.sep, '/') for file in files]
     return [Entry(name, below(name, root), name) for name in names if not is_hidden(below(name, root))]
+
+
+def files_below(folder: epath.Path) -> Iterator[epath.Path]:
+    """Yields all files of a folder and the folders in it (epath itself has no recursive pattern)."""
+    for each in folder.iterdir():
+        if each.is_dir():
+            yield from files_below(each)
+        else:
+            yield each
 
 
 def expand_pattern(path: str) -> list[str]:

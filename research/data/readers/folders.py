@@ -1,9 +1,8 @@
-"""Folders of pictures or sounds, one folder a class; a file is read and decoded when its row is asked for."""
+"""Folders of texts, pictures or sounds, one folder a class; a file is read when its row is asked for."""
 
 import functools
 import hashlib
 import io
-import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from research.data.images import read_image
-from research.data.readers.archives import Entry, named, read_bytes
+from research.data.readers.archives import Entry, named, read_bytes, suffix_of
 from research.data.readers.rows import Broken, Row, Rows
 from research.errors import UserError
 
@@ -42,7 +41,8 @@ def read_picture(data: bytes, name: str) -> Row:
     try:
         return {'image': read_image(data)}
     except UserError as error:
-        raise Broken(f'{name}: {str(error).removeprefix("the picture").lstrip(": ")}') from None
+        reason = str(error).removeprefix('the picture').lstrip(': ')
+        raise Broken(f'{name}: {re.sub(" <_io.BytesIO[^>]*>", "", reason)}') from None
 
 
 def decoded(row: Mapping[str, Any], where: str, fields: Sequence[str]) -> Row:
@@ -68,6 +68,16 @@ def decoded(row: Mapping[str, Any], where: str, fields: Sequence[str]) -> Row:
     return row
 
 
+def read_text(data: bytes, name: str) -> Row:
+    """Returns {'text': the whole of a file}; raises `Broken` where it is not UTF-8."""
+    try:
+        return {'text': data.decode('utf-8-sig')}
+    except UnicodeDecodeError as error:
+        raise Broken(
+            f'{name}: not UTF-8 text (byte 0x{data[error.start]:02x} at {error.start + 1})'
+        ) from None
+
+
 def read_file(entry: Entry, where: str = '') -> bytes:
     """Returns the bytes of a file; a missing or unreadable one is a broken record."""
     try:
@@ -80,19 +90,20 @@ def read_file(entry: Entry, where: str = '') -> bytes:
 def read_folder(
     entries: Sequence[Entry], kinds: Sequence[str], read: Callable, label_pattern: str = ''
 ) -> Rows:
-    """Returns a row for each file of some kinds; files of other kinds are passed over.
+    """Returns a row for each file of some kinds (() for all); other files are passed over.
 
-    Its label is the first folder below what was asked for, or what `label_pattern` finds in the path below
-    it. Where no file lies in a folder, no row has a label.
+    Its label is the first folder below what was asked for (below a folder that holds all others, as archives
+    have), or what `label_pattern` finds in the path below it. Where no file lies in a folder, no row has one.
 
     Raises:
       UserError: where there is no such file.
     """
-    files = [entry for entry in entries if os.path.splitext(entry.below)[1].lower() in kinds]
+    files = [entry for entry in entries if not kinds or suffix_of(entry.below) in kinds]
     if not files:
         raise UserError(
             f'{entries[0].name} and {len(entries) - 1} other files: none ends in {", ".join(kinds)}'
         )
+    files = files if label_pattern else without_wrapper(files)
     labelled = bool(label_pattern) or any('/' in entry.below for entry in files)
     label = (
         functools.partial(file_label, files, re.compile(label_pattern or '^([^/]+)/')) if labelled else None
@@ -104,6 +115,16 @@ def read_folder(
         functools.partial(file_key, files),
         label,
     )
+
+
+def without_wrapper(files: Sequence[Entry]) -> list[Entry]:
+    """Returns files named below the one folder that holds all others, if there is one."""
+    while True:
+        parts = [entry.below.split('/', 1) for entry in files]
+        nested = all(len(part) > 1 and '/' in part[1] for part in parts)
+        if len({part[0] for part in parts}) > 1 or not nested:
+            return list(files)
+        files = [entry._replace(below=part[1]) for entry, part in zip(files, parts, strict=True)]
 
 
 def file_name(files: Sequence[Entry], number: int) -> str:

@@ -25,10 +25,10 @@ class Broken(UserError):
 
 
 @dataclasses.dataclass(frozen=True)
-class Rows:
+class Rows(Sequence):
     """Random-access rows; `key` and `label` answer without decoding a row, or are None."""
 
-    count: int
+    size: int  # how many rows there are
     get: Callable[[int], Row]  # (number) -> the row; raises `Broken`
     where: Callable[[int], str]  # (number) -> 'train.jsonl, line 7'
     key: Callable[[int], bytes] | None = None  # (number) -> digest of the content, without the label
@@ -36,17 +36,17 @@ class Rows:
     skipped: tuple[str, ...] = ()  # the messages of broken records that were left out
 
     def __len__(self) -> int:
-        return self.count
+        return self.size
 
     def __getitem__(self, number: int) -> Row:
-        return self.get(range(self.count)[number])
+        return self.get(range(self.size)[number])
 
 
 def chain(parts: Sequence[Rows]) -> Rows:
     """Returns the rows of several files, one after the other."""
     if len(parts) == 1:
         return parts[0]
-    ends = list(itertools.accumulate(part.count for part in parts))
+    ends = list(itertools.accumulate(part.size for part in parts))
 
     def each(name: str) -> Callable[[int], Any] | None:
         functions = [getattr(part, name) for part in parts]
@@ -62,7 +62,7 @@ def of_part(functions: Sequence[Callable[[int], Any]], ends: Sequence[int], numb
     return functions[part](number - (ends[part - 1] if part else 0))
 
 
-def select(rows: Rows, numbers: Sequence[int], skipped: tuple[str, ...] = ()) -> Rows:
+def select(rows: Rows, numbers: Sequence[int] | np.ndarray, skipped: tuple[str, ...] = ()) -> Rows:
     """Returns some of the rows, in the order of `numbers`."""
     numbers = np.asarray(numbers, np.int64)
 
@@ -103,11 +103,11 @@ def join(parts: Mapping[str, Rows]) -> Rows:
     Raises:
       UserError: where the files differ in length.
     """
-    if len({part.count for part in parts.values()}) > 1:
-        lengths = ' and '.join(f'{name} has {part.count:,}' for name, part in parts.items())
+    if len({part.size for part in parts.values()}) > 1:
+        lengths = ' and '.join(f'{name} has {part.size:,}' for name, part in parts.items())
         raise UserError(f'parallel files must have a row for each row of the other, but {lengths}')
     some = list(parts.values())
-    return Rows(some[0].count, functools.partial(joined, [part.get for part in some]), some[0].where)
+    return Rows(some[0].size, functools.partial(joined, [part.get for part in some]), some[0].where)
 
 
 def joined(gets: Sequence[Callable[[int], Row]], number: int) -> Row:
@@ -122,7 +122,7 @@ def without_broken(rows: Rows, limit: int) -> Rows:
       UserError: when more than `limit` cannot.
     """
     good, messages = [], []
-    for number in range(rows.count):
+    for number in range(rows.size):
         try:
             rows.get(number)
             good.append(number)
@@ -136,9 +136,9 @@ def without_broken(rows: Rows, limit: int) -> Rows:
     return select(rows, good, tuple(messages)) if messages else rows
 
 
-def digest(row: Mapping[str, Any], fields: Sequence[str] = ()) -> bytes:
-    """Returns the SHA-256 of a row's content: of `fields`, or of all but 'label', whatever their order."""
-    names = sorted(fields or (name for name in row if name != 'label'))
+def digest(row: Mapping[str, Any], fields: Sequence[str] = (), ignored: Sequence[str] = ()) -> bytes:
+    """Returns the SHA-256 of a row's content: of `fields`, or of all but 'label' and `ignored`."""
+    names = sorted(fields or (name for name in row if name != 'label' and name not in ignored))
     result = hashlib.sha256()
     for name in names:
         result.update(name.encode() + b'\0' + content(row.get(name)) + b'\0')
@@ -156,9 +156,9 @@ def content(value: Any) -> bytes:
     return json.dumps(value, sort_keys=True, default=str).encode()
 
 
-def key_of(rows: Rows, number: int, fields: Sequence[str] = ()) -> bytes:
+def key_of(rows: Rows, number: int, fields: Sequence[str] = (), ignored: Sequence[str] = ()) -> bytes:
     """Returns the digest of a row's content without its label."""
-    return rows.key(number) if rows.key else digest(rows.get(number), fields)
+    return rows.key(number) if rows.key else digest(rows.get(number), fields, ignored)
 
 
 def label_of(rows: Rows, number: int) -> Any:
@@ -166,7 +166,9 @@ def label_of(rows: Rows, number: int) -> Any:
     return rows.label(number) if rows.label else rows.get(number).get('label')
 
 
-def parts_by_hash(rows: Rows, fractions: Mapping[str, float], fields: Sequence[str] = ()) -> dict[str, Rows]:
+def parts_by_hash(
+    rows: Rows, fractions: Mapping[str, float], fields: Sequence[str] = (), ignored: Sequence[str] = ()
+) -> dict[str, Rows]:
     """Returns {split: rows}: each row goes where the hash of its content says, the rest to 'train'.
 
     The choice is the same for ever, does not depend on the order of the rows, and keeps rows that differ in
@@ -175,11 +177,11 @@ def parts_by_hash(rows: Rows, fractions: Mapping[str, float], fields: Sequence[s
     Args:
       rows: of one source.
       fractions: of the splits to be cut off, such as {'test': 0.1, 'validation': 0.1}.
-      fields: what the hash reads; () for all but 'label'.
+      fields: what the hash reads; () for all but 'label' and `ignored`.
+      ignored: fields that the hash does not read.
     """
-    words = np.array(
-        [int.from_bytes(key_of(rows, n, fields)[:8], 'big') for n in range(rows.count)], np.uint64
-    )
+    keys = [key_of(rows, number, fields, ignored)[:8] for number in range(rows.size)]
+    words = np.array([int.from_bytes(key, 'big') for key in keys], np.uint64)
     place = words.astype(np.float64) / 2.0**64
     parts, start = {}, 0.0
     for split, fraction in fractions.items():
@@ -197,7 +199,7 @@ def class_names(rows: Rows) -> tuple[str, ...]:
       UserError: for a row without a label.
     """
     names = set()
-    for number in range(rows.count):
+    for number in range(rows.size):
         label = label_of(rows, number)
         if label is None:
             raise UserError(

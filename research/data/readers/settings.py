@@ -13,7 +13,10 @@ from research.errors import UserError
 class DataSettings:
     """Settings of `config.data` for all readers; paths are 'a,b', a pattern, a folder, or a tuple."""
 
-    reader: Literal['jsonl', 'csv', 'tsv', 'parquet', 'lines', 'idx', 'image_folder', 'audio_folder', 'tfds']
+    reader: Literal[
+        'jsonl', 'csv', 'tsv', 'parquet', 'lines', 'idx',
+        'text_folder', 'image_folder', 'audio_folder', 'tfds',
+    ]  # fmt: skip
     train: str | tuple = ''  # for 'lines' and 'idx' also 'field=path,field=path': files read side by side
     validation: str | tuple = ''
     test: str | tuple = ''
@@ -56,13 +59,20 @@ def has_reader(settings: Mapping[str, Any]) -> bool:
     return bool(settings.get('reader'))
 
 
+def reader_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns those of `config.data` that a reader knows, without what only a task knows."""
+    known = {field.name for field in dataclasses.fields(DataSettings)}
+    return {key: value for key, value in settings.items() if key in known}
+
+
 def without_reader(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the settings of a built-in set: not its name, nor settings of readers at their defaults."""
-    defaults = {field.name: field.default for field in dataclasses.fields(DataSettings)} | {'reader': ''}
-    return {
-        key: value for key, value in settings.items()
-        if key != 'name' and (key not in defaults or value not in (defaults[key], '', ()))
-    }  # fmt: skip
+    """Returns the settings of a built-in set: without its name and those that only a reader knows.
+
+    A path that was given stays in, so that it is refused and not passed over in silence.
+    """
+    known = {field.name for field in dataclasses.fields(DataSettings)}
+    given = {split for split in ('train', 'validation', 'test') if settings.get(split)}
+    return {key: value for key, value in settings.items() if key not in known or key in given}
 
 
 def pairs(fields: str) -> dict[str, str]:

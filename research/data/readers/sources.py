@@ -30,6 +30,7 @@ from research.data.readers.settings import DataSettings, pairs
 from research.errors import UserError, nearest, unpack
 
 FOLDERS = {
+    'text_folder': ((), folders.read_text),
     'image_folder': (folders.PICTURES, folders.read_picture),
     'audio_folder': (folders.SOUNDS, folders.read_sound),
 }
@@ -44,19 +45,22 @@ class DataSet(NamedTuple):
     settings: DataSettings
 
 
-def sources(settings: Mapping[str, Any], required: Sequence[str] = ()) -> DataSet:
+def sources(
+    settings: Mapping[str, Any], required: Sequence[str] = (), ignored: Sequence[str] = ()
+) -> DataSet:
     """Returns the data set of `config.data`; nothing is opened yet.
 
     Args:
       settings: those of `DataSettings`.
       required: fields that every row must have, and that the hash which cuts splits reads. 'image' and
-        'audio' among them are read into arrays where they are paths or bytes.
+        'audio' among them are read into arrays where they are paths or bytes. () for whatever there is.
+      ignored: fields that the hash does not read where `required` names none but 'label': what no model sees.
 
     Raises:
       UserError: for a setting that does not exist or cannot be. The rows raise `Broken`.
     """
     options = unpack(DataSettings, settings, 'data')
-    opened = functools.cache(functools.partial(open_parts, options, tuple(required)))
+    opened = functools.cache(functools.partial(open_parts, options, tuple(required), tuple(ignored)))
 
     def source(split: str) -> Rows:
         found = opened(split if has_own(options, split) else 'train').get(split)
@@ -64,6 +68,10 @@ def sources(settings: Mapping[str, Any], required: Sequence[str] = ()) -> DataSe
             raise UserError(
                 f'the data set has no {split!r} split: set config.data.{split} or, for a part of the '
                 f'training data, config.data.{split}_fraction'
+            )
+        if not found.size:
+            raise UserError(
+                f'no row fell into the {split!r} split: set config.data.{split}, or larger fractions'
             )
         return found
 
@@ -90,7 +98,9 @@ def has_own(options: DataSettings, split: str) -> bool:
     )
 
 
-def open_parts(options: DataSettings, required: tuple[str, ...], split: str) -> dict[str, Rows]:
+def open_parts(
+    options: DataSettings, required: tuple[str, ...], ignored: tuple[str, ...], split: str
+) -> dict[str, Rows]:
     """Returns {split: rows} of one place: for 'train' with the splits that are cut off from it."""
     rows = open_rows(options, split)
     rows = change(rows, functools.partial(complete, required, decoded_fields(options, required)))
@@ -99,10 +109,12 @@ def open_parts(options: DataSettings, required: tuple[str, ...], split: str) -> 
         if rows.skipped:
             count, first = len(rows.skipped), rows.skipped[0]
             logging.warning('%s: %d broken records left out, the first: %s', split, count, first)
-    if not rows.count:
-        raise UserError(
-            f'{setting_of(split)}: there are no rows in {getattr(options, split) or options.name}'
+    if not rows.size:
+        place, first = (
+            getattr(options, split) or options.name,
+            ''.join(f': {text}' for text in rows.skipped[:1]),
         )
+        raise UserError(f'{setting_of(split)}: there are no rows in {place}{first}')
     if split != 'train':
         return {split: rows}
     fractions = {
@@ -113,7 +125,7 @@ def open_parts(options: DataSettings, required: tuple[str, ...], split: str) -> 
     if not fractions:
         return {'train': rows}
     content = tuple(name for name in required if name != 'label')
-    return parts_by_hash(rows, fractions, content)
+    return parts_by_hash(rows, fractions, content, ignored)
 
 
 def setting_of(split: str) -> str:

@@ -3,6 +3,7 @@
 It must have been prepared with file_format='array_record', as `python -m launch.prepare_data` does.
 """
 
+import difflib
 import functools
 import re
 from collections.abc import Mapping
@@ -12,7 +13,29 @@ from etils import epath
 
 from research.data.readers.rows import SPLITS, Row, Rows
 from research.data.readers.tables import row_name
-from research.errors import UserError, nearest
+from research.errors import UserError
+
+
+def find_builder(tfds: Any, setting: str, name: str, folder: str, hint: str = '', **options: Any) -> Any:
+    """Returns the builder of a data set, looked for among TFDS's own and in `folder`.
+
+    Raises:
+      UserError: where there is none, with the nearest name.
+    """
+    try:
+        return tfds.builder(name, data_dir=folder or None, **options)
+    except tfds.core.DatasetNotFoundError:
+        pass
+    try:
+        import tensorflow_datasets.text  # noqa: F401  (registers glue, c4 and others)
+
+        return tfds.builder(name, data_dir=folder or None, **options)
+    except (ImportError, tfds.core.DatasetNotFoundError):
+        known = tfds.list_builders(with_community_datasets=False)
+    close = difflib.get_close_matches(re.split('[/:]', name)[0], known, n=1, cutoff=0.5)
+    nearest = f'did you mean {close[0]!r}?' if close else 'tfds.list_builders() names them all'
+    place = folder or "TFDS's own folder"
+    raise UserError(f'{setting}: TFDS has no such set, nor has {place}; {nearest}{hint}')
 
 
 def open_builder(name: str, folder: str) -> Any:
@@ -33,12 +56,7 @@ def open_builder(name: str, folder: str) -> Any:
         builder = tfds.builder_from_directory(name)
     else:
         try:
-            builder = tfds.builder(name, data_dir=folder or None)
-        except tfds.core.DatasetNotFoundError as error:
-            known = tfds.list_builders(with_community_datasets=False)
-            hint = nearest(re.split('[/:]', name)[0], known) if name else ''
-            place = folder or 'the data folder'
-            raise UserError(f'{setting}: TFDS has no such set, nor has {place}; {hint}') from error
+            builder = find_builder(tfds, setting, name, folder)
         except (ImportError, AttributeError) as error:
             raise UserError(f'{setting}: its builder cannot be loaded ({error}); {command}') from error
     if not epath.Path(builder.data_dir).exists() or not builder.info.splits:

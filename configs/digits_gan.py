@@ -1,0 +1,95 @@
+"""New handwritten digits: a generative adversarial network on scikit-learn's scans of 8x8 pixels.
+
+    python -m launch.train --config=configs/digits_gan.py --workdir=runs/digits_gan
+    python -m launch.predict --workdir=runs/digits_gan --count=100 --output=runs/digits_gan/drawn
+
+Trains the pair of perceptrons of the classic tutorial (generator to tanh, LeakyReLU 0.2, discriminator with
+dropout; Adam, b1 0.5), told which digit to draw, on 1,259 scans; 45 seconds on 2 CPU cores. The generator that
+draws is the average of its last thousand or so steps. Expected Fréchet distance in pixel space to the test
+split: 0.17 to 0.30, where the training scans reach 0.13 and independent pixels 1.81. Of 1,000 drawn digits a
+classifier (`launch.judge`) recognises 98% or more as what they should be.
+
+Variants: `:mlp` (this one), `:conv` (a convolutional pair, hinge loss, twice as long), `:unconditional` (not
+told the digit), `:critic` (three updates of the discriminator for one of the generator), `:tiny` (for tests).
+"""
+
+from research.core.config import base
+from research.errors import choose
+
+
+def get_config(variant: str = ''):
+    """Returns the config of a variant: '' or 'mlp', 'conv', 'unconditional', 'critic', 'tiny'."""
+    config = base(('discriminator', 'generator'))
+    config.task = {
+        'name': 'image_generation',
+        'loss': 'non_saturating',
+        'conditional': True,
+        'fakes': 4,
+        'pixels': 16,
+    }
+    config.data = {'name': 'digits'}
+    config.model = {
+        'name': 'mlp',
+        'latent': 32,
+        'generator': {'widths': (128, 256), 'norm': 'none', 'dtype': 'float32'},
+        'discriminator': {'widths': (256, 128), 'dropout': 0.3, 'dtype': 'float32'},
+    }
+    for group in config.optimizer:
+        config.optimizer[group].update(name='adam', learning_rate=1e-3, b1=0.5, schedule='constant')
+    config.optimizer.generator.update_every = 1
+    config.train.update(
+        steps=4000,
+        batch_size=64,
+        eval_batch_size=100,
+        log_every=100,
+        eval_every=1000,
+        checkpoint_every=1000,
+        sample_every=500,
+        ema=0.999,
+    )
+    config.expected = {'test': {'frechet_pixels': (0.17, 0.30), 'spread': (0.8, 1.05)}}
+    variants = {
+        '': same, 'mlp': same, 'conv': conv, 'unconditional': unconditional, 'critic': critic, 'tiny': tiny,
+    }  # fmt: skip
+    choose(variant, variants, '--config=configs/digits_gan.py:...')(config)
+    return config
+
+
+def same(config):
+    """Changes nothing: the main variant."""
+
+
+def conv(config):
+    """The convolutional pair, with the hinge loss."""
+    config.task.loss = 'hinge'
+    config.model.update({
+        'name': 'conv',
+        'generator': {'widths': (64, 32), 'norm': 'batch', 'dtype': 'float32'},
+        'discriminator': {'widths': (32, 64), 'norm': 'none', 'dropout': 0.3, 'dtype': 'float32'},
+    })  # fmt: skip
+    config.train.update(steps=2000, eval_every=500, checkpoint_every=500)
+
+
+def unconditional(config):
+    """The pair is not told the label: all ten digits must come out of the noise by themselves."""
+    config.task.conditional = False
+    for group in config.optimizer:
+        config.optimizer[group].learning_rate = 5e-4
+
+
+def critic(config):
+    """The discriminator learns at every step, the generator at every third (n-critic)."""
+    config.optimizer.generator.update_every = 3
+    config.train.steps = 6000
+
+
+def tiny(config):
+    """A few steps of a narrow pair."""
+    config.model.generator.widths = (16,)
+    config.model.discriminator.widths = (16,)
+    config.model.latent = 8
+    config.task.fakes = 1
+    config.train.update(
+        steps=4, batch_size=16, eval_batch_size=64, log_every=1, eval_every=2, checkpoint_every=2, sample_every=2,
+    )  # fmt: skip
+    config.expected = {}

@@ -1,0 +1,151 @@
+"""Pictures: read from files, fitted to a shape, refused with a reason, moved, and drawn."""
+
+import io
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from research.data import images
+from research.errors import UserError
+
+RNG = np.random.default_rng(0)
+
+
+def png(array, mode=None, format='PNG'):
+    buffer = io.BytesIO()
+    Image.fromarray(array, mode).save(buffer, format)
+    return buffer.getvalue()
+
+
+def test_reads_grey_colour_and_deep_pictures_from_files_and_bytes(tmp_path):
+    grey, colour = (
+        RNG.integers(256, size=(5, 7), dtype=np.uint8),
+        RNG.integers(256, size=(5, 7, 3), dtype=np.uint8),
+    )
+    (tmp_path / 'grey.png').write_bytes(png(grey))
+    np.testing.assert_array_equal(images.read_image(tmp_path / 'grey.png'), grey[..., None])
+    np.testing.assert_array_equal(images.read_image(str(tmp_path / 'grey.png')), grey[..., None])
+    np.testing.assert_array_equal(images.read_image(png(colour)), colour)
+    deep = images.read_image(png(np.array([[0, 65535, 32768]], np.uint16)))
+    np.testing.assert_array_equal(deep[..., 0], [[0, 255, 128]])
+    bits = images.read_image(png(np.array([[True, False]])))
+    np.testing.assert_array_equal(bits[..., 0], [[255, 0]])
+
+
+def test_transparency_becomes_white_and_a_photograph_stands_upright():
+    clear = np.zeros((2, 2, 4), np.uint8)
+    clear[0, 0] = (10, 20, 30, 255)
+    read = images.read_image(png(clear))
+    np.testing.assert_array_equal(read[0, 0], (10, 20, 30))
+    assert (read[1] == 255).all()
+    buffer = io.BytesIO()
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned by 90 degrees
+    Image.fromarray(np.zeros((4, 9), np.uint8)).save(buffer, 'JPEG', exif=exif)
+    assert images.read_image(buffer.getvalue()).shape == (9, 4, 1)
+
+
+@pytest.mark.parametrize(
+    'content', [b'', b'no picture at all', png(RNG.integers(256, size=(30, 30), dtype=np.uint8))[:500]]
+)
+def test_what_is_no_picture_is_refused_with_its_name(tmp_path, content):
+    file = tmp_path / 'broken.png'
+    file.write_bytes(content)
+    with pytest.raises(UserError, match='broken.png: cannot be read as a picture'):
+        images.read_image(file)
+    with pytest.raises(UserError, match='nowhere.png: cannot be read'):
+        images.read_image(tmp_path / 'nowhere.png')
+
+
+def test_a_huge_picture_is_refused_before_it_is_unpacked():
+    with pytest.raises(UserError, match='1x9000 pixels.*1 to 8192'):
+        images.read_image(png(np.zeros((1, 9000), np.uint8)))
+
+
+def test_fitting_scales_grays_colours_and_resizes():
+    grey, colour = np.uint8([[0, 51], [102, 255]]), RNG.integers(256, size=(2, 2, 3), dtype=np.uint8)
+    np.testing.assert_allclose(images.fit_image(grey, (2, 2, 1))[..., 0], [[0, 0.2], [0.4, 1]], rtol=1e-6)
+    np.testing.assert_allclose(
+        images.fit_image(grey.tolist(), (2, 2, 3)), images.fit_image(grey[..., None], (2, 2, 3))
+    )
+    luma = colour @ np.array([0.299, 0.587, 0.114]) / 255
+    np.testing.assert_allclose(images.fit_image(colour, (2, 2, 1))[..., 0], luma, rtol=1e-5)
+    large = RNG.random((32, 32, 1))
+    small = images.fit_image(large, (8, 8, 1))
+    assert small.shape == (8, 8, 1) and small.dtype == np.float32
+    # Antialiased: each new pixel is near the mean of the 4x4 that it stands for, not one sample of them.
+    np.testing.assert_allclose(small[..., 0], large.reshape(8, 4, 8, 4).mean((1, 3)), atol=0.2)
+    assert images.fit_image(np.ones((3, 5)), (8, 8, 1)).min() == 1
+
+
+def test_a_picture_that_fits_is_returned_as_it_is():
+    image = RNG.random((8, 8, 1)).astype(np.float32)
+    assert images.fit_image(image, (8, 8, 1)) is image
+
+
+@pytest.mark.parametrize(('values', 'message'), [
+    (np.zeros((8,)), r'each side 1 to 8192; got float64 \[8\]'),
+    (np.zeros((8, 8, 2)), r'\[8, 8, 2\]'),
+    (np.zeros((0, 8)), '0x8 pixels'),
+    (np.zeros((1, 9000)), '1 to 8192'),
+    (np.full((8, 8), 16.0), 'whole numbers.*from 16.0 to 16.0'),
+    (np.float32(np.full((8, 8, 1), 16.0)), 'from 16.0 to 16.0'),
+    (np.full((8, 8), -1), 'from -1 to -1'),
+    (np.full((8, 8), np.nan), 'from nan'),
+    ('a word', 'must be numbers'),
+    ([[0, 1], [2]], 'rows differ'),
+    (np.full((8, 8), 1j), 'complex'),
+])  # fmt: skip
+def test_what_cannot_be_fitted_is_refused_with_its_shape_and_the_limit(values, message):
+    with pytest.raises(UserError, match=message):
+        images.fit_image(values, (8, 8, 1))
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 10_000), st.integers(1, 3))
+def test_a_shift_moves_every_pixel_alike(seed, pixels):
+    image = np.random.default_rng(1).random((6, 5, 2)).astype(np.float32) + 0.1
+    moved = images.shift_image(image, np.random.default_rng(seed), pixels)
+    found = [
+        (down, right)
+        for down in range(-pixels, pixels + 1)
+        for right in range(-pixels, pixels + 1)
+        if np.array_equal(moved, shifted(image, down, right))
+    ]
+    assert len(found) == 1
+    np.testing.assert_array_equal(moved, images.shift_image(image, np.random.default_rng(seed), pixels))
+
+
+def shifted(image, down, right):
+    """Returns the picture moved, pixel by pixel."""
+    out = np.zeros_like(image)
+    for y in range(image.shape[0]):
+        for x in range(image.shape[1]):
+            if 0 <= y - down < image.shape[0] and 0 <= x - right < image.shape[1]:
+                out[y, x] = image[y - down, x - right]
+    return out
+
+
+def test_a_grid_shows_each_picture_enlarged_with_frame_and_caption():
+    pictures = [np.full((4, 4, 1), value, np.float32) for value in (0.0, 0.5, 1.0)]
+    plain = images.grid(pictures, columns=2, scale=3)
+    assert plain.dtype == np.uint8 and plain.shape == (2 * (12 + 6), 2 * (12 + 6), 3)
+    assert (plain[3:15, 3:15] == 0).all() and (plain[3:15, 21:33] == 128).all()
+    framed = images.grid(pictures, columns=3, scale=3, frames=[images.RED, None, None])
+    assert tuple(framed[0, 0]) == images.RED and tuple(framed[0, 20]) == images.PAPER
+    words = images.grid(pictures, columns=3, scale=8, captions=['a', 'a caption that is far too long', 'c'])
+    assert words.shape[0] > images.grid(pictures, columns=3, scale=8).shape[0] and words.shape[1] == 3 * (
+        32 + 6
+    )
+    assert (words[-14:] < 128).any()
+
+
+def test_a_grid_of_nothing_is_a_small_white_picture():
+    assert (images.grid([]) == 255).all()
+
+
+def test_a_small_picture_is_enlarged_to_be_read():
+    assert images.grid([np.zeros((8, 8, 1))]).shape[0] >= 64

@@ -1,0 +1,98 @@
+"""A user's pictures: shape, classes as stored, and the messages where they cannot be."""
+
+import numpy as np
+import pytest
+from etils import epath
+from PIL import Image
+from reader_files import idx_bytes
+
+from research import api
+from research.data.image_sets import image_set
+from research.errors import UserError
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for number in range(40):
+        path = tmp_path / 'photos' / 'ab'[number % 2] / f'{number}.png'
+        path.parent.mkdir(parents=True, exist_ok=True)
+        values = np.random.default_rng(number).integers(0, 255, (7, 9), np.uint8)
+        Image.fromarray(values).save(path)
+    return tmp_path / 'photos'
+
+
+def settings(folder, **more):
+    return {
+        'reader': 'image_folder',
+        'train': str(folder),
+        'validation_fraction': 0.3,
+        'test_fraction': 0.2,
+        **more,
+    }
+
+
+def test_shape_of_the_first_picture_or_as_given(folder):
+    data = image_set(settings(folder))
+    assert data.shape == (7, 9, 1) and data.classes == ('a', 'b')
+    assert sum(len(data.source(split)) for split in data.splits) == 40
+    assert {row['label'] for row in data.source('train')} == {0, 1}
+    assert image_set(settings(folder, shape=('16', '16', '3'))).shape == (16, 16, 3)  # as a flag gives it
+    with pytest.raises(UserError, match='write height,width,channels'):
+        image_set(settings(folder, shape=(16, 16)))
+    Image.new('L', (300, 20)).save(folder / 'a' / '0.png')
+    Image.new('L', (300, 20)).save(folder / 'a' / '2.png')
+    with pytest.raises(
+        UserError, match='20x300 pixels: say what the model sees, such as --config.data.shape=64,64,1'
+    ):
+        [image_set(settings(folder, test_fraction=f)).shape for f in (0.0, 0.2, 0.5)]
+
+
+def test_stored_classes_are_taken_and_nothing_is_read():
+    data = image_set({'reader': 'image_folder', 'train': 'gone'}, ('x', 'y'), (8, 8, 1))
+    assert data.classes == ('x', 'y') and data.shape == (8, 8, 1)
+
+
+def test_names_and_readers_exclude_each_other():
+    with pytest.raises(UserError, match="set one of them to ''"):
+        image_set({'name': 'digits', 'reader': 'image_folder', 'train': 'x'})
+    with pytest.raises(UserError, match='there is no such setting'):
+        image_set({'name': 'digits', 'reader': '', 'train': 'photos'})
+    with pytest.raises(UserError, match="name a data set, such as 'digits', or read your own"):
+        image_set({'name': '', 'reader': ''})
+    assert image_set(
+        {'name': 'digits', 'reader': '', 'train': '', 'shape': (), 'test_fraction': 0.5}
+    ).shape == (8, 8, 1)
+
+
+def test_a_run_on_a_users_pictures_prepares_encodes_and_answers_without_them(folder, tmp_path):
+    config = api.read(
+        'configs/own_images.py:tiny',
+        {'data.name': '', 'data.reader': 'image_folder', 'data.train': str(folder), 'data.shape': '8,8,1'},
+    )
+    prepared = epath.Path(tmp_path / 'prepared')
+    api.prepare(config, prepared)
+    task = api.build(config, prepared)
+    row = task.source('train')[0]
+    assert task.encode(row)['image'].shape == (8, 8, 1) and task.encode(row)['label'] == row['label']
+    folder.rename(tmp_path / 'moved')
+    task = api.build(config, prepared)
+    assert task.encode({'image': np.zeros((5, 5), np.uint8)})['image'].shape == (8, 8, 1)
+    with pytest.raises(UserError, match='there is no such file'):
+        task.source('train')
+
+
+def test_idx_files_are_pictures_with_classes(tmp_path):
+    rng = np.random.default_rng(0)
+    (tmp_path / 'x-images-idx3-ubyte').write_bytes(idx_bytes(rng.integers(0, 255, (30, 4, 5)), 8))
+    (tmp_path / 'x-labels-idx1-ubyte').write_bytes(idx_bytes(np.arange(30) % 3, 8))
+    data = image_set({'reader': 'idx', 'train': str(tmp_path / 'x-images-idx3-ubyte'), 'shape': ()})
+    assert data.shape == (4, 5, 1) and data.classes == ('0', '1', '2')
+
+
+def test_one_class_is_refused(folder, tmp_path):
+    config = api.read(
+        'configs/own_images.py', {'data.train': str(folder / 'a' / '*.png'), 'data.label_pattern': '.'}
+    )
+    config = api.read('configs/own_images.py', {'data.train': str(folder), 'data.label_pattern': '(png)'})
+    with pytest.raises(UserError, match=r'all of one class \(png\)'):
+        api.prepare(config, epath.Path(tmp_path / 'prepared'))

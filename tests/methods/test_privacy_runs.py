@@ -1,0 +1,201 @@
+"""What privacy refuses, how it composes, and what a private run says and stores."""
+
+import functools
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from etils import epath
+from privacy_task import CONTEXT, assert_close, loss, make_batch, make_params, private_task, run_plan
+
+from research.core import train
+from research.core.begin import check_account
+from research.core.plan import make_plan
+from research.core.task import Aux, Gradient, Variables
+from research.errors import UserError
+from research.methods import lora, privacy
+from research.ops import accounting
+
+
+def with_statistics(names):
+    def init(key):
+        extra = {'model': {name: {'mean': jnp.zeros(())} for name in names}}
+        return Variables({'model': jax.tree.map(jnp.asarray, make_params())}, extra)
+
+    def keeps(variables, batch, context):
+        total, aux = loss(variables.params['model'], batch, context)
+        return total, aux._replace(
+            extra={'model': {name: {'mean': jnp.mean(batch['target'])} for name in names}}
+        )
+
+    return {'init': init, 'losses': {'model': keeps}}
+
+
+def test_batch_statistics_are_refused_and_the_group_norm_named():
+    with pytest.raises(UserError, match="privacy.*'model' keeps some.*config.model.norm=group"):
+        private_task(**with_statistics(['batch_stats']))
+    task, config = private_task(**with_statistics(['moving']))
+    with pytest.raises(UserError, match='privacy has no noise for what a loss keeps.*model/moving'):
+        make_plan(config, task, jax.devices()[:1]).compile()
+
+
+def test_what_cannot_be_private_is_refused():
+    with pytest.raises(UserError, match="no group 'generater'; did you mean 'generator'"):
+        private_task(privacy.Settings(public=('generater',)), groups=('model', 'generator'))
+    with pytest.raises(UserError, match='nothing is left to be private'):
+        private_task(privacy.Settings(public=('model',)))
+    with pytest.raises(
+        UserError, match="privacy and a method before it both replace the gradient of 'model'"
+    ):
+        private_task(gradients={'model': Gradient(None, None)})
+    for delta, rows in ((0.02, 64), (1.0 / 64, 64)):
+        task, _ = private_task(privacy.Settings(delta=delta), rows=rows)
+        with pytest.raises(
+            UserError, match='delta=0.0[12].* must be below 0.016, one over the 64 training rows'
+        ):
+            task.account(0)
+    for settings, message in (
+        ({'clip': 0.0}, 'clip'), ({'noise_multiplier': 0.0}, 'noise_multiplier'), ({'delta': 0.0}, 'delta'),
+        ({'epsilon': -1.0}, 'epsilon'), ({'chunk': -1}, 'chunk'),
+        ({'epsilon': 1.0, 'noise_multiplier': 2.0}, 'not both'),
+    ):  # fmt: skip
+        with pytest.raises(UserError, match=message):
+            privacy.Settings(**settings)
+
+
+def test_a_missing_library_is_said_before_anything_compiles(monkeypatch):
+    task, config = private_task()
+    monkeypatch.setitem(__import__('sys').modules, 'dp_accounting', None)
+    with pytest.raises(UserError, match=r"pip install -e '\.\[privacy\]'"):
+        make_plan(config, task, jax.devices()[:1])
+
+
+def game(reads_label):
+    """A generator that reads noise alone, or a row's target too; the model judges rows and what it made."""
+
+    def init(key):
+        return Variables({'model': {'w': jnp.ones(3)}, 'generator': {'v': jnp.ones(3)}}, {})
+
+    def made(variables, batch, context):
+        def one(index):
+            return jax.random.normal(jax.random.fold_in(context.fold('noise'), index), (3,))
+
+        noise = jax.vmap(one)(batch['index']) * variables.params['generator']['v']
+        return noise + batch['target'] if reads_label else noise
+
+    def model(variables, batch, context):
+        real, fake = (
+            x @ variables.params['model']['w'] for x in (batch['target'], made(variables, batch, context))
+        )
+        return jnp.sum(batch['mask'] * (jax.nn.softplus(-real) + jax.nn.softplus(fake))), Aux(
+            jnp.sum(batch['mask'])
+        )
+
+    def generator(variables, batch, context):
+        fake = made(variables, batch, context) @ variables.params['model']['w']
+        return jnp.sum(batch['mask'] * jax.nn.softplus(-fake)), Aux(
+            jnp.sum(batch['mask']), outputs=batch['target']
+        )
+
+    return {'init': init, 'losses': {'model': model, 'generator': generator}}
+
+
+def test_a_public_group_cannot_read_the_rows():
+    settings, groups = privacy.Settings(public=('generator',), delta=1e-3), ('model', 'generator')
+    task, config = private_task(settings, groups=groups, **game(reads_label=True))
+    with pytest.raises(
+        UserError, match="privacy.public: the loss of group 'generator' reads target of the rows"
+    ):
+        make_plan(config, task, jax.devices()[:1]).compile()
+    task, config = private_task(settings, 'poisson', groups=groups, **game(reads_label=False))
+    assert list(task.gradients) == ['model']
+    variables = task.init(None)
+    total = functools.partial(task.losses['generator'], variables, context=CONTEXT)
+    first, second = make_batch(8, masked=2), make_batch(8, masked=5, seed=9)  # other rows, numbers and masks
+    np.testing.assert_array_equal(total(batch=first)[0], total(batch=second)[0])
+    params, logs = run_plan(task, config, 2)
+    assert not np.array_equal(params['generator']['v'], np.ones(3)) and np.isfinite(logs['generator/loss'][0])
+
+
+def test_both_groups_private_spend_more():
+    settings, groups = privacy.Settings(delta=1e-3), ('model', 'generator')
+    both, config = private_task(settings, 'poisson', groups=groups, **game(reads_label=True))
+    assert sorted(both.gradients) == ['generator', 'model']
+    one, _ = private_task(
+        privacy.Settings(delta=1e-3, public=('generator',)),
+        'poisson',
+        groups=groups,
+        **game(reads_label=False),
+    )
+    twice, _ = private_task(
+        privacy.Settings(delta=1e-3, public=('generator',), noise_multiplier=1 / np.sqrt(2)), 'poisson',
+        groups=groups, **game(reads_label=False),
+    )  # fmt: skip
+    assert one.account(10)['epsilon'] < both.account(10)['epsilon']
+    np.testing.assert_allclose(both.account(10)['epsilon'], twice.account(10)['epsilon'], rtol=1e-6)
+
+
+def test_it_composes_with_adapters_in_either_order():
+    private, config = private_task()
+    plain = private._replace(gradients={}, account=None, notes=None)
+    settings = lora.Settings(rank=2, alpha=4.0)
+    first = lora.apply(private, settings, config)
+    second = privacy.apply(lora.apply(plain, settings, config), privacy.Settings(delta=1e-3), config)
+    trained = []
+    for task in (first, second):
+        assert list(task.losses) == list(task.gradients) == ['model']
+        params, logs = run_plan(task, config, 2)
+        assert set(params) == {'model', 'model_base'} and 'kernel' in params['model']['conv']
+        assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((params, logs)))
+        jax.tree.map(np.testing.assert_array_equal, params['model_base'], make_params())
+        assert task.account(10)['epsilon'] > 0
+        trained.append(params)
+    assert_close(*trained, 1e-6)
+
+
+def start(config, folder, task):
+    return train.run(config, epath.Path(folder), lambda config, folder: None, lambda config, folder: task)
+
+
+def test_epsilon_is_shown_logged_and_stored(tmp_path, capsys):
+    task, config = private_task(privacy.Settings(epsilon=2.0, delta=1e-3), 'poisson')
+    summary = start(config, tmp_path, task)
+    printed = capsys.readouterr().out
+    assert 'note: model is trained privately: epsilon 2 at delta 0.001 after 10 steps' in printed
+    assert 'note: not private: the logged losses' in printed
+    records = [json.loads(line) for line in (tmp_path / 'metrics.jsonl').read_text().splitlines()]
+    spent = {each['step']: each['values']['epsilon'] for each in records if each['kind'] == 'train'}
+    assert list(spent) == [2, 4, 6, 8, 10] and sorted(spent.values()) == list(spent.values())
+    assert 1.96 < spent[10] <= 2.0 and f'epsilon {spent[4]:.4g}' in printed
+    assert summary['figures']['test']['signature']['account'] == {'epsilon': spent[10], 'delta': 1e-3}
+    stored = json.loads((tmp_path / 'figures.json').read_text())
+    assert stored['validation']['signature']['account']['epsilon'] == spent[10]
+    assert any(
+        'not private' in note for note in json.loads((tmp_path / 'description.json').read_text())['notes']
+    )
+
+
+def test_a_run_made_longer_keeps_its_noise_or_is_refused(tmp_path):
+    """Noise that was computed for fewer steps would be too little, and the account of the old steps wrong."""
+    settings = privacy.Settings(epsilon=2.0, delta=1e-3)
+    task, config = private_task(settings, 'poisson', steps=4)
+    start(config, tmp_path, task)
+    task, longer = private_task(settings, 'poisson', steps=8)
+    with pytest.raises(UserError, match='this run stood at epsilon .* after step 4, and with the'):
+        start(longer, tmp_path, task)
+    given = privacy.Settings(noise_multiplier=2.0, delta=1e-3)
+    before = private_task(given, 'poisson', steps=4)[0].account(4)
+    task, longer = private_task(given, 'poisson', steps=8)
+    check_account(make_plan(longer, task, jax.devices()[:1]), before, 4)
+
+
+def test_a_served_model_needs_no_data_and_no_library(monkeypatch):
+    def source(split):
+        raise UserError('there is no training data here')
+
+    monkeypatch.setattr(accounting, 'library', source)
+    task, _ = private_task(source=source)
+    variables = task.init(None)
+    assert np.isfinite(task.predict(variables, make_batch(), CONTEXT)['error']).all()

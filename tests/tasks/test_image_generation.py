@@ -1,0 +1,226 @@
+"""The GAN's parts: which loss moves what, where noise comes from, and what the figures mean."""
+
+import json
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from etils import epath
+
+from research.core.state import init_state
+from research.core.step import make_step
+from research.core.task import Context
+from research.data.digits import digits
+from research.errors import UserError
+from research.ops.frechet import Moments, frechet_distance
+from research.tasks import image_generation
+
+MLP = {'name': 'mlp', 'latent': 4, 'generator': {'widths': (8,)}, 'discriminator': {'widths': (8,)}}
+CONV = {
+    'name': 'conv',
+    'latent': 4,
+    'generator': {'widths': (4, 4), 'norm': 'batch'},
+    'discriminator': {'widths': (4, 4), 'norm': 'batch'},
+}
+GROUPS = ('discriminator', 'generator')
+
+
+def settings(model=MLP, **task):
+    return SimpleNamespace(
+        task={'name': 'image_generation', 'fakes': 2, **task},
+        model=model,
+        data={'name': 'digits'},
+        methods=(),
+    )
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+    path = epath.Path(tmp_path_factory.mktemp('prepared')) / 'new'
+    image_generation.prepare(settings(), path)
+    return path
+
+
+def batch_of(task, raws, start=0):
+    rows = [task.encode(row) for row in raws]
+    batch = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+    count = len(rows)
+    return {
+        **batch,
+        'index': np.arange(start, start + count, dtype=np.int32),
+        'mask': np.ones(count, np.float32),
+    }
+
+
+def context(train=False, seed=0):
+    return Context(jax.random.key(seed), jnp.int32(0), train)
+
+
+def same(left, right):
+    return all(
+        np.array_equal(a, b) for a, b in zip(jax.tree.leaves(left), jax.tree.leaves(right), strict=True)
+    )
+
+
+@pytest.mark.parametrize('group', GROUPS)
+def test_a_groups_loss_moves_its_own_parameters_and_statistics_alone(folder, group):
+    task = image_generation.make(settings(CONV, conditional=True), folder)
+    task = task._replace(losses={group: task.losses[group]})
+    optimizers = {group: optax.sgd(0.1)}
+    before = init_state(task, optimizers, 0.0, 0)
+    step = make_step(task, optimizers, {group: 1}, 1, 0.0, 0)
+    after, logs = jax.jit(step)(before, batch_of(task, task.source('train')[:8]))
+    other = GROUPS[1 - GROUPS.index(group)]
+    assert same(before.variables.params[other], after.variables.params[other])
+    assert same(before.variables.extra[other], after.variables.extra[other])
+    assert not same(before.variables.params[group], after.variables.params[group])
+    assert not same(before.variables.extra[group], after.variables.extra[group])
+    assert logs['gradient_norm'][0] > 0 and logs['loss'][1] == 8
+
+
+def test_discriminator_comes_first_and_logs_how_often_it_is_right(folder):
+    task = image_generation.make(settings(), folder)
+    assert tuple(task.losses) == GROUPS
+    variables = task.init(jax.random.key(0))
+    assert set(variables.params) == set(GROUPS) and variables.extra == {}
+    _, aux = task.losses['discriminator'](variables, batch_of(task, task.source('train')[:8]), context(True))
+    assert aux.logs['real_right'] == (np.asarray(aux.outputs['real_logits']) > 0).sum()
+    assert aux.logs['fake_right'] == (np.asarray(aux.outputs['fake_logits']) < 0).sum()
+
+
+def test_padding_does_not_change_the_losses(folder):
+    model = {**MLP, 'discriminator': {'widths': (8,), 'dropout': 0.0}}
+    task = image_generation.make(settings(model), folder)
+    variables, batch = task.init(jax.random.key(0)), batch_of(task, task.source('train')[:6])
+    short = {name: value[:4] for name, value in batch.items()}
+    padded = {**batch, 'mask': np.float32([1, 1, 1, 1, 0, 0])}
+    for loss in task.losses.values():
+        (one, _), (two, aux) = (loss(variables, each, context(True)) for each in (short, padded))
+        assert float(one) == pytest.approx(float(two), rel=1e-5) and aux.weight == 4
+
+
+def test_noise_belongs_to_the_example_and_not_to_the_batch(folder):
+    task = image_generation.make(settings(conditional=True), folder)
+    variables = task.init(jax.random.key(0))
+    whole = task.predict(variables, batch_of(task, [{}] * 6), context())
+    part = task.predict(variables, batch_of(task, [{}] * 2, start=3), context())
+    np.testing.assert_allclose(whole['image'][3:5], part['image'], atol=1e-6)
+    np.testing.assert_array_equal(whole['label'][3:5], part['label'])
+    assert len({picture.tobytes() for picture in np.asarray(whole['image'])}) == 6
+    seeded = task.predict(variables, batch_of(task, [{'seed': 1}] * 6), context())
+    assert not np.allclose(whole['image'], seeded['image'])
+    other = task.predict(variables, batch_of(task, [{}] * 6), context(seed=1))
+    assert not np.allclose(whole['image'], other['image'])
+
+
+def test_noise_is_standard_normal():
+    noise = np.asarray(image_generation.noise_of({'index': jnp.arange(2000)}, jax.random.key(0), 8))
+    assert abs(noise.mean()) < 0.03 and abs(noise.std() - 1) < 0.03
+    assert np.abs(np.corrcoef(noise, rowvar=False) - np.eye(8)).max() < 0.1
+
+
+def test_labels_that_are_given_are_kept_and_others_drawn_as_often_as_in_training():
+    probability = np.float32([0.7, 0.3, 0.0])
+    batch = {'index': jnp.arange(1000), 'label': jnp.full(1000, image_generation.DRAW)}
+    drawn = np.asarray(image_generation.labels_of(batch, jax.random.key(0), probability))
+    np.testing.assert_allclose(np.bincount(drawn, minlength=3) / 1000, probability, atol=0.05)
+    given = {**batch, 'label': jnp.full(1000, 2)}
+    assert (np.asarray(image_generation.labels_of(given, jax.random.key(0), probability)) == 2).all()
+
+
+def test_floor_baseline_and_distance_are_what_they_say(folder):
+    task = image_generation.make(settings(), folder)
+    pixels = {
+        split: np.stack([row['image'].reshape(-1) for row in task.source(split)])
+        for split in ('train', 'test')
+    }
+    train, test = (
+        Moments(each.mean(0, dtype=np.float64), np.cov(each, rowvar=False)) for each in pixels.values()
+    )
+    variables, batch = task.init(jax.random.key(0)), batch_of(task, task.source('test'))
+    sums = {
+        name: np.asarray(value, np.float64)
+        for name, value in task.metrics(variables, batch, context()).items()
+    }
+    assert sums['real_count'] == 269 and sums['fake_count'] == 2 * 269
+    figures = task.figures(sums)
+    assert figures['frechet_pixels_floor'].value == pytest.approx(frechet_distance(train, test), rel=1e-3)
+    alone = train._replace(covariance=np.diag(np.diag(train.covariance)))
+    assert figures['frechet_pixels'].baseline == pytest.approx(frechet_distance(alone, test), rel=1e-3)
+    assert figures['frechet_pixels'].value > figures['frechet_pixels'].baseline  # untrained
+    copied = {**sums, **{f'fake_{part}': sums[f'real_{part}'] for part in image_generation.PARTS}}
+    figures = task.figures(copied)
+    assert figures['frechet_pixels'].value == pytest.approx(0, abs=1e-4)
+    assert figures['spread'].value == pytest.approx(1)
+
+
+def test_figures_are_of_pictures_shrunk_to_a_stated_size(tmp_path):
+    config, folder = settings(pixels=4), epath.Path(tmp_path)
+    image_generation.prepare(config, folder)
+    task = image_generation.make(config, folder)
+    small = np.asarray(image_generation.seen(task.source('test')[0]['image'][None], 4))
+    assert small.shape == (1, 16)
+    assert small.mean() == pytest.approx(task.source('test')[0]['image'].mean(), abs=0.05)
+    sums = task.metrics(task.init(jax.random.key(0)), batch_of(task, task.source('test')[:8]), context())
+    assert sums['fake_square'].shape == (16, 16)
+    assert '16 pixel values' in task.figures(jax.device_get(sums))['frechet_pixels'].about
+
+
+def test_prepare_reads_the_training_split_alone(folder):
+    stored = json.loads((folder / 'statistics.json').read_text())
+    rows = digits().source('train')
+    pixels = np.stack([row['image'].reshape(-1) for row in rows])
+    np.testing.assert_allclose(stored['moments'][0], pixels.mean(0), rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(stored['moments'][1], np.cov(pixels, rowvar=False), rtol=1e-4, atol=1e-7)
+    assert stored['counts'] == np.bincount([row['label'] for row in rows]).tolist()
+
+
+@pytest.mark.parametrize('conditional', [True, False])
+def test_requests_answers_and_pictures(folder, conditional):
+    task = image_generation.make(settings(conditional=conditional), folder)
+    assert ('label' in task.inputs) == conditional
+    raws = task.examples[:12]
+    batch = batch_of(task, raws)
+    outputs = jax.device_get(task.predict(task.init(jax.random.key(0)), batch, context()))
+    assert outputs['image'].shape == (12, 8, 8, 1)
+    assert 0 <= outputs['image'].min() and outputs['image'].max() <= 1
+    answer = task.decode({name: value[11] for name, value in outputs.items()})
+    assert json.loads(json.dumps(answer)) == answer and answer['shape'] == [8, 8, 1]
+    assert answer.get('label') == ('1' if conditional else None)
+    picture = task.render(batch, outputs)['samples']
+    assert picture.dtype == np.uint8 and picture.shape == (2 * 54, 10 * 54, 3)
+
+
+@pytest.mark.parametrize(('raw', 'message'), [
+    ({'label': 10}, 'label must be a whole number from -1 to 9'),
+    ({'label': 'ten'}, "got 'ten'"),
+    ({'label': 1.5}, 'got 1.5'),
+    ({'seed': -1}, 'seed must be a whole number from 0'),
+    ({'seed': 2**40}, 'seed'),
+    ({'seed': float('nan')}, 'seed'),
+])  # fmt: skip
+def test_impossible_requests_are_refused(folder, raw, message):
+    with pytest.raises(UserError, match=message):
+        image_generation.make(settings(conditional=True), folder).encode(raw)
+
+
+def test_a_label_may_be_a_name(folder):
+    task = image_generation.make(settings(conditional=True), folder)
+    assert task.encode({'label': '7'})['label'] == task.encode({'label': 7})['label'] == 7
+
+
+@pytest.mark.parametrize(('config', 'message'), [
+    (settings(loss='hing'), "did you mean 'hinge'"),
+    (settings(fakes=0), 'above zero'),
+    (settings(conditionl=True), "did you mean 'conditional'"),
+    (settings({**MLP, 'name': 'mpl'}), "did you mean 'mlp'"),
+    (settings({**MLP, 'latent': 0}), 'latent'),
+    (settings({**MLP, 'generator': {'width': (3,)}}), 'config.model.generator.width'),
+    (settings({**CONV, 'generator': {'widths': (2,) * 5}}), 'give fewer'),
+])  # fmt: skip
+def test_impossible_settings_are_refused(folder, config, message):
+    with pytest.raises(UserError, match=message):
+        image_generation.make(config, folder)

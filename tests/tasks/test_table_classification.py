@@ -1,0 +1,176 @@
+"""A table as numbers and categories: statistics of the training rows alone, missing values, answers."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+from etils import epath
+
+from research import api
+from research.core.task import Context
+from research.data.table_sets import table_set
+from research.errors import UserError
+
+HEADER = 'age,city,code,note,label\n'
+
+
+@pytest.fixture
+def built(tmp_path):
+    """A small table of one's own with a missing number, a missing category and numbers that are names."""
+    lines = ['20,Rome,7,x,yes', ' 40 , Oslo,8,y,no', '?,Rome,7,z,yes', '60,,9,w,no.', '40,Oslo,7,v,yes']
+    (tmp_path / 'train.csv').write_text(HEADER + '\n'.join(lines))
+    (tmp_path / 'other.csv').write_text(HEADER + '1000,Bern,7,x,yes\nNaN,Rome,1,x,no\n')
+    config = make_config(tmp_path, {})
+    folder = epath.Path(tmp_path / 'prepared')
+    api.prepare(config, folder)
+    return config, folder, api.build(config, folder)
+
+
+def make_config(folder, overrides):
+    given = {
+        'data.name': '', 'data.reader': 'csv', 'data.columns': '', 'data.train': str(folder / 'train.csv'),
+        'data.validation': str(folder / 'other.csv'), 'data.test': str(folder / 'other.csv'),
+        'task.categorical': 'code', 'task.ignore': 'note', 'task.strip': '.', 'model.widths': '(4,)',
+    }  # fmt: skip
+    return api.read('configs/adult.py:tiny', {**given, **overrides})
+
+
+def test_statistics_are_those_of_the_training_rows(built):
+    facts = json.loads((built[1] / 'columns.json').read_text())
+    assert facts['classes'] == ['no', 'yes'] and facts['counts'] == [2, 3]  # 'no.' is 'no'
+    ages = [20, 40, 60, 40]
+    np.testing.assert_allclose(facts['numbers']['age'], [np.mean(ages), np.std(ages)])
+    assert facts['flagged'] == ['age']
+    assert facts['categories'] == {'city': ['Oslo', 'Rome'], 'code': ['7', '8', '9']}
+
+
+def test_rows_become_numbers_flags_and_categories(built):
+    task = built[2]
+    std = np.std([20, 40, 60, 40])
+    example = task.encode({'age': '60', 'city': 'Rome', 'code': 7, 'label': 'yes'})
+    np.testing.assert_allclose(example['numbers'], [20 / std, 0], rtol=1e-6)
+    assert example['categories'].tolist() == [3, 2] and example['label'] == 1
+    missing = task.encode({})
+    assert (
+        missing['numbers'].tolist() == [0, 1]
+        and missing['categories'].tolist() == [0, 0]
+        and 'label' not in missing
+    )
+    new = task.encode({'age': 1e9, 'city': 'Paris', 'code': '7.0'})
+    assert new['numbers'][0] == 10 and new['categories'].tolist() == [1, 1]
+
+
+def test_rows_of_a_split_are_encoded_once_and_can_still_be_read(built):
+    source = built[2].source('validation')
+    assert source is built[2].source('validation') and len(source) == 2
+    row = source[0]
+    assert (
+        dict(row) == {'age': '1000', 'city': 'Bern', 'code': '7', 'note': 'x', 'label': 'yes'}
+        and len(row) == 5
+    )
+    encoded, again = built[2].encode(row), built[2].encode(dict(row))
+    assert encoded.keys() == again.keys()
+    for name, value in encoded.items():
+        np.testing.assert_array_equal(value, again[name])
+        assert value.dtype == again[name].dtype
+
+
+@pytest.mark.parametrize(('change', 'message'), [
+    ({'age': 'old'}, "column 'age': 'old' is no number"),
+    ({'age': [1]}, "column 'age'"),
+    ({'label': 'maybe'}, "class 'maybe' is not among the 2"),
+])  # fmt: skip
+def test_values_that_cannot_be_are_named(built, change, message):
+    with pytest.raises(UserError, match=message):
+        built[2].encode({'age': 1, 'city': 'Rome', 'code': 7, **change})
+
+
+@pytest.mark.parametrize(('overrides', 'message'), [
+    ({'task.ignore': 'nose'}, "ignore: no column 'nose'; did you mean 'note'"),
+    ({'task.most_categories': '0'}, 'most_categories above zero'),
+    ({'task.ignore': 'age,city,code,note'}, "no column but 'label'"),
+    ({'data.fields': 'label:kind'}, "no 'label'"),
+    ({'data.fields': 'note:label'}, 'column|class|cannot'),
+])  # fmt: skip
+def test_settings_that_cannot_be_are_named(tmp_path, overrides, message):
+    (tmp_path / 'train.csv').write_text(HEADER + '1,a,2,x,yes\n2,b,3,x,no\n')
+    with pytest.raises(UserError, match=message):
+        api.prepare(
+            make_config(tmp_path, {'task.categorical': '()', **overrides}), epath.Path(tmp_path / 'p')
+        )
+
+
+def test_a_model_that_cannot_be_is_refused(built):
+    for overrides in ({'model.embedding': '-1'}, {'model.dropout': '1.5'}, {'model.widths': '(0,)'}):
+        with pytest.raises(UserError, match=f'config.{next(iter(overrides))}'):
+            api.build(make_config(built[1].parent, overrides), built[1])
+
+
+def test_a_row_that_cannot_be_encoded_is_named_by_its_line(tmp_path):
+    (tmp_path / 'train.csv').write_text(HEADER + '1,a,2,x,yes\n2,b,3,x,no\n')
+    (tmp_path / 'other.csv').write_text(HEADER + '1,a,2,x,yes\n2,b,3,x,perhaps\n')
+    config, folder = make_config(tmp_path, {}), epath.Path(tmp_path / 'p')
+    api.prepare(config, folder)
+    with pytest.raises(UserError, match="other.csv, line 3: class 'perhaps' is not among the 2"):
+        api.build(config, folder).source('test')
+
+
+@pytest.mark.parametrize('embedding', [0, 3])
+def test_the_model_sees_every_column(built, embedding):
+    """Another value in any one column changes the scores; the answer is for a person."""
+    config, folder, _ = built
+    overrides = {'model.embedding': str(embedding)}
+    task = api.build(make_config(folder.parent, overrides), folder)
+    variables = task.init(jax.random.key(0))
+    raws = [{'age': 20, 'city': 'Rome', 'code': 7}, {'age': 30, 'city': 'Rome', 'code': 7},
+            {'age': 20, 'city': 'Oslo', 'code': 7}, {'age': 20, 'city': 'Rome', 'code': 8},
+            {'city': 'Rome', 'code': 7}]  # fmt: skip
+    examples = [task.encode(raw) for raw in raws]
+    batch = {name: np.stack([each[name] for each in examples]) for name in examples[0]}
+    outputs = task.predict(variables, batch, Context(jax.random.key(0), 0, False))
+    scores = np.asarray(outputs['logits'])
+    assert len(np.unique(scores.round(7), axis=0)) == len(raws)
+    answer = task.decode({name: np.asarray(value)[0] for name, value in outputs.items()})
+    assert (
+        answer['label'] in ('no', 'yes')
+        and abs(sum(each['probability'] for each in answer['top']) - 1) < 1e-5
+    )
+
+
+@pytest.mark.parametrize(
+    ('name', 'count', 'classes'), [('breast_cancer', 569, 2), ('wine', 178, 3), ('iris', 150, 3)]
+)
+def test_tables_that_are_always_there(name, count, classes):
+    data = table_set({'name': name, 'reader': '', 'train': '', 'test_fraction': 0.1})
+    splits = [list(data.source(split)) for split in ('train', 'validation', 'test')]
+    assert sum(map(len, splits)) == count and min(map(len, splits)) > 0.1 * count
+    assert len({row['label'] for row in splits[0]}) == classes
+    columns = [set(map(str, (tuple(row[c] for c in row if c != 'label') for row in rows))) for rows in splits]
+    assert not (columns[0] & columns[1] or columns[0] & columns[2] or columns[1] & columns[2])
+    with pytest.raises(UserError, match="did you mean 'iris'"):
+        table_set({'name': 'irris'})
+    with pytest.raises(UserError, match='there is no such setting'):
+        table_set({'name': name, 'train': 'mine.csv'})
+
+
+def test_copies_that_differ_in_an_ignored_column_stay_together(tmp_path):
+    rows = [f'{number},{copy},a' for number in range(60) for copy in ('x', 'y')]
+    (tmp_path / 'a.csv').write_text('size,id,label\n' + '\n'.join(rows))
+    settings = {'reader': 'csv', 'train': str(tmp_path / 'a.csv'), 'test_fraction': 0.4}
+    parts = [
+        {row['size'] for row in table_set(settings, ('id',)).source(split)} for split in ('train', 'test')
+    ]
+    assert not parts[0] & parts[1]
+
+
+@pytest.mark.data
+def test_adult_is_read_as_published(data, monkeypatch):
+    """Counts of rows, columns and missing values are those of the UCI description."""
+    monkeypatch.setenv('TESSERA_DATA', str(data))
+    table = table_set(api.read('configs/adult.py').data, ('weight',))
+    sizes = {split: len(table.source(split)) for split in ('train', 'validation', 'test')}
+    assert sizes['train'] + sizes['validation'] == 32561 and sizes['test'] == 16281
+    train = [row for split in ('train', 'validation') for row in table.source(split)]
+    assert sum('?' in row.values() for row in train) == 2399
+    assert sum(row['label'] == '>50K' for row in train) == 7841
