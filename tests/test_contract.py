@@ -5,17 +5,16 @@ import json
 import jax
 import numpy as np
 import pytest
+from contract import all_configs, assert_equal, build, run_steps
 from etils import epath
 
-from contract import all_configs, assert_equal, build, run_steps
 from research import api
 from research.core import config as config_module
 from research.core.checkpoint import open_checkpoints
 from research.core.evaluate import evaluate, make_measure, scalars
 from research.core.plan import make_plan
 from research.core.state import served
-from research.data.batches import encode_rows, place, requests
-from research.data.batches import Row
+from research.data.batches import Row, encode_rows, place, requests
 from research.errors import UserError
 from research.ops import paths
 
@@ -33,7 +32,9 @@ def test_batch_has_the_planned_shapes_whatever_the_row(built):
             batch = encode_rows(source, built.plan.task.encode, [Row(row, epoch, True)], 0)
             assert batch.keys() == built.plan.batch.keys()
             for name, value in batch.items():
-                assert value.shape[1:] == built.plan.batch[name].shape[1:] and value.dtype == built.plan.batch[name].dtype
+                assert (
+                    value.shape[1:] == built.plan.batch[name].shape[1:] and value.dtype == built.plan.batch[name].dtype
+                )
 
 
 def test_losses_are_finite_and_weighted(built):
@@ -106,7 +107,9 @@ def test_predict_and_decode_answer_a_person(built):
         measure = make_measure(task, 0, size, built.plan.batch_sharding)
         batch = requests(task.encode, raws, size)
         with jax.set_mesh(built.plan.mesh):
-            outputs = measure.predict(served(built.after), place(batch, range(size), size, built.plan.batch_sharding), 0)
+            outputs = measure.predict(
+                served(built.after), place(batch, range(size), size, built.plan.batch_sharding), 0
+            )
         rows = [{name: np.asarray(value)[row] for name, value in outputs.items()} for row in range(len(raws))]
         answers.append([task.decode(row) for row in rows])
     assert json.dumps(answers[0]) and all(answers[0])
@@ -127,9 +130,15 @@ def test_pictures_are_pictures(built):
         assert picture.dtype == np.uint8 and picture.ndim == 3 and picture.shape[2] == 3, name
 
 
-@pytest.mark.parametrize(('section', 'key', 'value'), [
-    ('model', 'widhts', 3), ('task', 'shfit', 1), ('data', 'nmae', 'x'), ('train', 'batch_size', -4),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ('section', 'key', 'value'),
+    [
+        ('model', 'widhts', 3),
+        ('task', 'shfit', 1),
+        ('data', 'nmae', 'x'),
+        ('train', 'batch_size', -4),
+    ],
+)
 def test_a_bad_config_is_refused_before_anything_compiles(built, section, key, value):
     values = json.loads(config_module.to_json(built.config))
     values[section][key] = value

@@ -10,8 +10,8 @@ import sys
 import jax
 import numpy as np
 import pytest
-
 from contract import ROOT
+
 from research.core import distributed
 from research.core.checkpoint import read_weights
 from research.errors import UserError

@@ -11,8 +11,8 @@ import time
 
 import numpy as np
 import pytest
-
 from contract import ROOT, assert_equal
+
 from research.core.checkpoint import finished_steps, read_weights
 
 CONFIGS = ('configs/digits.py', 'configs/digits_gan.py', 'configs/python_lm.py')
@@ -21,13 +21,23 @@ STEPS = 30
 
 def start(config: str, workdir: pathlib.Path, steps: int = STEPS) -> subprocess.Popen:
     """Starts a training of a tiny config that saves at every second step."""
-    flags = [f'--config={config}:tiny', f'--workdir={workdir}', f'--config.train.steps={steps}',
-             '--config.train.checkpoint_every=2', '--config.train.eval_every=10', '--config.train.log_every=1']  # fmt: skip
+    flags = [
+        f'--config={config}:tiny',
+        f'--workdir={workdir}',
+        f'--config.train.steps={steps}',
+        '--config.train.checkpoint_every=2',
+        '--config.train.eval_every=10',
+        '--config.train.log_every=1',
+    ]
     environment = {**os.environ, 'JAX_PLATFORMS': 'cpu', 'PYTHONUNBUFFERED': '1', 'XLA_FLAGS': ''}
     return subprocess.Popen(
-        [sys.executable, '-m', 'launch.train', *flags], cwd=ROOT, env=environment, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-    )  # fmt: skip
+        [sys.executable, '-m', 'launch.train', *flags],
+        cwd=ROOT,
+        env=environment,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
 
 
 def finish(config: str, workdir: pathlib.Path) -> str:

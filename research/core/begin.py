@@ -19,7 +19,12 @@ from research.core import config as config_module
 from research.core.checkpoint import Checkpoints
 from research.core.config import Config
 from research.core.describe import (
-    compiled_memory, describe, describe_devices, describe_example, describe_flow, summary_text,
+    compiled_memory,
+    describe,
+    describe_devices,
+    describe_example,
+    describe_flow,
+    summary_text,
 )  # fmt: skip
 from research.core.flops import count_flops
 from research.core.layers import call_order, describe_layers

@@ -37,7 +37,8 @@ def record(
     rows = {}
     for name in expected:
         if name not in figures:
-            raise UserError(f'config.expected.{signature["split"]}.{name}: no such figure; there is {", ".join(figures)}')
+            split = signature['split']
+            raise UserError(f'config.expected.{split}.{name}: no such figure; there is {", ".join(figures)}')
     for name, figure in figures.items():
         low, high = expected.get(name, (None, None))
         value = np.asarray(figure.value).tolist()

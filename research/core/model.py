@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 from etils import epath
 
 from research.core import sharding as sharding_module
@@ -30,7 +29,7 @@ class Model(NamedTuple):
     mesh: jax.sharding.Mesh
     workdir: epath.Path
 
-    def outputs(self, raws: Sequence[Raw], seed: int | None = None) -> Iterator[tuple[dict, dict[str, np.ndarray], int]]:
+    def outputs(self, raws: Sequence[Raw], seed: int | None = None) -> Iterator[tuple[dict, dict, int]]:
         """Yields (batch, outputs, number of real rows) for requests, batch by batch.
 
         A request's randomness depends on `seed` and on its position, not on the batch it travels in.

@@ -122,7 +122,7 @@ class Task(NamedTuple):
     metrics: Callable[[Variables, Batch, Context], dict[str, Array]]  # sums over examples, masked by batch['mask']
     figures: Callable[[Mapping[str, np.ndarray]], dict[str, Figure]]
     decode: Callable[[Mapping[str, np.ndarray]], Any]  # outputs of one example -> JSON-able, for a person
-    load: Callable[[], Variables] | None = None  # weights from elsewhere (host arrays), taken where path and shape match
+    load: Callable[[], Variables] | None = None  # host arrays, taken where path and shape match
     gradients: Mapping[str, Gradient] = {}
     generate: Generate | None = None
     finalize: Callable[[Iterator[tuple[Raw, Any]]], dict[str, Figure]] | None = None

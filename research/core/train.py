@@ -28,10 +28,8 @@ from research.core.samples import write_samples
 from research.core.sharding import round_up
 from research.core.signals import stop_requested
 from research.core.state import State, served
-from research.core.task import Task
 from research.data.batches import training_loader
 from research.errors import UserError
-
 
 STOPPED = 'asked to stop by {}'
 SHOWN = ('loss', 'accuracy')  # of the logs, while training; all are recorded

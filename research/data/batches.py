@@ -17,7 +17,6 @@ from jaxtyping import Int
 
 from research.errors import UserError
 
-
 OVERFLOW = 1e-18  # the probability, at most, of a Poisson batch with more rows than its capacity
 
 
@@ -128,7 +127,8 @@ def stack(encoded: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
         values = [np.asarray(example[name]) for example in encoded if name in example]
         if len(values) < len(encoded) or len({value.shape for value in values}) > 1:
             shapes = sorted({str(value.shape) for value in values})
-            raise UserError(f'rows of one batch differ in field {name!r}: {len(values)} of {len(encoded)} have it, {shapes}')
+            have = f'{len(values)} of {len(encoded)} have it'
+            raise UserError(f'rows of one batch differ in field {name!r}: {have}, {shapes}')
         batch[name] = narrow(np.stack(values))
     return batch
 

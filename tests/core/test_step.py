@@ -20,11 +20,15 @@ def linear_task(gradients=None):
 
     def init(key):
         first = {'w': jnp.array([0.5, -0.3, 0.2])}
-        return Variables({'first': first, 'second': {'v': jnp.array(0.1)}}, {'second': {'stats': {'mean': jnp.array(0.0)}}})
+        return Variables(
+            {'first': first, 'second': {'v': jnp.array(0.1)}}, {'second': {'stats': {'mean': jnp.array(0.0)}}}
+        )
 
     def first(variables, batch, context):
         errors = batch['x'] @ variables.params['first']['w'] - batch['y']
-        return jnp.sum(batch['mask'] * errors**2), Aux(jnp.sum(batch['mask']), logs={'absolute': jnp.sum(jnp.abs(errors))})
+        return jnp.sum(batch['mask'] * errors**2), Aux(
+            jnp.sum(batch['mask']), logs={'absolute': jnp.sum(jnp.abs(errors))}
+        )
 
     def second(variables, batch, context):
         errors = batch['x'] @ variables.params['first']['w'] - batch['y'] - variables.params['second']['v']
@@ -32,15 +36,27 @@ def linear_task(gradients=None):
         return jnp.sum(batch['mask'] * errors**2), Aux(jnp.sum(batch['mask']), {'second': {'stats': {'mean': mean}}})
 
     return Task(
-        inputs={}, source=None, encode=None, init=init, losses={'first': first, 'second': second}, predict=None,
-        metrics=None, figures=None, decode=None, gradients=gradients or {},
-    )  # fmt: skip
+        inputs={},
+        source=None,
+        encode=None,
+        init=init,
+        losses={'first': first, 'second': second},
+        predict=None,
+        metrics=None,
+        figures=None,
+        decode=None,
+        gradients=gradients or {},
+    )
 
 
 def make_batch(rows=8, seed=0):
     rng = np.random.default_rng(seed)
     mask = np.ones(rows, np.float32)
-    return {'x': rng.normal(size=(rows, 3)).astype(np.float32), 'y': rng.normal(size=rows).astype(np.float32), 'mask': mask}
+    return {
+        'x': rng.normal(size=(rows, 3)).astype(np.float32),
+        'y': rng.normal(size=rows).astype(np.float32),
+        'mask': mask,
+    }
 
 
 def prepare(task, every=1, parts=1, ema=0.0):

@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from contract import assert_equal
 from etils import epath
 
-from contract import assert_equal
 from research import api
 from research.core import train
 from research.core.checkpoint import finished_steps, read_weights
@@ -37,11 +37,17 @@ def slope_task(data=(1.0, 2.0, 3.0, 4.0), explode_at=None, load=None) -> Task:
         return {'error': jnp.sum(batch['mask'] * error), 'count': jnp.sum(batch['mask'])}
 
     return Task(
-        inputs={}, source=lambda split: [{'x': x} for x in data], encode=lambda raw, rng=None: {'x': np.float32(raw['x'])}, init=init,
-        losses={'model': loss}, predict=lambda variables, batch, context: {'y': 2 * batch['x']}, metrics=metrics,
+        inputs={},
+        source=lambda split: [{'x': x} for x in data],
+        encode=lambda raw, rng=None: {'x': np.float32(raw['x'])},
+        init=init,
+        losses={'model': loss},
+        predict=lambda variables, batch, context: {'y': 2 * batch['x']},
+        metrics=metrics,
         figures=lambda sums: {'error': Figure(sums['error'] / sums['count'], 2.0, 'lower')},
-        decode=lambda outputs: {'y': float(outputs['y'])}, load=load,
-    )  # fmt: skip
+        decode=lambda outputs: {'y': float(outputs['y'])},
+        load=load,
+    )
 
 
 def make_config(**settings):
@@ -88,7 +94,7 @@ def test_the_best_checkpoint_is_kept_and_measured(tmp_path):
     config = make_config(eval_every=2, checkpoint_every=2, best='error')
     worse = slope_task()
     worse = worse._replace(figures=lambda sums: {'error': Figure(-sums['error'] / sums['count'], None, 'lower')})
-    summary = start(config, tmp_path, worse)  # the error only gets smaller, so the first evaluation after a step is the best
+    summary = start(config, tmp_path, worse)  # the first evaluation after a step is the best
     assert summary['figures']['test']['step'] == 2
     assert finished_steps(tmp_path) == [2, 10, 12]
 
@@ -120,7 +126,10 @@ def test_weights_of_another_run_are_taken_by_path(tmp_path, capsys):
     task = slope_task(load=lambda: given)
     start(make_config(steps=1), tmp_path / 'second', task)
     moved = read_weights(tmp_path / 'second')['variables'].params['model']['kernel']
-    assert abs(moved - 2) < abs(given.params['model']['kernel'] - 2) and '1 arrays were taken over' in capsys.readouterr().out
+    assert (
+        abs(moved - 2) < abs(given.params['model']['kernel'] - 2)
+        and '1 arrays were taken over' in capsys.readouterr().out
+    )
     nothing = slope_task(load=lambda: Variables({'other': {'w': np.zeros(3)}}, {}))
     with pytest.raises(UserError, match='none of the given weights fit'):
         start(make_config(steps=1), tmp_path / 'third', nothing)

@@ -8,7 +8,14 @@ from hypothesis import strategies as st
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from research.data.batches import (
-    encode_rows, evaluation_loader, evaluation_rows, order, requests, stack, training_loader, training_rows,
+    encode_rows,
+    evaluation_loader,
+    evaluation_rows,
+    order,
+    requests,
+    stack,
+    training_loader,
+    training_rows,
 )  # fmt: skip
 from research.errors import UserError
 

@@ -6,7 +6,6 @@ import stat
 import subprocess
 
 import yaml
-
 from contract import ROOT
 
 TRAIN = ['--', '--config=configs/python_lm.py', '--config.task.check=a "b" c']
@@ -24,7 +23,16 @@ def test_tpu_vm_dry_run_prints_every_step():
     done = shell('tpu_vm.sh', *flags, *TRAIN)
     lines = done.stdout.splitlines()
     assert done.returncode == 0, done.stderr
-    verbs = ['queued-resources create', 'git archive', 'tpu-vm scp', '-e', 'launch.train', 'storage cp', 'delete', 'report']
+    verbs = [
+        'queued-resources create',
+        'git archive',
+        'tpu-vm scp',
+        '-e',
+        'launch.train',
+        'storage cp',
+        'delete',
+        'report',
+    ]
     positions = [next(i for i, line in enumerate(lines) if verb in line) for verb in verbs]
     assert positions == sorted(positions)
     create = lines[positions[0]]
@@ -53,8 +61,14 @@ esac
     calls = (tmp_path / 'calls').read_text().splitlines()
     kinds = [next((v for v in ('tpu-vm create', 'delete', 'launch.train', 'storage cp') if v in c), '') for c in calls]
     assert [kind for kind in kinds if kind] == [
-        'tpu-vm create', 'launch.train', 'delete', 'tpu-vm create', 'launch.train', 'storage cp', 'delete'
-    ]  # fmt: skip
+        'tpu-vm create',
+        'launch.train',
+        'delete',
+        'tpu-vm create',
+        'launch.train',
+        'storage cp',
+        'delete',
+    ]
     assert 'PREEMPTED' in done.stderr
 
 
@@ -72,8 +86,17 @@ def test_slurm_dry_run_prints_a_job_that_bash_accepts(tmp_path):
     job = tmp_path / 'job.sh'
     job.write_text(done.stdout)
     assert done.returncode == 0 and subprocess.run(['bash', '-n', str(job)]).returncode == 0
-    for words in ('--nodes=2', '--ntasks-per-node=1', '--gpus-per-node=8', '--partition=p', '--requeue',
-                  '--signal=B:USR1@120', 'srun', 'launch.train --config=configs/python_lm.py', 'scontrol requeue'):  # fmt: skip
+    for words in (
+        '--nodes=2',
+        '--ntasks-per-node=1',
+        '--gpus-per-node=8',
+        '--partition=p',
+        '--requeue',
+        '--signal=B:USR1@120',
+        'srun',
+        'launch.train --config=configs/python_lm.py',
+        'scontrol requeue',
+    ):
         assert words in done.stdout, words
 
 
@@ -86,7 +109,10 @@ def test_kubernetes_dry_run_is_a_whole_manifest():
     assert manifest['kind'] == 'JobSet' and job['parallelism'] == job['completions'] == 4
     assert container['command'] == ['python', '-m', 'launch.train']
     assert container['args'] == [*TRAIN[1:], '--workdir=gs://b/r']
-    assert container['resources']['limits'] == {'google.com/tpu': 4} and '{' not in str(manifest['spec']['failurePolicy'])[1:]
+    assert (
+        container['resources']['limits'] == {'google.com/tpu': 4}
+        and '{' not in str(manifest['spec']['failurePolicy'])[1:]
+    )
 
 
 def test_missing_flags_are_named():
