@@ -38,7 +38,7 @@ def get_config(variant: str = ''):
         config.optimizer[group].update(name='adam', learning_rate=1e-3, b1=0.5, schedule='constant')
     config.optimizer.generator.update_every = 1
     config.train.update(
-        steps=4000,
+        steps=3000,
         batch_size=64,
         eval_batch_size=100,
         log_every=100,

@@ -3,9 +3,11 @@
     python -m launch.train --config=configs/fashion_private.py --workdir=runs/fashion_private
 
 Trains a perceptron of 102,000 parameters for 30 epochs on the first 10,000 pictures of Fashion-MNIST
-($TESSERA_DATA/fashion_mnist) so that it spends epsilon 3 at delta 1e-5. RESULT
+($TESSERA_DATA/fashion_mnist) so that it spends epsilon 3 at delta 1e-5; 2 minutes on 2 CPU cores. Expected test
+accuracy: 80% to 83.5% (two seeds: 81.5% and 81.7%); without privacy 85.7%; always one class: 10%. The learning
+rate was chosen by validation accuracy, which epsilon does not count. Needs `pip install -e '.[privacy]'`.
 
-Variants: `:public` (the same without privacy), `:tiny` (for tests; scikit-learn's digits).
+Variants: `:public` (the same without privacy, 30 seconds), `:tiny` (for tests; scikit-learn's digits).
 """
 
 from research.core.config import base
@@ -42,7 +44,7 @@ def get_config(variant: str = ''):
         eval_every=100,
         checkpoint_every=100,
     )
-    config.expected = {'test': {'accuracy': (0.80, 0.85)}}
+    config.expected = {'test': {'accuracy': (0.80, 0.835)}}
     variants = {'': same, 'public': public, 'tiny': tiny}
     choose(variant, variants, '--config=configs/fashion_private.py:...')(config)
     return config
@@ -57,7 +59,7 @@ def public(config) -> None:
     config.methods = ()
     config.optimizer.model.learning_rate = 0.1
     config.train.sampling = 'shuffle'
-    config.expected = {'test': {'accuracy': (0.84, 0.88)}}
+    config.expected = {'test': {'accuracy': (0.845, 0.87)}}
 
 
 def tiny(config) -> None:

@@ -24,7 +24,7 @@ def positive(settings: Any, where: str, *names: str, zero: bool = False) -> None
     """Raises a `UserError` for each named field that is not above zero (or zero where that means 'off')."""
     for name in names:
         value = getattr(settings, name)
-        if not (value > 0 or (zero and value == 0)):
+        if not (0 < value < math.inf or (zero and value == 0)):
             raise UserError(f'config.{where}.{name} must be {"zero or more" if zero else "above zero"}, got {value!r}')
 
 
@@ -167,30 +167,51 @@ def read_config(config: Mapping[str, Any], methods: Mapping[str, Mapping[str, An
             raise UserError(f'config.{name} is missing: start the config from research.core.config.base()')
         if name not in ('methods', 'seed') and not isinstance(values[name], Mapping):
             raise UserError(f'config.{name} must be a section of settings, got {values[name]!r}')
-    if not fits(values['seed'], int):
-        raise UserError(f'config.seed: expected int, got {values["seed"]!r}')
+    if not fits(values['seed'], int) or abs(values['seed']) >= 2**31:
+        raise UserError(f'config.seed: expected a whole number below 2**31, got {values["seed"]!r}')
+    if not fits(values['methods'], tuple):
+        raise UserError(f'config.methods: expected names in parentheses, such as ("lora",), got {values["methods"]!r}')
     chosen = tuple(values['methods'])
     for name in chosen:
         choose(name, methods, 'config.methods')
-    expected = {
-        split: {name: (float(low), float(high)) for name, (low, high) in figures.items()}
-        for split, figures in values['expected'].items()
-    }
+        if not isinstance(values.get(name) or {}, Mapping):
+            raise UserError(f'config.{name} must be a section of settings, got {values[name]!r}')
     return Config(
         task=values['task'],
         model=values['model'],
         data=values['data'],
-        optimizer={
-            group: unpack(OptimizerSettings, section, f'optimizer.{group}')
-            for group, section in values['optimizer'].items()
-        },
+        optimizer={group: read_optimizer(group, section) for group, section in values['optimizer'].items()},
         methods=chosen,
         settings={name: values.get(name) or {} for name in chosen},
         mesh=unpack(MeshSettings, values['mesh'], 'mesh'),
         train=unpack(TrainSettings, values['train'], 'train'),
-        expected=expected,
+        expected={split: read_ranges(split, figures) for split, figures in values['expected'].items()},
         seed=values['seed'],
     )
+
+
+def read_optimizer(group: str, section: Any) -> OptimizerSettings:
+    """Returns the optimizer settings of one group; messages name the group."""
+    if not isinstance(section, Mapping):
+        raise UserError(f'config.optimizer.{group} must be a section of settings, got {section!r}')
+    try:
+        return unpack(OptimizerSettings, section, f'optimizer.{group}')
+    except UserError as error:
+        text = str(error)
+        raise UserError(text if group in text else text.replace('optimizer.', f'optimizer.{group}.', 1)) from None
+
+
+def read_ranges(split: str, figures: Any) -> dict[str, tuple[float, float]]:
+    """Returns {figure: (low, high)} of one split; a UserError for anything that is not a range."""
+    ranges = {}
+    for name, pair in figures.items() if isinstance(figures, Mapping) else [('', figures)]:
+        where = f'config.expected.{split}.{name}'.rstrip('.')
+        if not (isinstance(pair, (tuple, list)) and len(pair) == 2 and all(fits(each, float) for each in pair)):
+            raise UserError(f'{where}: expected a range (low, high), got {pair!r}')
+        if pair[0] > pair[1]:
+            raise UserError(f'{where}: the low end {pair[0]} is above the high end {pair[1]}')
+        ranges[name] = (float(pair[0]), float(pair[1]))
+    return ranges
 
 
 def to_json(config: Config) -> str:
@@ -232,7 +253,7 @@ def parse(text: str, present: Any, dotted: str) -> Any:
             return float(text)
         if isinstance(present, tuple):
             return parse_tuple(text)
-    except (KeyError, ValueError, SyntaxError):
+    except (KeyError, ValueError, SyntaxError, OverflowError):
         kind = type(present).__name__
         raise UserError(f'--config.{dotted}={text}: expected {kind}, as the present value {present!r}') from None
     return text
@@ -246,10 +267,21 @@ def int_of(value: float) -> int:
 
 
 def parse_tuple(text: str) -> tuple:
-    """Returns "a,b", "('a', 'b')" or "[1, 2]" as a tuple; an empty text is the empty tuple."""
+    """Returns "a,b", "64,32", "('a', 'b')" or "[1, 2]" as a tuple; an empty text is the empty tuple."""
+    text = text.strip()
     if not text.strip('()[] '):
         return ()
-    if text[0] in '([' or text[0] in '\'"':
+    if text[0] in '([\'"':
         value = ast.literal_eval(text)
         return tuple(value) if isinstance(value, (tuple, list)) else (value,)
-    return tuple(part.strip() for part in text.split(',') if part.strip())
+    return tuple(number_or_text(part.strip()) for part in text.split(',') if part.strip())
+
+
+def number_or_text(text: str) -> int | float | str:
+    """Returns a number where the text is one, the text otherwise."""
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text

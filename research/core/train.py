@@ -261,9 +261,10 @@ def finish(loop: Loop, state: State, step: int, reason: str) -> dict[str, Any]:
     loop.checkpoints.wait()
     chosen, chosen_step = state, step
     if train.best and loop.best.step not in (step, -1):
-        restored = loop.checkpoints.restore(plan.state, loop.best.step)
-        if restored is not None:
-            chosen, chosen_step = restored[0], loop.best.step
+        try:
+            chosen, _, chosen_step = loop.checkpoints.restore(plan.state, loop.best.step)
+        except UserError as error:  # a damaged file must not cost what was trained
+            print(f'{error}\nthe last weights are measured instead of the best')
     entries, account = {}, loop.account(step)  # of the whole run, whichever step was chosen
     with stage('final evaluation', loop.times):
         for split in filter(None, (train.eval_split, train.test_split)):

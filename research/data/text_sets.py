@@ -3,7 +3,9 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from research.data.own_texts import own_texts
 from research.data.python_source import python_source
+from research.data.readers import has_reader
 from research.data.text import Corpus
 from research.errors import UserError, choose, unpack
 
@@ -14,8 +16,13 @@ def text_set(settings: Mapping[str, Any]) -> Callable[[], Corpus]:
     Raises:
       UserError: for an unknown name or setting.
     """
+    if has_reader(settings):
+        return own_texts(settings)
     if not settings.get('name'):
-        raise UserError("config.data.name is missing: name a corpus, such as 'python_source'")
+        raise UserError(
+            "config.data.name is missing: name a corpus, such as 'python_source', or read your own by "
+            "config.data.reader, such as 'text_folder'"
+        )
     readers = {'python_source': python_source}
     options = {key: value for key, value in settings.items() if key != 'name'}
     return unpack(choose(settings['name'], readers, 'config.data.name'), options, 'data')

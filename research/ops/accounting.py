@@ -61,7 +61,10 @@ def gaussian_epsilon(noise_multiplier: float, delta: float, releases: Releases) 
     whose sensitivity is the root of their number.
     """
     total = sum(k * steps for k, steps in releases.items())
-    return float(library().get_epsilon_gaussian(noise_multiplier / math.sqrt(total), delta)) if total else 0.0
+    if not total:
+        return 0.0
+    with np.errstate(divide='ignore'):  # its search takes the logarithm of a probability that rounds to zero
+        return float(library().get_epsilon_gaussian(noise_multiplier / math.sqrt(total), delta))
 
 
 def sampled_epsilon(

@@ -40,6 +40,7 @@ def test_overrides_take_the_type_of_the_present_value():
     ('train', '3', 'is a section'),
     ('train.steps', 'many', 'expected int'),
     ('train.steps', '1.5', 'expected int'),
+        ('train.steps', 'inf', 'expected int'),
     ('optimizer.model.clip', 'x', 'expected float'),
     ('optimizer.model.nesterov', 'maybe', 'expected bool'),
     ('lora.rnk', '3', "did you mean 'rank'"),
@@ -61,10 +62,16 @@ def test_wrong_overrides_are_named(key, value, words):
     ('mesh', {'data': 0}, 'above zero'),
     ('mesh', {'data': -1, 'fsdp': -1}, 'at most one -1'),
     ('methods', ('lorra',), "did you mean 'lora'"),
+        ('methods', 'lora', 'names in parentheses'),
+        ('optimizer', {'model': 3}, 'optimizer.model must be a section'),
+        ('optimizer', {'model': {'learning_rate': float('inf')}}, 'optimizer.model.learning_rate must be above zero'),
+        ('expected', {'test': 3}, 'config.expected.test: expected a range'),
+        ('expected', {'test': {'accuracy': 0.9}}, 'test.accuracy: expected a range'),
+        ('expected', {'test': {'accuracy': (0.9, 0.8)}}, 'above the high end'),
 ])  # fmt: skip
 def test_impossible_values_are_refused(section, values, words):
     config = json.loads(to_json(read_config(example(), METHODS)))
-    config[section] = values if section == 'methods' else {**config[section], **values}
+    config[section] = {**config[section], **values} if isinstance(values, dict) else values
     with pytest.raises(UserError, match=words):
         read_config(config, METHODS)
 
@@ -100,4 +107,4 @@ def test_configs_are_found_by_path_or_name_and_misses_are_named(tmp_path):
 
 def test_tuples_from_text():
     assert config_module.parse_tuple("'a', 'b'") == config_module.parse_tuple('a,b') == ('a', 'b')
-    assert config_module.parse_tuple('[1, 2]') == (1, 2) and config_module.parse_tuple('') == ()
+    assert config_module.parse_tuple('[1, 2]') == config_module.parse_tuple(' 1, 2') == (1, 2) and config_module.parse_tuple('') == ()

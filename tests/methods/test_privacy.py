@@ -179,6 +179,7 @@ def test_noise_is_the_same_on_any_devices():
         jax.tree.map(np.testing.assert_array_equal, spread, alone)
 
 
+@pytest.mark.slow
 def test_three_private_steps_agree_on_1_and_8_devices_and_under_accumulation():
     task, config = private_task(sampling='poisson')
     single, logs = run_plan(task, config, 1)

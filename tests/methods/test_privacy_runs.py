@@ -137,6 +137,7 @@ def test_both_groups_private_spend_more():
     np.testing.assert_allclose(both.account(10)['epsilon'], twice.account(10)['epsilon'], rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_it_composes_with_adapters_in_either_order():
     private, config = private_task()
     plain = private._replace(gradients={}, account=None, notes=None)
@@ -177,6 +178,7 @@ def test_epsilon_is_shown_logged_and_stored(tmp_path, capsys):
     )
 
 
+@pytest.mark.slow
 def test_a_run_made_longer_keeps_its_noise_or_is_refused(tmp_path):
     """Noise that was computed for fewer steps would be too little, and the account of the old steps wrong."""
     settings = privacy.Settings(epsilon=2.0, delta=1e-3)

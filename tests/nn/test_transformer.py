@@ -262,7 +262,8 @@ def test_dropout_acts_in_training_only_and_follows_its_key():
     assert not np.allclose(one, two)
 
 
-@pytest.mark.parametrize('shape', [(2, 2, 2), pytest.param((8, 1, 1), marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize('shape', [(2, 2, 2), (8, 1, 1)])
 def test_mesh_gives_the_same_logits_and_gradients(shape):
     model, params, tokens = build(LLAMA, batch=8)
 

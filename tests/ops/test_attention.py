@@ -108,7 +108,7 @@ def test_grouped_heads_bias_and_scale(key_heads):
         np.testing.assert_allclose(output, reference(*arrays, visible, bias, 1.0), atol=5e-6)
 
 
-@pytest.mark.parametrize('name', ('causal', 'two-sided window'))
+@pytest.mark.parametrize('name', ('causal', pytest.param('two-sided window', marks=pytest.mark.slow)))
 def test_gradients_agree(name):
     rng = np.random.default_rng(3)
     arrays = inputs(rng, 130, 130)
