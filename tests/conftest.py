@@ -5,6 +5,10 @@ import pathlib
 import sys
 
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
+# Tests compile far more than they compute: without the expensive passes the suite takes a third of the time.
+FLAGS = '--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true'
+if FLAGS not in os.environ.get('XLA_FLAGS', ''):
+    os.environ['XLA_FLAGS'] = f'{os.environ.get("XLA_FLAGS", "")} {FLAGS}'.strip()
 
 import jax  # noqa: E402
 import pytest  # noqa: E402

@@ -29,7 +29,7 @@ def start(config: str, workdir: pathlib.Path, steps: int = STEPS) -> subprocess.
         '--config.train.eval_every=10',
         '--config.train.log_every=1',
     ]
-    environment = {**os.environ, 'JAX_PLATFORMS': 'cpu', 'PYTHONUNBUFFERED': '1', 'XLA_FLAGS': ''}
+    environment = {**os.environ, 'JAX_PLATFORMS': 'cpu', 'PYTHONUNBUFFERED': '1'}
     return subprocess.Popen(
         [sys.executable, '-m', 'launch.train', *flags],
         cwd=ROOT,
