@@ -2,11 +2,12 @@
 
     python -m launch.train --config=configs/digits.py --workdir=runs/digits
 
-Trains 92,000 parameters for 20 epochs on 1,259 scans that are part of scikit-learn, moved by up to a pixel; 25
-seconds on 2 CPU cores. Expected test accuracy: 98% to 99.6% (mean of seeds 98.7%; always the commonest class:
-10%). The test split has 269 scans: one more mistake is 0.4%.
+Trains 173,842 parameters for 20 epochs on 1,259 scans that are part of scikit-learn, moved by up to a pixel; 30
+seconds on 2 CPU cores. Expected test accuracy: 97.5% to 99.6%, 99.0% as the mean of seeds 0, 1 and 2 (always the
+commonest class: 10%). The test split has 269 scans, so that one mistake more is 0.4%: a single seed passes from
+97% on.
 
-Variants: `:resnet` (this one), `:mlp` (a perceptron, 97.5% in half the time), `:tiny` (for tests).
+Variants: `:resnet` (this one), `:mlp` (a perceptron, 97.7% in half the time), `:tiny` (for tests).
 """
 
 from research.core.config import base
@@ -44,7 +45,7 @@ def get_config(variant: str = ''):
         sample_every=200,
         ema=0.99,
     )
-    config.expected = {'test': {'accuracy': (0.97, 1.0), 'calibration_error': (0.0, 0.10)}}
+    config.expected = {'test': {'accuracy': (0.97, 0.999), 'calibration_error': (0.0, 0.10)}}
     choose(variant, {'': same, 'resnet': same, 'mlp': mlp, 'tiny': tiny}, '--config=configs/digits.py:...')(config)
     return config
 

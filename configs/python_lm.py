@@ -2,11 +2,11 @@
 
     python -m launch.train --config=configs/python_lm.py --workdir=runs/python_lm
 
-Trains 1.3 million parameters (decoder-only, 3 layers, width 160, rotary positions, SwiGLU) for 450 steps of
-8 x 128 tokens on 2.7 MB of source, split by module. Expected validation loss: 4.0 to 4.6 nats a token, 1.8 to
-2.1 bits a byte (unigrams of the training split: 6.4); each Python version has a library of its own. The
-generated lines look like Python; `python_lines` is the share that its tokenizer accepts, beside that of the
-library itself.
+Trains 1.3 million parameters (decoder-only, 3 layers, width 160, rotary positions, SwiGLU) for 360 steps of
+8 x 128 tokens on 2.7 MB of source, split by module, in about 80 seconds on 2 CPU cores. Expected test loss: 4.1
+to 4.6 nats a token, 1.8 to 2.1 bits a byte (unigrams of the training split: 6.4); Python 3.11's library gave
+4.41 and 3.13's 4.34, each version having its own. `python_lines` is the share of generated lines that Python's
+tokenizer accepts, 0.92 to 0.99, beside that of the library itself.
 
 Variants: `:own` (texts of your own, see the README), `:tiny` (for tests). On a GPU,
 `--config.model.dtype=bfloat16` uses the fused attention kernel.
@@ -61,7 +61,7 @@ def get_config(variant: str = ''):
         clip=1.0,
     )
     config.train.update(
-        steps=450,
+        steps=360,
         batch_size=8,
         eval_batch_size=32,
         log_every=25,
@@ -70,7 +70,7 @@ def get_config(variant: str = ''):
         sample_every=225,
         best='loss',
     )
-    config.expected = {'test': {'loss': (3.9, 4.7)}}
+    config.expected = {'test': {'loss': (3.9, 4.9)}}
     choose(variant, {'': same, 'own': own, 'tiny': tiny}, '--config=configs/python_lm.py:...')(config)
     return config
 

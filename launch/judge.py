@@ -19,7 +19,7 @@ SEED = flags.DEFINE_integer('seed', 0, 'Seed of the images.')
 
 def main(overrides: dict[str, str]) -> None:
     """Prints the share of each class, and stores it as judge.json in the generator's run."""
-    from launch.predict import blank
+    from research.core.requests import blank_requests
     from research.errors import UserError
 
     generator, classifier = research.load(GENERATOR.value, overrides), research.load(CLASSIFIER.value)
@@ -29,7 +29,7 @@ def main(overrides: dict[str, str]) -> None:
             raise UserError(f'{model.workdir}: its answers hold {", ".join(shapes)}, and no {field!r}')
     images = [
         image
-        for _, outputs, count in generator.outputs(blank(generator.task, COUNT.value), SEED.value)
+        for _, outputs, count in generator.outputs(blank_requests(generator.task, COUNT.value), SEED.value)
         for image in outputs['image'][:count]
     ]
     answers = classifier.predict([{'image': image} for image in images])

@@ -24,13 +24,13 @@ OUTPUT = flags.DEFINE_string('output', '', 'Folder for answers.jsonl and picture
 
 def main(overrides: dict[str, str]) -> None:
     """Prints or writes one JSON line a request."""
-    from research.core.requests import read_requests
+    from research.core.requests import blank_requests, read_requests
     from research.errors import UserError
 
     if bool(INPUT.value) == bool(COUNT.value):
         raise UserError('give either --input (a text, file or folder) or --count (a model that needs no input)')
     model = research.load(WORKDIR.value, overrides)
-    requests = read_requests(model.task.inputs, INPUT.value) if INPUT.value else blank(model.task, COUNT.value)
+    requests = read_requests(model.task.inputs, INPUT.value) if INPUT.value else blank_requests(model.task, COUNT.value)
     folder = pathlib.Path(OUTPUT.value) if OUTPUT.value else None
     if folder:
         folder.mkdir(parents=True, exist_ok=True)
@@ -51,17 +51,6 @@ def main(overrides: dict[str, str]) -> None:
     if folder:
         lines.close()
         print(f'{number} answers in {folder}')
-
-
-def blank(task, count: int) -> list[dict]:
-    """Returns `count` requests for a model that needs no input, cycling through its examples."""
-    from research.errors import UserError
-
-    needed = [name for name, each in task.inputs.items() if each.kind not in ('category', 'number')]
-    if needed:
-        raise UserError(f'--count: this model reads {", ".join(needed)}; give --input')
-    examples = list(task.examples) or [{}]
-    return [examples[number % len(examples)] for number in range(count)]
 
 
 def save_image(values: np.ndarray, path: pathlib.Path) -> None:

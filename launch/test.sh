@@ -11,7 +11,7 @@ for argument in "$@"; do
     shift
     if [ "$argument" = --fast ]; then fast=yes; else set -- "$@" "$argument"; fi
 done
-if [ -n "$fast" ]; then set -- -m 'not slow' "$@"; fi
+if [ -n "$fast" ]; then set -- -m 'not slow' -n 2 --dist loadfile "$@"; fi
 
 bash "$root/launch/quickstart.sh" --setup_only --extras=test --venv="$venv"
 python=$venv/bin/python

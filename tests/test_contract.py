@@ -18,8 +18,15 @@ from research.data.batches import Row, encode_rows, place, requests
 from research.errors import UserError
 from research.ops import paths
 
+QUICKSTART = ('configs/digits.py', 'configs/digits_gan.py', 'configs/python_lm.py')  # before every commit
 
-@pytest.fixture(scope='module', params=all_configs())
+
+@pytest.fixture(
+    scope='module',
+    params=[
+        name if name in QUICKSTART else pytest.param(name, marks=pytest.mark.slow, id=name) for name in all_configs()
+    ],
+)
 def built(request, tmp_path_factory):
     """One config at ':tiny' with one compiled step, shared by all checks."""
     return build(request.param, epath.Path(tmp_path_factory.mktemp('contract')))

@@ -5,7 +5,7 @@ import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from research.core.task import Input
+from research.core.task import Input, Task
 from research.errors import UserError
 
 PICTURES = ('.png', '.jpg', '.jpeg', '.bmp', '.gif', '.webp')
@@ -72,3 +72,12 @@ def only_field(inputs: Mapping[str, Input], kind: str, value: str) -> str:
     fields = ', '.join(f'{name} ({each.kind})' for name, each in inputs.items()) or 'nothing: use --count'
     hint = ' (there is no such file)' if kind == 'text' else ''
     raise UserError(f'--input={value!r:.80}{hint}: this task reads {fields}; give a JSON object for several fields')
+
+
+def blank_requests(task: Task, count: int) -> list[dict[str, Any]]:
+    """Returns `count` requests for a model that needs no input, cycling through its examples."""
+    needed = [name for name, each in task.inputs.items() if each.kind not in ('category', 'number')]
+    if needed:
+        raise UserError(f'--count: this model reads {", ".join(needed)}; give --input')
+    examples = list(task.examples) or [{}]
+    return [examples[number % len(examples)] for number in range(count)]

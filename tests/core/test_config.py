@@ -107,4 +107,7 @@ def test_configs_are_found_by_path_or_name_and_misses_are_named(tmp_path):
 
 def test_tuples_from_text():
     assert config_module.parse_tuple("'a', 'b'") == config_module.parse_tuple('a,b') == ('a', 'b')
-    assert config_module.parse_tuple('[1, 2]') == config_module.parse_tuple(' 1, 2') == (1, 2) and config_module.parse_tuple('') == ()
+    assert (
+        config_module.parse_tuple('[1, 2]') == config_module.parse_tuple(' 1, 2') == (1, 2)
+        and config_module.parse_tuple('') == ()
+    )

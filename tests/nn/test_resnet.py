@@ -11,6 +11,8 @@ from research.nn.apply import initialize, run
 from research.nn.resnet import ResNet, normalize
 from research.ops.paths import flatten_paths
 
+pytestmark = pytest.mark.slow  # compiles many models
+
 SMALL = {'widths': (4,), 'depths': (3,)}
 
 

@@ -14,6 +14,8 @@ from research.nn.positions import sinusoids
 from research.nn.transformer import Transformer, empty_cache
 from research.nn.transformer_settings import TransformerSettings
 
+pytestmark = pytest.mark.slow  # compiles many models
+
 BASE = TransformerSettings(vocabulary=50, length=24, width=16, layers=2, heads=4, scan=True)
 LLAMA = dataclasses.replace(
     BASE, key_value_heads=2, norm='rms', activation='silu', gated=True, qk_norm=True, norm_epsilon=1e-6
