@@ -50,6 +50,7 @@ def page(workdir: epath.Path) -> Html:
         parts.environment_section(environment),
     ]
     warnings = [note(f'{name} could not be read and is left out.') for name in broken]
+    remarks = [note(str(text)) for text in description.get('notes') or ()]
     title = workdir.name or 'run'
     body = [
         header(title, config, description, environment),
@@ -58,6 +59,7 @@ def page(workdir: epath.Path) -> Html:
             measures.verdict(figures, best),
             tiles(figures, description, environment, best),
             warnings,
+            remarks,
             sections,
         ),
         tag('footer', 'Made by Tessera from the files in ', tag('code', str(workdir)), '.'),
