@@ -67,7 +67,8 @@ class Records:
 
         Args:
           folder: of the run.
-          step: the restored step; 0 for a run from the start.
+          step: the restored step; -1 for a run from the start, which drops what one killed before its first
+            checkpoint has left.
           write: False on every process but the first: nothing is then read or written.
           tensorboard: whether event files are written too.
         """

@@ -237,7 +237,7 @@ def train(plan: Plan, workdir: epath.Path, checkpoints: Checkpoints, times: dict
         size = round_up(config.train.eval_batch_size or config.train.batch_size, plan.mesh)
         loop = Loop(
             plan, workdir, make_measure(plan.task, config.seed, size, plan.batch_sharding), checkpoints,
-            Records(workdir, start, main), Progress(plan.steps, start, config.train.batch_size, main),
+            Records(workdir, start or -1, main), Progress(plan.steps, start, config.train.batch_size, main),
             Best(meta.get('best_value'), meta.get('best_step', -1), meta.get('since', 0)), times,
         )  # fmt: skip
         with stage('train', times):
