@@ -101,10 +101,8 @@ def prepare_once(config: Config, workdir: epath.Path, prepare: Callable) -> None
         folder.mkdir(parents=True)
         prepare(config, folder)
         (folder / 'done').write_text('')
-    if jax.process_count() > 1:
-        from jax.experimental import multihost_utils
-
-        multihost_utils.sync_global_devices('prepared')
+    while jax.process_index() and not (folder / 'done').exists():
+        time.sleep(0.2)  # not a collective: these give up after half a minute, and preparing may take longer
 
 
 def restore_or_init(plan: Plan, checkpoints: Checkpoints) -> tuple[State, int, dict[str, Any]]:

@@ -43,6 +43,7 @@ def start(coordinator: str = '', num_processes: int = 0, process_id: int = -1, t
     where = f'--coordinator={coordinator}' if coordinator else cluster(os.environ)
     if not where:
         return ''
+    print(f'waiting up to {timeout} s for the other processes ({where})', flush=True)
     named = {'coordinator_address': coordinator, 'num_processes': num_processes, 'process_id': process_id}
     try:
         jax.distributed.initialize(
