@@ -96,7 +96,7 @@ def figures_text(entry: Mapping[str, Any]) -> str:
             continue
         cells = [f'  {name:<24} {row["value"]:>10.4g}']
         if row['baseline'] is not None:
-            words = '' if row['verdict'].startswith('better') else f' ({row["verdict"]})'
+            words = '' if not row['verdict'] or row['verdict'].startswith('better') else f' ({row["verdict"]})'
             cells.append(f'baseline {row["baseline"]:.4g}{words}')
         if row['expected']:
             low, high = row['expected']
