@@ -34,10 +34,10 @@ def main(overrides: dict[str, str]) -> int:
     variant = CONFIG.value.partition(':')[2]
     workdir = WORKDIR.value or f'runs/{name}{"_" + variant if variant else ""}'
     config = research.read(CONFIG.value, overrides)
-    joined = distributed.start(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value, TIMEOUT.value)
-    if joined:
-        print(joined, flush=True)
-    summary = research.run(config, workdir)
+    with distributed.joined(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value, TIMEOUT.value) as sentence:
+        if sentence:
+            print(sentence, flush=True)
+        summary = research.run(config, workdir)
     stopped = summary['reason'].startswith('asked')  # saved, but not done: a cluster should start it again
     return 128 + signal.Signals[summary['reason'].split()[-1]] if stopped else 0
 

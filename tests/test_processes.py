@@ -72,22 +72,24 @@ def test_two_and_four_processes_equal_one_and_share_checkpoints(tmp_path):
 def test_a_missing_process_ends_the_others_with_a_message(tmp_path):
     process = start(tmp_path, 3, 0, 2, free_port(), timeout=10)
     text, _ = process.communicate(timeout=90)
-    assert process.returncode != 0
+    assert process.returncode == 1
     assert 'waiting up to 10 s for the other processes (--coordinator=127.0.0.1' in text, text
+    assert 'error: process 1 did not come within 10 s' in text and 'Traceback' not in text, text
     assert 'step 1/' not in text
 
 
 @pytest.mark.slow
 def test_a_dead_process_ends_the_others(tmp_path):
     port = free_port()
-    processes = [start(tmp_path, 100_000, number, 2, port, timeout=15) for number in range(2)]
+    processes = [start(tmp_path, 100_000, number, 2, port, timeout=10) for number in range(2)]
     for text in processes[0].stdout:
         if text.startswith('step 5/'):
             break
     processes[1].send_signal(signal.SIGKILL)
     text, _ = processes[0].communicate(timeout=90)
     processes[1].communicate()
-    assert processes[0].returncode != 0
+    assert processes[0].returncode == 1
+    assert 'error: process 1 was not heard of for 10 s' in text, text
     assert 'PASS' not in text and 'report    ' not in text
 
 
@@ -102,6 +104,8 @@ def test_clusters_are_recognised():
 
 def test_flags_that_do_not_go_together():
     with pytest.raises(UserError, match='go together'):
-        distributed.start('127.0.0.1:1', 2)
+        distributed.start('127.0.0.1:1', 2, -1, 10)
     with pytest.raises(UserError, match='must be below'):
-        distributed.start('127.0.0.1:1', 2, 2)
+        distributed.start('127.0.0.1:1', 2, 2, 10)
+    with pytest.raises(UserError, match='give HOST:PORT'):
+        distributed.start('somewhere', 2, 1, 10)

@@ -16,6 +16,7 @@ import numpy as np
 from etils import epath
 
 from research.core import config as config_module
+from research.core import distributed
 from research.core.checkpoint import Checkpoints
 from research.core.config import Config
 from research.core.describe import (
@@ -101,8 +102,9 @@ def prepare_once(config: Config, workdir: epath.Path, prepare: Callable) -> None
         folder.mkdir(parents=True)
         prepare(config, folder)
         (folder / 'done').write_text('')
+    distributed.wait_for_all('prepared')
     while jax.process_index() and not (folder / 'done').exists():
-        time.sleep(0.2)  # not a collective: these give up after half a minute, and preparing may take longer
+        time.sleep(0.2)  # a shared file system may show it late
 
 
 def restore_or_init(plan: Plan, checkpoints: Checkpoints) -> tuple[State, int, dict[str, Any]]:

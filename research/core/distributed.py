@@ -1,10 +1,17 @@
 """Several processes as one run: started by a TPU pod, SLURM or Kubernetes, or with explicit flags."""
 
+import contextlib
 import os
-from collections.abc import Mapping
+import time
+import traceback
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import jax
+from jax._src import distributed as jax_distributed
 
+from research.core.rendezvous import is_local, meet, split_address
+from research.core.watch import DONE, FAILED, Watch, end_process, failure
 from research.errors import UserError
 
 
@@ -23,8 +30,11 @@ def cluster(environment: Mapping[str, str]) -> str:
     return ''
 
 
-def start(coordinator: str = '', num_processes: int = 0, process_id: int = -1, timeout: int = 120) -> str:
-    """Joins the other processes of this run, if there are any; returns a sentence about it, '' for one process.
+@contextlib.contextmanager
+def joined(
+    coordinator: str = '', num_processes: int = 0, process_id: int = -1, timeout: int = 120
+) -> Iterator[str]:
+    """Joins the other processes of this run, if there are any, and watches them; yields a sentence about it.
 
     Args:
       coordinator: 'host:port' of process 0; empty: what the cluster says.
@@ -35,6 +45,36 @@ def start(coordinator: str = '', num_processes: int = 0, process_id: int = -1, t
     Raises:
       UserError: when the flags do not go together, or a process is missing after `timeout`.
     """
+    sentence = start(coordinator, num_processes, process_id, timeout)
+    if jax.process_count() == 1:
+        yield sentence
+        return
+    watch = Watch(service(), jax.process_count(), jax.process_index(), timeout, end_process)
+    watch.thread.start()
+    try:
+        yield sentence
+    except BaseException as error:
+        leave(watch, error)
+        raise
+    watch.close(DONE)
+
+
+def leave(watch: Watch, error: BaseException) -> None:
+    """Ends this process after an error, once the others know of it.
+
+    A broken collective is rarely the cause: when another process died, the watch finds it and names it.
+    """
+    if isinstance(error, jax.errors.JaxRuntimeError):
+        watch.thread.join(watch.timeout + 2 * watch.interval)
+    watch.close(FAILED + failure(error))
+    if not isinstance(error, UserError):
+        traceback.print_exception(error)
+    time.sleep(3 * watch.interval if watch.own == 0 else 0)  # the others read it from the service of process 0
+    end_process(failure(error) if not isinstance(error, UserError) else str(error))
+
+
+def start(coordinator: str, num_processes: int, process_id: int, timeout: int) -> str:
+    """Initialises jax for several processes; returns a sentence about it, '' for one process."""
     explicit = (bool(coordinator), num_processes > 0, process_id >= 0)
     if any(explicit) and not all(explicit):
         raise UserError('--coordinator, --num_processes and --process_id go together: give all three or none')
@@ -44,10 +84,16 @@ def start(coordinator: str = '', num_processes: int = 0, process_id: int = -1, t
     if not where:
         return ''
     print(f'waiting up to {timeout} s for the other processes ({where})', flush=True)
-    named = {'coordinator_address': coordinator, 'num_processes': num_processes, 'process_id': process_id}
-    try:
+    named = {}
+    if coordinator:
+        meet(coordinator, num_processes, process_id, timeout)
+        host, port = split_address(coordinator)
+        named = {'coordinator_address': coordinator, 'num_processes': num_processes, 'process_id': process_id}
+        if is_local(host):
+            named['coordinator_bind_address'] = f'{host}:{port}'
+    try:  # our own watch is faster than jax's, which ends a process without naming the dead one
         jax.distributed.initialize(
-            **(named if coordinator else {}), initialization_timeout=timeout, heartbeat_timeout_seconds=timeout
+            **named, initialization_timeout=timeout, heartbeat_timeout_seconds=2 * timeout + 30
         )
     except (RuntimeError, ValueError) as error:
         raise UserError(
@@ -56,3 +102,21 @@ def start(coordinator: str = '', num_processes: int = 0, process_id: int = -1, t
             '--num_processes, and open the port between them'
         ) from None
     return f'process {jax.process_index()} of {jax.process_count()} ({where}), {jax.local_device_count()} devices here'
+
+
+def service() -> Any:
+    """Returns the client of jax's coordination service, a store of keys that all processes see.
+
+    jax has no public name for it; Orbax reaches for it in the same way.
+    """
+    return jax_distributed.global_state.client
+
+
+def wait_for_all(name: str, seconds: float = 24 * 3600) -> None:
+    """Waits until every process is here; nothing for a single one.
+
+    Collectives on CPU give up when one process comes half a minute after another, so the first one and the
+    first step, which processes reach at different times, have this before them.
+    """
+    if jax.process_count() > 1:
+        service().wait_at_barrier(name, int(seconds * 1000))
