@@ -1,14 +1,21 @@
-"""Eight fake CPU devices for every test, and shapes in signatures checked while testing."""
+"""Eight fake CPU devices for every test, and compiled programs shared by all processes of a test run."""
 
+import atexit
 import os
 import pathlib
+import shutil
 import sys
+import tempfile
 
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 # Tests compile far more than they compute: without the expensive passes the suite takes a third of the time.
 FLAGS = '--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true'
 if FLAGS not in os.environ.get('XLA_FLAGS', ''):
     os.environ['XLA_FLAGS'] = f'{os.environ.get("XLA_FLAGS", "")} {FLAGS}'.strip()
+if not os.environ.get('JAX_COMPILATION_CACHE_DIR'):  # workers and the programs that tests start inherit it
+    os.environ['JAX_COMPILATION_CACHE_DIR'] = tempfile.mkdtemp(prefix='tessera-tests-')
+    os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0.05'
+    atexit.register(shutil.rmtree, os.environ['JAX_COMPILATION_CACHE_DIR'], ignore_errors=True)
 
 import jax  # noqa: E402
 import pytest  # noqa: E402

@@ -5,6 +5,7 @@ Metrics are fetched one step late, so that the devices never wait for the host.
 """
 
 import dataclasses
+import functools
 import json
 import math
 import signal
@@ -16,6 +17,7 @@ import jax
 from etils import epath
 
 from research.core import begin as begin_module
+from research.core import distributed
 from research.core import figures as figures_module
 from research.core.checkpoint import Checkpoints, open_checkpoints
 from research.core.config import Config
@@ -65,6 +67,7 @@ class Loop:
     progress: Progress
     best: Best
     times: dict[str, float]
+    rebuild: Callable[[], Any]
     meter: Meter = dataclasses.field(default_factory=Meter)
     pending: tuple[int, Any] | None = None
 
@@ -141,9 +144,10 @@ class Loop:
         """Steps to the end; returns the state, its step, and why it ended ('' when all steps are done)."""
         config, plan = self.plan.config, self.plan
         train = config.train
+        steps = range(start, plan.steps)
         loader = training_loader(
-            plan.task.source('train'), plan.task.encode, range(start, plan.steps), train.batch_size, config.seed,
-            plan.batch_sharding, train.prefetch, train.workers, plan.capacity,
+            plan.task.source('train'), plan.task.encode, steps, train.batch_size, config.seed,
+            plan.batch_sharding, train.prefetch, train.workers, plan.capacity, self.rebuild,
         )  # fmt: skip
         batches = iter(loader)
         step, reason = start, ''
@@ -207,7 +211,7 @@ def run(config: Config, workdir: epath.Path, prepare: Callable, build: Callable)
     with jax.set_mesh(plan.mesh):
         checkpoints = open_checkpoints(workdir, config.train.keep_last)
         try:
-            summary = train(plan, workdir, checkpoints, times)
+            summary = train(plan, workdir, checkpoints, times, functools.partial(build, config, workdir / 'prepared'))
         finally:
             checkpoints.close()
     summary['seconds'] = round(time.perf_counter() - started, 1)
@@ -219,7 +223,9 @@ def run(config: Config, workdir: epath.Path, prepare: Callable, build: Callable)
     return summary
 
 
-def train(plan: Plan, workdir: epath.Path, checkpoints: Checkpoints, times: dict[str, float]) -> dict[str, Any]:
+def train(
+    plan: Plan, workdir: epath.Path, checkpoints: Checkpoints, times: dict[str, float], rebuild: Callable[[], Any]
+) -> dict[str, Any]:
     """Runs one plan to its end and measures it."""
     config = plan.config
     with stage('init or restore', times):
@@ -238,8 +244,9 @@ def train(plan: Plan, workdir: epath.Path, checkpoints: Checkpoints, times: dict
         loop = Loop(
             plan, workdir, make_measure(plan.task, config.seed, size, plan.batch_sharding), checkpoints,
             Records(workdir, start or -1, main), Progress(plan.steps, start, config.train.batch_size, main),
-            Best(meta.get('best_value'), meta.get('best_step', -1), meta.get('since', 0)), times,
+            Best(meta.get('best_value'), meta.get('best_step', -1), meta.get('since', 0)), times, rebuild,
         )  # fmt: skip
+        distributed.wait_for_all('compiled')
         with stage('train', times):
             state, step, reason = loop.run(compiled, state, start, fresh=start == 0)
         if reason.startswith('asked'):

@@ -7,6 +7,7 @@ be killed, resumed and resharded without a data state to save.
 import concurrent.futures
 import functools
 import multiprocessing
+import pickle
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -102,13 +103,44 @@ def local_positions(sharding: jax.sharding.Sharding, batch_size: int) -> list[in
     return sorted({position for (part,) in slices for position in range(*part.indices(batch_size))})
 
 
+class LazyGenerator:
+    """A `numpy.random.Generator` made when something is first drawn: that takes 50 us, and most rows draw nothing."""
+
+    def __init__(self, *seeds: int):
+        self._seeds = seeds
+
+    @functools.cached_property
+    def _generator(self) -> np.random.Generator:
+        return np.random.default_rng(self._seeds)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._generator, name)
+
+
 def encode_rows(source: Sequence, encode: Callable, rows: Sequence[Row], seed: int) -> dict[str, np.ndarray]:
     """Returns encoded rows stacked along a new batch axis, with 'index' (int32) and 'mask' (float32)."""
     encoded = [
-        encode(source[row.index], None if row.epoch is None else np.random.default_rng([seed, row.epoch, row.index]))
+        encode(source[row.index], None if row.epoch is None else LazyGenerator(seed, row.epoch, row.index))
         for row in rows
     ]
     return {**stack(encoded), 'index': np.array([row.index for row in rows], np.int32), 'mask': mask_of(rows)}
+
+
+@functools.lru_cache(maxsize=1)
+def rebuilt(pickled: bytes) -> Any:
+    """Returns the task that a pickled function builds, once in a worker process."""
+    return pickle.loads(pickled)()
+
+
+def encode_rows_of(pickled: bytes, rows: Sequence[Row], seed: int) -> dict[str, np.ndarray]:
+    """Returns what `encode_rows` does, for the training split of a task that this worker process builds itself."""
+    task = rebuilt(pickled)
+    return encode_rows(task.source('train'), task.encode, rows, seed)
+
+
+def on_cpu() -> None:
+    """Keeps a worker process away from the accelerator, which belongs to the process that trains."""
+    jax.config.update('jax_platforms', 'cpu')
 
 
 def mask_of(rows: Sequence[Row]) -> np.ndarray:
@@ -186,7 +218,7 @@ class Loader:
         self._ahead = max(prefetch, workers + 1)
         if workers:  # spawn: a forked child would inherit the threads of XLA and could deadlock
             context = multiprocessing.get_context('spawn')
-            self._pool = concurrent.futures.ProcessPoolExecutor(workers, mp_context=context)
+            self._pool = concurrent.futures.ProcessPoolExecutor(workers, mp_context=context, initializer=on_cpu)
         else:
             self._pool = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix='data')
         self.waited = 0.0
@@ -221,11 +253,26 @@ class Loader:
 
 def training_loader(
     source: Sequence, encode: Callable, steps: range, batch_size: int, seed: int, sharding, prefetch=2,
-    workers=0, capacity=0,
+    workers=0, capacity=0, rebuild: Callable[[], Any] | None = None,
 ) -> Loader:  # fmt: skip
-    """Returns a loader of the training batches of `steps`; with a `capacity` they are Poisson samples."""
+    """Returns a loader of the training batches of `steps`; with a `capacity` they are Poisson samples.
+
+    The functions of a task can seldom be sent to another process; `rebuild`, which can, makes the task there.
+
+    Raises:
+      UserError: when there shall be workers and the task cannot be made in another process.
+    """
     rows_of = sampler(len(source), batch_size, seed, capacity)
     encode_batch = functools.partial(encode_rows, source, encode, seed=seed)
+    if workers:
+        try:
+            pickled = pickle.dumps(rebuild or encode_batch)
+        except (pickle.PicklingError, AttributeError, TypeError) as error:
+            raise UserError(
+                f'config.train.workers={workers}: this task cannot be made in another process ({error}); '
+                'set workers=0, which reads ahead in a thread'
+            ) from None
+        encode_batch = functools.partial(encode_rows_of, pickled, seed=seed) if rebuild else encode_batch
     return Loader(rows_of, encode_batch, steps, sharding, capacity or batch_size, prefetch, workers)
 
 

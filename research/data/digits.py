@@ -7,7 +7,6 @@ part). Intensities 0 to 16 become float32 in [0, 1]: light strokes on a dark gro
 import hashlib
 
 import numpy as np
-from sklearn.datasets import load_digits
 
 from research.data.images import Images
 
@@ -34,6 +33,8 @@ def split_rows(pixels: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray]:
 
 def digits() -> Images:
     """Returns the digits; a row is {'image': float32 [8, 8, 1] in [0, 1], 'label': int}."""
+    from sklearn.datasets import load_digits  # takes a second, which runs on other data need not wait
+
     bunch = load_digits()
     pixels, labels = bunch.images.astype(np.uint8), bunch.target.astype(int)
     rows = split_rows(pixels, labels)

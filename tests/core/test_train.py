@@ -10,6 +10,7 @@ import pytest
 from contract import assert_equal
 from etils import epath
 
+import research
 from research import api
 from research.core import train
 from research.core.checkpoint import finished_steps, read_weights
@@ -159,3 +160,18 @@ def test_restores_on_another_number_of_devices(tmp_path):
         state, _, step = checkpoints.restore(plan.state)
         checkpoints.close()
         assert step == 6 and len(state.variables.params['model']['kernel'].sharding.device_set) == count
+
+
+@pytest.mark.slow
+def test_worker_processes_build_the_task_and_change_no_bit(tmp_path):
+    ends = []
+    for workers in (0, 1):
+        settings = {'train.steps': '2', 'train.workers': str(workers), 'train.eval_every': '0'}
+        research.run(research.read('configs/digits.py:tiny', settings), str(tmp_path / str(workers)))
+        ends.append(read_weights(tmp_path / str(workers))['variables'])
+    assert_equal(*ends)
+
+
+def test_workers_refuse_a_task_that_no_other_process_can_build(tmp_path):
+    with pytest.raises(UserError, match='workers=1: this task cannot be made in another process'):
+        start(make_config(workers=1), tmp_path, slope_task())
