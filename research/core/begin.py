@@ -162,7 +162,8 @@ def describe_run(plan: Plan, compiled: Any, workdir: epath.Path, start: int) -> 
     if jax.process_index():
         return memory
     source = task.source('train')
-    raw = source[0]
+    raw, encoded = source[0], task.encode(source[0])
+    decoded = task.describe(encoded) if task.describe else None
     step = make_step(
         task, plan.optimizers, plan.update_every, config.train.microbatches, config.train.ema, config.seed
     )
@@ -177,7 +178,7 @@ def describe_run(plan: Plan, compiled: Any, workdir: epath.Path, start: int) -> 
         for group, settings in config.optimizer.items()
     }
     description = describe(
-        as_dicts(config), describe_devices(plan.mesh), layers, describe_example(raw, task.encode(raw)),
+        as_dicts(config), describe_devices(plan.mesh), layers, describe_example(raw, encoded, decoded),
         {split: len(task.source(split)) for split in splits}, plan.steps, start, memory,
         count_flops(step, plan.state, plan.batch), describe_flow(task, plan.batch, config.methods, words),
     )  # fmt: skip

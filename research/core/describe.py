@@ -112,15 +112,21 @@ def out_of_memory_message(
     return '\n'.join(lines)
 
 
-def describe_example(raw: Mapping[str, Any], encoded: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def describe_example(
+    raw: Mapping[str, Any],
+    encoded: Mapping[str, Any] | None = None,
+    decoded: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
     """Returns one example for people: each raw field, and shape and values of what it became.
 
     Args:
       raw: one row of the source, with its target.
       encoded: the result of the task's `encode`, without a batch axis.
+      decoded: `encoded` as the task's `describe` reads it; shown in place of `raw`, which may be token ids.
     """
     return {
         'raw': {str(name): readable(value) for name, value in raw.items()},
+        'decoded': {str(name): readable(value, 1000) for name, value in (decoded or {}).items()},
         'encoded': {str(name): array_text(np.asarray(value)) for name, value in (encoded or {}).items()},
     }
 
@@ -268,7 +274,7 @@ def summary_text(description: Mapping[str, Any]) -> str:
         layer_table(description['layers']),
         '',
         'One training example',
-        *(_field(name, value) for name, value in example['raw'].items()),
+        *(_field(name, value) for name, value in (example.get('decoded') or example['raw']).items()),
         *(['  encoded as'] if example['encoded'] else []),
         *(_field(name, value, 4) for name, value in example['encoded'].items()),
         '',

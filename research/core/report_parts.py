@@ -219,7 +219,8 @@ def _example(example: Mapping[str, Any]) -> list[Html]:
     if not example.get('raw'):
         return []
     encoded = readable(example['encoded']) if example.get('encoded') else None
-    shown = tag('div', tag('span', 'as it is', class_='label'), readable(example['raw']))
+    label, value = ('decoded', example['decoded']) if example.get('decoded') else ('as it is', example['raw'])
+    shown = tag('div', tag('span', label, class_='label'), readable(value))
     became = tag('div', tag('span', 'encoded', class_='label'), encoded) if encoded else None
     return [tag('h3', 'One training example'), tag('div', shown, became, class_='pair')]
 

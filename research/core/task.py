@@ -131,3 +131,4 @@ class Task(NamedTuple):
     examples: Sequence[Raw] = ()  # requests whose answers a report shows; none: the first rows of the split
     account: Callable[[int], dict[str, float]] | None = None  # (steps made) -> values to show and store
     notes: Callable[[], Sequence[str]] | None = None  # sentences for before step 1 and the report
+    describe: Callable[[Mapping[str, np.ndarray]], Mapping[str, Any]] | None = None  # an encoded row, for a person

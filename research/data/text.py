@@ -65,6 +65,11 @@ def encode_text(tokenizer: Tokenizer, text: str) -> list[int]:
     return tokenizer.encode(text, add_special_tokens=False).ids
 
 
+def decode_text(tokenizer: Tokenizer, tokens: Iterable[int]) -> str:
+    """Returns tokens as text for a person: special tokens by name, halves of a character as U+FFFD."""
+    return tokenizer.decode([int(token) for token in tokens], skip_special_tokens=False)
+
+
 def encode_documents(tokenizer: Tokenizer, documents: Sequence[str]) -> Int[np.ndarray, 'tokens']:
     """Returns all documents as one stream, each followed by END; uint16 where ids fit, else int32."""
     tokenizer.encode_special_tokens = True

@@ -24,6 +24,7 @@ from research.data.text import (
     END,
     Blocks,
     bytes_of_tokens,
+    decode_text,
     encode_documents,
     encode_text,
     load_array,
@@ -271,6 +272,18 @@ def make_decode(tokenizer: Tokenizer) -> Callable:
     return decode
 
 
+def describe(tokenizer: Tokenizer, row: Mapping[str, np.ndarray]) -> dict[str, str]:
+    """Returns an encoded row as text, its target, and the first of its pairs of a token and the next."""
+    length = int(row['length'])
+    fields = {'text': decode_text(tokenizer, row['tokens'][:length])}
+    if 'targets' in row:
+        fields['target'] = decode_text(tokenizer, row['targets'][:length])
+        pairs = list(zip(row['tokens'][:length], row['targets'][:length], strict=True))[:6]
+        words = ([decode_text(tokenizer, [each]) for each in pair] for pair in pairs)
+        fields['token and the next'] = ', '.join(f'{token!r} {following!r}' for token, following in words) + ', ...'
+    return fields
+
+
 def make_finalize(tokenizer: Tokenizer, settings: Settings) -> Callable | None:
     """Returns the check of generated text against the corpus' own continuations, or None."""
 
@@ -329,4 +342,5 @@ def make(config: Any, folder: epath.Path) -> Task:
         finalize=make_finalize(tokenizer, settings),
         finalize_count=settings.check_count,
         examples=[{'text': text} for text in settings.prompts],
+        describe=functools.partial(describe, tokenizer),
     )

@@ -259,6 +259,14 @@ def test_an_example_is_readable():
     assert example['encoded']['x'] == 'float32 [4, 4]: 1 to 1, mean 1'
 
 
+def test_an_example_is_shown_as_its_task_decodes_it():
+    arrays = {'tokens': np.arange(9), 'length': np.int32(9)}
+    example = json.loads(json.dumps(describe_module.describe_example(arrays, arrays, {'text': 'To be,\nor not'})))
+    text = describe_module.summary_text({**described(), 'example': example})
+    assert '  text:\n    To be,\n    or not\n  encoded as\n    tokens: int64 [9]: 0 1 2' in text
+    assert text.count('tokens:') == 1  # the ids are no second example
+
+
 def test_a_large_picture_is_made_small():
     text = describe_module.picture_text(np.random.default_rng(0).random((100, 200, 3)))
     assert len(text.split('\n')) <= 32 and max(map(len, text.split('\n'))) <= 64

@@ -117,6 +117,17 @@ def test_impossible_requests_are_refused(task, raw, message):
     assert limit >= 10 and 'at most 10 tokens' in task.inputs['text'].about
 
 
+def test_a_row_is_described_as_text(task):
+    row = task.encode(task.source('train')[0])
+    fields = task.describe(row)
+    text = ''.join(task.decode({'prompt': [], 'prompt_length': 0, 'tokens': [each], 'length': 1})['text']
+                   for each in row['tokens'])  # fmt: skip
+    assert fields['text'] == text and fields['target'][:5] in text
+    assert fields['token and the next'].count("' '") >= 5 and json.dumps(fields)
+    assert task.describe(task.encode({'text': 'x = 1'})) == {'text': 'x = 1'}
+    assert '<|endoftext|>' in task.describe({'tokens': np.array([0]), 'length': 1})['text']
+
+
 def test_loss_is_the_sum_over_tokens_of_real_rows(task, variables, functions):
     batch = rows(task, 6, 8)
     total, aux = functions['loss'](variables, batch)
