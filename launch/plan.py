@@ -46,6 +46,7 @@ def main(overrides: dict[str, str]) -> int:
     data = {'name': 'synthetic'} if SYNTHETIC.value else config.data
     config = dataclasses.replace(config, mesh=mesh, data=data)
     jax.config.update('jax_platforms', 'cpu')  # this process computes nothing, whatever chips are here
+    jax.config.update('jax_enable_compilation_cache', False)  # it stores programs for absent chips, and cannot read them
     target = find_target(topology, COMPILER.value)
     with tempfile.TemporaryDirectory() as name:
         folder = epath.Path(name)

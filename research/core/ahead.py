@@ -94,9 +94,11 @@ def tpu_devices(topology: Topology) -> Sequence[Any]:
     }
     for name, value in quiet.items():
         os.environ.setdefault(name, value)
-    shape = 'x'.join(map(str, topology.shape))
+    name = f'{topology.chip.name}:{"x".join(map(str, topology.shape))}'
+    # the two cores of a v4 chip run as one device there, with all of its memory; without this, as two
+    settings = {'chip_config_name': 'megacore'} if topology.chip.name == 'v4' else {}
     try:
-        return topologies.get_topology_desc(f'{topology.chip.name}:{shape}', 'tpu').devices
+        return topologies.get_topology_desc(name, 'tpu', **settings).devices
     except (jax.errors.JaxRuntimeError, RuntimeError, ValueError, NotImplementedError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(
@@ -138,11 +140,16 @@ def build(plan: Plan, target: Target) -> Built:
 
 
 def overflow(message: str) -> tuple[float, float] | None:
-    """Returns (needed, usable) bytes from the TPU compiler's 'Used 16.92G of 15.75G hbm', None where it is not there."""
-    found = re.search(r'[Uu]sed ([\d.]+)([KMGT]?)i?B? of ([\d.]+)([KMGT]?)i?B?', message)
-    if not found:
-        return None
-    return float(found[1]) * UNITS[found[2]], float(found[3]) * UNITS[found[4]]
+    """Returns (needed, usable) bytes from the TPU compiler's message, None where it names none.
+
+    It writes 'Used 16.92G of 15.75G hbm' of a whole program, and '(256.00G) exceeds available HBM (15.75G)' where
+    temporaries alone are too much: a lower bound.
+    """
+    size = r'([\d.]+)([KMGT]?)i?B?'
+    for pattern in (rf'[Uu]sed {size} of {size}', rf'\({size}\) exceeds available \w+ \({size}\)'):
+        if found := re.search(pattern, message):
+            return float(found[1]) * UNITS[found[2]], float(found[3]) * UNITS[found[4]]
+    return None
 
 
 def shard_bytes(tree: Tree) -> float:

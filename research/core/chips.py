@@ -49,8 +49,8 @@ def chips() -> dict[str, Chip]:
     cloud.google.com/tpu/docs/{v4,v5e,v5p,v6e}, tables of specifications: peak compute per chip (bf16) 275,
     197, 459 and 918 TFLOP/s; HBM 32 GiB, 16, 95 and 32 GB at 1200, 819, 2765 and 1640 GB/s; bidirectional
     inter-chip interconnect per chip 400 GB/s (v5e), 1200 (v5p), 800 (v6e). The page of v4 gives none: its six
-    links of 50 GB/s each way are in Jouppi et al. 2023, arXiv:2304.01433, table 4, 600 in all. `usable` is what libtpu 0.0.52
-    itself names as the capacity when a program exceeds it (measured by compiling one).
+    links of 50 GB/s each way are in Jouppi et al. 2023, arXiv:2304.01433, table 4, 600 in all. `usable` is what
+    libtpu 0.0.52 itself names as available when a program exceeds it (found by compiling one).
 
     GPU: NVIDIA's data sheets of the A100 (80 GB SXM: 312 TFLOP/s, 2039 GB/s, NVLink 600 GB/s), H100 (SXM:
     989 TFLOP/s dense, 3.35 TB/s, 900 GB/s) and H200 (SXM: 989 TFLOP/s, 141 GB, 4.8 TB/s, 900 GB/s); nodes of
@@ -59,10 +59,10 @@ def chips() -> dict[str, Chip]:
     """
     tpu, gpu = 'tpu', 'gpu'
     known = (
-        Chip('v4', tpu, 32 * GIB, 31.75 * GIB, 275e12, 1200e9, 600e9, 3, pod=(16, 16, 16)),
+        Chip('v4', tpu, 32 * GIB, 30.75 * GIB, 275e12, 1200e9, 600e9, 3, pod=(16, 16, 16)),
         Chip('v5e', tpu, 16 * GIB, 15.75 * GIB, 197e12, 819e9, 400e9, 2, pod=(16, 16)),
-        Chip('v5p', tpu, 95 * GIB, 95 * GIB, 459e12, 2765e9, 1200e9, 3, pod=(16, 16, 24)),
-        Chip('v6e', tpu, 32 * GIB, 31.25 * GIB, 918e12, 1640e9, 800e9, 2, pod=(16, 16)),
+        Chip('v5p', tpu, 95 * GIB, 95.73 * GIB, 459e12, 2765e9, 1200e9, 3, pod=(16, 16, 24)),
+        Chip('v6e', tpu, 32 * GIB, 31.24 * GIB, 918e12, 1640e9, 800e9, 2, pod=(16, 16)),
         Chip('a100', gpu, 80e9, 72e9, 312e12, 2039e9, 600e9, 0, 8, 25e9),
         Chip('h100', gpu, 80e9, 72e9, 989e12, 3350e9, 900e9, 0, 8, 50e9),
         Chip('h200', gpu, 141e9, 126.9e9, 989e12, 4800e9, 900e9, 0, 8, 50e9),
