@@ -17,7 +17,7 @@ from absl import flags
 import launch.flags
 
 CONFIG = flags.DEFINE_string('config', '', 'A file of configs/, with :variant where it has some.')
-TOPOLOGY = flags.DEFINE_string('topology', '', 'Chips: v4:4x4x4, v5e:8x8, v5p:4x4x4, v6e:16x16, a100:8, h100:8, h200:8.')
+TOPOLOGY = flags.DEFINE_string('topology', '', 'Chips: v4:4x4x4, v5e:8x8, v5p:4x4x4, v6e:8x8, a100:8, h100:8, h200:8.')
 MESH = flags.DEFINE_string('mesh', '', 'Chips along each axis, as data:8,fsdp:8; default: config.mesh.')
 SEARCH = flags.DEFINE_integer('search', 3, 'Compiles for the largest batch, and for settings that fit; 0: none.', 0)
 SYNTHETIC = flags.DEFINE_bool('synthetic', False, "Read no data: config.data becomes the task's made-up data set.")
@@ -46,7 +46,7 @@ def main(overrides: dict[str, str]) -> int:
     data = {'name': 'synthetic'} if SYNTHETIC.value else config.data
     config = dataclasses.replace(config, mesh=mesh, data=data)
     jax.config.update('jax_platforms', 'cpu')  # this process computes nothing, whatever chips are here
-    jax.config.update('jax_enable_compilation_cache', False)  # it stores programs for absent chips, and cannot read them
+    jax.config.update('jax_enable_compilation_cache', False)  # programs for absent chips are stored, never read
     target = find_target(topology, COMPILER.value)
     with tempfile.TemporaryDirectory() as name:
         folder = epath.Path(name)

@@ -111,7 +111,8 @@ def walk(
             for key, inner in walk(called['body'][0], computations, devices, notes, memory):
                 loops.append((key, inner._replace(times=inner.times * times)))
         elif each.operation == 'conditional':
-            branches = [walk(branch, computations, devices, notes, memory) for names in called.values() for branch in names]
+            names = [branch for names in called.values() for branch in names]
+            branches = [walk(branch, computations, devices, notes, memory) for branch in names]
             loops += max(branches, key=lambda branch: sum(c.sent * c.times for _, c in branch), default=[])
         elif each.operation in ('call', 'custom-call'):
             for names in called.values():
@@ -120,16 +121,26 @@ def walk(
         elif 'calls' in called:  # a fusion or an asynchronous part: the same channel is the same collective
             for key, inner in walk(called['calls'][0], computations, devices, notes, memory):
                 keep(here, key, inner)
-    memory[name] = [*here.items(), *loops]
+    others = []
+    for key, each in loops:
+        if each.overlaps and here.get(key, each).overlaps:
+            keep(here, key, each)
+        else:
+            others.append((key, each))
+    memory[name] = [*here.items(), *others]
     return memory[name]
 
 
 def keep(here: dict[str, Collective], key: str, new: Collective) -> None:
-    """Puts a collective under its channel; parts of one keep its largest size."""
+    """Puts a collective under its channel; parts of one keep its largest size, and run as often as its start.
+
+    The TPU compiler lets the parts of one gather run inside a loop that begins after it: fewest times is how often.
+    """
     old = here.get(key)
     if old is not None:
         kind = 'reduce-scatter' if 'reduce-scatter' in (old.kind, new.kind) else new.kind
-        new = new._replace(kind=kind, bytes=max(old.bytes, new.bytes), overlaps=True)
+        size, times = max(old.bytes, new.bytes), min(old.times, new.times)
+        new = new._replace(kind=kind, bytes=size, times=times, overlaps=True)
     here[key] = new
 
 

@@ -57,8 +57,9 @@ def memory_section(report: Mapping[str, Any]) -> Section:
     memory = report['memory']
     rows = [(name, bytes_text(memory[name]), about) for name, about in ABOUT.items() if memory.get(name)]
     least = '' if memory['compiled'] else 'at least '
+    share = 100 * memory['total'] / memory['usable']
     rows += [
-        ('total', f'{least}{bytes_text(memory["total"])}', f'{100 * memory["total"] / memory["usable"]:.0f}% of what is usable'),
+        ('total', f'{least}{bytes_text(memory["total"])}', f'{share:.0f}% of what is usable'),
         ('usable', bytes_text(memory['usable']), f'of {bytes_text(memory["capacity"])} on the chip'),
     ]
     word = 'Memory on each chip' if report['exact'] else 'Memory on each chip, an estimate'
@@ -78,13 +79,16 @@ def collectives_section(report: Mapping[str, Any]) -> Section:
 def time_section(report: Mapping[str, Any]) -> Section:
     """Returns the expected time of a step."""
     time, rates = report['time'], report['rates']
+    work = f'{count_text(report["flops"]["matrix"], "FLOP")} of matrix products'
+    link = rates['interconnect'] / 2e9
+    again = f'{100 * time["useful"]:.0f}% without what is computed again'
     rows = [
-        ('compute', seconds_text(time['compute']), f'{count_text(report["flops"]["matrix"], "FLOP")} of matrix products at {rates["flops"] / 1e12:.0f} TFLOP/s a chip'),
+        ('compute', seconds_text(time['compute']), f'{work} at {rates["flops"] / 1e12:.0f} TFLOP/s a chip'),
         ('memory', seconds_text(time['memory']), f'at {rates["bandwidth"] / 1e9:,.0f} GB/s'),
-        ('communication', seconds_text(time['communication']), f'at {rates["interconnect"] / 2e9:,.0f} GB/s each way over all links'),
+        ('communication', seconds_text(time['communication']), f'at most {link:,.0f} GB/s each way over all links'),
         ('exposed', seconds_text(time['exposed']), 'communication that nothing hides'),
         ('step', seconds_text(time['expected']), f'bound by {time["bound"]}'),
-        ('share of peak', f'{100 * time["share"]:.0f}%', f'{100 * time["useful"]:.0f}% without what is computed again'),
+        ('share of peak', f'{100 * time["share"]:.0f}%', again),
     ]  # fmt: skip
     return 'Expected time of a step, an estimate from published peaks', ('part', 'time', 'how'), rows
 
@@ -118,15 +122,16 @@ def heading(report: Mapping[str, Any]) -> list[str]:
     flops = report['flops']
     lines = [
         f'Plan of {report.get("config", "")} on {report["topology"]}: {report["chips"]} chips, mesh {mesh}',
-        f'{report["parameters"]:,} parameters; batch {report["batch_size"]:,}{parts}; {count_text(flops["total"], "FLOP")} a '
-        f'step, counted from the program ({count_text(flops["useful"], "FLOP")} of matrix products without remat)',
+        f'{report["parameters"]:,} parameters; batch {report["batch_size"]:,}{parts}',
+        f'{count_text(flops["total"], "FLOP")} a step, counted from the program '
+        f'({count_text(flops["useful"], "FLOP")} of matrix products without what remat computes again)',
         *(f'({note})' for note in flops['notes']),
         f'compiled with {report["compiler"]} in {report["compile_seconds"]:.0f} s',
     ]
     if not report['exact']:
         lines.append(
-            'An estimate: the program was compiled for fake CPU devices. Parameters, optimizer state and batch are exact; '
-            'temporaries are more than a GPU or TPU takes (no fused attention, 16-bit sums in 32 bits).'
+            'An estimate: the program was compiled for fake CPU devices. Parameters, optimizer state and batch are '
+            'exact; temporaries are more than a GPU or TPU takes (no fused attention, 16-bit sums in 32 bits).'
         )
     return lines
 
@@ -138,7 +143,9 @@ def plan_text(report: Mapping[str, Any]) -> str:
         table = [tuple(headers), *rows]
         widths = [max(len(row[column]) for row in table) for column in range(len(headers))]
         lines += ['', title]
-        lines += ['  ' + '  '.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]
+        for row in table:
+            cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
+            lines.append('  ' + '  '.join(cells).rstrip())
     return '\n'.join([*lines, *closing(report)])
 
 
@@ -152,7 +159,7 @@ def closing(report: Mapping[str, Any]) -> list[str]:
     if verdict:
         lines.append(verdict[0].upper() + verdict[1:] + '.')
         if report['attempts']:
-            lines.append(f'{fitting} of the {len(report["attempts"])} other settings that were tried fit; see the table.')
+            lines.append(f'{fitting} of the {len(report["attempts"])} other settings that were tried fit: see above.')
     else:
         lines.append('It fits.')
     return lines

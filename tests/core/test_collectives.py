@@ -7,8 +7,9 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from research.core.collectives import Collective, array_bytes, group_size, read_collectives, summarize
 
-# A loop of 5 turns around a loop of 3; the inner sums 4 KiB, the outer gathers to 2 KiB in three fusions of one
-# channel; after them a sum that each device keeps a part of, a start and its done, and a permutation.
+# A loop of 5 turns around a loop of 3; the inner sums 4 KiB, the outer gathers to 2 KiB in fusions of one
+# channel, one of which runs in the inner loop; after them a sum that each device keeps a part of, a start and
+# its done, and a permutation.
 TEXT = """HloModule jit_step, is_scheduled=true, entry_computation_layout={(f32[8]{0})->f32[8]{0}}
 
 %add (x: f32[], y: f32[]) -> f32[] {
@@ -28,6 +29,7 @@ TEXT = """HloModule jit_step, is_scheduled=true, entry_computation_layout={(f32[
   %p.2 = (s32[], f32[32,32]{1,0}) parameter(0)
   %value = f32[32,32]{1,0} get-tuple-element(%p.2), index=1
   %all-reduce.1 = f32[32,32]{1,0:T(8,128)} all-reduce(%value), channel_id=1, replica_groups={{0,1},{2,3}}, to_apply=%add
+  %fusion.9 = f32[16,32]{1,0} fusion(%p.2), kind=kCustom, calls=%fused_middle.2
   ROOT %pair = (s32[], f32[32,32]{1,0}) tuple(%i, %all-reduce.1)
 }
 
@@ -39,6 +41,11 @@ TEXT = """HloModule jit_step, is_scheduled=true, entry_computation_layout={(f32[
 %fused_middle (q.2: f32[8,32]) -> f32[16,32] {
   %q.2 = f32[8,32]{1,0} parameter(0)
   ROOT %all-gather.2 = f32[16,32]{1,0} all-gather(%q.2), channel_id=7, replica_groups=[2,2]<=[4], dimensions={0}
+}
+
+%fused_middle.2 (q.3: f32[8,32]) -> f32[16,32] {
+  %q.3 = f32[8,32]{1,0} parameter(0)
+  ROOT %all-gather.3 = f32[16,32]{1,0} all-gather(%q.3), channel_id=7, replica_groups=[2,2]<=[4], dimensions={0}, frontend_attributes={chain_id="1"}
 }
 
 %outer_condition (p.3: (s32[], f32[32,32])) -> pred[] {
