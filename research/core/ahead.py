@@ -34,7 +34,7 @@ class Target(NamedTuple):
 
 
 class Built(NamedTuple):
-    """A compiled step: bytes on each device by part, and its text; or only how much an overflow needs."""
+    """A compiled step: bytes on each device by part, and its text ('': unreadable); or how much an overflow needs."""
 
     memory: dict[str, float]  # see `memory_of`; of an overflow only 'total'
     text: str
@@ -136,7 +136,11 @@ def build(plan: Plan, target: Target) -> Built:
             raise
         return Built({'total': used[0]}, '', time.perf_counter() - start, used[1])
     memory = memory_of(plan, compiled.memory_analysis())
-    return Built(memory, compiled.as_text(), time.perf_counter() - start, 0)
+    try:
+        text = compiled.as_text()
+    except jax.errors.JaxRuntimeError:  # a libtpu newer than jaxlib writes operations that it cannot read
+        text = ''
+    return Built(memory, text, time.perf_counter() - start, 0)
 
 
 def overflow(message: str) -> tuple[float, float] | None:

@@ -6,7 +6,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from research.core.planning import overflow_text
+from research.core.planning import UNREADABLE, overflow_text
 from research.core.units import bytes_text, count_text
 
 ABOUT = {
@@ -72,7 +72,7 @@ def collectives_section(report: Mapping[str, Any]) -> Section:
         (kind, f'{row["count"]:,}', bytes_text(row['bytes']), bytes_text(row['sent']))
         for kind, row in report['collectives'].items()
     ]
-    rows = rows or [('none', '0', '0 B', '0 B')]
+    rows = rows or [('unknown' if UNREADABLE in report['notes'] else 'none', '-', '-', '-')]
     return 'Collectives a step (loops multiplied out)', ('kind', 'count', 'data', 'sent by each chip'), rows
 
 

@@ -22,6 +22,10 @@ from research.core.units import bytes_text
 from research.errors import UserError, nearest
 
 LARGEST = 2**20  # rows: where the search for a batch stops
+UNREADABLE = (
+    "collectives are not counted and no communication is in the time: this jaxlib cannot read what this libtpu "
+    "compiled; pip install '.[plan]' takes the libtpu that belongs to it"
+)
 
 
 class Planner(NamedTuple):
@@ -310,7 +314,7 @@ def make_report(
         'search': search_values(search),
         'attempts': [each._asdict() for each in attempts],
     }  # fmt: skip
-    if built.text:
+    if 'temporaries' in built.memory:
         report.update(costs(target, built, flops['matrix'], useful))
     return report
 
@@ -322,7 +326,7 @@ def search_values(search: Search | None) -> dict[str, Any]:
 
 def costs(target: Target, built: Built, flops: float, useful: float) -> dict[str, Any]:
     """Returns the collectives and the expected time of a compiled step."""
-    found, notes = read_collectives(built.text, target.topology.count)
+    found, notes = read_collectives(built.text, target.topology.count) if built.text else ([], [UNREADABLE])
     cost: Cost = estimate(target.topology, built.memory, flops, useful, found, not target.exact)
     chip = target.topology.chip
     return {

@@ -118,6 +118,12 @@ def apply_flags(config, flags):
     return config
 
 
+def test_a_program_that_cannot_be_read_says_what_is_missing(folder, tiny, modelled):
+    planner = make_planner(folder)
+    text = plan_text({'config': 'x', **make_report(planner, tiny, 0, lambda topology: planner.target)})
+    assert 'unknown' in text and 'no communication is in the time' in text
+
+
 def test_state_that_is_too_large_is_not_compiled(folder, tiny, modelled):
     planner = make_planner(folder, usable=10 * 1024.0)
     report = make_report(planner, tiny, 2, lambda topology: planner.target)
