@@ -60,7 +60,7 @@ def memory_section(report: Mapping[str, Any]) -> Section:
     share = 100 * memory['total'] / memory['usable']
     rows += [
         ('total', f'{least}{bytes_text(memory["total"])}', f'{share:.0f}% of what is usable'),
-        ('usable', bytes_text(memory['usable']), f'of {bytes_text(memory["capacity"])} on the chip'),
+        ('usable', bytes_text(memory['usable']), f'of {bytes_text(memory["capacity"])} as published'),
     ]
     word = 'Memory on each chip' if report['exact'] else 'Memory on each chip, an estimate'
     return word, ('part', 'size', 'what'), rows
