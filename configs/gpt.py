@@ -16,8 +16,8 @@ of 50,257 is padded to 51,200 so that it divides among devices. Llama 3: table 3
 vocabulary and the rotary base of the published weights.
 
 The data are made-up words (`synthetic`), so that a plan reads no corpus; train on `config.data.reader` of your
-own. Expected of `:tiny`: a loss that falls below that of unigrams, in seconds; the others were planned, never
-trained, here.
+own. Expected: `:8b` on v5e:16x16 takes 11.7 of 15.75 GiB a chip as libtpu compiles it (94 s on 2 CPU cores).
+Only `:tiny` was ever trained here: 4 steps, for tests; no range is promised for it.
 """
 
 from research.core.config import base
