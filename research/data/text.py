@@ -1,7 +1,7 @@
 """Text as tokens: byte-level BPE, documents joined into one stream, and blocks of it as rows."""
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,10 +15,14 @@ END = '<|endoftext|>'  # stands between documents; its id is 0
 
 
 class Corpus(NamedTuple):
-    """Documents of each split, 'train', 'validation' and 'test', and where they come from (JSON-able)."""
+    """Documents of each split, 'train', 'validation' and 'test', and where they come from (JSON-able).
+
+    `tokenizer` makes one of a given vocabulary; without it, one is trained on the documents.
+    """
 
     documents: Mapping[str, Sequence[str]]
     about: Mapping[str, Any]
+    tokenizer: Callable[[int], Tokenizer] | None = None
 
 
 def train_tokenizer(documents: Iterable[str], vocabulary: int) -> Tokenizer:

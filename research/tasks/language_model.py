@@ -93,7 +93,8 @@ def prepare(config: Any, folder: epath.Path) -> None:
     text comes from, its hash, sizes).
     """
     settings, corpus = settings_of(config), text_set(config.data)()
-    tokenizer = train_tokenizer(corpus.documents['train'], settings.vocabulary)
+    make_tokenizer = corpus.tokenizer or functools.partial(train_tokenizer, corpus.documents['train'])
+    tokenizer = make_tokenizer(settings.vocabulary)
     folder.mkdir(parents=True, exist_ok=True)
     sizes = {}
     for split in SPLITS:
