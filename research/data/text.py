@@ -34,7 +34,8 @@ def train_tokenizer(documents: Iterable[str], vocabulary: int, special: Sequence
     """Returns a byte-level BPE of exactly `vocabulary` tokens: the end, `special` ones, 256 bytes, and merges.
 
     Special tokens have the ids 0, 1, ... in this order and are never read from a text. Any text is encoded
-    without loss. Merges never cross GPT-2's boundaries between words, numbers, punctuation and runs of whitespace (Radford et al. 2019, section 2.2).
+    without loss. Merges never cross GPT-2's boundaries between words, numbers, punctuation and runs of
+    whitespace (Radford et al. 2019, section 2.2).
 
     Raises:
       UserError: where the vocabulary cannot be that small, or the documents not fill it.
