@@ -31,6 +31,8 @@ def get_config(variant: str = ''):
         'norm_position': 'pre',
         'activation': 'gelu',
         'positions': 'rotary',
+        'head_transform': True,
+        'head_bias': True,
         'dropout': 0.0,
         'initial_scale': 0.1,
         'dtype': 'float32',

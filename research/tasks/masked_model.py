@@ -24,7 +24,7 @@ from research.data.token_streams import Facts, read_facts, read_stream, request_
 from research.data.words import Words
 from research.errors import UserError, unpack
 from research.nn.apply import initialize
-from research.nn.masked_model import MaskedTransformer
+from research.nn.transformer import Transformer
 from research.nn.transformer_settings import TransformerSettings
 from research.ops.losses import softmax_cross_entropy
 from research.ops.token_metrics import token_figures, token_sums, unigrams
@@ -136,11 +136,15 @@ class Encoder:
         return {**row, 'length': np.int32(len(tokens)), 'count': np.int32(len(positions))}
 
 
-def apply(model: MaskedTransformer, variables: Variables, batch: Mapping[str, Any], context: Context) -> jax.Array:
+def apply(model: Transformer, variables: Variables, batch: Mapping[str, Any], context: Context) -> jax.Array:
     """Returns the logits at the positions asked for, with dropout in training."""
+
+    def asked(module: Transformer) -> jax.Array:
+        features, _ = module.features(batch['tokens'], batch['length'])
+        return module.logits(jnp.take_along_axis(features, batch['positions'][..., None], axis=1))
+
     rngs = {'dropout': context.fold('dropout')} if context.train else None
-    inputs = batch['tokens'], batch['length'], batch['positions']
-    return model.clone(train=context.train).apply({'params': variables.params['model']}, *inputs, rngs=rngs)
+    return model.clone(train=context.train).apply({'params': variables.params['model']}, rngs=rngs, method=asked)
 
 
 def asked_mask(batch: Mapping[str, Any]) -> jax.Array:
@@ -148,7 +152,7 @@ def asked_mask(batch: Mapping[str, Any]) -> jax.Array:
     return (jnp.arange(batch['positions'].shape[1]) < batch['count'][:, None]) * batch['mask'][:, None]
 
 
-def make_loss(model: MaskedTransformer) -> Callable:
+def make_loss(model: Transformer) -> Callable:
     """Returns the loss: the sum of cross-entropies, in nats, over hidden tokens, which are its weight."""
 
     def loss(variables, batch, context):
@@ -160,7 +164,7 @@ def make_loss(model: MaskedTransformer) -> Callable:
     return loss
 
 
-def make_metrics(model: MaskedTransformer, facts: Facts) -> Callable:
+def make_metrics(model: Transformer, facts: Facts) -> Callable:
     """Returns `metrics`: sums over hidden tokens for the model and for a unigram model of the training split."""
     baseline = unigrams(facts.counts)
 
@@ -176,7 +180,7 @@ def figures(sums: Mapping[str, np.ndarray]) -> dict[str, Figure]:
     return {name: Figure(*measure) for name, measure in token_figures(sums, 'hidden token').items()}
 
 
-def make_predict(model: MaskedTransformer, top: int) -> Callable:
+def make_predict(model: Transformer, top: int) -> Callable:
     """Returns `predict`: what was read, and the likeliest tokens at each position asked for."""
 
     def predict(variables, batch, context):
@@ -228,11 +232,10 @@ def make(config: Any, folder: epath.Path) -> Task:
     shape = unpack(TransformerSettings, config.model, 'model', **sizes)
     if shape.causal:
         raise UserError('config.model.causal=True: a masked model reads both sides of a mask; set it to False')
-    model, facts = MaskedTransformer(shape), read_facts(folder, shape.vocabulary)
+    model, facts = Transformer(shape), read_facts(folder, shape.vocabulary)
 
     def init(key):
-        tokens = jnp.zeros((1, 1), jnp.int32)
-        params, _ = initialize(model, key, tokens, jnp.ones(1, jnp.int32), tokens)
+        params, _ = initialize(model, key, jnp.zeros((1, 1), jnp.int32))
         return Variables({'model': params}, {})
 
     about = f'a text of at most {settings.length} tokens with 1 to {settings.count} {MASK}'
