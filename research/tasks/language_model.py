@@ -133,12 +133,14 @@ def make_generate(model: Transformer, end: int) -> Generate:
         params = {'params': variables.params['model']}
         _, cache = model.apply(params, tokens, prefix=prompts.get('prefix'), cache=cache)
         # the first step reads the last token again; it and those after overwrite what padding left behind
-        return {**cache, 'position': length - 1}
+        cache = {**cache, 'position': length - 1}
+        return {**cache, 'prefix': prompts['prefix']} if 'prefix' in prompts else cache
 
     def step(variables, cache, tokens):
         position = cache['position']
         params = {'params': variables.params['model']}
-        logits, cache = model.apply(params, tokens[:, None], cache=cache, read_from=position)
+        prefix = cache.get('prefix')  # seen even from outside the window
+        logits, cache = model.apply(params, tokens[:, None], prefix=prefix, cache=cache, read_from=position)
         return {**cache, 'position': position + 1}, logits[:, 0]
 
     return Generate(start, step, end, settings.length)
