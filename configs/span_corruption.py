@@ -33,6 +33,7 @@ def get_config(variant: str = ''):
         'dropout': 0.0,
         'initial_scale': 0.1,
         'dtype': 'float32',
+        'scan': False,
     }
     config.data = {'name': 'python_source', 'megabytes': 3.0, 'folder': ''}
     config.optimizer.model.update(
@@ -66,8 +67,8 @@ def same(config) -> None:
 
 def tiny(config) -> None:
     """Everything small: seconds, for tests."""
-    config.task.update(vocabulary=300, length=32)
-    config.model.update(width=16, layers=2, heads=2)
+    config.task.update(vocabulary=300, length=24)
+    config.model.update(width=16, layers=2, heads=2, scan=True)
     config.data.update(megabytes=0.05)
     config.train.update(steps=4, batch_size=8, log_every=1, eval_every=2, checkpoint_every=2, sample_every=2)
     config.expected = {}
