@@ -200,7 +200,10 @@ def write(pretrained: Pretrained, folder: str | Path, shard_bytes: int = SHARD) 
     tensors = to_tensors(family, settings, pretrained.params, pretrained.about.get('prefixed', True))
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    config = {**pretrained.about.get('config', {}), **family.config(settings), 'model_type': family.model_type}
+    config = pretrained.about.get('config', {})
+    names = {name.removeprefix(family.prefix) for name in tensors}
+    if not config or family.settings(config, names) != dict(pretrained.settings):  # else it says the same already
+        config = {**config, **family.config(settings), 'model_type': family.model_type}
     (folder / 'config.json').write_text(json.dumps(config, indent=2))
     write_tensors(folder, tensors, shard_bytes)
     if pretrained.tokenizer is not None:

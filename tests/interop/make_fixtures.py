@@ -27,7 +27,8 @@ FOLDER = pathlib.Path(__file__).parent / 'fixtures'
 WORDS = '[PAD] [UNK] [CLS] [SEP] [MASK] the quick brown fox jump ##s ##ed over un ##afford ##able , . ! ? a ##b'.split()
 CHINESE = list('我爱北京天安门今是个好日子学习机器语言模型很有用')
 TEXTS = (
-    'The quick brown fox jumped over, unaffordable!', '我爱北京 the天安门.', 'Qu\u00efck  FOX?\tzebra', 'a\u0000b\u2028fox', ''
+    'The quick brown fox jumped over, unaffordable!', '我爱北京 the天安门.', 'Qu\u00efck  FOX?\tzebra',
+    'a\u0000b\u2028fox', '',
 )  # fmt: skip
 
 SMALL = dict(hidden_size=16, num_hidden_layers=2, num_attention_heads=4, intermediate_size=24)
@@ -128,7 +129,8 @@ def reference(model, inputs):
     given = {name: torch.tensor(value, dtype=torch.long) for name, value in inputs.items()}
 
     def mask(name):
-        return (torch.arange(given[name].shape[1]) < given[{'source': 'source_length'}.get(name, 'length')][:, None]).long()
+        length = given['source_length' if name == 'source' else 'length']
+        return (torch.arange(given[name].shape[1]) < length[:, None]).long()
 
     with torch.no_grad():
         if 'source' in given:

@@ -118,8 +118,22 @@ def config_of(settings):
 
 
 def biased_config(settings):
-    """Returns config.json's keys where biases are a choice: Llama and Qwen3."""
+    """Returns config.json's keys of Llama, where biases are a choice."""
     return {**config_of(settings), 'attention_bias': settings.output_bias}
+
+
+def windowed_config(settings):
+    """Returns config.json's keys where some layers see a window: Qwen2 and Qwen3."""
+    if not settings.windows:
+        return {**config_of(settings), 'use_sliding_window': False}
+    kinds = ['sliding_attention' if window else 'full_attention' for window in settings.windows]
+    window = max(settings.windows)
+    return {**config_of(settings), 'use_sliding_window': True, 'sliding_window': window, 'layer_types': kinds}
+
+
+def qwen3_config(settings):
+    """Returns config.json's keys of Qwen3."""
+    return {**windowed_config(settings), 'attention_bias': settings.output_bias}
 
 
 def mistral_config(settings):
@@ -149,5 +163,5 @@ def rules(settings):
 UNUSED = ('layers.*.self_attn.rotary_emb.inv_freq', 'lm_head.weight')
 LLAMA = Family('llama', llama_settings, biased_config, rules, 'model.', UNUSED)
 MISTRAL = Family('mistral', mistral_settings, mistral_config, rules, 'model.', UNUSED)
-QWEN2 = Family('qwen2', qwen2_settings, config_of, rules, 'model.', UNUSED)
-QWEN3 = Family('qwen3', qwen3_settings, biased_config, rules, 'model.', UNUSED)
+QWEN2 = Family('qwen2', qwen2_settings, windowed_config, rules, 'model.', UNUSED)
+QWEN3 = Family('qwen3', qwen3_settings, qwen3_config, rules, 'model.', UNUSED)
