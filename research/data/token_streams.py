@@ -31,7 +31,13 @@ class Facts(NamedTuple):
 
 
 def store_streams(
-    corpus: Corpus, folder: epath.Path, kind: str, vocabulary: int, least: int, special: Sequence[str] = ()
+    corpus: Corpus,
+    folder: epath.Path,
+    kind: str,
+    vocabulary: int,
+    least: int,
+    special: Sequence[str] = (),
+    tokenizer: Tokenizer | None = None,
 ) -> None:
     """Trains a tokenizer on the training split and stores every split as one stream of its tokens.
 
@@ -43,11 +49,14 @@ def store_streams(
       folder: where to.
       kind, vocabulary, special: as in `make_tokenizer`.
       least: tokens that make one row.
+      tokenizer: one that is there already, with END; None trains one.
 
     Raises:
       UserError: where a split is too small for one row, or the tokenizer impossible.
     """
-    tokenizer = make_tokenizer(kind, corpus.documents['train'], vocabulary, special)
+    if tokenizer is None:
+        tokenizer = make_tokenizer(kind, corpus.documents['train'], vocabulary, special)
+    vocabulary = max(vocabulary, tokenizer.get_vocab_size())
     folder.mkdir(parents=True, exist_ok=True)
     sizes = {}
     for split, documents in corpus.documents.items():

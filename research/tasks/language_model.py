@@ -23,9 +23,9 @@ from research.data.text import END, Blocks, decode_text
 from research.data.text_sets import text_set
 from research.data.token_streams import Facts, read_facts, read_stream, request_text, request_tokens, store_streams
 from research.errors import UserError, choose, unpack
+from research.interop.pretrained import make_load, read_shape, stream_tokenizer
 from research.nn.apply import initialize
 from research.nn.transformer import Transformer, empty_cache
-from research.nn.transformer_settings import TransformerSettings
 from research.ops.losses import softmax_cross_entropy
 from research.ops.sampling import check_sampling, sample
 from research.ops.token_metrics import token_figures, token_sums, unigrams
@@ -80,7 +80,10 @@ def settings_of(config: Any) -> Settings:
 def prepare(config: Any, folder: epath.Path) -> None:
     """Trains the tokenizer and stores every split as one stream of its tokens; see `store_streams`."""
     settings, corpus = settings_of(config), text_set(config.data)()
-    store_streams(corpus, folder, settings.tokenizer, settings.vocabulary, settings.length + 1)
+    tokenizer = stream_tokenizer(config.model, folder)  # None: no pretrained weights
+    store_streams(
+        corpus, folder, settings.tokenizer, settings.vocabulary, settings.length + 1, tokenizer=tokenizer
+    )
 
 
 def make_source(settings: Settings, folder: epath.Path, end: int) -> Callable[[str], Sequence]:
@@ -281,7 +284,7 @@ def make(config: Any, folder: epath.Path) -> Task:
     """
     settings, _ = settings_of(config), text_set(config.data)  # both checked
     sizes = {'vocabulary': settings.vocabulary, 'length': settings.length}
-    shape = unpack(TransformerSettings, config.model, 'model', **sizes)
+    shape = read_shape(config.model, folder, **sizes)
     if not shape.causal:
         raise UserError('config.model.causal=False: a language model must not see the token it predicts')
     model, facts = Transformer(shape), read_facts(folder, shape.vocabulary)
@@ -299,6 +302,7 @@ def make(config: Any, folder: epath.Path) -> Task:
         source=make_source(settings, folder, end),
         encode=functools.partial(encode, facts, settings),
         init=init,
+        load=make_load(config.model, folder),
         losses={'model': make_loss(model)},
         predict=make_predict(generate, settings),
         metrics=make_metrics(model, facts),
