@@ -43,9 +43,10 @@ def run(tmp_path_factory):
     return settings, folder
 
 
+@pytest.mark.slow
 def test_a_language_model_starts_from_a_folder(run):
     task, expected = language_model.make(*run), weights.read(FOLDER / 'gpt2')
-    variables, report = load_weights(task.load(), task.init(jax.random.key(0)))
+    variables, report = load_weights(task.load(), jax.jit(task.init)(jax.random.key(0)))
     assert 'are not' not in report and 'other shape' not in report
     jax.tree.map(np.testing.assert_array_equal, variables.params['model'], expected.params)
     assert task.generate.end == expected.tokenizer.token_to_id(END)
@@ -57,9 +58,10 @@ def test_a_language_model_starts_from_a_folder(run):
     assert isinstance(task.decode({name: value[0] for name, value in outputs.items()})['text'], str)
 
 
+@pytest.mark.slow
 def test_adapters_go_on_the_loaded_weights(run):
     task = lora.apply(language_model.make(*run), lora.Settings(rank=2))
-    variables, report = load_weights(task.load(), task.init(jax.random.key(0)))
+    variables, report = load_weights(task.load(), jax.jit(task.init)(jax.random.key(0)))
     jax.tree.map(np.testing.assert_array_equal, variables.params['model_base'], weights.read(FOLDER / 'gpt2').params)
     assert set(variables.params['model']['blocks']['attention']['query']['kernel']) == {'a', 'b'}
 

@@ -38,6 +38,7 @@ def edited(tmp_path, name, change):
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', FAMILIES)
 def test_logits_are_those_of_the_reference(name):
     stored = dict(np.load(FOLDER / name / 'reference.npz'))

@@ -8,9 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from research.core.task import Aux, Context, Task, Variables
 from research.errors import UserError
+from research.methods import lora
 from research.nn.encoder_decoder import EncoderDecoder
 from research.nn.transformer_settings import TransformerSettings
+
+pytestmark = pytest.mark.slow  # compiles many models
 
 PAPER = TransformerSettings(
     vocabulary=40, length=16, width=16, layers=2, decoder_layers=1, heads=4, norm_position='post',
@@ -80,11 +84,12 @@ def test_cached_steps_equal_the_whole(name):
 @pytest.mark.parametrize('name', SHAPES)
 def test_packed_pairs_equal_separate_ones(name):
     *_, source, tokens, run = build(name)
-    one = run(source[:, :3], None, tokens[:, :4]), run(source[:, 3:], None, tokens[:, 4:])
+    lengths = [np.full(3, count, np.int32) for count in (3, 4)]
+    first = run(source, lengths[0], tokens)[:, :4]
+    second = run(np.roll(source, -3, 1), lengths[1], np.roll(tokens, -4, 1))[:, :5]
     marks = [np.broadcast_to([1] * first + [2] * (count - first), (3, count)) for first, count in ((3, 7), (4, 9))]
     packed = run(source, None, tokens, None, *marks)
-    np.testing.assert_allclose(packed[:, :4], one[0], atol=2e-5)
-    np.testing.assert_allclose(packed[:, 4:], one[1], atol=2e-5)
+    np.testing.assert_allclose(packed, np.concatenate([first, second], axis=1), atol=2e-5)
 
 
 def test_stores_stacked_blocks_under_the_usual_names():
@@ -127,3 +132,34 @@ def test_too_long_texts_are_refused():
     for source, tokens in ((long, one), (one, long)):
         with pytest.raises(UserError, match='17 positions, and the model reads at most 16'):
             jax.eval_shape(lambda s=source, t=tokens: model.apply({'params': params}, s, None, t))
+
+
+def test_adapters_train_and_leave_the_weights_alone():
+    model, params, source, tokens, run = build('t5')
+
+    def loss(variables, batch, context):
+        logits = model.apply({'params': variables.params['model']}, source, LENGTHS, tokens)
+        return jnp.sum(jax.nn.logsumexp(logits, -1) - logits[..., 0]), Aux(jnp.float32(27))
+
+    task = Task(
+        inputs={}, source=None, encode=None, init=lambda key: Variables({'model': params}, {}), losses={'model': loss},
+        predict=lambda variables, batch, context: {}, metrics=None, figures=None, decode=None,
+    )  # fmt: skip
+    adapted = lora.apply(task._replace(metrics=task.predict), lora.Settings(rank=2))
+    variables, context = adapted.init(jax.random.key(0)), Context(jax.random.key(1), jnp.int32(0), True)
+    assert variables.params['model']['decoder']['blocks']['cross']['key']['kernel']['a'].shape == (2, 16, 2)
+    assert variables.params['model']['encoder']['blocks']['feed_forward']['gate']['kernel']['b'].shape == (2, 2, 48)
+
+    @jax.jit
+    def both(adapters):
+        def total(adapters):
+            given = variables._replace(params={**variables.params, 'model': adapters})
+            return adapted.losses['model'](given, {}, context)[0]
+
+        return jax.value_and_grad(total)(adapters)
+
+    value, gradient = both(variables.params['model'])
+    start = run(source, LENGTHS, tokens)
+    np.testing.assert_allclose(value, np.sum(jax.nn.logsumexp(start, -1) - start[..., 0]), rtol=1e-5)
+    moved = jax.tree.map(lambda w, g: w - 1e-3 * g, variables.params['model'], gradient)
+    assert both(moved)[0] < value
