@@ -146,7 +146,7 @@ def test_adapters_train_and_leave_the_weights_alone():
         predict=lambda variables, batch, context: {}, metrics=None, figures=None, decode=None,
     )  # fmt: skip
     adapted = lora.apply(task._replace(metrics=task.predict), lora.Settings(rank=2))
-    variables, context = adapted.init(jax.random.key(0)), Context(jax.random.key(1), jnp.int32(0), True)
+    variables, context = jax.jit(adapted.init)(jax.random.key(0)), Context(jax.random.key(1), jnp.int32(0), True)
     assert variables.params['model']['decoder']['blocks']['cross']['key']['kernel']['a'].shape == (2, 16, 2)
     assert variables.params['model']['encoder']['blocks']['feed_forward']['gate']['kernel']['b'].shape == (2, 2, 48)
 
