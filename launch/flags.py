@@ -1,5 +1,7 @@
 """What all programs share: absl flags, config overrides, and user mistakes as one message."""
 
+import importlib.metadata
+import importlib.util
 import os
 import pathlib
 import sys
@@ -71,15 +73,29 @@ def fail(error: Exception) -> None:
 
 
 def setup() -> None:
-    """Sets the log level and the persistent compilation cache (in the user's cache folder)."""
+    """Sets the log level, the platform and the persistent compilation cache (in the user's cache folder)."""
     import jax
 
+    if only_plans():
+        jax.config.update('jax_platforms', 'cpu')
     level = {'debug': logging.DEBUG, 'info': logging.INFO, 'warning': logging.WARNING}[flags.FLAGS.log_level]
     logging.set_verbosity(level)
     if not os.environ.get('JAX_COMPILATION_CACHE_DIR'):
         root = pathlib.Path(os.environ.get('XDG_CACHE_HOME') or pathlib.Path.home() / '.cache')
         jax.config.update('jax_compilation_cache_dir', str(root / 'tessera' / 'compiled'))
         jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)
+
+
+def only_plans() -> bool:
+    """Returns whether libtpu is here to plan only: JAX saw no TPU, has no other accelerator and was told no platform.
+
+    It would be asked for a TPU all the same, and complain of a machine that is none before the CPU is taken.
+    """
+    import jax
+
+    if os.environ.get('JAX_PLATFORMS') or jax.config.jax_platforms or not importlib.util.find_spec('libtpu'):
+        return False  # where JAX sees a TPU it has set the platforms itself
+    return not importlib.util.find_spec('jax_plugins') and not importlib.metadata.entry_points(group='jax_plugins')
 
 
 def define_log_level() -> None:

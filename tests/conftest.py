@@ -1,4 +1,4 @@
-"""Eight fake CPU devices for every test, and compiled programs shared by all processes of a test run."""
+"""Eight fake CPU devices for every test, shapes checked, and compiled programs shared by all processes."""
 
 import atexit
 import os
@@ -18,11 +18,13 @@ if not os.environ.get('JAX_COMPILATION_CACHE_DIR'):  # workers and the programs 
     atexit.register(shutil.rmtree, os.environ['JAX_COMPILATION_CACHE_DIR'], ignore_errors=True)
 
 import jax  # noqa: E402
+import jaxtyping  # noqa: E402
 import pytest  # noqa: E402
 
 ROOT = pathlib.Path(__file__).parent.parent
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
+jaxtyping.install_import_hook('research', 'shapes.checked')  # before anything of ours is imported
 
 jax.config.update('jax_num_cpu_devices', 8)  # before the first operation
 

@@ -27,7 +27,7 @@ from research.core.describe import (
     describe_flow,
     summary_text,
 )  # fmt: skip
-from research.core.flops import count_flops
+from research.core.flops import count_flops, expected_seconds
 from research.core.layers import call_order, describe_layers
 from research.core.plan import Plan
 from research.core.state import State
@@ -177,10 +177,13 @@ def describe_run(plan: Plan, compiled: Any, workdir: epath.Path, start: int) -> 
         group: settings.name + (f', every {settings.update_every} steps' if settings.update_every > 1 else '')
         for group, settings in config.optimizer.items()
     }
+    flops = count_flops(step, plan.state, plan.batch)
+    devices = describe_devices(plan.mesh)
     description = describe(
-        as_dicts(config), describe_devices(plan.mesh), layers, describe_example(raw, encoded, decoded),
+        as_dicts(config), devices, layers, describe_example(raw, encoded, decoded),
         {split: len(task.source(split)) for split in splits}, plan.steps, start, memory,
-        count_flops(step, plan.state, plan.batch), describe_flow(task, plan.batch, config.methods, words),
+        flops, describe_flow(task, plan.batch, config.methods, words),
+        seconds_per_step=expected_seconds(flops['total'], devices['count'], devices['platform']),
     )  # fmt: skip
     description['notes'] = [*(task.notes() if task.notes else ()), *coupling_notes(plan)]
     (workdir / 'description.json').write_text(json.dumps(description, indent=2))

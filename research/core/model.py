@@ -11,6 +11,7 @@ from research.core.checkpoint import read_weights
 from research.core.config import Config, MeshSettings
 from research.core.evaluate import Measure, evaluate, make_measure
 from research.core.records import best_step
+from research.core.requests import open_files
 from research.core.state import served_from
 from research.core.task import Figure, Raw, Task, Variables
 from research.core.trees import transfer
@@ -48,10 +49,12 @@ class Model(NamedTuple):
     def predict(self, raws: Sequence[Raw], seed: int | None = None) -> list[Any]:
         """Returns the decoded answer to each request, such as {'text': '...'} or {'image': array}.
 
+        A text or path as an image or audio field names a file.
+
         Raises:
           UserError: names the request and the field that is wrong.
         """
-        answers = []
+        answers, raws = [], [open_files(self.task.inputs, raw) for raw in raws]
         for _, outputs, count in self.outputs(raws, seed):
             answers += [self.task.decode({k: v[row] for k, v in outputs.items()}) for row in range(count)]
         return answers

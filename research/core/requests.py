@@ -1,6 +1,7 @@
 """What a person types, or a folder holds, as requests of a task."""
 
 import json
+import os
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -17,10 +18,29 @@ def read_requests(inputs: Mapping[str, Input], values: Sequence[str]) -> list[di
     Raises:
       UserError: for a file that does not exist or does not fit the task's inputs.
     """
-    found = [request for value in values for request in requests_of(inputs, value)]
+    found = [open_files(inputs, request) for value in values for request in requests_of(inputs, value)]
     if not found:
         raise UserError('--input gave no requests: name a text, a file or a folder')
     return found
+
+
+def open_files(inputs: Mapping[str, Input], request: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the request with the contents of the files that its image and audio fields name.
+
+    Only programs that a person runs do this: `encode` takes bytes, so a request from elsewhere reads no file.
+    """
+
+    def content(name: str, value: Any) -> Any:
+        if name not in inputs or inputs[name].kind not in ('image', 'audio'):
+            return value
+        if not isinstance(value, (str, os.PathLike)):
+            return value
+        try:
+            return pathlib.Path(value).read_bytes()
+        except OSError as error:
+            raise UserError(f'{name}={os.fspath(value)}: cannot be read ({error.strerror})') from None
+
+    return {name: content(name, value) for name, value in request.items()}
 
 
 def requests_of(inputs: Mapping[str, Input], value: str) -> Iterator[dict[str, Any]]:
@@ -45,7 +65,7 @@ def requests_of_file(inputs: Mapping[str, Input], file: pathlib.Path) -> Iterato
             if line.strip():
                 yield parse_object(line, f'{file}, line {number}')
     elif file.suffix.lower() in PICTURES:
-        yield {only_field(inputs, 'image', str(file)): str(file)}
+        yield {only_field(inputs, 'image', str(file)): file}
     else:
         try:
             yield {only_field(inputs, 'text', str(file)): file.read_text(encoding='utf-8')}

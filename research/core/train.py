@@ -196,7 +196,7 @@ def run(config: Config, workdir: epath.Path, prepare: Callable, build: Callable)
       build: (config, folder) -> Task with its methods applied.
 
     Returns:
-      {'step', 'reason', 'figures', 'failures', 'report', 'seconds'}.
+      {'step', 'reason', 'figures', 'failures', 'report', 'seconds', 'waited' (share of the training time)}.
 
     Raises:
       UserError: for anything the user can put right.
@@ -215,6 +215,7 @@ def run(config: Config, workdir: epath.Path, prepare: Callable, build: Callable)
         finally:
             checkpoints.close()
     summary['seconds'] = round(time.perf_counter() - started, 1)
+    summary['waited'] = times.get('waited for data', 0.0) / max(times.get('train', 0.0), 1e-9)
     if jax.process_index() == 0:
         begin_module.store_environment(plan, workdir, times, summary['seconds'])
         if not summary['reason'].startswith('asked'):
@@ -321,7 +322,8 @@ def summary_text(summary: Mapping[str, Any], workdir: epath.Path) -> str:
         lines.append(f'FAIL: outside the expected range: {", ".join(summary["failures"])}')
     elif ranged:
         lines.append('PASS: every figure with an expected range is inside it')
-    lines += [f'{summary["seconds"]:g} s in all', '', f'report    {summary["report"]}']
+    lines.append(f'{summary["seconds"]:g} s in all; {summary["waited"]:.1%} of the training time waited for data')
+    lines += ['', f'report    {summary["report"]}']
     lines.append(f'next      python -m launch.predict --workdir={workdir} ' + next_flags(workdir))
     return '\n'.join(lines)
 

@@ -3,7 +3,7 @@
 import collections
 import itertools
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,10 +18,14 @@ UNKNOWN = '\ufffd'  # stands for every character that a character tokenizer does
 
 
 class Corpus(NamedTuple):
-    """Documents of each split, 'train', 'validation' and 'test', and where they come from (JSON-able)."""
+    """Documents of each split, 'train', 'validation' and 'test', and where they come from (JSON-able).
+
+    `tokenizer` makes one of a given vocabulary; without it, one is trained on the documents.
+    """
 
     documents: Mapping[str, Sequence[str]]
     about: Mapping[str, Any]
+    tokenizer: Callable[[int], Tokenizer] | None = None
 
 
 def make_tokenizer(kind: str, documents: Sequence[str], vocabulary: int, special: Sequence[str] = ()) -> Tokenizer:

@@ -49,12 +49,14 @@ def store_streams(
       folder: where to.
       kind, vocabulary, special: as in `make_tokenizer`.
       least: tokens that make one row.
-      tokenizer: one that is there already, with END; None trains one.
+      tokenizer: one that is there already, with END; None takes that of the corpus, or trains one.
 
     Raises:
       UserError: where a split is too small for one row, or the tokenizer impossible.
     """
-    if tokenizer is None:
+    if tokenizer is None and corpus.tokenizer and not special:
+        tokenizer = corpus.tokenizer(vocabulary)
+    elif tokenizer is None:
         tokenizer = make_tokenizer(kind, corpus.documents['train'], vocabulary, special)
     vocabulary = max(vocabulary, tokenizer.get_vocab_size())
     folder.mkdir(parents=True, exist_ok=True)

@@ -4,7 +4,6 @@ A row is {'image', 'label'}; a request is {'image'}: an array, or the path or by
 """
 
 import json
-import os
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -83,7 +82,9 @@ def make_encode(facts: Facts, settings: Settings) -> Callable[..., dict[str, np.
         if 'image' not in raw:
             raise UserError("the request has no 'image'")
         image = raw['image']
-        if isinstance(image, (str, bytes, os.PathLike)):
+        if isinstance(image, str):
+            raise UserError(f"the request's 'image' is text, {image!r:.60}: give the bytes of a file, or pixels")
+        if isinstance(image, bytes):
             image = images.read_image(image)
         image = images.fit_image(image, facts.shape)
         if rng is not None and settings.shift:

@@ -1,0 +1,33 @@
+"""What a person types becomes requests; files are read here and nowhere below."""
+
+import pytest
+
+from research.core.requests import open_files, read_requests
+from research.core.task import Input
+from research.errors import UserError
+
+TEXT, IMAGE = {'text': Input('text')}, {'image': Input('image'), 'note': Input('text')}
+
+
+def test_texts_objects_files_and_folders(tmp_path):
+    (tmp_path / 'a.txt').write_text('from a file')
+    (tmp_path / 'b.jsonl').write_text('{"text": "one"}\n\n{"text": "two"}\n')
+    assert read_requests(TEXT, ['typed', '{"text": "object"}']) == [{'text': 'typed'}, {'text': 'object'}]
+    assert [each['text'] for each in read_requests(TEXT, [str(tmp_path)])] == ['from a file', 'one', 'two']
+
+
+def test_pictures_are_read_as_bytes_and_texts_stay_texts(tmp_path):
+    (tmp_path / 'x.png').write_bytes(b'picture')
+    name = str(tmp_path / 'x.png')
+    assert read_requests(IMAGE, [name]) == [{'image': b'picture'}]
+    assert open_files(IMAGE, {'image': name, 'note': name}) == {'image': b'picture', 'note': name}
+
+
+@pytest.mark.parametrize(('inputs', 'value', 'message'), [
+    (IMAGE, '{"image": "nowhere.png"}', 'image=nowhere.png: cannot be read'),
+    (TEXT, '{"text"', 'not JSON'),
+    ({'image': Input('image')}, 'nowhere.png', 'there is no such file'),
+])  # fmt: skip
+def test_what_cannot_be_read_is_said(inputs, value, message):
+    with pytest.raises(UserError, match=message):
+        read_requests(inputs, [value])

@@ -1,0 +1,31 @@
+"""Made-up text: any vocabulary, nothing lost, the same every time."""
+
+import pytest
+
+from research.data.synthetic_text import counted_tokenizer, synthetic_text
+from research.data.text import END, encode_text
+from research.errors import UserError
+
+
+@pytest.mark.parametrize('vocabulary', [257, 320, 51200, 70000])
+def test_tokenizers_have_the_size_asked_for_and_lose_nothing(vocabulary):
+    tokenizer = counted_tokenizer(vocabulary)
+    assert tokenizer.get_vocab_size() == vocabulary and tokenizer.token_to_id(END) == 0
+    for text in ('bado kilu', 'Ärger <|endoftext|> \n\t 日本 🙂'):
+        ids = encode_text(tokenizer, text)
+        assert max(ids) < vocabulary and tokenizer.decode(ids, skip_special_tokens=True) == text
+
+
+def test_the_text_is_the_same_every_time_and_as_long_as_asked():
+    corpus = synthetic_text(3)()
+    assert corpus == synthetic_text(3)()
+    assert {len(documents) for documents in corpus.documents.values()} == {1}
+    assert all(3000 <= len(documents[0]) < 6000 for documents in corpus.documents.values())
+    assert len(set(corpus.documents.values())) == 3
+
+
+def test_impossible_sizes():
+    with pytest.raises(UserError, match='kilobytes'):
+        synthetic_text(0)
+    with pytest.raises(UserError, match='257'):
+        counted_tokenizer(256)
