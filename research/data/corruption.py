@@ -4,28 +4,28 @@ import zlib
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Integer
 
 
 class Masked(NamedTuple):
     """A text with hidden tokens: what the model reads, where it is asked, and what stood there."""
 
-    tokens: Int[np.ndarray, 'length']
-    positions: Int[np.ndarray, 'count']
-    targets: Int[np.ndarray, 'count']
+    tokens: Integer[np.ndarray, 'length']
+    positions: Integer[np.ndarray, 'count']
+    targets: Integer[np.ndarray, 'count']
 
 
-def generator_of(tokens: Int[np.ndarray, 'length']) -> np.random.Generator:
+def generator_of(tokens: Integer[np.ndarray, 'length']) -> np.random.Generator:
     """Returns a generator that follows from the tokens alone: the same masks in every evaluation of a row."""
     return np.random.default_rng(zlib.crc32(np.ascontiguousarray(tokens, np.int32).tobytes()))
 
 
 def mask_tokens(
-    tokens: Int[np.ndarray, 'length'],
-    groups: Int[np.ndarray, 'length'],
+    tokens: Integer[np.ndarray, 'length'],
+    groups: Integer[np.ndarray, 'length'],
     count: int,
     mask: int,
-    replacements: Int[np.ndarray, 'choices'],
+    replacements: Integer[np.ndarray, 'choices'],
     shares: tuple[float, float],
     rng: np.random.Generator,
 ) -> Masked:
@@ -80,15 +80,18 @@ def spans(length: int, hidden: int, count: int, rng: np.random.Generator) -> Boo
     return np.repeat(np.tile([False, True], count), parts.reshape(-1))
 
 
-def composition(total: int, parts: int, rng: np.random.Generator) -> Int[np.ndarray, 'parts']:
+def composition(total: int, parts: int, rng: np.random.Generator) -> Integer[np.ndarray, 'parts']:
     """Returns positive numbers with a sum, each way of writing it as likely as any other."""
     cuts = np.sort(rng.choice(total - 1, parts - 1, replace=False)) + 1 if parts > 1 else np.array([], int)
     return np.diff(np.concatenate([[0], cuts, [total]]).astype(int))
 
 
 def corrupt_spans(
-    tokens: Int[np.ndarray, 'length'], hidden: Bool[np.ndarray, 'length'], sentinels: Int[np.ndarray, 'most'], end: int
-) -> tuple[Int[np.ndarray, 'source'], Int[np.ndarray, 'target']]:
+    tokens: Integer[np.ndarray, 'length'],
+    hidden: Bool[np.ndarray, 'length'],
+    sentinels: Integer[np.ndarray, 'most'],
+    end: int,
+) -> tuple[Integer[np.ndarray, 'source'], Integer[np.ndarray, 'target']]:
     """Returns (source, target): spans replaced by sentinels, and the sentinels each followed by its span.
 
     Both end with `end`; the target has one more sentinel before it, as a closing mark (Raffel et al. 2020,

@@ -6,10 +6,10 @@ A row knows which piece each token belongs to, so that attention does not cross 
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Integer
 
 
-def cut(stream: Int[np.ndarray, 'tokens'], end: int, length: int) -> Int[np.ndarray, 'pieces 2']:
+def cut(stream: Integer[np.ndarray, 'tokens'], end: int, length: int) -> Integer[np.ndarray, 'pieces 2']:
     """Returns (start, size) of pieces with at most `length` tokens to read and as many, one later, to predict.
 
     The stream begins with `end`, and every document is followed by one. A piece reads
@@ -50,7 +50,7 @@ class Packed(Sequence):
     'segments' counts the pieces of a row from 0; padding belongs to segment -1.
     """
 
-    def __init__(self, stream: Int[np.ndarray, 'tokens'], end: int, length: int):
+    def __init__(self, stream: Integer[np.ndarray, 'tokens'], end: int, length: int):
         self.length = length
         self.stream = np.concatenate([np.array([end], stream.dtype), stream])
         self.pieces = cut(self.stream, end, length)

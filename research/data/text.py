@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from etils import epath
-from jaxtyping import Int
+from jaxtyping import Integer
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from research.errors import UserError, choose
@@ -111,7 +111,7 @@ def decode_text(tokenizer: Tokenizer, tokens: Iterable[int]) -> str:
     return tokenizer.decode([int(token) for token in tokens], skip_special_tokens=False)
 
 
-def encode_documents(tokenizer: Tokenizer, documents: Sequence[str]) -> Int[np.ndarray, 'tokens']:
+def encode_documents(tokenizer: Tokenizer, documents: Sequence[str]) -> Integer[np.ndarray, 'tokens']:
     """Returns all documents as one stream, each followed by END; uint16 where ids fit, else int32."""
     tokenizer.encode_special_tokens = True
     kind = np.uint16 if tokenizer.get_vocab_size() <= 2**16 else np.int32
@@ -124,7 +124,7 @@ def encode_documents(tokenizer: Tokenizer, documents: Sequence[str]) -> Int[np.n
     return np.concatenate(parts) if parts else end[:0]
 
 
-def bytes_of_tokens(tokenizer: Tokenizer) -> Int[np.ndarray, 'vocabulary']:
+def bytes_of_tokens(tokenizer: Tokenizer) -> Integer[np.ndarray, 'vocabulary']:
     """Returns how many bytes of text each token stands for, int32; END and special ones stand for none."""
     sizes = np.zeros(tokenizer.get_vocab_size(), np.int32)
     special = tokenizer.get_added_tokens_decoder()
@@ -143,7 +143,7 @@ class Blocks(Sequence):
     With `overlap` 0, rows are `length` tokens that share none.
     """
 
-    def __init__(self, stream: Int[np.ndarray, 'tokens'], length: int, stride: int = 0, overlap: int = 1):
+    def __init__(self, stream: Integer[np.ndarray, 'tokens'], length: int, stride: int = 0, overlap: int = 1):
         self.stream, self.size, self.stride = stream, length + overlap, stride or length
 
     def __len__(self) -> int:

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from etils import epath
-from jaxtyping import Int
+from jaxtyping import Integer
 from tokenizers import Tokenizer
 
 from research.data.text import (
@@ -92,7 +92,7 @@ def read_facts(folder: epath.Path, vocabulary: int) -> Facts:
     return Facts(tokenizer, load_array(folder / 'counts.npy'), load_array(folder / 'bytes.npy'))
 
 
-def read_stream(folder: epath.Path, split: str) -> Int[np.ndarray, 'tokens']:
+def read_stream(folder: epath.Path, split: str) -> Integer[np.ndarray, 'tokens']:
     """Returns the stream of a split.
 
     Raises:

@@ -1,7 +1,7 @@
 """Which tokens belong to one word, so that a word is hidden or kept whole."""
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Integer
 from tokenizers import Tokenizer, models
 
 # GPT-2's byte-level alphabet writes bytes 0xA1 to 0xFF as the character of that number and 0x7F to 0xA0 from
@@ -29,7 +29,7 @@ class Words:
                 self.goes_on[index] = is_letter(token[0], whole) and not stands_alone(token[0], whole)
                 self.left_open[index] = is_letter(token[-1], whole)
 
-    def __call__(self, tokens: Int[np.ndarray, 'length']) -> Int[np.ndarray, 'length']:
+    def __call__(self, tokens: Integer[np.ndarray, 'length']) -> Integer[np.ndarray, 'length']:
         """Returns the number of the word of each token, counted from 0; -1 for special tokens."""
         joins = self.goes_on[tokens[1:]] & self.left_open[tokens[:-1]]
         numbers = np.concatenate([[0], np.cumsum(~joins)])

@@ -3,11 +3,14 @@
 import jax
 import numpy as np
 import pytest
+from etils import epath
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from text_tasks import answers, built, chinese, config, context, figures_of, log_probabilities, rows
 
+from research.data.text import decode_text, encode_text, train_tokenizer
 from research.errors import UserError
+from research.tasks.language_model import make
 
 TASK = {
     'name': 'language_model', 'tokenizer': 'character', 'vocabulary': 60, 'length': 16, 'max_new_tokens': 6,
@@ -70,9 +73,13 @@ def test_packed_rows_are_shown_and_continued_document_by_document(packed):
 
 
 @pytest.fixture(scope='module')
-def prefix(tmp_path_factory):
-    values = config({**TASK, 'objective': 'prefix', 'stride': 1}, {'window': 5})
-    return built(values, tmp_path_factory.mktemp('prefix'))
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp('prefix')
+
+
+@pytest.fixture(scope='module')
+def prefix(folder):
+    return built(config({**TASK, 'objective': 'prefix', 'stride': 1}, {'window': 5}), folder)
 
 
 @pytest.fixture(scope='module')
@@ -162,8 +169,6 @@ def test_chinese_text(kind, tmp_path):
 @given(st.integers(0, 59))
 @settings(max_examples=20, deadline=None)
 def test_halves_of_characters_become_marks(cut):
-    from research.data.text import decode_text, encode_text, train_tokenizer
-
     tokenizer = train_tokenizer(['a'], 257)
     text = '雨停了以后，天边出现了一道彩虹。' * 2
     tokens = encode_text(tokenizer, text)[: cut + 1]
@@ -184,10 +189,6 @@ def test_halves_of_characters_become_marks(cut):
         ({'vocabulary': 50}, 'ids up to 59, beyond the embedding of 50'),
     ],
 )
-def test_impossible_settings_are_refused(change, message, prefix, tmp_path):
-    from research.tasks.language_model import make
-
-    folder = prefix.source.__wrapped__.__closure__  # where the fixture's task was prepared
-    folder = next(cell.cell_contents for cell in folder if hasattr(cell.cell_contents, 'joinpath'))
+def test_impossible_settings_are_refused(change, message, prefix, folder):
     with pytest.raises(UserError, match=message):
-        make(config({**TASK, **change}), folder)
+        make(config({**TASK, **change}), epath.Path(folder) / 'prepared')
