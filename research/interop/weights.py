@@ -9,6 +9,7 @@ Arrays stay on the host and keep the type of the file; whoever trains them place
 """
 
 import dataclasses
+import functools
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -113,6 +114,7 @@ def check_tokenizer(tokenizer: Tokenizer | None, vocabulary: int, where: Any) ->
         )
 
 
+@functools.lru_cache(maxsize=4)  # traces the model, and reading and writing ask for it again
 def param_shapes(settings: TransformerSettings, encoder_decoder: bool) -> dict[str, jax.ShapeDtypeStruct]:
     """Returns {path: shape} of all parameters of a model; computes nothing."""
     one = jnp.zeros((1, 1), jnp.int32)
