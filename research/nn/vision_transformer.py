@@ -41,7 +41,7 @@ class VisionTransformer(nn.Module):
         x = self.features(images)
         return self.head(x[:, 0]).astype(jnp.float32) if self.classes else x[:, 0]
 
-    def features(self, images: Float[Array, 'batch height width channels']) -> Float[Array, 'batch length width']:
+    def features(self, images: Float[Array, 'batch height width channels']) -> Float[Array, 'batch length features']:
         """Returns the last hidden states: of the class token, then of the patches row by row."""
         batch, height, width, channels = images.shape
         rows, columns, side = height // self.patch, width // self.patch, self.patch
