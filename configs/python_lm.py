@@ -32,6 +32,8 @@ def get_config(variant: str = ''):
         'check_count': 32,
     }
     config.model = {
+        'weights': '',  # a folder or a name of the Hugging Face hub: start from it, with its sizes and tokenizer
+        'revision': '',
         'width': 160,
         'layers': 3,
         'heads': 4,

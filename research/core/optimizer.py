@@ -55,7 +55,7 @@ def make_optimizer(
     gradients of the L1 and L2 penalties are added on the leaves that match `decay`; the global norm over
     all trained leaves is clipped; adam (Kingma & Ba 2015, alg. 1; with `nesterov`, Dozat 2016), or sgd with
     momentum; decoupled weight decay on the leaves that match `decay` (Loshchilov & Hutter 2019, alg. 2, with
-    the decay multiplied by the learning rate); the scheduled learning rate.
+    the decay multiplied by the learning rate); the scheduled learning rate, times that of the layer.
 
     Args:
       settings: the group's section of the config.
@@ -81,6 +81,8 @@ def make_optimizer(
         decayed = functools.partial(paths.select, patterns=settings.decay)
         parts.append(optax.add_decayed_weights(settings.weight_decay, decayed))
     parts.append(optax.scale_by_learning_rate(make_schedule(settings, updates)))
+    if settings.layer_decay != 1 or settings.frozen_blocks:
+        parts.append(scale_layers(settings, params_shapes, where))
     trained = optax.chain(*parts)
     if not settings.frozen:
         return trained
@@ -106,6 +108,38 @@ def add_penalties(settings: OptimizerSettings) -> optax.GradientTransformation:
     return optax.stateless(add)
 
 
+def scale_layers(settings: OptimizerSettings, params_shapes: Tree, where: str) -> optax.GradientTransformation:
+    """Returns a multiplication of updates that makes learning rates fall with the distance from the output.
+
+    With the decay d, block i of L blocks, counted from 0, gets d ** (L - i), what is called an embedding
+    d ** (L + 1), and the rest, behind the blocks, 1 (Clark et al. 2020, arXiv:2003.10555, appendix B); the first
+    `frozen_blocks` get 0. Blocks are stacked along the first axis of leaves below 'blocks'; each stack is
+    counted by itself.
+
+    Raises:
+      UserError: when there are no blocks, or not so many to freeze.
+    """
+    decay, frozen = settings.layer_decay, settings.frozen_blocks
+    flat = paths.flatten_paths(params_shapes)
+    counts = {leaf.shape[0] for path, leaf in flat.items() if 'blocks' in path.split('/')}
+    if not counts:
+        name = 'frozen_blocks' if frozen else 'layer_decay'
+        raise UserError(f"config.{where}.{name}: no parameter lies below 'blocks', so there are no layers")
+    if frozen > max(counts):
+        raise UserError(f'config.{where}.frozen_blocks={frozen}: there are only {max(counts)} blocks')
+
+    def scale(keys: tuple, leaf: Array) -> Array:
+        path = paths.join(keys)
+        if 'blocks' in path.split('/'):
+            rates = decay ** jnp.arange(leaf.shape[0], 0, -1, dtype=jnp.float32)
+            rates = rates.reshape(-1, *[1] * (leaf.ndim - 1)).astype(leaf.dtype)
+            still = jnp.arange(leaf.shape[0]).reshape(rates.shape) < frozen
+            return jnp.where(still, 0, leaf * rates)
+        return leaf * decay ** (max(counts) + 1) if 'embedding' in path else leaf
+
+    return optax.stateless(lambda updates, params: jax.tree_util.tree_map_with_path(scale, updates))
+
+
 def check(settings: OptimizerSettings, where: str) -> None:
     """Raises a `UserError` for values that would be ignored or make no sense together."""
     if settings.name == 'adam' and settings.weight_decay:
@@ -121,6 +155,8 @@ def check(settings: OptimizerSettings, where: str) -> None:
             raise UserError(f'config.{where}.{name} must be at least 0 and below 1, got {value!r}')
     if settings.end_fraction > 1:
         raise UserError(f'config.{where}.end_fraction must be at most 1, got {settings.end_fraction!r}')
+    if settings.layer_decay > 1:
+        raise UserError(f'config.{where}.layer_decay must be at most 1, got {settings.layer_decay!r}')
     for pattern in settings.decay:
         if not isinstance(pattern, str):
             raise UserError(f'config.{where}.decay: expected patterns of paths, got {pattern!r}')

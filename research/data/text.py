@@ -1,17 +1,20 @@
-"""Text as tokens: byte-level BPE, documents joined into one stream, and blocks of it as rows."""
+"""Text as tokens: byte-level BPE or characters, documents joined into one stream, and blocks of it as rows."""
 
+import collections
+import itertools
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from etils import epath
-from jaxtyping import Int
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from jaxtyping import Integer
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from research.errors import UserError
+from research.errors import UserError, choose
 
 END = '<|endoftext|>'  # stands between documents; its id is 0
+UNKNOWN = '\ufffd'  # stands for every character that a character tokenizer does not have
 
 
 class Corpus(NamedTuple):
@@ -25,23 +28,31 @@ class Corpus(NamedTuple):
     tokenizer: Callable[[int], Tokenizer] | None = None
 
 
-def train_tokenizer(documents: Iterable[str], vocabulary: int) -> Tokenizer:
-    """Returns a byte-level BPE of exactly `vocabulary` tokens: the end token, 256 bytes, and learned merges.
+def make_tokenizer(kind: str, documents: Sequence[str], vocabulary: int, special: Sequence[str] = ()) -> Tokenizer:
+    """Returns the tokenizer of a kind, 'bpe' or 'character', trained on documents; see the two functions below."""
+    kinds = {'bpe': train_tokenizer, 'character': character_tokenizer}
+    return choose(kind, kinds, 'config.task.tokenizer')(documents, vocabulary, special)
 
-    Any text is encoded without loss. Merges never cross GPT-2's boundaries between words, numbers,
-    punctuation and runs of whitespace (Radford et al. 2019, section 2.2).
+
+def train_tokenizer(documents: Iterable[str], vocabulary: int, special: Sequence[str] = ()) -> Tokenizer:
+    """Returns a byte-level BPE of exactly `vocabulary` tokens: the end, `special` ones, 256 bytes, and merges.
+
+    Special tokens have the ids 0, 1, ... in this order and are never read from a text. Any text is encoded
+    without loss. Merges never cross GPT-2's boundaries between words, numbers, punctuation and runs of
+    whitespace (Radford et al. 2019, section 2.2).
 
     Raises:
       UserError: where the vocabulary cannot be that small, or the documents not fill it.
     """
-    if vocabulary < 257:
-        raise UserError(f'config.task.vocabulary={vocabulary}: the least is 257: 256 bytes and one end')
+    least = 257 + len(special)
+    if vocabulary < least:
+        raise UserError(f'config.task.vocabulary={vocabulary}: the least is {least}: 256 bytes and special tokens')
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocabulary,
-        special_tokens=[END],
+        special_tokens=[END, *special],
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
@@ -54,8 +65,34 @@ def train_tokenizer(documents: Iterable[str], vocabulary: int) -> Tokenizer:
     return tokenizer
 
 
+def character_tokenizer(documents: Iterable[str], vocabulary: int, special: Sequence[str] = ()) -> Tokenizer:
+    """Returns a tokenizer of single characters: the end, `special` ones, `UNKNOWN`, and the commonest characters.
+
+    The characters that find no place in `vocabulary` are read as `UNKNOWN`, so that text may be lost.
+
+    Raises:
+      UserError: where the documents have too few characters to fill the vocabulary, which then holds them all.
+    """
+    counts = collections.Counter(itertools.chain.from_iterable(documents))
+    counts.pop(UNKNOWN, None)
+    given = [END, *special, UNKNOWN]
+    if not len(given) < vocabulary <= len(given) + len(counts):
+        raise UserError(
+            f'config.task.vocabulary={vocabulary}: the training texts have {len(counts)} characters, so that '
+            f'{len(given) + 1} to {len(given) + len(counts)} tokens are possible, {len(given)} of them special'
+        )
+    commonest = sorted(counts, key=lambda character: (-counts[character], character))
+    tokens = given + sorted(commonest[: vocabulary - len(given)])
+    vocabulary_ids = {token: index for index, token in enumerate(tokens)}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary_ids, unk_token=UNKNOWN))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r'[\s\S]'), 'isolated')
+    tokenizer.decoder = decoders.Fuse()
+    tokenizer.add_special_tokens(given[:-1])
+    return tokenizer
+
+
 def encode_text(tokenizer: Tokenizer, text: str) -> list[int]:
-    """Returns the tokens of a text; an END written in it is ordinary text.
+    """Returns the tokens of a text; an END or other special token written in it is ordinary text.
 
     Raises:
       UserError: for characters that no UTF-8 text can hold (lone surrogates).
@@ -74,7 +111,7 @@ def decode_text(tokenizer: Tokenizer, tokens: Iterable[int]) -> str:
     return tokenizer.decode([int(token) for token in tokens], skip_special_tokens=False)
 
 
-def encode_documents(tokenizer: Tokenizer, documents: Sequence[str]) -> Int[np.ndarray, 'tokens']:
+def encode_documents(tokenizer: Tokenizer, documents: Sequence[str]) -> Integer[np.ndarray, 'tokens']:
     """Returns all documents as one stream, each followed by END; uint16 where ids fit, else int32."""
     tokenizer.encode_special_tokens = True
     kind = np.uint16 if tokenizer.get_vocab_size() <= 2**16 else np.int32
@@ -87,31 +124,36 @@ def encode_documents(tokenizer: Tokenizer, documents: Sequence[str]) -> Int[np.n
     return np.concatenate(parts) if parts else end[:0]
 
 
-def bytes_of_tokens(tokenizer: Tokenizer) -> Int[np.ndarray, 'vocabulary']:
-    """Returns how many bytes of text each token stands for, int32; END stands for none."""
+def bytes_of_tokens(tokenizer: Tokenizer) -> Integer[np.ndarray, 'vocabulary']:
+    """Returns how many bytes of text each token stands for, int32; END and special ones stand for none."""
     sizes = np.zeros(tokenizer.get_vocab_size(), np.int32)
+    special = tokenizer.get_added_tokens_decoder()
+    whole = isinstance(tokenizer.model, models.WordLevel)
     for token, index in tokenizer.get_vocab().items():
-        sizes[index] = 0 if token == END else len(token)  # one character of a byte-level token is one byte
+        if index not in special:  # one character of a byte-level token is one byte
+            sizes[index] = len(token.encode()) if whole else len(token)
     return sizes
 
 
 class Blocks(Sequence):
     """Rows {'tokens'} of `length` + 1 tokens of a stream; the last of one row is the first of the next.
 
-    So every token but the stream's first is predicted once; a rest shorter than a row is left out.
+    So every token but the stream's first is predicted once; a rest shorter than a row is left out. Another
+    `stride` is the distance from row to row; with 1 a shuffled epoch is a sample of crops at random places.
+    With `overlap` 0, rows are `length` tokens that share none.
     """
 
-    def __init__(self, stream: Int[np.ndarray, 'tokens'], length: int):
-        self.stream, self.length = stream, length
+    def __init__(self, stream: Integer[np.ndarray, 'tokens'], length: int, stride: int = 0, overlap: int = 1):
+        self.stream, self.size, self.stride = stream, length + overlap, stride or length
 
     def __len__(self) -> int:
-        return max(0, (len(self.stream) - 1) // self.length)
+        return max(0, (len(self.stream) - self.size) // self.stride + 1)
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
         if not 0 <= index < len(self):
             raise IndexError(index)
-        start = index * self.length
-        return {'tokens': np.asarray(self.stream[start : start + self.length + 1], np.int32)}
+        start = index * self.stride
+        return {'tokens': np.asarray(self.stream[start : start + self.size], np.int32)}
 
 
 def save_array(path: epath.Path, array: np.ndarray) -> None:

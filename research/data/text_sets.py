@@ -8,6 +8,7 @@ from research.data.python_source import python_source
 from research.data.readers import has_reader
 from research.data.synthetic_text import synthetic_text
 from research.data.text import Corpus
+from research.data.tiny_shakespeare import tiny_shakespeare
 from research.errors import UserError, choose, unpack
 
 
@@ -24,6 +25,10 @@ def text_set(settings: Mapping[str, Any]) -> Callable[[], Corpus]:
             "config.data.name is missing: name a corpus, such as 'python_source', or read your own by "
             "config.data.reader, such as 'text_folder'"
         )
-    readers = {'python_source': python_source, 'synthetic': synthetic_text}
+    readers = {
+        'python_source': python_source,
+        'synthetic': synthetic_text,
+        'tiny_shakespeare': tiny_shakespeare,
+    }
     options = {key: value for key, value in settings.items() if key != 'name'}
     return unpack(choose(settings['name'], readers, 'config.data.name'), options, 'data')

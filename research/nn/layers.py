@@ -1,6 +1,7 @@
-"""The parts of a Transformer block: norms, attention with its cache, feed-forward."""
+"""The parts of a Transformer: norms, attention with its cache, feed-forward, blocks, and the way to logits."""
 
-from typing import Any
+import dataclasses
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -20,20 +21,43 @@ ACTIVATIONS = {
 }
 
 
-def dense(
-    settings: TransformerSettings, features: int, bias: bool, residual: bool = False, **keywords
-) -> nn.Dense:
-    """Returns a projection; `residual` marks those that write to the residual stream.
+class Around(NamedTuple):
+    """What all blocks of a stack are given besides the stream and the cache."""
 
-    Their initial deviation is smaller by sqrt(2 layers), so that the stream does not grow with depth
-    (Radford et al. 2019, GPT-2, section 2.3).
-    """
-    scale = 1 / (2 * settings.layers) if residual else 1.0
+    mask: Mask
+    turns: Float[Array, '#batch length half'] | None = None  # rotary angles
+    bias: Float[Array, '#batch heads length keys'] | None = None  # of self-attention's logits
+    memory: Float[Array, 'batch source width'] | None = None  # for cross-attention; None: the cache holds it
+    memory_mask: Mask | None = None  # of cross-attention
+
+
+def initializer(settings: TransformerSettings, variance: float = 1.0) -> Any:
+    """Returns how kernels start: normal, `variance` times the usual one."""
     if settings.initializer == 'fan_in':
-        initializer = nn.initializers.variance_scaling(scale, 'fan_in', 'normal')
-    else:
-        initializer = nn.initializers.normal(settings.initial_scale * scale**0.5)
-    return nn.Dense(features, use_bias=bias, dtype=settings.dtype, kernel_init=initializer, **keywords)
+        return nn.initializers.variance_scaling(variance, 'fan_in', 'normal')
+    return nn.initializers.normal(settings.initial_scale * variance**0.5)
+
+
+def dense(
+    settings: TransformerSettings, features: int, bias: bool, variance: float = 1.0, **keywords
+) -> nn.Dense:
+    """Returns a projection."""
+    kernel = initializer(settings, variance)
+    return nn.Dense(features, use_bias=bias, dtype=settings.dtype, kernel_init=kernel, **keywords)
+
+
+def residual(settings: TransformerSettings) -> float:
+    """Returns the variance of kernels that write to the residual stream: it does not grow with depth.
+
+    Radford et al. 2019 (GPT-2), section 2.3: their deviation is smaller by sqrt(2 layers).
+    """
+    return 1 / (2 * settings.layers)
+
+
+def embedding(settings: TransformerSettings, count: int, **keywords) -> nn.Embed:
+    """Returns a table of `count` rows of the model's width."""
+    initial = nn.initializers.normal(settings.initial_scale)
+    return nn.Embed(count, settings.width, dtype=settings.dtype, embedding_init=initial, **keywords)
 
 
 def normalize(settings: TransformerSettings, kind: str = '', **keywords) -> nn.Module:
@@ -49,17 +73,42 @@ def write_cache(
     cache: dict[str, Array],
     layer: Int[Array, ''],
     positions: Int[Array, 'batch length'],
-    key: Float[Array, 'batch length heads width'],
-    value: Float[Array, 'batch length heads width'],
+    new: dict[str, Float[Array, 'batch length heads width']],
 ) -> dict[str, Array]:
     """Returns `cache` with a layer's keys and values at each row's positions, without those past its end."""
-    rows = jnp.arange(key.shape[0])[:, None]
-    new = {'key': key, 'value': value}
+    rows = jnp.arange(positions.shape[0])[:, None]
     written = {
-        name: cache[name].at[rows, layer, positions].set(new[name].astype(cache[name].dtype), mode='drop')
-        for name in new
+        name: cache[name].at[rows, layer, positions].set(value.astype(cache[name].dtype), mode='drop')
+        for name, value in new.items()
     }
     return {**cache, **written}
+
+
+def to_heads(settings: TransformerSettings, x: Array, name: str) -> Float[Array, 'batch length heads width']:
+    """Returns the projection 'query', 'key' or 'value' of x, head by head; call it in a compact method."""
+    count = settings.heads if name == 'query' else settings.key_heads
+    # without the division by sqrt(width) the kernel has to make up for it, as in T5
+    variance = 1.0 if settings.attention_scale or name != 'query' else 1 / settings.width_of_head
+    projection = dense(
+        settings, count * settings.width_of_head, settings.query_key_value_bias, variance, name=name
+    )
+    heads = projection(x).reshape(*x.shape[:2], count, settings.width_of_head)
+    if settings.qk_norm and name != 'value':
+        heads = normalize(settings, 'rms', name=f'{name}_norm')(heads)
+    return heads
+
+
+def attend(module: nn.Module, query: Array, key: Array, value: Array, mask: Mask, bias: Any) -> Array:
+    """Returns what a query reads, projected back to the stream; `module` is compact and has settings, train."""
+    settings = module.settings
+    dropout = settings.attention_dropout if module.train else 0.0
+    dropout_key = module.make_rng('dropout') if dropout else None
+    scale = None if settings.attention_scale else 1.0
+    output = attention(
+        query, key, value, mask, bias, scale, dropout, dropout_key, implementation=settings.attention
+    )
+    output = output.reshape(*output.shape[:2], settings.heads * settings.width_of_head)
+    return dense(settings, settings.width, settings.output_bias, residual(settings), name='out')(output)
 
 
 class Attention(nn.Module):
@@ -70,51 +119,61 @@ class Attention(nn.Module):
 
     @nn.compact
     def __call__(
-        self,
-        x: Float[Array, 'batch length width'],
-        mask: Mask,
-        turns: Float[Array, '#batch length half'] | None,
-        cache: dict[str, Array] | None,
-        layer: Int[Array, ''],
-    ) -> tuple[Float[Array, 'batch length width'], dict[str, Array] | None]:
+        self, x: Float[Array, 'batch length width'], around: Around, cache: Any, layer: Int[Array, '']
+    ) -> tuple[Float[Array, 'batch length width'], Any]:
         """Returns the attended features and the cache with this layer's keys and values in it.
 
         With a cache and no `mask.query_positions` the rows are read from their beginning; with them, queries
         also see what the cache holds.
         """
-        settings, (batch, length, _) = self.settings, x.shape
-        width, bias = settings.width_of_head, settings.query_key_value_bias
-
-        def heads(name: str, count: int) -> Float[Array, 'batch length count width']:
-            return dense(settings, count * width, bias, name=name)(x).reshape(batch, length, count, width)
-
-        query = heads('query', settings.heads)
-        key, value = heads('key', settings.key_heads), heads('value', settings.key_heads)
-        if settings.qk_norm:
-            query = normalize(settings, 'rms', name='query_norm')(query)
-            key = normalize(settings, 'rms', name='key_norm')(key)
-        if turns is not None:
-            query, key = rotate(query, turns), rotate(key, turns)
+        settings, (batch, length, _), mask = self.settings, x.shape, around.mask
+        query, key, value = (to_heads(settings, x, name) for name in ('query', 'key', 'value'))
+        if around.turns is not None:
+            query, key = rotate(query, around.turns), rotate(key, around.turns)
         if cache is not None:
             positions = mask.query_positions
             if positions is None:
                 positions = jnp.broadcast_to(jnp.arange(length), (batch, length))
-            cache = write_cache(cache, layer, positions, key, value)
+            cache = write_cache(cache, layer, positions, {'key': key, 'value': value})
             if mask.query_positions is not None:
                 key, value = cache['key'][:, layer], cache['value'][:, layer]
-        dropout = settings.attention_dropout if self.train else 0.0
-        dropout_key = self.make_rng('dropout') if dropout else None
-        output = attention(
-            query, key, value, mask, None, None, dropout, dropout_key, implementation=settings.attention
-        )
-        output = output.reshape(batch, length, settings.heads * width)
-        return dense(settings, settings.width, settings.output_bias, True, name='out')(output), cache
+        if settings.windows:
+            mask = dataclasses.replace(mask, band=window_of(settings, layer))
+        return attend(self, query, key, value, mask, around.bias), cache
+
+
+def window_of(settings: TransformerSettings, layer: Int[Array, '']) -> Int[Array, '']:
+    """Returns the window of a layer, where they differ."""
+    return jnp.asarray(settings.windows, jnp.int32)[layer % len(settings.windows)]
+
+
+class CrossAttention(nn.Module):
+    """Attention of a decoder to its encoder's memory; keys and values of the memory may come from the cache."""
+
+    settings: TransformerSettings
+    train: bool = False
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, 'batch length width'], around: Around, cache: Any, layer: Int[Array, '']
+    ) -> tuple[Float[Array, 'batch length width'], Any]:
+        """Returns the attended features and the cache; given a memory, its keys and values are in it."""
+        settings, query = self.settings, to_heads(self.settings, x, 'query')
+        if around.memory is None:
+            key, value = cache['cross_key'][:, layer], cache['cross_value'][:, layer]
+        else:
+            key, value = (to_heads(settings, around.memory, name) for name in ('key', 'value'))
+        if around.memory is not None and cache is not None:
+            places = jnp.broadcast_to(jnp.arange(key.shape[1]), key.shape[:2])
+            cache = write_cache(cache, layer, places, {'cross_key': key, 'cross_value': value})
+        return attend(self, query, key, value, around.memory_mask, None), cache
 
 
 class FeedForward(nn.Module):
     """Two projections and an activation, or three where one gates (Shazeer 2020, arXiv:2002.05202)."""
 
     settings: TransformerSettings
+    train: bool = False
 
     @nn.compact
     def __call__(self, x: Float[Array, 'batch length width']) -> Float[Array, 'batch length width']:
@@ -126,31 +185,63 @@ class FeedForward(nn.Module):
             up = activation(dense(settings, hidden, bias, name='gate')(x)) * up
         else:
             up = activation(up)
-        return dense(settings, settings.width, bias, True, name='down')(up)
+        up = nn.Dropout(settings.hidden_dropout, deterministic=not self.train)(up)
+        return dense(settings, settings.width, bias, residual(settings), name='down')(up)
 
 
 class Block(nn.Module):
-    """Attention and feed-forward, each added to the residual stream; the body of the scan over layers."""
+    """Attention and feed-forward, each added to the residual stream; the body of the scan over layers.
+
+    With `cross`, a decoder's block: between the two it attends to a memory.
+    """
 
     settings: TransformerSettings
     train: bool = False
+    cross: bool = False
 
     @nn.compact
-    def __call__(self, carry: tuple[Array, Any], layer: Int[Array, ''], mask: Mask, turns: Any) -> tuple:
+    def __call__(self, carry: tuple[Array, Any], layer: Int[Array, ''], around: Around) -> tuple:
         """Returns ((stream, cache), None) after this layer."""
         x, cache = carry
-        settings = self.settings
+        settings, shared = self.settings, (self.settings, self.train)
         drop = nn.Dropout(settings.dropout, deterministic=not self.train)
-        attend = Attention(settings, self.train, name='attention')
-        feed = FeedForward(settings, name='feed_forward')
+        attend = Attention(*shared, name='attention')
         attention_norm = normalize(settings, name='attention_norm')
+        cross = CrossAttention(*shared, name='cross') if self.cross else None
+        cross_norm = normalize(settings, name='cross_norm') if self.cross else None
+        feed = FeedForward(*shared, name='feed_forward')
         feed_forward_norm = normalize(settings, name='feed_forward_norm')
-        if settings.norm_position == 'pre':
-            added, cache = attend(attention_norm(x), mask, turns, cache, layer)
-            x = x + drop(added)
-            x = x + drop(feed(feed_forward_norm(x)))
-        else:
-            added, cache = attend(x, mask, turns, cache, layer)
-            x = attention_norm(x + drop(added))
-            x = feed_forward_norm(x + drop(feed(x)))
+        before = settings.norm_position == 'pre'
+        for norm, part in ((attention_norm, attend), (cross_norm, cross)):
+            if part is not None:
+                added, cache = part(norm(x) if before else x, around, cache, layer)
+                x = x + drop(added) if before else norm(x + drop(added))
+        added = feed(feed_forward_norm(x) if before else x)
+        x = x + drop(added) if before else feed_forward_norm(x + drop(added))
         return (constrain(x, BATCH), cache), None
+
+
+class Head(nn.Module):
+    """From hidden states to logits: tied to the embedding or not, transformed before it or not."""
+
+    settings: TransformerSettings
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, 'batch length width'], table: Float[Array, 'vocabulary width']
+    ) -> Float[Array, 'batch length vocabulary']:
+        """Returns float32 logits; products are in the compute type, sums in float32. `table`: the embedding."""
+        settings, (vocabulary, width) = self.settings, table.shape
+        if settings.head_transform:
+            x = ACTIVATIONS[settings.activation](dense(settings, width, True, name='transform')(x))
+            x = normalize(settings, name='norm')(x)
+        if settings.head_scale:
+            x = x * width**-0.5
+        if settings.tie_embedding:
+            product, kernel = 'blw,vw->blv', table
+        else:
+            product, kernel = 'blw,wv->blv', self.param('kernel', initializer(settings), (width, vocabulary))
+        logits = jnp.einsum(product, x, kernel.astype(x.dtype), preferred_element_type=jnp.float32)
+        if settings.head_bias:
+            logits = logits + self.param('bias', nn.initializers.zeros, (vocabulary,))
+        return logits

@@ -23,7 +23,7 @@ HIDDEN = -1e30  # finite: a query that sees nothing gets a mean of values instea
 
 @functools.partial(
     jax.tree_util.register_dataclass,
-    data_fields=('prefix', 'key_length', 'query_segments', 'key_segments', 'query_positions'),
+    data_fields=('prefix', 'key_length', 'query_segments', 'key_segments', 'query_positions', 'band'),
     meta_fields=('causal', 'window'),
 )
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +36,7 @@ class Mask:
     key_length: keys from it on are padding.
     query_segments, key_segments: a query sees the keys of its own segment (packed examples, any padding).
     query_positions: positions of the queries where they are not 0, 1, ...: a cache is being read.
+    band: as `window`, but known only when the program runs (it differs between the layers of a loop).
     """
 
     causal: bool = False
@@ -45,6 +46,7 @@ class Mask:
     query_segments: Array | None = None  # int32 [batch, queries]
     key_segments: Array | None = None  # int32 [batch, keys]
     query_positions: Array | None = None  # int32 [batch, queries]
+    band: Array | None = None  # int32 []
 
     def visible(self, queries: range, keys: range) -> Bool[Array, 'rows #queries #keys'] | None:
         """Returns which of `keys` each query sees, per row or for all rows at once; None where it is all."""
@@ -56,6 +58,8 @@ class Mask:
         seen = [query >= key] if self.causal else []
         if self.window:
             seen.append(abs(query - key) < self.window)
+        if self.band is not None:
+            seen.append((abs(query - key) < self.band) | (self.band == 0))
         if self.prefix is not None and seen:
             seen = [functools.reduce(jnp.logical_and, seen) | (key < self.prefix[:, None, None])]
         if self.key_length is not None:
@@ -167,7 +171,8 @@ def fused(query, key, value, mask, bias, scale):
     (batch, queries, _, width), keys = query.shape, key.shape[1]
     settings = {}
     positional = mask.causal or mask.window
-    native = mask.prefix is None and mask.query_positions is None and mask.query_segments is None
+    arrays = (mask.prefix, mask.query_positions, mask.query_segments, mask.band)
+    native = all(each is None for each in arrays)
     # where lengths differ positions could be counted from either end; cuDNN's windows look back only
     if native and (queries == keys or not positional) and (mask.causal or not mask.window):
         settings['is_causal'] = mask.causal

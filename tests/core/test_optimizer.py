@@ -114,6 +114,30 @@ def test_against_formulas(case):
             np.testing.assert_allclose(ours[path], theirs[path], rtol=2e-5, atol=2e-6, err_msg=path)
 
 
+def test_rates_fall_by_layer_towards_the_input():
+    settings = OptimizerSettings(name='sgd', momentum=0.0, learning_rate=0.1, layer_decay=0.5, frozen=('*bias',))
+    params, gradient = numbers(0), numbers(1)
+    (new,) = run(settings, [gradient], params)
+    expected = {  # two blocks: the last 0.5, the first 0.25, the embedding 0.125; what follows them 1
+        'blocks/up/kernel': np.array([0.25, 0.5])[:, None, None], 'blocks/up/bias': 0.0,
+        'tokens/embedding': 0.125, 'norm/scale': 1.0,
+    }  # fmt: skip
+    for path, factor in expected.items():
+        np.testing.assert_allclose(new[path], params[path] - 0.1 * factor * gradient[path], rtol=1e-5, atol=1e-6)
+    with pytest.raises(UserError, match="no parameter lies below 'blocks'"):
+        make_optimizer(settings, UPDATES, {'norm': {'scale': jnp.ones(3), 'bias': jnp.ones(3)}})
+
+
+def test_first_blocks_stay_as_they_are():
+    settings = OptimizerSettings(learning_rate=0.1, weight_decay=0.1, frozen_blocks=1)
+    params, (new,) = numbers(0), run(settings, [numbers(1)], numbers(0))
+    for path in ('blocks/up/kernel', 'blocks/up/bias'):
+        np.testing.assert_array_equal(new[path][0], np.float32(params[path][0]))
+        assert np.abs(new[path][1] - params[path][1]).min() > 0.05
+    with pytest.raises(UserError, match='frozen_blocks=3: there are only 2 blocks'):
+        make_optimizer(OptimizerSettings(frozen_blocks=3), UPDATES, tree(params))
+
+
 def test_frozen_leaves_stay_and_have_no_state():
     settings = OptimizerSettings(
         weight_decay=0.5, l2=0.5, clip=1.0, decay=('*',), frozen=('blocks/*', 'norm/scale')
@@ -165,6 +189,7 @@ def test_any_tree_is_accepted():
         ({'momentum': -0.1}, 'momentum must be'),
         ({'end_fraction': 2.0}, 'end_fraction must be'),
         ({'decay': (1,)}, 'decay: expected patterns'),
+        ({'layer_decay': 1.5}, 'layer_decay must be at most 1'),
     ],
 )
 def test_mistakes(changes, message):

@@ -10,7 +10,7 @@ import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from research.errors import UserError
-from research.nn.positions import sinusoids
+from research.nn.positions import buckets, in_segments, sinusoids
 from research.nn.transformer import Transformer, empty_cache
 from research.nn.transformer_settings import TransformerSettings
 
@@ -25,7 +25,10 @@ GPT2 = dataclasses.replace(
     initializer='normal', tie_embedding=False,
 )  # fmt: skip
 POST = dataclasses.replace(BASE, norm_position='post', positions='sinusoidal', activation='relu', window=5)
-SHAPES = {'llama': LLAMA, 'gpt2': GPT2, 'post-norm': POST}
+GPT3 = dataclasses.replace(
+    GPT2, tie_embedding=True, windows=(0, 3), hidden_width=24, embedding_scale=True, head_bias=True, position_offset=2
+)
+SHAPES = {'llama': LLAMA, 'gpt2': GPT2, 'post-norm': POST, 'gpt3': GPT3}
 
 
 def build(settings, batch=3, length=12):
@@ -76,7 +79,7 @@ def reference(settings, params, tokens):
             turned[i + half] = x[i + half] * np.cos(angle) + x[i] * np.sin(angle)
         return turned
 
-    def attend(x, layer):
+    def attend(x, layer, window):
         heads = {}
         for name in ('query', 'key', 'value'):
             count = settings.heads if name == 'query' else settings.key_heads
@@ -90,7 +93,7 @@ def reference(settings, params, tokens):
         for head in range(settings.heads):
             other = head * settings.key_heads // settings.heads
             for i in range(length):
-                first = max(0, i - settings.window + 1) if settings.window else 0
+                first = max(0, i - window + 1) if window else 0
                 logits = heads['key'][first : i + 1, other] @ heads['query'][i, head] / np.sqrt(width)
                 weights = np.exp(logits - logits.max())
                 output[i, head] = weights / weights.sum() @ heads['value'][first : i + 1, other]
@@ -103,7 +106,8 @@ def reference(settings, params, tokens):
 
     x = params['tokens']['embedding'][tokens]
     if settings.positions == 'learned':
-        x = x + params['positions']['embedding'][:length]
+        x = x * np.sqrt(settings.width) if settings.embedding_scale else x
+        x = x + params['positions']['embedding'][settings.position_offset :][:length]
     if settings.positions == 'sinusoidal':
         for i in range(length):
             for j in range(settings.width):
@@ -113,15 +117,18 @@ def reference(settings, params, tokens):
         layer = jax.tree.map(lambda leaf, index=index: leaf[index], params['blocks'])
         first = functools.partial(norm, layer=layer['attention_norm'], kind=settings.norm)
         second = functools.partial(norm, layer=layer['feed_forward_norm'], kind=settings.norm)
+        window = settings.windows[index % len(settings.windows)] if settings.windows else settings.window
+        attend_here = functools.partial(attend, layer=layer['attention'], window=window)
         if settings.norm_position == 'pre':
-            x = x + attend(first(x), layer['attention'])
+            x = x + attend_here(first(x))
             x = x + feed(second(x), layer['feed_forward'])
         else:
-            x = first(x + attend(x, layer['attention']))
+            x = first(x + attend_here(x))
             x = second(x + feed(x, layer['feed_forward']))
     if settings.norm_position == 'pre':
         x = norm(x, params['final_norm'], settings.norm)
-    return x @ (params['tokens']['embedding'].T if settings.tie_embedding else params['head']['kernel'])
+    kernel = params['tokens']['embedding'].T if settings.tie_embedding else params['head']['kernel']
+    return x @ kernel + params.get('head', {}).get('bias', 0.0)
 
 
 @pytest.mark.parametrize('name', SHAPES)
@@ -188,12 +195,75 @@ def test_causal_models_do_not_look_ahead_and_padding_changes_nothing():
 
 
 def test_packed_texts_equal_separate_ones():
-    settings = dataclasses.replace(LLAMA, positions='none')
-    model, params, tokens = build(settings)
+    model, params, tokens = build(GPT3)  # learned positions: they restart with each text
     segments = np.broadcast_to([1] * 5 + [2] * 7, tokens.shape)
     packed, _ = apply(model, params, tokens, segments=segments)
     np.testing.assert_allclose(packed[:, :5], apply(model, params, tokens[:, :5])[0], atol=1e-5)
     np.testing.assert_allclose(packed[:, 5:], apply(model, params, tokens[:, 5:])[0], atol=1e-5)
+
+
+def test_a_window_hides_what_is_farther_away_in_its_layers_only():
+    settings = dataclasses.replace(GPT3, layers=1, windows=(3,))
+    model, params, tokens = build(settings)
+    run = jax.jit(lambda tokens: model.apply({'params': params}, tokens)[0])
+    logits, other = run(tokens), run(changed(tokens, slice(None), 4))
+    seen = ~np.isclose(logits, other).all(-1)
+    assert (seen == (np.arange(12) >= 4) & (np.arange(12) < 7)).all()
+    model, params, tokens = build(GPT3)  # its first layer is dense
+    logits, other = (apply(model, params, each)[0] for each in (tokens, changed(tokens, slice(None), 0)))
+    assert not np.isclose(logits, other).all(-1).any()
+
+
+def test_bert_s_parts_exist_from_the_start_and_types_count():
+    settings = dataclasses.replace(
+        BASE, causal=False, positions='learned', norm_position='post', types=2, embedding_norm=True, pooler=True,
+        head_transform=True, head_bias=True,
+    )  # fmt: skip
+    model, params, tokens = build(settings)
+    assert set(params) == {'tokens', 'positions', 'types', 'embedding_norm', 'blocks', 'pooler', 'head'}
+    assert set(params['head']) == {'transform', 'norm', 'bias'}
+    types = np.repeat([[0] * 5 + [1] * 7], 3, 0)
+
+    @jax.jit
+    def run(types):
+        def both(module):
+            x, _ = module.features(tokens, types=types)
+            return x, module.pooled(x)
+
+        return model.apply({'params': params}, method=both)
+
+    (x, pooled), (other, _) = run(types), run(0 * types)
+    assert x.shape == (3, 12, 16) and not np.allclose(x, other)
+    dense = params['pooler']
+    np.testing.assert_allclose(pooled, np.tanh(x[:, 0] @ dense['kernel'] + dense['bias']), atol=1e-5)
+
+
+def test_texts_and_ids_that_do_not_fit_are_refused():
+    model, params, tokens = build(BASE)
+    with pytest.raises(UserError, match='25 positions, and the model reads at most 24'):
+        jax.eval_shape(lambda: model.apply({'params': params}, np.zeros((1, 25), np.int32)))
+    with pytest.raises(UserError, match='config.model.types is 0'):
+        jax.eval_shape(lambda: model.apply({'params': params}, tokens, types=tokens))
+    BASE.check_tokens(tokens)
+    with pytest.raises(UserError, match='text: id 50 has no embedding; the model knows 0 to 49'):
+        BASE.check_tokens(np.array([[3, 50]]), 'text')
+    with pytest.raises(UserError, match='at most 24'):
+        BASE.check_tokens(np.zeros((1, 30), np.int32))
+
+
+def test_distances_have_the_classes_of_t5():
+    """By the words of the paper: half of the classes exact, the rest logarithmic up to the largest distance."""
+    for distance in (0, -1, -7, -15, -16, -40, -127, -128, -4000):
+        away = -distance
+        far = 16 + int(np.log(max(away, 1) / 16) / np.log(128 / 16) * 16 + 1e-6)
+        assert buckets(np.array(distance), False, 32, 128) == (away if away < 16 else min(far, 31))
+    assert buckets(np.array([-3, 3, 500, -500]), True, 32, 128).tolist() == [3, 19, 31, 15]
+    assert buckets(np.array([1, 9]), False, 32, 128).tolist() == [0, 0]
+
+
+def test_positions_restart_with_segments():
+    segments = jnp.array([[0, 0, 1, 1, 1, 2], [4, 4, 4, 4, 0, 0]])
+    assert in_segments(segments).tolist() == [[0, 1, 0, 1, 2, 0], [0, 1, 2, 3, 0, 1]]
 
 
 def test_prefix_is_seen_by_all_of_its_row():
@@ -308,6 +378,9 @@ def test_sinusoids_of_the_paper():
         ({'dropout': 1.0}, 'dropout'),
         ({'window': -1}, 'window'),
         ({'head_width': 3}, 'even'),
+        ({'windows': (2,), 'window': 3}, 'windows'),
+        ({'positions': 'relative', 'relative_buckets': 2}, 'relative_buckets'),
+        ({'rotary_low': 9.0}, 'rotary_low'),
     ],
 )
 def test_impossible_shapes_are_refused(bad, message):

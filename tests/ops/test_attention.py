@@ -43,6 +43,8 @@ def case(name, queries, keys, rng):
         'causal and padding': (Mask(causal=True, key_length=length), causal & (j < length[:, None, None])),
         'window': (Mask(causal=True, window=5), causal & near),
         'two-sided window': (Mask(window=5), near),
+        'band': (Mask(causal=True, band=np.int32(5)), causal & near),
+        'no band': (Mask(causal=True, band=np.int32(0)), causal),
         'prefix': (Mask(causal=True, prefix=prefix), causal | (j < prefix[:, None, None])),
         'packed': (
             Mask(causal=True, query_segments=segments[:, :queries], key_segments=segments),
@@ -60,8 +62,8 @@ def case(name, queries, keys, rng):
 
 
 CASES = (
-    'none', 'causal', 'padding', 'causal and padding', 'window', 'two-sided window', 'prefix', 'packed',
-    'packed, both sides', 'cached', 'cached window',
+    'none', 'causal', 'padding', 'causal and padding', 'window', 'two-sided window', 'band', 'no band', 'prefix',
+    'packed', 'packed, both sides', 'cached', 'cached window',
 )  # fmt: skip
 
 

@@ -1,0 +1,74 @@
+"""A small T5 learns to write the spans that are missing from Python of your own interpreter's standard library.
+
+    python -m launch.train --config=configs/span_corruption.py --workdir=runs/span_corruption
+"""
+
+from research.core.config import base
+from research.errors import choose
+
+
+def get_config(variant: str = ''):
+    """Returns the config of a variant: '' or 'tiny'."""
+    config = base()
+    config.task = {
+        'name': 'span_corruption',
+        'tokenizer': 'bpe',
+        'vocabulary': 512,
+        'length': 128,
+        'density': 0.15,
+        'mean_span': 3.0,
+        'temperature': 0.0,
+        'top_k': 0,
+        'top_p': 1.0,
+        'prompts': ('for i in<extra_id_0>(10):\n    print(<extra_id_1>)\n', 'if x is<extra_id_0> None:\n    return\n'),
+    }
+    config.model = {
+        'width': 128,
+        'layers': 2,
+        'heads': 4,
+        'norm': 'rms',
+        'activation': 'silu',
+        'gated': True,
+        'positions': 'rotary',
+        'dropout': 0.0,
+        'initial_scale': 0.1,
+        'dtype': 'float32',
+        'scan': False,
+    }
+    config.data = {'name': 'python_source', 'megabytes': 3.0, 'folder': ''}
+    config.optimizer.model.update(
+        name='adamw',
+        learning_rate=3e-3,
+        schedule='cosine',
+        warmup_steps=50,
+        end_fraction=0.05,
+        b2=0.98,
+        weight_decay=0.05,
+        clip=1.0,
+    )
+    config.train.update(
+        steps=600,
+        batch_size=16,
+        eval_batch_size=32,
+        log_every=50,
+        eval_every=200,
+        checkpoint_every=200,
+        sample_every=200,
+        best='loss',
+    )
+    config.expected = {'test': {'loss': (1.0, 4.0)}}
+    choose(variant, {'': same, 'tiny': tiny}, '--config=configs/span_corruption.py:...')(config)
+    return config
+
+
+def same(config) -> None:
+    """Changes nothing: the main variant."""
+
+
+def tiny(config) -> None:
+    """Everything small: seconds, for tests."""
+    config.task.update(vocabulary=300, length=24)
+    config.model.update(width=16, layers=2, heads=2, scan=True)
+    config.data.update(megabytes=0.05)
+    config.train.update(steps=4, batch_size=8, log_every=1, eval_every=2, checkpoint_every=2, sample_every=2)
+    config.expected = {}

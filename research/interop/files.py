@@ -1,0 +1,160 @@
+"""Folders of the Hugging Face hub: where they are, and the tensors in their .safetensors files."""
+
+import json
+import os
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import huggingface_hub
+import ml_dtypes  # noqa: F401  makes bfloat16 known to NumPy, for safetensors
+import numpy as np
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from research.errors import UserError
+
+INDEX = 'model.safetensors.index.json'
+SINGLE = 'model.safetensors'
+WANTED = (
+    'config.json', 'model*.safetensors', INDEX, 'tokenizer.json', 'tokenizer_config.json', 'vocab.txt', 'vocab.json',
+    'merges.txt',
+)  # fmt: skip
+
+
+class Place(NamedTuple):
+    """A folder on this machine, and what it is: the name it was asked by, and the commit (hub only)."""
+
+    folder: Path
+    name: str
+    revision: str
+
+
+def locate(name: str, revision: str = '') -> Place:
+    """Returns the folder `name`, or the hub's repository of that name, downloaded unless it is in the cache.
+
+    Args:
+      name: a folder with a config.json, or 'bert-base-uncased', 'Qwen/Qwen3-0.6B'.
+      revision: branch, tag or commit of the hub; '' is the newest. HF_ENDPOINT chooses another hub, HF_HOME the
+        cache.
+
+    Raises:
+      UserError: when there is no such folder or repository, or the hub cannot be reached.
+    """
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        if revision:
+            raise UserError(f'config.model.revision={revision!r}: {name!r} is a folder, which has no revisions')
+        return Place(folder, str(folder.resolve()), '')
+    if not re.fullmatch(r'[\w.-]+(/[\w.-]+)?', name) or name.startswith('.'):
+        raise UserError(f'config.model.weights={name!r}: there is no such folder, and it is no name of the hub')
+    try:
+        found = huggingface_hub.snapshot_download(name, revision=revision or None, allow_patterns=list(WANTED))
+    except RevisionNotFoundError:
+        raise UserError(f'config.model.revision={revision!r}: {name!r} has no such revision') from None
+    except (RepositoryNotFoundError, HFValidationError):
+        raise UserError(
+            f'config.model.weights={name!r}: there is no such folder here, and no such public repository at '
+            f'{endpoint()}'
+        ) from None
+    except (OSError, HfHubHTTPError, ValueError, RuntimeError) as error:  # whatever the network layer raises
+        reason = str(error).strip().split('\n')[0][:200]
+        raise UserError(
+            f'config.model.weights={name!r}: there is no such folder here, it is not in the cache, and {endpoint()} '
+            f'could not be reached ({type(error).__name__}: {reason}). Go online, set HF_ENDPOINT to a mirror, or '
+            'give a folder that holds config.json and model.safetensors'
+        ) from None
+    return Place(Path(found), name, Path(found).name)
+
+
+def endpoint() -> str:
+    """Returns the address of the hub in use."""
+    return os.environ.get('HF_ENDPOINT', huggingface_hub.constants.ENDPOINT)
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """Returns a JSON file.
+
+    Raises:
+      UserError: when it is missing or damaged.
+    """
+    try:
+        return json.loads(file.read_text(encoding='utf-8'))
+    except FileNotFoundError:
+        raise UserError(f'{file.parent} has no {file.name}: it is no folder of the Hugging Face kind') from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f'{file} is damaged: {error}') from None
+
+
+class Tensors:
+    """The tensors of a folder by name, from one file or many; each is read only when asked for."""
+
+    def __init__(self, folder: Path):
+        self.files = tensor_files(folder)
+        self.opened: dict[Path, Any] = {}
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        file = self.files[name]
+        try:
+            if file not in self.opened:
+                self.opened[file] = safe_open(file, framework='numpy')
+            return self.opened[file].get_tensor(name)
+        except (SafetensorError, FileNotFoundError, TypeError, KeyError) as error:
+            raise UserError(f'{file}: tensor {name!r} cannot be read: {error}') from None
+
+
+def tensor_files(folder: Path) -> dict[str, Path]:
+    """Returns {name of a tensor: its file}.
+
+    Raises:
+      UserError: when there are none, or a file is missing or damaged.
+    """
+    if (folder / INDEX).exists():
+        listed = {name: folder / file for name, file in read_json(folder / INDEX).get('weight_map', {}).items()}
+        files = sorted(set(listed.values()))
+    elif (folder / SINGLE).exists():
+        listed, files = {}, [folder / SINGLE]
+    else:
+        others = sorted(file.name for file in folder.glob('*.bin'))
+        hint = f'; {others[0]} holds pickled weights: save them as safetensors first' if others else ''
+        raise UserError(f'{folder} has neither {SINGLE} nor {INDEX}{hint}')
+    found: dict[str, Path] = {}
+    for file in files:
+        try:
+            with safe_open(file, framework='numpy') as opened:
+                found.update(dict.fromkeys(opened.keys(), file))
+        except FileNotFoundError:
+            raise UserError(f'{folder / INDEX} names {file.name}, which is missing') from None
+        except SafetensorError as error:
+            raise UserError(f'{file} is damaged: {error}') from None
+    absent = [name for name, file in listed.items() if found.get(name) != file]
+    if absent:
+        raise UserError(f'{folder / INDEX}: tensor {absent[0]!r} is not in {listed[absent[0]].name}')
+    return found
+
+
+def write_tensors(folder: Path, tensors: Mapping[str, np.ndarray], shard_bytes: int) -> None:
+    """Writes tensors as one file, or where they take more than `shard_bytes`, as many and an index."""
+    shards: list[dict[str, np.ndarray]] = [{}]
+    for name, tensor in tensors.items():
+        if shards[-1] and total(shards[-1].values()) + tensor.nbytes > shard_bytes:
+            shards.append({})
+        shards[-1][name] = np.ascontiguousarray(tensor)
+    metadata = {'format': 'pt'}  # readers ask which library's layout it is
+    if len(shards) == 1:
+        save_file(shards[0], folder / SINGLE, metadata)
+        return
+    weight_map = {}
+    for number, shard in enumerate(shards, 1):
+        file = f'model-{number:05d}-of-{len(shards):05d}.safetensors'
+        save_file(shard, folder / file, metadata)
+        weight_map.update(dict.fromkeys(shard, file))
+    index = {'metadata': {'total_size': total(tensors.values())}, 'weight_map': weight_map}
+    (folder / INDEX).write_text(json.dumps(index, indent=2))
+
+
+def total(tensors: Iterable[np.ndarray]) -> int:
+    """Returns the bytes of tensors."""
+    return sum(tensor.nbytes for tensor in tensors)

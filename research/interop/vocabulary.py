@@ -1,0 +1,85 @@
+"""Tokenizers of Hugging Face folders: tokenizer.json, BERT's vocab.txt, GPT-2's vocab.json and merges.txt."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+
+from research.errors import UserError
+from research.interop.files import read_json
+
+FILES = ('tokenizer.json', 'vocab.txt', 'merges.txt')
+
+
+def read_tokenizer(folder: Path) -> Tokenizer | None:
+    """Returns the tokenizer of a folder, or None where it has none that can be read without sentencepiece.
+
+    Raises:
+      UserError: for a damaged file.
+    """
+    readers = {'tokenizer.json': from_json, 'vocab.txt': from_word_pieces, 'merges.txt': from_merges}
+    for file, reader in readers.items():
+        if (folder / file).exists():
+            try:
+                return reader(folder)
+            except UserError:
+                raise
+            except Exception as error:  # the library raises bare Exceptions
+                raise UserError(f'{folder / file} is damaged: {error}') from None
+    return None
+
+
+def from_json(folder: Path) -> Tokenizer:
+    """Returns the tokenizer that tokenizer.json describes."""
+    return Tokenizer.from_file(str(folder / 'tokenizer.json'))
+
+
+def from_word_pieces(folder: Path) -> Tokenizer:
+    """Returns BERT's tokenizer: words and punctuation, each Chinese character by itself, then word pieces.
+
+    Wu et al. 2016 (arXiv:1609.08144), section 4.1. tokenizer_config.json says whether letters are made lower
+    case and accents dropped (yes unless it says no), and whether Chinese characters stand alone.
+    """
+    lines = (folder / 'vocab.txt').read_text(encoding='utf-8').rstrip('\n').split('\n')
+    file = folder / 'tokenizer_config.json'
+    given = read_json(file) if file.exists() else {}
+    return word_pieces({line.rstrip('\r'): number for number, line in enumerate(lines)}, given)
+
+
+def word_pieces(vocabulary: Mapping[str, int], given: Mapping[str, Any]) -> Tokenizer:
+    """Returns BERT's tokenizer of a vocabulary; `given` is what tokenizer_config.json holds.
+
+    Raises:
+      UserError: when the vocabulary lacks [UNK], [CLS] or [SEP].
+    """
+    names = {name: given.get(f'{name}_token', f'[{name.upper()}]') for name in ('unk', 'cls', 'sep', 'pad', 'mask')}
+    names = {name: token['content'] if isinstance(token, Mapping) else token for name, token in names.items()}
+    for name in ('unk', 'cls', 'sep'):
+        if names[name] not in vocabulary:
+            raise UserError(f'vocab.txt has no {names[name]!r}: it is no vocabulary of word pieces')
+    tokenizer = Tokenizer(
+        models.WordPiece(dict(vocabulary), unk_token=names['unk'], max_input_chars_per_word=100)
+    )
+    tokenizer.normalizer = normalizers.BertNormalizer(
+        clean_text=True,
+        handle_chinese_chars=given.get('tokenize_chinese_chars', True),
+        strip_accents=given.get('strip_accents'),
+        lowercase=given.get('do_lower_case', True),
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece(prefix='##')
+    separator, start = ((names[name], vocabulary[names[name]]) for name in ('sep', 'cls'))
+    tokenizer.post_processor = processors.BertProcessing(separator, start)
+    tokenizer.add_special_tokens([token for token in names.values() if token in vocabulary])
+    return tokenizer
+
+
+def from_merges(folder: Path) -> Tokenizer:
+    """Returns GPT-2's byte-level pairs of vocab.json and merges.txt (Radford et al. 2019, section 2.2)."""
+    vocabulary, merges = models.BPE.read_file(str(folder / 'vocab.json'), str(folder / 'merges.txt'))
+    tokenizer = Tokenizer(models.BPE(vocabulary, merges))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens([token for token in ('<|endoftext|>',) if token in vocabulary])
+    return tokenizer

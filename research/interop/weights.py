@@ -1,0 +1,284 @@
+"""Weights of the Hugging Face hub, read and written without torch: their tensors are our stacked arrays.
+
+    pretrained = read('bert-base-uncased')     # or a folder
+    model = Transformer(TransformerSettings(**pretrained.settings))
+    logits, _ = model.apply({'params': pretrained.params}, tokens, length)
+    write(pretrained, 'folder')
+
+Arrays stay on the host and keep the type of the file; whoever trains them places them on devices.
+"""
+
+import dataclasses
+import functools
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from tokenizers import Tokenizer
+
+from research.errors import UserError, choose
+from research.interop.families import bert, gpt2, llama, marian, t5, vit
+from research.interop.files import Place, Tensors, locate, read_json, write_tensors
+from research.interop.names import Family, Rule
+from research.interop.vocabulary import read_tokenizer
+from research.nn.encoder_decoder import EncoderDecoder
+from research.nn.transformer import Transformer
+from research.nn.transformer_settings import TransformerSettings
+from research.nn.vision_transformer import VisionTransformer
+from research.ops import paths
+
+SHOWN = 5  # tensors named in a message
+SHARD = 5 * 10**9  # bytes of a file; the hub refuses far larger ones
+OLD_NAMES = {'LayerNorm.gamma': 'LayerNorm.weight', 'LayerNorm.beta': 'LayerNorm.bias'}  # of the first BERTs
+
+
+class Pretrained(NamedTuple):
+    """A model as a folder holds it.
+
+    settings: fields of `TransformerSettings`. params: nested dict of NumPy arrays. tokenizer: None where the
+    folder has none. family: config.json's model_type. about: JSON-able: name, revision (the commit; '' for a
+    folder), config (config.json), prefixed (whether names carry the bare model's prefix), left_out (tensors
+    of the files that are not used), image (of models of pictures: size, patch, channels, classes; else {}).
+    """
+
+    settings: dict[str, Any]
+    params: dict[str, Any]
+    tokenizer: Tokenizer | None
+    family: str
+    about: dict[str, Any]
+
+
+def family_of(model_type: str) -> Family:
+    """Returns the family of config.json's model_type.
+
+    Raises:
+      UserError: for one that cannot be read (names the nearest).
+    """
+    known = (
+        bert.BERT, bert.ROBERTA, bert.DISTILBERT, gpt2.GPT2, t5.T5, llama.LLAMA, llama.MISTRAL, llama.QWEN2,
+        llama.QWEN3, marian.MARIAN, vit.VIT,
+    )  # fmt: skip
+    return choose(model_type, {each.model_type: each for each in known}, "config.json's model_type")
+
+
+def read_settings(place: Place) -> tuple[Family, dict[str, Any], dict[str, Any], dict[str, str]]:
+    """Returns family, config.json, settings, and {name of a tensor as the rules write it: as the files do}.
+
+    Raises:
+      UserError: for a family, or a choice of its config.json, that is not supported.
+    """
+    config = read_json(place.folder / 'config.json')
+    family = family_of(config.get('model_type', ''))
+    names = {}
+    for name in Tensors(place.folder).files:
+        ours = name.removeprefix(family.prefix)
+        for old, new in OLD_NAMES.items():
+            ours = ours.replace(old, new)
+        names[ours] = name
+    try:
+        settings = family.settings(config, set(names))
+    except KeyError as error:
+        raise UserError(f'{place.folder / "config.json"} has no {error.args[0]!r}') from None
+    return family, config, settings, names
+
+
+def read(name_or_folder: str, revision: str = '') -> Pretrained:
+    """Returns the model of a folder, or of a repository of the hub at a revision ('': the newest).
+
+    Raises:
+      UserError: where it is not there, damaged, or of an architecture that is not supported; and names
+        tensors that are missing, have another shape than config.json asks for, or are not expected.
+    """
+    place = locate(str(name_or_folder), revision)
+    family, config, settings, names = read_settings(place)
+    image = family.image(config, set(names)) if family.image else {}
+    params, left_out = read_params(place.folder, family, TransformerSettings(**settings), names, image)
+    tokenizer = read_tokenizer(place.folder)
+    check_tokenizer(tokenizer, settings['vocabulary'], place.folder)
+    prefixed = any(name.startswith(family.prefix) for name in names.values()) if family.prefix else False
+    about = {
+        'name': place.name, 'revision': place.revision, 'config': config, 'prefixed': prefixed, 'left_out': left_out,
+        'image': image,
+    }  # fmt: skip
+    return Pretrained(settings, params, tokenizer, family.model_type, about)
+
+
+def check_tokenizer(tokenizer: Tokenizer | None, vocabulary: int, where: Any) -> None:
+    """Raises a `UserError` when a tokenizer has ids beyond the embedding."""
+    largest = max(tokenizer.get_vocab(with_added_tokens=True).values(), default=0) if tokenizer else 0
+    if largest >= vocabulary:
+        raise UserError(
+            f'{where}: the tokenizer has ids up to {largest}, and the embedding {vocabulary} rows (vocab_size): '
+            'they do not belong together'
+        )
+
+
+def param_shapes(family: Family, settings: TransformerSettings, image: Mapping[str, int]) -> dict[str, Any]:
+    """Returns {path: shape} of all parameters of a model; computes nothing."""
+    return traced_shapes(settings, family.encoder_decoder, tuple(image.items()))
+
+
+@functools.lru_cache(maxsize=4)  # traces the model, and reading and writing ask for it again
+def traced_shapes(settings: TransformerSettings, encoder_decoder: bool, image: tuple) -> dict[str, Any]:
+    """Returns {path: shape}; `image` are the items of the picture's description, or ()."""
+    one, picture = jnp.zeros((1, 1), jnp.int32), dict(image)
+    model, inputs = Transformer(settings), (one,)
+    if encoder_decoder:
+        model, inputs = EncoderDecoder(settings), (one, None, one)
+    if picture:
+        model = VisionTransformer(settings, picture['patch'], picture['classes'])
+        inputs = (jnp.zeros((1, picture['size'], picture['size'], picture['channels'])),)
+    return paths.flatten_paths(jax.eval_shape(model.init, jax.random.key(0), *inputs)['params'])
+
+
+def rules_of(family: Family, settings: TransformerSettings, image: Mapping[str, int]) -> list[Rule]:
+    """Returns the rules of a model."""
+    return list(family.rules(settings, image) if family.image else family.rules(settings))
+
+
+def read_params(
+    folder: Path, family: Family, settings: TransformerSettings, names: Mapping[str, str], image: Mapping[str, int]
+) -> tuple[dict[str, Any], list[str]]:
+    """Returns nested parameters, and the names of tensors that are left out.
+
+    Raises:
+      UserError: names what is missing, misshapen or not expected.
+    """
+    shapes, rules, tensors = param_shapes(family, settings, image), rules_of(family, settings, image), Tensors(folder)
+    given = set(shapes) ^ {path for rule in rules for path in rule.paths}
+    if given:  # the family's rules do not name every parameter that its settings make
+        raise ValueError(f'rules of {family.model_type} and model differ in {sorted(given)}')
+    wanted = {name: rule for rule in rules for name in names_of(rule, shapes)}
+    others = [name for name in names if name not in wanted]
+    left_out = [names[name] for name in others if paths.match(name, family.unused)]
+    extra = [names[name] for name in others if names[name] not in left_out]
+    report(folder, 'lacks these tensors', [name for name in wanted if name not in names])
+    report(folder, 'has tensors that its config.json leaves no place for', extra)
+    flat: dict[str, np.ndarray] = {}
+    for rule in rules:
+        layers = names_of(rule, shapes)
+        for layer, name in enumerate(layers):
+            parts = split(rule, tensors[names[name]], shapes, names[name], folder, image)
+            for path, part in zip(rule.paths, parts, strict=True):
+                if '{}' not in rule.name:
+                    flat[path] = part
+                    continue
+                if layer == 0:
+                    flat[path] = np.empty((len(layers), *part.shape), part.dtype)
+                if flat[path].dtype != part.dtype:
+                    raise UserError(f'{folder}: {names[name]} is {part.dtype}, other layers {flat[path].dtype}')
+                flat[path][layer] = part
+    return paths.unflatten_paths(flat), left_out
+
+
+def report(folder: Path, about: str, names: Iterable[str]) -> None:
+    """Raises a `UserError` that names tensors, where there are any."""
+    names = list(names)
+    if names:
+        more = f' and {len(names) - SHOWN} more' if len(names) > SHOWN else ''
+        raise UserError(f'{folder} {about}: {", ".join(names[:SHOWN])}{more}')
+
+
+def names_of(rule: Rule, shapes: Mapping[str, Any]) -> list[str]:
+    """Returns the names that a rule stands for: one, or one for each layer."""
+    if '{}' not in rule.name:
+        return [rule.name]
+    return [rule.name.format(layer) for layer in range(shapes[rule.paths[0]].shape[0])]
+
+
+def split(
+    rule: Rule, tensor: np.ndarray, shapes: Mapping[str, Any], name: str, folder: Path, image: Mapping[str, int]
+) -> list[np.ndarray]:
+    """Returns a tensor of theirs as arrays for the rule's paths, of one layer.
+
+    Raises:
+      UserError: when it has not the shape that the model asks for.
+    """
+    stacked = '{}' in rule.name
+    each = [shapes[path].shape[stacked:] for path in rule.paths]
+    sizes = [shape[-1] for shape in each]
+    whole = (*each[0][:-1], sum(sizes))
+    theirs = laid_out(np.broadcast_to(np.int8(0), whole), rule, image).shape
+    if tensor.shape != theirs:
+        raise UserError(f'{folder}: {name} has shape {list(tensor.shape)}, config.json asks for {list(theirs)}')
+    ours = tensor.T if rule.form == 'transposed' else tensor
+    if rule.form == 'patches':
+        ours = np.transpose(tensor, (2, 3, 1, 0))
+    ours = ours.reshape(whole)
+    return np.split(ours, np.cumsum(sizes)[:-1], axis=-1) if len(sizes) > 1 else [ours]
+
+
+def laid_out(ours: np.ndarray, rule: Rule, image: Mapping[str, int]) -> np.ndarray:
+    """Returns an array of ours, of one layer, as their tensor."""
+    if rule.form == 'transposed':
+        return ours.T
+    if rule.form == 'row':
+        return ours[None]
+    if rule.form == 'patches':
+        side = image['patch']
+        return np.transpose(ours.reshape(side, side, image['channels'], -1), (3, 2, 0, 1))
+    return ours
+
+
+def write(pretrained: Pretrained, folder: str | Path, shard_bytes: int = SHARD) -> None:
+    """Writes config.json, model.safetensors (or shards and an index) and tokenizer.json; read gives them back.
+
+    What was read is written bit for bit. `about` may be {} for a model that was trained here, or {'image': ...}
+    for one that reads pictures.
+
+    Raises:
+      UserError: when the parameters are not those of the settings.
+    """
+    family, settings = family_of(pretrained.family), TransformerSettings(**pretrained.settings)
+    about, image = pretrained.about, pretrained.about.get('image', {})
+    tensors = to_tensors(family, settings, pretrained.params, about.get('prefixed', True), image)
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    config = about.get('config', {})
+    names = {name.removeprefix(family.prefix) for name in tensors}
+    if not config or family.settings(config, names) != dict(pretrained.settings):  # else it says the same already
+        config = {**config, **family.config(settings), 'model_type': family.model_type}
+        config.update(family.image_config(image) if family.image_config else {})
+    (folder / 'config.json').write_text(json.dumps(config, indent=2))
+    write_tensors(folder, tensors, shard_bytes)
+    if pretrained.tokenizer is not None:
+        pretrained.tokenizer.save(str(folder / 'tokenizer.json'))
+
+
+def to_tensors(
+    family: Family,
+    settings: TransformerSettings,
+    params: Mapping[str, Any],
+    prefixed: bool = True,
+    image: Mapping[str, int] = MappingProxyType({}),
+) -> dict[str, np.ndarray]:
+    """Returns parameters as tensors by their names: the inverse of `read_params`.
+
+    Raises:
+      UserError: when the parameters are not those of the settings.
+    """
+    shapes, rules = param_shapes(family, settings, image), rules_of(family, settings, image)
+    flat = {path: np.asarray(leaf) for path, leaf in paths.flatten_paths(params).items()}
+    wrong = [path for path in shapes if path not in flat or flat[path].shape != shapes[path].shape]
+    wrong += [path for path in flat if path not in shapes]
+    wrong += sorted(set(shapes) ^ {path for rule in rules for path in rule.paths})
+    if wrong:
+        raise UserError(f'these parameters are not those of a {family.model_type} of these settings: {wrong[:SHOWN]}')
+    tensors = {}
+    for rule in rules:
+        prefix = family.prefix if prefixed and not rule.paths[0].startswith('head/') else ''
+        for layer, name in enumerate(names_of(rule, shapes)):
+            parts = [flat[path][layer] if '{}' in rule.name else flat[path] for path in rule.paths]
+            whole = np.concatenate(parts, axis=-1) if len(parts) > 1 else parts[0]
+            tensors[prefix + name] = laid_out(whole, rule, image)
+    return tensors
+
+
+def shape_of(pretrained: Pretrained, **changes: Any) -> TransformerSettings:
+    """Returns the settings of a pretrained model, with some changed (dropout, dtype, scan)."""
+    return dataclasses.replace(TransformerSettings(**pretrained.settings), **changes)

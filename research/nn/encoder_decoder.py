@@ -1,0 +1,99 @@
+"""An encoder and a decoder that attends to it: the 2017 Transformer, T5, Marian, by their settings."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from research.nn.layers import Head, embedding
+from research.nn.transformer import Cache, Stack, empty_cache
+from research.nn.transformer_settings import TransformerSettings
+from research.ops.attention import Mask
+
+
+class EncoderDecoder(nn.Module):
+    """Embedding, encoder, decoder with cross-attention, and logits (Vaswani et al. 2017, arXiv:1706.03762)."""
+
+    settings: TransformerSettings
+    train: bool = False
+
+    def setup(self):
+        """Names the parts: tokens, source_tokens (a vocabulary of its own), encoder, decoder, head."""
+        settings = self.settings
+        self.tokens = embedding(settings, settings.vocabulary)
+        if settings.source_vocabulary:
+            self.source_tokens = embedding(settings, settings.source_vocabulary)
+        self.encoder = Stack(settings.encoder, self.train)
+        self.decoder = Stack(settings.decoder, self.train, cross=True)
+        self.head = Head(settings)
+
+    def __call__(
+        self,
+        source: Int[Array, 'batch source_length'],
+        source_length: Int[Array, 'batch'] | None,
+        tokens: Int[Array, 'batch length'],
+        length: Int[Array, 'batch'] | None = None,
+        source_segments: Int[Array, 'batch source_length'] | None = None,
+        segments: Int[Array, 'batch length'] | None = None,
+    ) -> Float[Array, 'batch length vocabulary']:
+        """Returns float32 logits of the token after each of `tokens`, which start with that of a beginning.
+
+        Args:
+          source, tokens: ids, right-padded; tokens of a target shifted by one.
+          source_length, length: tokens of each row that are not padding; None where all are.
+          source_segments, segments: which packed pair each token belongs to; None for one pair a row.
+
+        Raises:
+          UserError: for more positions than the model reads.
+        """
+        memory = self.encode(source, source_length, source_segments)
+        mask = Mask(
+            key_length=source_length,
+            query_segments=segments,
+            key_segments=None if segments is None else source_segments,
+        )
+        x, _ = self.decoder.read(self.tokens(tokens), length, segments, memory=memory, memory_mask=mask)
+        return self.head(x, self.tokens.embedding)
+
+    def encode(
+        self,
+        source: Int[Array, 'batch length'],
+        source_length: Int[Array, 'batch'] | None = None,
+        source_segments: Int[Array, 'batch length'] | None = None,
+    ) -> Float[Array, 'batch length width']:
+        """Returns the memory: the encoder's last hidden states."""
+        embed = self.source_tokens if self.settings.source_vocabulary else self.tokens
+        return self.encoder.read(embed(source), source_length, source_segments)[0]
+
+    def start_cache(
+        self, memory: Float[Array, 'batch length width'], source_length: Int[Array, 'batch'], capacity: int
+    ) -> Cache:
+        """Returns a cache for `capacity` target positions that holds each layer's keys and values of the memory.
+
+        Leaves as of `empty_cache`, and cross_key, cross_value: [batch, layers, source length, key heads, head
+        width], source_length: int32 [batch]. Every leaf has the batch axis first, so rows may be swapped.
+        """
+        settings, batch = self.settings.decoder, memory.shape[0]
+        cross = empty_cache(settings, batch, memory.shape[1])
+        cache = {
+            **empty_cache(settings, batch, capacity),
+            'cross_key': cross['key'],
+            'cross_value': cross['value'],
+            'source_length': jnp.asarray(source_length, jnp.int32),
+        }
+        # one token passes the decoder, so that each layer stores its keys and values: the first step
+        # overwrites what it left of its own
+        first, mask = self.tokens(jnp.zeros((batch, 1), jnp.int32)), Mask(key_length=source_length)
+        _, cache = self.decoder.read(first, cache=cache, memory=memory, memory_mask=mask)
+        return cache
+
+    def step(
+        self, cache: Cache, tokens: Int[Array, 'batch']
+    ) -> tuple[Cache, Float[Array, 'batch vocabulary']]:
+        """Returns (cache, float32 logits of the next token) after one more token of each row."""
+        position = cache['position']
+        mask = Mask(key_length=cache['source_length'])
+        x, cache = self.decoder.read(
+            self.tokens(tokens[:, None]), cache=cache, read_from=position, memory_mask=mask
+        )
+        logits = self.head(x, self.tokens.embedding)[:, 0]
+        return {**cache, 'position': position + 1}, logits
