@@ -14,7 +14,7 @@ def get_config(variant: str = ''):
         'name': 'span_corruption',
         'tokenizer': 'bpe',
         'vocabulary': 512,
-        'length': 128,
+        'length': 64,
         'density': 0.15,
         'mean_span': 3.0,
         'temperature': 0.0,
@@ -38,7 +38,7 @@ def get_config(variant: str = ''):
     config.data = {'name': 'python_source', 'megabytes': 3.0, 'folder': ''}
     config.optimizer.model.update(
         name='adamw',
-        learning_rate=3e-3,
+        learning_rate=4e-3,
         schedule='cosine',
         warmup_steps=50,
         end_fraction=0.05,
@@ -47,13 +47,13 @@ def get_config(variant: str = ''):
         clip=1.0,
     )
     config.train.update(
-        steps=600,
+        steps=500,
         batch_size=16,
         eval_batch_size=32,
         log_every=50,
-        eval_every=200,
-        checkpoint_every=200,
-        sample_every=200,
+        eval_every=250,
+        checkpoint_every=250,
+        sample_every=250,
         best='loss',
     )
     config.expected = {'test': {'loss': (1.0, 4.0)}}
@@ -67,7 +67,7 @@ def same(config) -> None:
 
 def tiny(config) -> None:
     """Everything small: seconds, for tests."""
-    config.task.update(vocabulary=300, length=24)
+    config.task.update(vocabulary=300, length=32)
     config.model.update(width=16, layers=2, heads=2, scan=True)
     config.data.update(megabytes=0.05)
     config.train.update(steps=4, batch_size=8, log_every=1, eval_every=2, checkpoint_every=2, sample_every=2)
