@@ -11,7 +11,7 @@ for argument in "$@"; do
     shift
     if [ "$argument" = --fast ]; then fast=yes; else set -- "$@" "$argument"; fi
 done
-if [ -n "$fast" ]; then set -- -m 'not slow' -n 2 --dist loadfile "$@"; fi
+if [ -n "$fast" ]; then set -- -m 'not slow' "$@"; fi
 
 bash "$root/launch/quickstart.sh" --setup_only --extras=test --venv="$venv"
 python=$venv/bin/python
@@ -19,4 +19,4 @@ if [ ! -x "$python" ]; then python=$venv/Scripts/python.exe; fi
 
 export JAX_PLATFORMS="${JAX_PLATFORMS:-cpu}" HF_HUB_OFFLINE=1
 cd "$root"
-exec "$python" -m pytest "$@"
+exec "$python" -m pytest -n 2 --dist loadgroup "$@"

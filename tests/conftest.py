@@ -40,3 +40,20 @@ def data() -> pathlib.Path:
     if not data_folder().is_dir():
         pytest.skip('benchmark data is absent: set TESSERA_DATA to its folder')
     return data_folder()
+
+
+ALONE = ('test_resume.py', 'test_processes.py', 'test_matrix.py')  # whose tests share nothing and take long
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Says which tests stay together on a worker: those of a file, or of a config; the longest come first."""
+
+    def group(item: pytest.Item) -> str:
+        if item.path.name in ALONE:
+            return item.nodeid
+        built = getattr(item, 'callspec', None) and item.callspec.params.get('built')
+        return f'{item.path.name}:{built}' if built else item.path.name
+
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(group(item)))
+    items.sort(key=lambda item: item.path.name not in ALONE)

@@ -92,12 +92,14 @@ class OptimizerSettings:
     l1: float = 0.0  # adds l1 * sum |w| to the objective
     l2: float = 0.0  # adds l2 / 2 * sum w^2 to the objective
     layer_decay: float = 1.0  # rates fall by it per block towards the input, embeddings lowest; 1: all alike
+    frozen_blocks: int = 0  # so many first blocks of each stack stay as they are
     frozen: tuple = ()  # patterns of parameters that stay as they are
     update_every: int = 1  # steps between updates (n-critic: 3 on the generator)
 
     def __post_init__(self):
         positive(self, 'optimizer', 'learning_rate', 'update_every', 'eps', 'layer_decay')
         positive(self, 'optimizer', 'warmup_steps', 'end_fraction', 'weight_decay', 'clip', 'l1', 'l2', zero=True)
+        positive(self, 'optimizer', 'frozen_blocks', zero=True)
 
 
 @dataclasses.dataclass(frozen=True)

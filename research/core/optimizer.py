@@ -81,8 +81,8 @@ def make_optimizer(
         decayed = functools.partial(paths.select, patterns=settings.decay)
         parts.append(optax.add_decayed_weights(settings.weight_decay, decayed))
     parts.append(optax.scale_by_learning_rate(make_schedule(settings, updates)))
-    if settings.layer_decay != 1:
-        parts.append(scale_layers(settings.layer_decay, params_shapes, where))
+    if settings.layer_decay != 1 or settings.frozen_blocks:
+        parts.append(scale_layers(settings, params_shapes, where))
     trained = optax.chain(*parts)
     if not settings.frozen:
         return trained
@@ -108,27 +108,34 @@ def add_penalties(settings: OptimizerSettings) -> optax.GradientTransformation:
     return optax.stateless(add)
 
 
-def scale_layers(decay: float, params_shapes: Tree, where: str) -> optax.GradientTransformation:
+def scale_layers(settings: OptimizerSettings, params_shapes: Tree, where: str) -> optax.GradientTransformation:
     """Returns a multiplication of updates that makes learning rates fall with the distance from the output.
 
-    Block i of L blocks, counted from 0, gets decay ** (L - i), what is called an embedding decay ** (L + 1), and
-    the rest, behind the blocks, 1 (Clark et al. 2020, arXiv:2003.10555, appendix B). Blocks are stacked along the
-    first axis of leaves below 'blocks'; each stack is counted by itself.
+    With the decay d, block i of L blocks, counted from 0, gets d ** (L - i), what is called an embedding
+    d ** (L + 1), and the rest, behind the blocks, 1 (Clark et al. 2020, arXiv:2003.10555, appendix B); the first
+    `frozen_blocks` get 0. Blocks are stacked along the first axis of leaves below 'blocks'; each stack is
+    counted by itself.
 
     Raises:
-      UserError: when there are no blocks.
+      UserError: when there are no blocks, or not so many to freeze.
     """
+    decay, frozen = settings.layer_decay, settings.frozen_blocks
     flat = paths.flatten_paths(params_shapes)
-    most = max((leaf.shape[0] for path, leaf in flat.items() if 'blocks' in path.split('/')), default=0)
-    if not most:
-        raise UserError(f"config.{where}.layer_decay={decay}: no parameter lies below 'blocks', so there are no layers")
+    counts = {leaf.shape[0] for path, leaf in flat.items() if 'blocks' in path.split('/')}
+    if not counts:
+        name = 'frozen_blocks' if frozen else 'layer_decay'
+        raise UserError(f"config.{where}.{name}: no parameter lies below 'blocks', so there are no layers")
+    if frozen > max(counts):
+        raise UserError(f'config.{where}.frozen_blocks={frozen}: there are only {max(counts)} blocks')
 
     def scale(keys: tuple, leaf: Array) -> Array:
         path = paths.join(keys)
         if 'blocks' in path.split('/'):
             rates = decay ** jnp.arange(leaf.shape[0], 0, -1, dtype=jnp.float32)
-            return leaf * rates.reshape(-1, *[1] * (leaf.ndim - 1)).astype(leaf.dtype)
-        return leaf * decay ** (most + 1) if 'embedding' in path else leaf
+            rates = rates.reshape(-1, *[1] * (leaf.ndim - 1)).astype(leaf.dtype)
+            still = jnp.arange(leaf.shape[0]).reshape(rates.shape) < frozen
+            return jnp.where(still, 0, leaf * rates)
+        return leaf * decay ** (max(counts) + 1) if 'embedding' in path else leaf
 
     return optax.stateless(lambda updates, params: jax.tree_util.tree_map_with_path(scale, updates))
 

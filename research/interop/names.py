@@ -22,12 +22,13 @@ class Rule(NamedTuple):
 
     `name` holds {} where the number of a layer stands; such tensors are stacked along a first axis. Several
     `paths` stand side by side along the last axis (queries, keys and values in one kernel). `form` says how
-    theirs is laid out: as ours, 'transposed' ([outputs, inputs]), or a vector as a 'row' ([1, features]).
+    theirs is laid out: as ours, 'transposed' ([outputs, inputs]), as a 'row' (with an axis of one before), or a
+    convolution of 'patches' ([outputs, channels, side, side]; ours takes pixels row by row, channels last).
     """
 
     name: str
     paths: tuple[str, ...]
-    form: Literal['', 'transposed', 'row'] = ''
+    form: Literal['', 'transposed', 'row', 'patches'] = ''
 
 
 class Family(NamedTuple):
@@ -36,10 +37,12 @@ class Family(NamedTuple):
     model_type: str
     settings: Callable[[Mapping[str, Any], set[str]], dict[str, Any]]  # config and names -> TransformerSettings'
     config: Callable[[TransformerSettings], dict[str, Any]]
-    rules: Callable[[TransformerSettings], Sequence[Rule]]
+    rules: Callable[..., Sequence[Rule]]  # (settings), or of pictures (settings, image)
     prefix: str = ''  # of the names of the bare model inside one with a head
     unused: tuple[str, ...] = ()  # patterns of tensors that repeat others or belong to other heads
     encoder_decoder: bool = False
+    image: Callable[[Mapping[str, Any], set[str]], dict[str, int]] | None = None  # config and names -> the picture
+    image_config: Callable[[Mapping[str, int]], dict[str, Any]] | None = None
 
 
 def linear(name: str, path: str, bias: bool = True) -> list[Rule]:

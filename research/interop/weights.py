@@ -9,9 +9,11 @@ Arrays stay on the host and keep the type of the file; whoever trains them place
 """
 
 import dataclasses
+import functools
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -20,13 +22,14 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from research.errors import UserError, choose
-from research.interop.families import bert, gpt2, llama, marian, t5
+from research.interop.families import bert, gpt2, llama, marian, t5, vit
 from research.interop.files import Place, Tensors, locate, read_json, write_tensors
 from research.interop.names import Family, Rule
 from research.interop.vocabulary import read_tokenizer
 from research.nn.encoder_decoder import EncoderDecoder
 from research.nn.transformer import Transformer
 from research.nn.transformer_settings import TransformerSettings
+from research.nn.vision_transformer import VisionTransformer
 from research.ops import paths
 
 SHOWN = 5  # tensors named in a message
@@ -40,7 +43,7 @@ class Pretrained(NamedTuple):
     settings: fields of `TransformerSettings`. params: nested dict of NumPy arrays. tokenizer: None where the
     folder has none. family: config.json's model_type. about: JSON-able: name, revision (the commit; '' for a
     folder), config (config.json), prefixed (whether names carry the bare model's prefix), left_out (tensors
-    of the files that are not used).
+    of the files that are not used), image (of models of pictures: size, patch, channels, classes; else {}).
     """
 
     settings: dict[str, Any]
@@ -58,7 +61,7 @@ def family_of(model_type: str) -> Family:
     """
     known = (
         bert.BERT, bert.ROBERTA, bert.DISTILBERT, gpt2.GPT2, t5.T5, llama.LLAMA, llama.MISTRAL, llama.QWEN2,
-        llama.QWEN3, marian.MARIAN,
+        llama.QWEN3, marian.MARIAN, vit.VIT,
     )  # fmt: skip
     return choose(model_type, {each.model_type: each for each in known}, "config.json's model_type")
 
@@ -93,12 +96,14 @@ def read(name_or_folder: str, revision: str = '') -> Pretrained:
     """
     place = locate(str(name_or_folder), revision)
     family, config, settings, names = read_settings(place)
-    params, left_out = read_params(place.folder, family, TransformerSettings(**settings), names)
+    image = family.image(config, set(names)) if family.image else {}
+    params, left_out = read_params(place.folder, family, TransformerSettings(**settings), names, image)
     tokenizer = read_tokenizer(place.folder)
     check_tokenizer(tokenizer, settings['vocabulary'], place.folder)
     prefixed = any(name.startswith(family.prefix) for name in names.values()) if family.prefix else False
     about = {
         'name': place.name, 'revision': place.revision, 'config': config, 'prefixed': prefixed, 'left_out': left_out,
+        'image': image,
     }  # fmt: skip
     return Pretrained(settings, params, tokenizer, family.model_type, about)
 
@@ -113,23 +118,38 @@ def check_tokenizer(tokenizer: Tokenizer | None, vocabulary: int, where: Any) ->
         )
 
 
-def param_shapes(settings: TransformerSettings, encoder_decoder: bool) -> dict[str, jax.ShapeDtypeStruct]:
+def param_shapes(family: Family, settings: TransformerSettings, image: Mapping[str, int]) -> dict[str, Any]:
     """Returns {path: shape} of all parameters of a model; computes nothing."""
-    one = jnp.zeros((1, 1), jnp.int32)
-    model = EncoderDecoder(settings) if encoder_decoder else Transformer(settings)
-    inputs = (one, None, one) if encoder_decoder else (one,)
+    return traced_shapes(settings, family.encoder_decoder, tuple(image.items()))
+
+
+@functools.lru_cache(maxsize=4)  # traces the model, and reading and writing ask for it again
+def traced_shapes(settings: TransformerSettings, encoder_decoder: bool, image: tuple) -> dict[str, Any]:
+    """Returns {path: shape}; `image` are the items of the picture's description, or ()."""
+    one, picture = jnp.zeros((1, 1), jnp.int32), dict(image)
+    model, inputs = Transformer(settings), (one,)
+    if encoder_decoder:
+        model, inputs = EncoderDecoder(settings), (one, None, one)
+    if picture:
+        model = VisionTransformer(settings, picture['patch'], picture['classes'])
+        inputs = (jnp.zeros((1, picture['size'], picture['size'], picture['channels'])),)
     return paths.flatten_paths(jax.eval_shape(model.init, jax.random.key(0), *inputs)['params'])
 
 
+def rules_of(family: Family, settings: TransformerSettings, image: Mapping[str, int]) -> list[Rule]:
+    """Returns the rules of a model."""
+    return list(family.rules(settings, image) if family.image else family.rules(settings))
+
+
 def read_params(
-    folder: Path, family: Family, settings: TransformerSettings, names: Mapping[str, str]
+    folder: Path, family: Family, settings: TransformerSettings, names: Mapping[str, str], image: Mapping[str, int]
 ) -> tuple[dict[str, Any], list[str]]:
     """Returns nested parameters, and the names of tensors that are left out.
 
     Raises:
       UserError: names what is missing, misshapen or not expected.
     """
-    shapes, tensors, rules = param_shapes(settings, family.encoder_decoder), Tensors(folder), family.rules(settings)
+    shapes, rules, tensors = param_shapes(family, settings, image), rules_of(family, settings, image), Tensors(folder)
     given = set(shapes) ^ {path for rule in rules for path in rule.paths}
     if given:  # the family's rules do not name every parameter that its settings make
         raise ValueError(f'rules of {family.model_type} and model differ in {sorted(given)}')
@@ -143,7 +163,7 @@ def read_params(
     for rule in rules:
         layers = names_of(rule, shapes)
         for layer, name in enumerate(layers):
-            parts = split(rule, tensors[names[name]], shapes, names[name], folder)
+            parts = split(rule, tensors[names[name]], shapes, names[name], folder, image)
             for path, part in zip(rule.paths, parts, strict=True):
                 if '{}' not in rule.name:
                     flat[path] = part
@@ -171,7 +191,9 @@ def names_of(rule: Rule, shapes: Mapping[str, Any]) -> list[str]:
     return [rule.name.format(layer) for layer in range(shapes[rule.paths[0]].shape[0])]
 
 
-def split(rule: Rule, tensor: np.ndarray, shapes: Mapping[str, Any], name: str, folder: Path) -> list[np.ndarray]:
+def split(
+    rule: Rule, tensor: np.ndarray, shapes: Mapping[str, Any], name: str, folder: Path, image: Mapping[str, int]
+) -> list[np.ndarray]:
     """Returns a tensor of theirs as arrays for the rule's paths, of one layer.
 
     Raises:
@@ -181,29 +203,47 @@ def split(rule: Rule, tensor: np.ndarray, shapes: Mapping[str, Any], name: str, 
     each = [shapes[path].shape[stacked:] for path in rule.paths]
     sizes = [shape[-1] for shape in each]
     whole = (*each[0][:-1], sum(sizes))
-    theirs = {'': whole, 'transposed': whole[::-1], 'row': (1, *whole)}[rule.form]
+    theirs = laid_out(np.broadcast_to(np.int8(0), whole), rule, image).shape
     if tensor.shape != theirs:
         raise UserError(f'{folder}: {name} has shape {list(tensor.shape)}, config.json asks for {list(theirs)}')
-    ours = {'': lambda: tensor, 'transposed': lambda: tensor.T, 'row': lambda: tensor[0]}[rule.form]()
+    ours = tensor.T if rule.form == 'transposed' else tensor
+    if rule.form == 'patches':
+        ours = np.transpose(tensor, (2, 3, 1, 0))
+    ours = ours.reshape(whole)
     return np.split(ours, np.cumsum(sizes)[:-1], axis=-1) if len(sizes) > 1 else [ours]
+
+
+def laid_out(ours: np.ndarray, rule: Rule, image: Mapping[str, int]) -> np.ndarray:
+    """Returns an array of ours, of one layer, as their tensor."""
+    if rule.form == 'transposed':
+        return ours.T
+    if rule.form == 'row':
+        return ours[None]
+    if rule.form == 'patches':
+        side = image['patch']
+        return np.transpose(ours.reshape(side, side, image['channels'], -1), (3, 2, 0, 1))
+    return ours
 
 
 def write(pretrained: Pretrained, folder: str | Path, shard_bytes: int = SHARD) -> None:
     """Writes config.json, model.safetensors (or shards and an index) and tokenizer.json; read gives them back.
 
-    What was read is written bit for bit. `about` may be {} for a model that was trained here.
+    What was read is written bit for bit. `about` may be {} for a model that was trained here, or {'image': ...}
+    for one that reads pictures.
 
     Raises:
       UserError: when the parameters are not those of the settings.
     """
     family, settings = family_of(pretrained.family), TransformerSettings(**pretrained.settings)
-    tensors = to_tensors(family, settings, pretrained.params, pretrained.about.get('prefixed', True))
+    about, image = pretrained.about, pretrained.about.get('image', {})
+    tensors = to_tensors(family, settings, pretrained.params, about.get('prefixed', True), image)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    config = pretrained.about.get('config', {})
+    config = about.get('config', {})
     names = {name.removeprefix(family.prefix) for name in tensors}
     if not config or family.settings(config, names) != dict(pretrained.settings):  # else it says the same already
         config = {**config, **family.config(settings), 'model_type': family.model_type}
+        config.update(family.image_config(image) if family.image_config else {})
     (folder / 'config.json').write_text(json.dumps(config, indent=2))
     write_tensors(folder, tensors, shard_bytes)
     if pretrained.tokenizer is not None:
@@ -211,18 +251,21 @@ def write(pretrained: Pretrained, folder: str | Path, shard_bytes: int = SHARD) 
 
 
 def to_tensors(
-    family: Family, settings: TransformerSettings, params: Mapping[str, Any], prefixed: bool = True
+    family: Family,
+    settings: TransformerSettings,
+    params: Mapping[str, Any],
+    prefixed: bool = True,
+    image: Mapping[str, int] = MappingProxyType({}),
 ) -> dict[str, np.ndarray]:
     """Returns parameters as tensors by their names: the inverse of `read_params`.
 
     Raises:
       UserError: when the parameters are not those of the settings.
     """
-    shapes = param_shapes(settings, family.encoder_decoder)
+    shapes, rules = param_shapes(family, settings, image), rules_of(family, settings, image)
     flat = {path: np.asarray(leaf) for path, leaf in paths.flatten_paths(params).items()}
     wrong = [path for path in shapes if path not in flat or flat[path].shape != shapes[path].shape]
     wrong += [path for path in flat if path not in shapes]
-    rules = family.rules(settings)
     wrong += sorted(set(shapes) ^ {path for rule in rules for path in rule.paths})
     if wrong:
         raise UserError(f'these parameters are not those of a {family.model_type} of these settings: {wrong[:SHOWN]}')
@@ -232,7 +275,7 @@ def to_tensors(
         for layer, name in enumerate(names_of(rule, shapes)):
             parts = [flat[path][layer] if '{}' in rule.name else flat[path] for path in rule.paths]
             whole = np.concatenate(parts, axis=-1) if len(parts) > 1 else parts[0]
-            tensors[prefix + name] = {'': whole, 'transposed': whole.T, 'row': whole[None]}[rule.form]
+            tensors[prefix + name] = laid_out(whole, rule, image)
     return tensors
 
 

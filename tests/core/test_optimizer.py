@@ -128,6 +128,16 @@ def test_rates_fall_by_layer_towards_the_input():
         make_optimizer(settings, UPDATES, {'norm': {'scale': jnp.ones(3), 'bias': jnp.ones(3)}})
 
 
+def test_first_blocks_stay_as_they_are():
+    settings = OptimizerSettings(learning_rate=0.1, weight_decay=0.1, frozen_blocks=1)
+    params, (new,) = numbers(0), run(settings, [numbers(1)], numbers(0))
+    for path in ('blocks/up/kernel', 'blocks/up/bias'):
+        np.testing.assert_array_equal(new[path][0], np.float32(params[path][0]))
+        assert np.abs(new[path][1] - params[path][1]).min() > 0.05
+    with pytest.raises(UserError, match='frozen_blocks=3: there are only 2 blocks'):
+        make_optimizer(OptimizerSettings(frozen_blocks=3), UPDATES, tree(params))
+
+
 def test_frozen_leaves_stay_and_have_no_state():
     settings = OptimizerSettings(
         weight_decay=0.5, l2=0.5, clip=1.0, decay=('*',), frozen=('blocks/*', 'norm/scale')

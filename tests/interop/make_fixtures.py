@@ -94,6 +94,9 @@ FAMILIES = {
     ),
     'qwen3': lambda size: causal('Qwen3', size, head_dim=8),
     'marian': marian,
+    'vit': lambda size: transformers.ViTForImageClassification(
+        transformers.ViTConfig(**size, image_size=12, patch_size=4, num_labels=3)
+    ),
 }
 
 
@@ -104,13 +107,15 @@ def randomize(model, seed):
         for name, each in model.named_parameters():
             if 'embed_positions' in name:  # Marian's sinusoids
                 continue
-            deviation = 0.3 if each.ndim < 2 else 1.2 / each.shape[-1] ** 0.5
+            deviation = 0.3 if each.ndim < 2 else 1.2 / each[0].numel() ** 0.5
             each.copy_(torch.randn(each.shape, generator=generator) * deviation + (each.ndim < 2) * 0.5)
     return model.eval()
 
 
 def inputs_of(model, rng):
     """Returns tokens, lengths, and what else a model reads."""
+    if model.config.model_type == 'vit':
+        return {'images': rng.normal(size=(3, 12, 12, 3)).astype(np.float32)}
     vocabulary = model.config.vocab_size
     one = {
         'tokens': rng.integers(2, vocabulary - 1, (3, 9), dtype=np.int32),
@@ -126,6 +131,9 @@ def inputs_of(model, rng):
 
 def reference(model, inputs):
     """Returns what the reference makes of inputs: logits, and BERT's pooled."""
+    if 'images' in inputs:
+        with torch.no_grad():
+            return {'logits': model(torch.tensor(np.moveaxis(inputs['images'], 3, 1))).logits.numpy()}
     given = {name: torch.tensor(value, dtype=torch.long) for name, value in inputs.items()}
 
     def mask(name):

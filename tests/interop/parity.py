@@ -6,6 +6,7 @@ import numpy as np
 from research.nn.encoder_decoder import EncoderDecoder
 from research.nn.transformer import Transformer
 from research.nn.transformer_settings import TransformerSettings
+from research.nn.vision_transformer import VisionTransformer
 
 
 def outputs_of(pretrained, inputs):
@@ -14,6 +15,10 @@ def outputs_of(pretrained, inputs):
 
     @jax.jit
     def run(params, inputs):
+        if 'images' in inputs:
+            image = pretrained.about['image']
+            model = VisionTransformer(settings, image['patch'], image['classes'])
+            return {'logits': model.apply({'params': params}, inputs['images'])}
         if 'source' in inputs:
             given = (inputs[name] for name in ('source', 'source_length', 'tokens'))
             return {'logits': EncoderDecoder(settings).apply({'params': params}, *given)}
@@ -34,7 +39,7 @@ def largest_difference(pretrained, inputs, expected):
     assert set(outputs) == set(expected)
     for name, value in expected.items():
         difference = np.abs(outputs[name] - value)
-        if name == 'logits' and 'source' not in inputs:
+        if name == 'logits' and 'tokens' in inputs and 'source' not in inputs:
             difference = difference[np.arange(value.shape[1]) < inputs['length'][:, None]]
         found.append(difference.max())
     return max(found)
