@@ -1,6 +1,14 @@
 """A small BERT learns to guess hidden tokens of Python from the standard library of your own interpreter.
 
     python -m launch.train --config=configs/masked_lm.py --workdir=runs/masked_lm
+
+Pre-trains 0.48 million parameters (a bidirectional Transformer of 2 layers, width 128, with BERT's head) for 700 steps
+of 16 x 64 tokens; 15% are hidden, of those 80% as [MASK], 10% as another token, 10% as they are. Expected: test
+loss 4.3 to 4.7 nats a hidden token, 12 to 18% right (seed 0 on Python 3.11's library: 4.51 and 14.9%; unigrams
+of the training split 5.32, always the commonest 3.2%). It has only begun to read its neighbours then; the loss was
+still falling. 145 CPU-seconds; 249 s on 2 cores with other work on them, 3.4 steps a second.
+
+Variants: `:words` (whole words are hidden; not measured), `:tiny` (for tests).
 """
 
 from research.core.config import base
@@ -14,7 +22,7 @@ def get_config(variant: str = ''):
         'name': 'masked_model',
         'tokenizer': 'bpe',
         'vocabulary': 512,
-        'length': 128,
+        'length': 64,
         'rate': 0.15,
         'mask_share': 0.8,
         'random_share': 0.1,
@@ -24,7 +32,7 @@ def get_config(variant: str = ''):
     }
     config.model = {
         'width': 128,
-        'layers': 3,
+        'layers': 2,
         'heads': 4,
         'causal': False,
         'norm': 'layer',
@@ -41,7 +49,7 @@ def get_config(variant: str = ''):
     config.data = {'name': 'python_source', 'megabytes': 3.0, 'folder': ''}
     config.optimizer.model.update(
         name='adamw',
-        learning_rate=3e-3,
+        learning_rate=4e-3,
         schedule='cosine',
         warmup_steps=50,
         end_fraction=0.05,
@@ -50,16 +58,16 @@ def get_config(variant: str = ''):
         clip=1.0,
     )
     config.train.update(
-        steps=600,
+        steps=700,
         batch_size=16,
         eval_batch_size=32,
         log_every=50,
-        eval_every=200,
-        checkpoint_every=200,
-        sample_every=200,
+        eval_every=350,
+        checkpoint_every=350,
+        sample_every=350,
         best='loss',
     )
-    config.expected = {'test': {'loss': (1.5, 4.0)}}
+    config.expected = {'test': {'loss': (4.2, 4.8)}}
     choose(variant, {'': same, 'words': words, 'tiny': tiny}, '--config=configs/masked_lm.py:...')(config)
     return config
 

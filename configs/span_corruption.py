@@ -1,6 +1,14 @@
 """A small T5 learns to write the spans that are missing from Python of your own interpreter's standard library.
 
     python -m launch.train --config=configs/span_corruption.py --workdir=runs/span_corruption
+
+Pre-trains 0.99 million parameters (encoder and decoder of 2 layers each, width 128, RMS norm, SwiGLU, rotary
+positions) for 500 steps of 16 x 64 tokens, 10 of them hidden in 3 spans. Expected test loss: 3.3 to 3.6 nats a target
+token and 33 to 38% of them right (seed 0 on Python 3.11's library: 3.44 and 35.5%; unigrams of the targets 4.71 and
+6.7%). A third of a target is sentinels and its end, which are easy. 115 CPU-seconds; 157 s on 2 cores with other work
+on them, 4.3 steps a second.
+
+Variant: `:tiny` (for tests).
 """
 
 from research.core.config import base
@@ -14,7 +22,7 @@ def get_config(variant: str = ''):
         'name': 'span_corruption',
         'tokenizer': 'bpe',
         'vocabulary': 512,
-        'length': 128,
+        'length': 64,
         'density': 0.15,
         'mean_span': 3.0,
         'temperature': 0.0,
@@ -38,7 +46,7 @@ def get_config(variant: str = ''):
     config.data = {'name': 'python_source', 'megabytes': 3.0, 'folder': ''}
     config.optimizer.model.update(
         name='adamw',
-        learning_rate=3e-3,
+        learning_rate=4e-3,
         schedule='cosine',
         warmup_steps=50,
         end_fraction=0.05,
@@ -47,16 +55,16 @@ def get_config(variant: str = ''):
         clip=1.0,
     )
     config.train.update(
-        steps=600,
+        steps=500,
         batch_size=16,
         eval_batch_size=32,
         log_every=50,
-        eval_every=200,
-        checkpoint_every=200,
-        sample_every=200,
+        eval_every=250,
+        checkpoint_every=250,
+        sample_every=250,
         best='loss',
     )
-    config.expected = {'test': {'loss': (1.0, 4.0)}}
+    config.expected = {'test': {'loss': (3.2, 3.7)}}
     choose(variant, {'': same, 'tiny': tiny}, '--config=configs/span_corruption.py:...')(config)
     return config
 
@@ -67,7 +75,7 @@ def same(config) -> None:
 
 def tiny(config) -> None:
     """Everything small: seconds, for tests."""
-    config.task.update(vocabulary=300, length=24)
+    config.task.update(vocabulary=300, length=32)
     config.model.update(width=16, layers=2, heads=2, scan=True)
     config.data.update(megabytes=0.05)
     config.train.update(steps=4, batch_size=8, log_every=1, eval_every=2, checkpoint_every=2, sample_every=2)

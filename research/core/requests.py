@@ -45,7 +45,7 @@ def open_files(inputs: Mapping[str, Input], request: Mapping[str, Any]) -> dict[
 
 def requests_of(inputs: Mapping[str, Input], value: str) -> Iterator[dict[str, Any]]:
     """Yields the requests of one value."""
-    path = pathlib.Path(value) if len(value) < 1000 and '\n' not in value else None
+    path = pathlib.Path(value) if value.strip() and len(value) < 1000 and '\n' not in value else None
     if value.lstrip().startswith('{'):
         yield parse_object(value, 'the --input text')
     elif path is not None and path.is_dir():

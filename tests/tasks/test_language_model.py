@@ -12,6 +12,7 @@ import pytest
 from etils import epath
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
+from research.core.requests import read_requests
 from research.core.task import Context
 from research.data.batches import encode_rows, evaluation_rows, requests
 from research.data.text import load_array
@@ -126,6 +127,10 @@ def test_a_row_is_described_as_text(task):
     assert fields['token and the next'].count("' '") >= 5 and json.dumps(fields)
     assert task.describe(task.encode({'text': 'x = 1'})) == {'text': 'x = 1'}
     assert '<|endoftext|>' in task.describe({'tokens': np.array([0]), 'length': 1})['text']
+
+
+def test_an_empty_input_is_an_empty_text_and_no_folder(task):
+    assert read_requests(task.inputs, ['', ' ']) == [{'text': ''}, {'text': ' '}]
 
 
 def test_loss_is_the_sum_over_tokens_of_real_rows(task, variables, functions):
