@@ -1,0 +1,106 @@
+"""Sentiment of film reviews: a convolution over words on the Stanford Sentiment Treebank, two classes.
+
+    python -m launch.train --config=configs/sst2.py --workdir=runs/sst2
+
+Expected
+"""
+
+from research.core.config import base
+from research.errors import choose
+
+
+def get_config(variant: str = ''):
+    """Returns the config of a variant: '', 'ngrams', 'transformer', 'own' or 'tiny'."""
+    config = base()
+    config.task = {
+        'name': 'text_classification',
+        'labels': 'single',
+        'one_unit': False,
+        'pair': False,
+        'tokens': 'words',
+        'clean': ('unicode', 'lower'),
+        'segment': 'space',  # the sentences are tokenized
+        'stop_words': '',
+        'stemmer': '',
+        'vocabulary': 20000,
+        'min_count': 1,
+        'length': 56,
+        'cut': 'end',
+        'label_separator': ',',
+        'label_smoothing': 0.0,
+        'threshold': 0.5,
+    }
+    config.model = {
+        'name': 'convolution',
+        'width': 300,
+        'windows': (3, 4, 5),
+        'filters': 100,
+        'dropout': 0.5,
+        'word_dropout': 0.0,
+        'embedding_dropout': 0.0,
+    }
+    config.data = {
+        'name': 'sst2',
+        'folder': '',
+        'reader': '',
+        'train': '',
+        'validation': '',
+        'test': '',
+        'fields': '',
+        'columns': '',
+        'delimiter': '',
+        'validation_fraction': 0.1,
+        'test_fraction': 0.1,
+        'on_error': 'stop',
+        'error_limit': 100,
+    }
+    config.optimizer.model.update({'learning_rate': 1e-3, 'schedule': 'constant', 'weight_decay': 0.0})
+    config.train.update(
+        {
+            'epochs': 8.0,
+            'batch_size': 50,
+            'eval_batch_size': 256,
+            'eval_every': 70,
+            'checkpoint_every': 280,
+            'best': 'accuracy',
+            'patience': 8,
+        }
+    )
+    config.expected = {'test': {'accuracy': (0.80, 0.85)}}
+    choose(variant, {'': same, 'tiny': tiny, 'ngrams': ngrams, 'transformer': transformer, 'lstm': lstm}, '--config=configs/sst2.py:...')(config)
+    return config
+
+
+def same(config):
+    """Changes nothing: the main variant."""
+
+
+def ngrams(config):
+    """Naive Bayes and logistic regression over words and pairs of words (Wang and Manning 2012)."""
+    config.task.update(vocabulary=200000)
+    config.model = {'name': 'ngrams', 'order': 2, 'buckets': 0, 'naive_bayes': True, 'width': 0, 'dropout': 0.5}
+
+
+def lstm(config):
+    """A bidirectional LSTM read by its maximum over the text."""
+    config.model = {
+        'name': 'lstm', 'width': 128, 'hidden': 96, 'bidirectional': True, 'spatial_dropout': 0.4, 'dropout': 0.2,
+        'recurrent_dropout': 0.2, 'head_dropout': 0.3, 'pool': 'max', 'skip_padding': True, 'scale': 0.25,
+    }  # fmt: skip
+
+
+def transformer(config):
+    """A small Transformer encoder from scratch."""
+    config.model = {
+        'name': 'transformer', 'width': 128, 'layers': 2, 'heads': 4, 'pool': 'mean', 'head_dropout': 0.3,
+        'dropout': 0.3, 'embedding_dropout': 0.3, 'positions': 'rotary', 'tie_embedding': True, 'dtype': 'float32',
+    }  # fmt: skip
+
+
+def tiny(config):
+    """A few steps on the Chinese sentences of this project."""
+    config.task.update(segment='chinese', length=12)
+    config.model.update(width=16, filters=8, windows=(2, 3))
+    config.data.update(name='chinese')
+    config.train.update(epochs=0.0, steps=6, batch_size=16, eval_batch_size=32, eval_every=3, checkpoint_every=6)
+    config.expected = {}

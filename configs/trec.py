@@ -1,0 +1,99 @@
+"""What a question asks for: a convolution over words on TREC's questions, six classes.
+
+    python -m launch.train --config=configs/trec.py --workdir=runs/trec
+
+Expected
+"""
+
+from research.core.config import base
+from research.errors import choose
+
+
+def get_config(variant: str = ''):
+    """Returns the config of a variant: '', 'fine', 'own' or 'tiny'."""
+    config = base()
+    config.task = {
+        'name': 'text_classification',
+        'labels': 'single',
+        'one_unit': False,
+        'pair': False,
+        'tokens': 'words',
+        'clean': ('unicode', 'lower'),
+        'segment': 'space',  # the questions are tokenized
+        'stop_words': '',
+        'stemmer': '',
+        'vocabulary': 20000,
+        'min_count': 1,
+        'length': 40,
+        'cut': 'end',
+        'label_separator': ',',
+        'label_smoothing': 0.0,
+        'threshold': 0.5,
+    }
+    config.model = {
+        'name': 'convolution',
+        'width': 300,
+        'windows': (3, 4, 5),
+        'filters': 100,
+        'dropout': 0.5,
+        'word_dropout': 0.0,
+        'embedding_dropout': 0.0,
+    }
+    config.data = {
+        'name': 'trec',
+        'labels': 'coarse',
+        'folder': '',
+        'reader': '',
+        'train': '',
+        'validation': '',
+        'test': '',
+        'fields': '',
+        'columns': '',
+        'delimiter': '',
+        'validation_fraction': 0.1,
+        'test_fraction': 0.1,
+        'on_error': 'stop',
+        'error_limit': 100,
+    }
+    config.optimizer.model.update({'learning_rate': 1e-3, 'schedule': 'constant', 'weight_decay': 0.0})
+    config.train.update(
+        {
+            'epochs': 8.0,
+            'batch_size': 50,
+            'eval_batch_size': 256,
+            'eval_every': 70,
+            'checkpoint_every': 280,
+            'best': 'accuracy',
+            'patience': 8,
+        }
+    )
+    config.expected = {'test': {'accuracy': (0.80, 0.85)}}
+    choose(variant, {'': same, 'fine': fine, 'own': own, 'tiny': tiny}, '--config=configs/trec.py:...')(config)
+    return config
+
+
+def same(config):
+    """Changes nothing: the main variant."""
+
+
+def fine(config):
+    """The 50 fine classes."""
+    config.data.update(labels='fine')
+    config.expected = {}
+
+
+def own(config):
+    """Texts of your own: nothing is known of them."""
+    config.task.update(segment='words', length=128)
+    config.data = {**config.data.to_dict(), 'name': '', 'reader': 'csv'}
+    del config.data['labels']
+    config.expected = {}
+
+
+def tiny(config):
+    """A few steps on the Chinese sentences of this project, character by character."""
+    config.task.update(tokens='characters', length=12)
+    config.model.update(width=16, filters=8, windows=(2, 3))
+    config.data = {'name': 'chinese'}
+    config.train.update(epochs=0.0, steps=6, batch_size=16, eval_batch_size=32, eval_every=3, checkpoint_every=6)
+    config.expected = {}
