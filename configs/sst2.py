@@ -10,7 +10,7 @@ from research.errors import choose
 
 
 def get_config(variant: str = ''):
-    """Returns the config of a variant: '', 'ngrams', 'transformer', 'own' or 'tiny'."""
+    """Returns the config of a variant: '', 'ngrams', 'lstm', 'transformer' or 'tiny'."""
     config = base()
     config.task = {
         'name': 'text_classification',
@@ -67,7 +67,8 @@ def get_config(variant: str = ''):
         }
     )
     config.expected = {'test': {'accuracy': (0.80, 0.85)}}
-    choose(variant, {'': same, 'tiny': tiny, 'ngrams': ngrams, 'transformer': transformer, 'lstm': lstm}, '--config=configs/sst2.py:...')(config)
+    variants = {'': same, 'ngrams': ngrams, 'lstm': lstm, 'transformer': transformer, 'tiny': tiny}
+    choose(variant, variants, '--config=configs/sst2.py:...')(config)
     return config
 
 
@@ -90,11 +91,21 @@ def lstm(config):
 
 
 def transformer(config):
-    """A small Transformer encoder from scratch."""
+    """A small Transformer encoder from scratch; with `weights`, one that is pretrained."""
     config.model = {
-        'name': 'transformer', 'width': 128, 'layers': 2, 'heads': 4, 'pool': 'mean', 'head_dropout': 0.3,
-        'dropout': 0.3, 'embedding_dropout': 0.3, 'positions': 'rotary', 'tie_embedding': True, 'dtype': 'float32',
-    }  # fmt: skip
+        'name': 'transformer',
+        'weights': '',
+        'revision': '',
+        'pool': 'mean',
+        'head_dropout': 0.3,
+        'width': 128,
+        'layers': 2,
+        'heads': 4,
+        'dropout': 0.3,
+        'embedding_dropout': 0.3,
+        'positions': 'rotary',
+        'dtype': 'float32',
+    }
 
 
 def tiny(config):

@@ -33,6 +33,7 @@ class Tokens(NamedTuple):
     unknown: int = UNKNOWN
     begin: int = BEGIN
     end: int = END
+    between: int = 1  # how often [end] stands between two texts (RoBERTa: 2)
 
     def read(self, ids: Sequence[int]) -> list[str]:
         """Returns the tokens of ids as text, without padding."""
@@ -110,6 +111,33 @@ def byte_pairs(tokenizer: Tokenizer, settings: WordSettings) -> Tokens:
     return Tokens(size + shift, pieces, ids, names)
 
 
+def pretrained_tokens(tokenizer: Tokenizer, about: str) -> Tokens:
+    """Returns the tokens of BERT's family, with the special ones of its tokenizer.
+
+    Raises:
+      UserError: for a tokenizer that has none to frame a text with.
+    """
+    kinds = {
+        'pad': ('[PAD]', '<pad>'), 'unknown': ('[UNK]', '<unk>'), 'begin': ('[CLS]', '<s>'), 'end': ('[SEP]', '</s>'),
+    }  # fmt: skip
+    found = {}
+    for kind, names in kinds.items():
+        numbers = [number for number in map(tokenizer.token_to_id, names) if number is not None]
+        if not numbers:
+            raise UserError(f'{about}: its tokenizer has no {" or ".join(names)}: it is of no encoder of texts')
+        found[kind] = numbers[0]
+    names = [tokenizer.id_to_token(number) or '' for number in range(tokenizer.get_vocab_size())]
+
+    def ids(text: str) -> list[int]:
+        return encode_text(tokenizer, text)
+
+    def pieces(text: str) -> list[str]:
+        return [names[each] for each in ids(text)]
+
+    between = 1 if tokenizer.token_to_id('[SEP]') is not None else 2
+    return Tokens(len(names), pieces, ids, names, between=between, **found)
+
+
 class Frame(NamedTuple):
     """How ids are laid into a row: one text or two, cut and padded."""
 
@@ -131,7 +159,8 @@ def lay(
       UserError: for a text that is too long, where it must not be cut.
     """
     parts = [list(first)] + ([] if second is None else [list(second)])
-    special = 1 + len(parts) if frame.framed else len(parts) - 1
+    pair = (len(parts) - 1) * tokens.between
+    special = 2 + pair if frame.framed else pair
     room, there = frame.length - special, sum(map(len, parts))
     if there > room and frame.cut == 'refuse':
         raise UserError(
@@ -141,7 +170,7 @@ def lay(
     if there > room:
         parts = [kept(part, size, frame.cut) for part, size in zip(parts, shares(parts, room), strict=True)]
     ids = ([tokens.begin] if frame.framed else []) + parts[0]
-    ids += [tokens.end] if frame.framed or second is not None else []
+    ids += [tokens.end] * (pair or frame.framed)
     types = [0] * len(ids)
     if second is not None:
         ids += parts[1] + ([tokens.end] if frame.framed else [])

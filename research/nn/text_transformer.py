@@ -32,7 +32,7 @@ class TextTransformer(nn.Module):
     ) -> Float[Array, 'batch units']:
         """Returns one score for each unit; `types` tell the second text of a pair."""
         encoder = Transformer(self.settings, train, name='encoder')
-        states, _ = encoder.features(tokens, length, types=types if self.settings.types else None)
+        states, _ = encoder.features(tokens, length, types=types if self.settings.types > 1 else None)
         if self.pool == 'pooler':
             hidden = encoder.pooled(states)
         elif self.pool == 'first':

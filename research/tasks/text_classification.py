@@ -10,6 +10,7 @@ from typing import Any, Literal, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 from etils import epath
+from tokenizers import Tokenizer
 
 from research.core.task import Aux, Figure, Input, Task, Variables
 from research.data import tokens as tokens_module
@@ -20,10 +21,10 @@ from research.data.text import load_array, save_array
 from research.data.tokens import Frame, Tokens
 from research.data.word_segmentation import WordSettings
 from research.errors import UserError, choose, unpack
+from research.interop import pretrained
 from research.nn.apply import initialize, run
 from research.nn.text_models import NGramBag, TextConvolution, TextLSTM
 from research.nn.text_transformer import TextTransformer
-from research.nn.transformer_settings import TransformerSettings
 from research.ops import targets
 from research.ops.regression import spearman
 from research.ops.targets import Target
@@ -37,6 +38,7 @@ class Settings(NamedTuple):
     labels: Kind = 'single'  # one class, any number of labels ('multi'), or a 'number'
     one_unit: bool = False  # two classes from one sigmoid unit
     pair: bool = False  # a row has a second text
+    # How a text becomes tokens; with config.model.weights they are those of the weights.
     tokens: tokens_module.Kind = 'words'
     clean: tuple = WordSettings().clean
     segment: Literal['words', 'space', 'chinese'] = 'words'
@@ -95,6 +97,8 @@ class Model(NamedTuple):
     encode: Callable[[str, str | None], dict[str, np.ndarray]]  # (text, pair or None) -> its arrays
     init: Callable[[Any], Any]  # (key) -> parameters
     scores: Callable[[Any, Any, Any], Any]  # (parameters, batch, context) -> [batch, units]
+    read: Callable[[Any], str] | None = None  # (encoded row) -> its tokens, for a person
+    load: Callable[[], Variables] | None = None  # pretrained weights
 
 
 def settings_of(config: Any) -> Settings:
@@ -135,6 +139,10 @@ def prepare(config: Any, folder: epath.Path) -> None:
     write_labels(facts, folder)
     fields = ('text', 'pair') if settings.pair else ('text',)
     texts = [row[field] for row in rows for field in fields]
+    if name == 'transformer' and (tokenizer := pretrained.store(config.model, folder)) is not None:
+        tokens_module.pretrained_tokens(tokenizer, str(config.model['weights']))  # refuses what is no encoder
+        (folder / 'tokenizer.json').write_text(tokenizer.to_str(), encoding='utf-8')
+        return
     if name != 'ngrams':
         kept = settings.vocabulary, settings.min_count
         tokens_module.prepare_tokens(settings.tokens, settings.words, texts, *kept, folder)
@@ -206,7 +214,7 @@ def gram_model(config: Any, settings: Settings, target: Target, folder: epath.Pa
     grams, section = gram_settings(config)
     size = tokens_module.read_grams(grams.order, grams.buckets, folder).size
     module = unpack(NGramBag, section, 'model', features=size, units=target.units)
-    ratios = np.array(load_array(folder / 'ratios.npy')) if grams.naive_bayes else None
+    ratios = jnp.asarray(load_array(folder / 'ratios.npy')) if grams.naive_bayes else None
 
     def scores(params, batch, context):
         key = context.fold('dropout')
@@ -220,16 +228,13 @@ def gram_model(config: Any, settings: Settings, target: Target, folder: epath.Pa
 
 def token_model(config: Any, settings: Settings, target: Target, folder: epath.Path) -> Model:
     """Returns a convolution, an LSTM or a Transformer over tokens."""
-    tokens = tokens_module.read_tokens(settings.tokens, settings.words, folder)
-    name = config.model['name']
+    name, load = config.model['name'], None
     section = {key: value for key, value in config.model.items() if key != 'name'}
     if name == 'transformer':
-        own = {key: section.pop(key) for key in Transformed._fields if key in section}
-        head = unpack(Transformed, own, 'model')
-        given = {'vocabulary': tokens.size, 'length': settings.length, 'causal': False}
-        given |= {'types': 2 * settings.pair, 'pooler': head.pool == 'pooler'}
-        module = TextTransformer(unpack(TransformerSettings, section, 'model', **given), target.units, *head)
+        tokens, module = transformer(section, settings, target, folder)
+        load = pretrained.make_load(section, folder, path='encoder')
     else:
+        tokens = tokens_module.read_tokens(settings.tokens, settings.words, folder)
         kind = {'convolution': TextConvolution, 'lstm': TextLSTM}[name]
         module = unpack(kind, section, 'model', vocabulary=tokens.size, units=target.units)
     if settings.padding == 'left' and name != 'lstm':
@@ -245,7 +250,31 @@ def token_model(config: Any, settings: Settings, target: Target, folder: epath.P
         row = jnp.ones((1, settings.length), jnp.int32)
         return initialize(module, key, row, jnp.full((1,), settings.length), jnp.zeros_like(row))[0]
 
-    return Model(make_token_encode(settings, tokens, name == 'transformer'), init, scores)
+    def read(row):
+        return ' '.join(tokens.read(row['tokens']))
+
+    return Model(make_token_encode(settings, tokens, name == 'transformer'), init, scores, read, load)
+
+
+def transformer(
+    section: dict[str, Any], settings: Settings, target: Target, folder: epath.Path
+) -> tuple[Tokens, TextTransformer]:
+    """Returns tokens and model of an encoder from scratch, or of the one that `config.model.weights` names."""
+    own = {key: section[key] for key in Transformed._fields if key in section}
+    head = unpack(Transformed, own, 'model')
+    shape = {key: value for key, value in section.items() if key not in own}
+    if weights := shape.get('weights'):
+        file = folder.joinpath('tokenizer.json').read_text(encoding='utf-8')
+        tokens = tokens_module.pretrained_tokens(Tokenizer.from_str(file), str(weights))
+    else:
+        tokens = tokens_module.read_tokens(settings.tokens, settings.words, folder)
+    given = {'vocabulary': tokens.size, 'length': settings.length, 'causal': False}
+    given |= {'types': 2 * settings.pair, 'pooler': head.pool == 'pooler'}
+    found = pretrained.read_shape(shape, folder, **given)
+    if found.causal or (head.pool == 'pooler' and not found.pooler):
+        what = 'is no encoder' if found.causal else "has no pooler: set config.model.pool to 'first' or 'mean'"
+        raise UserError(f'config.model.weights={weights!r} {what}')
+    return tokens, TextTransformer(found, target.units, *head)
 
 
 def make_target(settings: Settings, facts: LabelFacts) -> Target:
@@ -288,7 +317,7 @@ def make(config: Any, folder: epath.Path) -> Task:
     Raises:
       UserError: for a setting that does not exist or cannot be.
     """
-    settings, data = settings_of(config), None
+    settings = settings_of(config)
     data = labelled_texts(config.data, settings.pair)
     facts = read_labels(folder)
     target = make_target(settings, facts)
@@ -325,5 +354,17 @@ def make(config: Any, folder: epath.Path) -> Task:
         metrics=metrics,
         figures=lambda sums: {name: Figure(*each) for name, each in target.figures(sums).items()},
         decode=target.decode,
+        load=model.load,
         finalize=rank_correlation if facts.kind == 'number' else None,
+        describe=functools.partial(describe, model.read, facts) if model.read else None,
     )
+
+
+def describe(read: Callable[[Any], str], facts: LabelFacts, row: Any) -> dict[str, str]:
+    """Returns an encoded row as a person reads it: the tokens that the model sees, and the label."""
+    fields = {'tokens': read(row)}
+    if 'label' in row:
+        label = np.asarray(row['label'])
+        names = [facts.classes[k] for k in (np.flatnonzero(label) if label.ndim else [label])] if facts.classes else []
+        fields['label'] = ', '.join(names) if facts.classes else f'{float(label):g}'
+    return fields

@@ -21,8 +21,10 @@ def initialize(module, key, *inputs):
 
 
 def run(module, params, collections, *inputs, train, key):
-    compiled = jax.jit(lambda params, inputs, key: apply.run(module, params, collections, *inputs, train=train, key=key))
-    return compiled(params, inputs, key)
+    def compute(params, inputs, key):
+        return apply.run(module, params, collections, *inputs, train=train, key=key)
+
+    return jax.jit(compute)(params, inputs, key)
 
 
 def sigmoid(x):
