@@ -63,6 +63,6 @@ def tiny(config):
     """A few steps on random sequences with planted motifs."""
     config.task.update(length=24)
     config.model.update(filters=(8,), hidden=8)
-    config.data.update(name='motifs')
+    config.data = {**config.data.to_dict(), 'name': 'motifs', 'examples': 240}
     config.train.update(epochs=0.0, steps=6, batch_size=16, eval_batch_size=32, eval_every=3, checkpoint_every=6)
     config.expected = {}

@@ -7,6 +7,7 @@ import pytest
 from etils import epath
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import Tokenizer, models, pre_tokenizers
 
 from research.data import tokens
 from research.data.labelled_texts import labelled_texts
@@ -113,6 +114,22 @@ def test_of_two_texts_the_longer_loses_first_and_none_where_it_must_not():
     assert row['types'].tolist() == [0] * 6 + [1] * 3
     with pytest.raises(UserError, match='12 tokens, the model reads 9 .config.task.length=9'):
         lay(KNOWN, Frame(9, cut='refuse'), [5] * 12)
+
+
+@pytest.mark.parametrize('special', [('[PAD]', '[UNK]', '[CLS]', '[SEP]'), ('<pad>', '<unk>', '<s>', '</s>')])
+def test_two_texts_are_framed_as_their_encoder_was_trained(special):
+    """BERT: [CLS] a [SEP] c [SEP]; RoBERTa: <s> a </s></s> c </s>."""
+    vocabulary = {name: number for number, name in enumerate((*special, 'a', 'b'))}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=special[1]))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    known = tokens.pretrained_tokens(tokenizer, 'x')
+    row = lay(known, Frame(9, True), known.ids('a b'), known.ids('c'))
+    _, unknown, begin, end = special
+    between = [end] * (1 if end == '[SEP]' else 2)
+    assert known.read(row['tokens']) == [begin, 'a', 'b', *between, unknown, end]
+    assert row['length'] == 6 + len(between) - 1 and row['types'].sum() == 2
+    with pytest.raises(UserError, match='of no encoder of texts'):
+        tokens.pretrained_tokens(Tokenizer(models.WordLevel({'a': 0}, unk_token='a')), 'x')
 
 
 def test_grams_are_looked_up_or_hashed(tmp_path):

@@ -167,14 +167,6 @@ def test_pretrained_weights_are_one_line(table):
         built(table, model=weights, length=99)
 
 
-def test_two_texts_are_framed_as_their_encoder_was_trained(table):
-    for name, special in (('bert', ['[CLS]', '[SEP]', '[SEP]']), ('roberta', ['<s>', '</s>', '</s>', '</s>'])):
-        model = {'name': 'transformer', 'weights': str(FIXTURES / name), 'pool': 'first'}
-        task = built(table, model=model, pair=True, length=12)
-        read = task.describe(task.encode({'text': 'a b', 'pair': 'c'}))['tokens'].split()
-        assert [each for each in read if each in ('[CLS]', '[SEP]', '<s>', '</s>')] == special
-
-
 def test_chinese_goes_from_the_file_to_the_report(tmp_path):
     """Segmentation, truncation, training, answers and the page: no character is lost, the page says its fonts."""
     summary = api.run('configs/sst2.py:tiny', str(tmp_path / 'run'), train__steps=2, train__eval_every=2)
