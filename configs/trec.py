@@ -23,7 +23,7 @@ def get_config(variant: str = ''):
         'stop_words': '',
         'stemmer': '',
         'vocabulary': 20000,
-        'min_count': 1,
+        'min_count': 2,  # the words that occur once teach what an unknown word is
         'length': 40,
         'cut': 'end',
         'label_separator': ',',
@@ -32,12 +32,12 @@ def get_config(variant: str = ''):
     }
     config.model = {
         'name': 'convolution',
-        'width': 300,
+        'width': 128,
         'windows': (3, 4, 5),
         'filters': 100,
         'dropout': 0.5,
         'word_dropout': 0.0,
-        'embedding_dropout': 0.0,
+        'embedding_dropout': 0.3,
     }
     config.data = {
         'name': 'trec',
@@ -58,13 +58,13 @@ def get_config(variant: str = ''):
     config.optimizer.model.update({'learning_rate': 1e-3, 'schedule': 'constant', 'weight_decay': 0.0})
     config.train.update(
         {
-            'epochs': 8.0,
+            'epochs': 10.0,
             'batch_size': 50,
             'eval_batch_size': 256,
-            'eval_every': 70,
-            'checkpoint_every': 280,
+            'eval_every': 49,
+            'checkpoint_every': 196,
             'best': 'accuracy',
-            'patience': 8,
+            'ema': 0.998,  # of the weights: what is evaluated and kept
         }
     )
     config.expected = {'test': {'accuracy': (0.80, 0.85)}}
