@@ -24,7 +24,7 @@ def get_config(variant: str = ''):
         'stemmer': '',
         'vocabulary': 20000,
         'min_count': 2,  # the words that occur once teach what an unknown word is
-        'length': 40,
+        'length': 28,
         'cut': 'end',
         'label_separator': ',',
         'label_smoothing': 0.0,
@@ -55,10 +55,10 @@ def get_config(variant: str = ''):
         'on_error': 'stop',
         'error_limit': 100,
     }
-    config.optimizer.model.update({'learning_rate': 1e-3, 'schedule': 'constant', 'weight_decay': 0.0})
+    config.optimizer.model.update({'learning_rate': 2e-3, 'schedule': 'constant', 'weight_decay': 0.0})
     config.train.update(
         {
-            'epochs': 10.0,
+            'epochs': 8.0,
             'batch_size': 50,
             'eval_batch_size': 256,
             'eval_every': 49,

@@ -70,20 +70,34 @@ def read_uci(path: str) -> Rows:
     return Rows(len(rows), rows.__getitem__, functools.partial(row_name, entry.name))
 
 
-def by_split(read: Callable[[], Rows], seed: int) -> Callable[[str], Rows]:
-    """Returns a source that reads and splits once, when it is first asked."""
-    parts = functools.cache(lambda: stratified_parts(read(), FRACTIONS, seed))
+def by_split(read: Callable[[], Rows], seed: int, examples: int = 0) -> Callable[[str], Rows]:
+    """Returns a source that reads and splits once, when it is first asked; 0 trains on all rows that are left."""
+
+    @functools.cache
+    def parts() -> dict[str, Rows]:
+        found = stratified_parts(read(), FRACTIONS, seed)
+        count = len(found['train'])
+        if not 0 <= examples <= count:
+            raise UserError(f'config.data.examples must be 0 (all) to {count:,}, got {examples}')
+        spread = np.arange(examples) * count // max(examples, 1)
+        return found | ({'train': select(found['train'], spread)} if examples else {})
+
     return lambda split: choose(split, parts(), 'split')
 
 
-def splice(folder: str = '', split_seed: int = 0) -> Sequences:
+def splice(folder: str = '', split_seed: int = 0, examples: int = 0) -> Sequences:
     """Returns 3,190 windows of 60 bases: exon to intron (EI), intron to exon (IE) or neither (N) in the middle.
 
     Source: UCI, "Molecular Biology (Splice-junction Gene Sequences)", Towell, Noordewier and Shavlik 1991; from
     primates of GenBank 64.1. 185 rows are copies of others.
+
+    Args:
+      folder: where splice.data lies; '' for $TESSERA_DATA/gene_sequences.
+      split_seed: another one gives other splits.
+      examples: train on so many rows alone, evenly spread; 0 for all.
     """
     place = data_folder(folder, 'gene_sequences')
-    source = by_split(functools.partial(read_uci, f'{place}/splice.data'), split_seed)
+    source = by_split(functools.partial(read_uci, f'{place}/splice.data'), split_seed, examples)
     return Sequences(source, 'UCI splice junctions: 60 bases')
 
 
