@@ -2,7 +2,8 @@ r"""The tutorials' LSTM: is a sentence positive or negative? Their program, sett
 
     python -m launch.train --config=configs/tutorials/lstm.py --workdir=runs/lstm
 
-Expected
+Expected: better than always one class (50% on the 1,821 test sentences of SST-2); not yet measured to its end. It
+takes about 115 CPU-seconds for 10 epochs of 5,544 sentences, by the first 0.6 of them.
 
 Its settings, all kept:
 - Embedding, uniform in +-0.05, learnt from the start; SpatialDropout1D 0.4: a feature is dropped in all words.
