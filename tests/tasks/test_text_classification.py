@@ -37,7 +37,7 @@ def built(folder, label='kind', model='convolution', pair=False, data=None, **ta
     """Returns the task of a small table."""
     config = api.load_config('configs/sst2.py:tiny')
     with config.unlocked():
-        config.task.update(segment='words', pair=pair, **task)
+        config.task.update({'segment': 'words', 'min_count': 1, 'pair': pair, **task})
         config.model = MODELS[model] if isinstance(model, str) else model
         fields = f'first:text,second:pair,{label}:label' if pair else f'first:text,{label}:label'
         paths = {split: f'{folder}/rows.csv' for split in ('train', 'validation', 'test')}
@@ -167,6 +167,7 @@ def test_pretrained_weights_are_one_line(table):
         built(table, model=weights, length=99)
 
 
+@pytest.mark.slow
 def test_chinese_goes_from_the_file_to_the_report(tmp_path):
     """Segmentation, truncation, training, answers and the page: no character is lost, the page says its fonts."""
     summary = api.run('configs/sst2.py:tiny', str(tmp_path / 'run'), train__steps=2, train__eval_every=2)
