@@ -14,7 +14,7 @@ class DataSettings:
     """Settings of `config.data` for all readers; paths are 'a,b', a pattern, a folder, or a tuple."""
 
     reader: Literal[
-        'jsonl', 'csv', 'tsv', 'parquet', 'lines', 'idx',
+        'jsonl', 'csv', 'tsv', 'parquet', 'lines', 'idx', 'fasta',
         'text_folder', 'image_folder', 'audio_folder', 'tfds',
     ]  # fmt: skip
     train: str | tuple = ''  # for 'lines' and 'idx' also 'field=path,field=path': files read side by side
@@ -25,7 +25,7 @@ class DataSettings:
     fields: str = ''  # 'column:field,column:field': columns of the file that get other names
     columns: str | tuple = ''  # of 'csv' and 'tsv': names for a file without a header line
     delimiter: str = ''  # of 'csv' and 'tsv'; '' for a comma or a tab
-    label_pattern: str = ''  # of folders: finds the label in a file's path; '' for the first folder
+    label_pattern: str = ''  # finds the label in a file's path ('' for the first folder) or, of 'fasta', in a name
     validation_fraction: float = 0.1  # cut off from 'train' where `validation` is ''
     test_fraction: float = 0.1  # likewise
     on_error: Literal['stop', 'skip'] = 'stop'  # a broken record stops the run, or is left out and counted

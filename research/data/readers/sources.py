@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from absl import logging
 from etils import epath
 
-from research.data.readers import folders, idx, tables, text
+from research.data.readers import fasta, folders, idx, tables, text
 from research.data.readers import tfds as tfds_reader
 from research.data.readers.archives import Entry, find, split_paths
 from research.data.readers.rows import (
@@ -164,6 +164,9 @@ def open_rows(options: DataSettings, split: str) -> Rows:
     if options.reader in FOLDERS:
         kinds, read = FOLDERS[options.reader]
         return folders.read_folder(entries, kinds, read, options.label_pattern)
+    if options.reader == 'fasta':
+        finish = functools.partial(finished, pairs(options.fields), '')
+        return chain([fasta.read_fasta(entry, finish, options.label_pattern) for entry in entries])
     return chain([open_table(options, entry) for entry in entries])
 
 

@@ -1,0 +1,69 @@
+"""Splits whose rows are encoded once, where making arrays of a row would take longer than a step."""
+
+import collections.abc
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from research.data.readers.rows import Broken
+from research.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Encoded(collections.abc.Sequence):
+    """A split whose rows were encoded once: reading their text again would take longer than a step."""
+
+    rows: Sequence[Mapping[str, Any]]
+    fields: dict[str, np.ndarray]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, number: int) -> 'EncodedRow':
+        return EncodedRow(self.rows, range(len(self.rows))[number], self.fields)
+
+    def where(self, number: int) -> str:
+        """Returns where a row comes from, for messages."""
+        return self.rows.where(number)
+
+
+class EncodedRow(collections.abc.Mapping):
+    """A row as the table has it, read only when it is looked at, and how it was encoded."""
+
+    __slots__ = ('rows', 'number', 'fields')
+
+    def __init__(self, rows: Sequence[Mapping[str, Any]], number: int, fields: Mapping[str, np.ndarray]):
+        self.rows, self.number, self.fields = rows, number, fields
+
+    def encoded(self) -> dict[str, np.ndarray]:
+        """Returns what `encode` gives for this row."""
+        return {name: values[self.number] for name, values in self.fields.items()}
+
+    def __getitem__(self, name: str) -> Any:
+        return self.rows[self.number][name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.rows[self.number])
+
+    def __len__(self) -> int:
+        return len(self.rows[self.number])
+
+
+def encode_split(source: Callable[[str], Sequence], encode: Callable, split: str) -> Encoded:
+    """Returns a split with all its rows encoded.
+
+    Raises:
+      UserError: for a row that cannot be; says where it stands.
+    """
+    rows, examples = source(split), []
+    for number in range(len(rows)):
+        try:
+            examples.append(encode(rows[number]))
+        except Broken:
+            raise
+        except UserError as error:
+            raise UserError(f'{rows.where(number)}: {error}') from None
+    fields = examples[0].keys() if examples else ()
+    return Encoded(rows, {name: np.stack([each[name] for each in examples]) for name in fields})

@@ -1,0 +1,44 @@
+"""A Transformer encoder that gives one score for each unit of output."""
+
+from typing import Literal
+
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Float, Int
+
+from research.nn.text_models import masked_pool
+from research.nn.transformer import Transformer
+from research.nn.transformer_settings import TransformerSettings
+
+
+class TextTransformer(nn.Module):
+    """The encoder, what it says of the whole text, dropout, and a linear layer.
+
+    That is BERT's pooler (`settings.pooler`), the state of the first token, or the mean or maximum of all.
+    """
+
+    settings: TransformerSettings
+    units: int
+    pool: Literal['pooler', 'first', 'mean', 'max'] = 'first'
+    head_dropout: float = 0.1
+
+    @nn.compact
+    def __call__(
+        self,
+        tokens: Int[Array, 'batch tokens'],
+        length: Int[Array, 'batch'],
+        types: Int[Array, 'batch tokens'],
+        train: bool = False,
+    ) -> Float[Array, 'batch units']:
+        """Returns one score for each unit; `types` tell the second text of a pair."""
+        encoder = Transformer(self.settings, train, name='encoder')
+        states, _ = encoder.features(tokens, length, types=types if self.settings.types > 1 else None)
+        if self.pool == 'pooler':
+            hidden = encoder.pooled(states)
+        elif self.pool == 'first':
+            hidden = states[:, 0]
+        else:
+            there = jnp.arange(tokens.shape[1]) < length[:, None]
+            hidden = masked_pool(states, there, self.pool)
+        hidden = nn.Dropout(self.head_dropout, deterministic=not train)(hidden)
+        return nn.Dense(self.units, name='head')(hidden).astype(jnp.float32)
