@@ -20,7 +20,7 @@ def get_config(variant: str = ''):
     config = base()
     config.task = {
         'name': 'translation',
-        'vocabulary': 8000,
+        'vocabulary': 6000,
         'shared': True,
         'length': 64,
         'row_length': 64,
@@ -73,12 +73,12 @@ def get_config(variant: str = ''):
         steps=2000,
         batch_size=32,  # rows of 64 tokens a side
         eval_batch_size=64,
-        log_every=50,
+        log_every=20,
         eval_every=200,
         checkpoint_every=100,
         keep_last=5,
         average=5,
-        sample_every=500,
+        sample_every=1000,
     )
     variants = {'': same, 'gpu': gpu, 'de_en': de_en, 'en_fr': en_fr, 'own': own, 'tiny': tiny}
     choose(variant, variants, '--config=configs/multi30k_translation.py:...')(config)
