@@ -225,15 +225,16 @@ def make_generate(model: EncoderDecoder) -> Generate:
         params = {'params': variables.params['model']}
         memory = model.apply(params, prompts['source'], prompts['source_length'], method='encode')
         cache = model.apply(params, memory, prompts['source_length'], capacity, method='start_cache')
+        tokens, length = jnp.asarray(prompts['tokens']), jnp.asarray(prompts['length'])
 
         def read(column, cache):
-            further, _ = step(variables, cache, prompts['tokens'][:, column])
-            inside = column < prompts['length'] - 1  # the last token is read by the first step
+            further, _ = step(variables, cache, tokens[:, column])
+            inside = column < length - 1  # the last token is read by the first step
             return jax.tree.map(
                 lambda new, old: jnp.where(inside.reshape(-1, *[1] * (new.ndim - 1)), new, old), further, cache
             )
 
-        return jax.lax.fori_loop(0, prompts['tokens'].shape[1] - 1, read, cache)
+        return jax.lax.fori_loop(0, tokens.shape[1] - 1, read, cache)
 
     def step(variables, cache, tokens):
         return model.apply({'params': variables.params['model']}, cache, tokens, method='step')
