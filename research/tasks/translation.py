@@ -379,7 +379,7 @@ def plan_notes(plan: Mapping[str, Any], settings: Settings) -> list[str]:
     pairs = plan['pairs']['train'] - plan['empty'] - plan['too_long']
     notes = [
         f'{pairs:,} training pairs are packed into {plan["rows"]:,} rows of {settings.row_length} tokens a side; '
-        f'{plan["padding"]:.1%} of the tokens are padding'
+        f'{plan["padding"]:.1%} of the tokens are padding; batch sizes and methods count packed rows, not pairs'
     ]
     if plan['empty'] or plan['too_long']:
         notes.append(
