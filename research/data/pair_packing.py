@@ -11,8 +11,7 @@ OPEN = 256  # rows that are still being filled; more find little more room and c
 def first_fit(sizes: Int[np.ndarray, 'examples sides'], capacity: int) -> list[list[int]]:
     """Returns the examples of each row: each goes into the first open row that has room on every side.
 
-    Nearly full rows come off the list as it grows, so that time is linear in the number of examples. First fit
-    is never worse than 1.7 times the least number of rows (Johnson et al. 1974, on one side).
+    Where `OPEN` rows are open the fullest is closed, so that time is linear in the number of examples.
 
     Args:
       sizes: tokens of each example on each side (source and target, or one side alone), at most `capacity`.

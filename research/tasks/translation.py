@@ -9,7 +9,7 @@ import functools
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,11 +18,11 @@ from etils import epath
 from tokenizers import Tokenizer
 
 from research.core.task import Aux, Context, Figure, Generate, Input, Task, Variables
-from research.data.batches import order
-from research.data.own_pairs import Pairs, own_pairs
-from research.data.pair_packing import PackedRows, Ragged, first_fit, flatten, pack, padding_share
-from research.data.text import encode_text, load_array, save_array, train_tokenizer
-from research.errors import UserError, choose, unpack
+from research.data.own_pairs import own_pairs
+from research.data.pair_packing import pack
+from research.data.pair_rows import END_ID, SIDES, Tokenizers, learn, read_rows, store, tokens_of
+from research.data.text import encode_text, load_array
+from research.errors import UserError, unpack
 from research.nn.apply import initialize
 from research.nn.encoder_decoder import EncoderDecoder
 from research.nn.transformer_settings import TransformerSettings
@@ -30,8 +30,6 @@ from research.ops.beam_search import beam_search, check_beam
 from research.ops.corpus_scores import BleuTokenizer, translation_scores
 from research.ops.losses import softmax_cross_entropy
 
-SIDES = ('source', 'target')
-END_ID = 0  # of `END`, the first special token of `train_tokenizer`
 SCORES = {
     'bleu': 'sacreBLEU on detokenised text',
     'bleu_lowercase': 'the same without case',
@@ -69,85 +67,16 @@ class Settings:
             raise UserError(f'config.task.label_smoothing must be in 0 to 1, got {self.label_smoothing}')
 
 
-class Tokenizers(NamedTuple):
-    """The tokenizer of each side; the same one where they share it."""
-
-    source: Tokenizer
-    target: Tokenizer
-
-
 def settings_of(config: Any) -> Settings:
     """Returns the checked settings of `config.task`."""
     return unpack(Settings, {key: value for key, value in config.task.items() if key != 'name'}, 'task')
 
 
 def prepare(config: Any, folder: epath.Path) -> None:
-    """Learns the tokenizers from the training pairs, plans the packed rows, and stores the pairs of all splits.
-
-    Writes <side>.json (tokenizers), <side>.npy and <side>_starts.npy (tokens of the training pairs in the order
-    of the plan), rows.npy (the first pair of each row), counts.npy (of each target token), <split>.json
-    (pairs of texts) and plan.json (what was left out, padding, where the texts come from).
-    """
+    """Learns the tokenizers from the training pairs, plans the packed rows, and stores the pairs of all splits."""
     settings, corpus = settings_of(config), own_pairs(config.data)()
-    folder.mkdir(parents=True, exist_ok=True)
-    tokenizers = learn(corpus, settings)
-    kept, sizes, plan = plan_rows(corpus.pairs['train'], tokenizers, settings)
-    rows = first_fit(sizes, settings.row_length)
-    arrays = {'rows': np.cumsum([0, *map(len, rows)])}
-    planned = [kept[place] for row in rows for place in row]
-    kind = np.uint16 if settings.vocabulary <= 2**16 else np.int32
-    for number, side in enumerate(SIDES):
-        arrays[side], arrays[f'{side}_starts'] = flatten([pair[number] for pair in planned], kind)
-        (folder / f'{side}.json').write_text(tokenizers[number].to_str())
-    arrays['counts'] = np.bincount(arrays['target'], minlength=settings.vocabulary)
-    for name, array in arrays.items():
-        save_array(folder / f'{name}.npy', array)
-    plan.update(rows=len(rows), padding=padding_share(sizes, len(rows), settings.row_length), **corpus.about)
-    plan['cut'] = {}
-    for split in ('validation', 'test'):
-        plan['cut'][split] = sum(
-            max(map(len, tokens_of(tokenizers, pair))) > settings.length for pair in corpus.pairs[split]
-        )
-        (folder / f'{split}.json').write_text(json.dumps(corpus.pairs[split], ensure_ascii=False), encoding='utf-8')
-    (folder / 'plan.json').write_text(json.dumps(plan, indent=2))
-
-
-def learn(corpus: Pairs, settings: Settings) -> Tokenizers:
-    """Returns the tokenizers of both sides, learnt from the training pairs."""
-    sides = [[pair[number] for pair in corpus.pairs['train']] for number in range(2)]
-    if settings.shared:
-        return Tokenizers(*[train_tokenizer(sides[0] + sides[1], settings.vocabulary)] * 2)
-    return Tokenizers(*(train_tokenizer(texts, settings.vocabulary) for texts in sides))
-
-
-def tokens_of(tokenizers: Tokenizers, pair: Sequence[str]) -> list[list[int]]:
-    """Returns the tokens of a pair of texts, each with its end."""
-    return [[*encode_text(each, text), END_ID] for each, text in zip(tokenizers, pair, strict=True)]
-
-
-def plan_rows(
-    pairs: Sequence[tuple[str, str]], tokenizers: Tokenizers, settings: Settings
-) -> tuple[list[list[list[int]]], np.ndarray, dict[str, int]]:
-    """Returns the tokens of the pairs to learn from in a random order, their sizes, and what was left out.
-
-    Raises:
-      UserError: where no pair is left.
-    """
-    found, left_out = [], {'empty': 0, 'too_long': 0}
-    for number in order(len(pairs), 0, 0):
-        tokens = tokens_of(tokenizers, pairs[number])
-        if not all(pairs[number]):
-            left_out['empty'] += 1
-        elif max(map(len, tokens)) > settings.length:
-            left_out['too_long'] += 1
-        else:
-            found.append(tokens)
-    if not found:
-        raise UserError(
-            f'of {len(pairs)} training pairs {left_out["empty"]} are empty on a side and {left_out["too_long"]} longer '
-            f'than config.task.length={settings.length} tokens: none is left'
-        )
-    return found, np.array([[len(text) for text in pair] for pair in found]), left_out
+    tokenizers = learn(corpus.pairs['train'], settings.vocabulary, settings.shared)
+    store(corpus, tokenizers, settings.length, settings.row_length, folder)
 
 
 def encode(tokenizers: Tokenizers, settings: Settings, raw: Mapping[str, Any], rng: Any = None) -> dict[str, Any]:
@@ -390,31 +319,6 @@ def plan_notes(plan: Mapping[str, Any], settings: Settings) -> list[str]:
     return notes + ([f'cut to {settings.length} tokens on a side: {cut} pairs'] if cut else [])
 
 
-class PairRows(Sequence):
-    """Rows {'source', 'target'} of texts."""
-
-    def __init__(self, pairs: Sequence[Sequence[str]]):
-        self.pairs = pairs
-
-    def __len__(self) -> int:
-        return len(self.pairs)
-
-    def __getitem__(self, number: int) -> dict[str, str]:
-        return dict(zip(SIDES, self.pairs[number], strict=True))
-
-
-def read_source(folder: epath.Path, split: str) -> Sequence[Mapping[str, Any]]:
-    """Returns the rows of a split: packed ones of 'train', pairs of the others."""
-    choose(split, dict.fromkeys(('train', 'validation', 'test')), 'split')
-    if split != 'train':
-        return PairRows(json.loads((folder / f'{split}.json').read_text(encoding='utf-8')))
-    sides = {
-        f'{side}s': Ragged(load_array(folder / f'{side}.npy'), load_array(folder / f'{side}_starts.npy'))
-        for side in SIDES
-    }
-    return PackedRows(sides, load_array(folder / 'rows.npy'))
-
-
 def make(config: Any, folder: epath.Path) -> Task:
     """Returns the task; `config.model` is the Transformer's shape.
 
@@ -438,7 +342,7 @@ def make(config: Any, folder: epath.Path) -> Task:
     about = f'a text to translate, at most {settings.length} tokens with its end'
     return Task(
         inputs={'source': Input('text', limit=text_limit(tokenizers.source, settings), about=about)},
-        source=functools.cache(functools.partial(read_source, folder)),
+        source=functools.cache(functools.partial(read_rows, folder)),
         encode=functools.partial(encode, tokenizers, settings),
         init=init,
         losses={'model': make_loss(model, settings.label_smoothing)},
