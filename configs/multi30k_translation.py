@@ -1,8 +1,21 @@
-r"""Captions of photographs from English into German: Multi30k, the Transformer-tiny of the literature.
+r"""Captions of photographs from English into German: Multi30k and a Transformer of 2.1 million parameters.
 
     python -m launch.train --config=configs/multi30k_translation.py --workdir=runs/multi30k
 
-Expected: TO BE MEASURED
+It reads 29,000 pairs from $TESSERA_DATA/multi30k_en_de_fr, packs them into 7,841 rows of 64 tokens a side (6.6%
+of the tokens are padding), trains 2,000 steps of 32 rows and translates test_2016_flickr with a beam of 5. The
+mean of the last 5 checkpoints is measured. The shape (4 layers, width 128, hidden 256, 4 heads) is that of the
+Transformer-tiny of Wu et al. 2021 (arXiv:2105.14462), which reaches BLEU 41.0 there; the training is shorter.
+
+Expected: open, no run has reached its end. After 475 steps (1.9 epochs, 16 minutes of two busy CPU cores) BLEU was
+24.8 on the first 250 test pairs; greedily, on the first 250 validation pairs, it was 7.9, 14.7 and 22.1 after
+200, 300 and 475 steps.
+
+Variants: `:gpu` (2.6 million parameters, dropout 0.3, 12,000 steps of 64 rows; not run yet), `:de_en`, `:en_fr`,
+`:own` for pairs of yours, `:tiny` for tests (the project's own English and Chinese sentences).
+
+    python -m launch.train --config=configs/multi30k_translation.py:own --workdir=runs/mine \
+        --config.data.train=source=mine.en,target=mine.de --config.task.vocabulary=4000
 """
 
 import os
@@ -118,7 +131,7 @@ def same(config):
 
 
 def gpu(config):
-    """The published setting, for a GPU: dropout 0.3, 4,096 tokens a batch, and many more steps."""
+    """For a GPU: post-norm, dropout 0.3, a vocabulary of 10,000, 4,096 tokens a batch and six times the steps."""
     config.task.update(vocabulary=10000)
     config.model.update(dropout=0.3, embedding_dropout=0.3, norm_position='post')
     config.optimizer.model.update(learning_rate=5e-3, warmup_steps=2000)
