@@ -40,7 +40,7 @@ from research.ops import paths
 # What may change between two starts in the same folder: none of it changes what was trained so far.
 FREE = {
     'steps', 'epochs', 'eval_batch_size', 'log_every', 'eval_every', 'eval_split', 'test_split', 'checkpoint_every',
-    'keep_last', 'patience', 'sample_every', 'prefetch', 'workers',
+    'keep_last', 'patience', 'average', 'sample_every', 'prefetch', 'workers',
 }  # fmt: skip
 
 

@@ -17,6 +17,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
@@ -28,7 +29,8 @@ from research.core.trees import Path, Transfer, check_fit, flat, nest, transfer
 from research.errors import UserError
 
 __all__ = [
-    'Checkpoints', 'Transfer', 'best_step', 'finished_steps', 'open_checkpoints', 'read_weights', 'transfer',
+    'Checkpoints', 'Transfer', 'best_step', 'finished_steps', 'open_checkpoints', 'read_average', 'read_weights',
+    'transfer',
 ]  # fmt: skip
 
 WEIGHTS = ('variables', 'average')  # the fields of the state that can be read alone
@@ -226,6 +228,35 @@ def read_weights(
         say(f'step {bad} of {folder} cannot be used: {problem}; step {record.step} is used instead')
     found = {name: Variables(part['params'], part.get('extra', {})) for name, part in tree.items()}
     return {'average': None, **found, 'step': record.step, 'meta': dict(record.meta)}
+
+
+def read_average(folder: epath.Path, count: int, say: Callable[[str], None] = print) -> dict[str, Any]:
+    """Returns the weights of a run as `read_weights` does, each the mean over its last `count` checkpoints.
+
+    Fewer are averaged where there are fewer, which `say` is told. Sums are in float64; leaves that are not
+    floating point, such as counters, are the newest checkpoint's, and so are 'step' and 'meta'. Averaging the
+    end of a run: Vaswani et al. 2017 (arXiv:1706.03762), section 6.1. With several processes, all of them call it.
+
+    Raises:
+      UserError: when there is no step, or one of those to be averaged does not verify.
+    """
+    steps = records.share(finished_steps(epath.Path(folder).resolve())[-count:])
+    if len(steps) < count:
+        say(f'{folder} holds {len(steps)} checkpoints: they are averaged in place of {count}')
+    newest = read_weights(folder, steps[-1] if steps else None, say)
+    totals = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), weights_of(newest))
+    for step in steps[:-1]:
+        totals = jax.tree.map(np.add, totals, weights_of(read_weights(folder, step, say)))
+
+    def mean(total: np.ndarray, leaf: np.ndarray) -> np.ndarray:
+        return (total / len(steps)).astype(leaf.dtype) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
+
+    return {**newest, **jax.tree.map(mean, totals, weights_of(newest))}
+
+
+def weights_of(found: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what of `read_weights` is averaged."""
+    return {name: found[name] for name in WEIGHTS}
 
 
 def read_item(path: epath.Path) -> dict[str, Any]:

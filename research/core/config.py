@@ -47,6 +47,7 @@ class TrainSettings:
     best: str = ''  # the figure of eval_split that chooses the best checkpoint, as 'accuracy' or 'loss'
     patience: int = 0  # stop after this many evaluations without a better `best`; 0: never
     ema: float = 0.0  # decay of the averaged weights that are evaluated and served; 0: none
+    average: int = 0  # checkpoints, the last ones, whose mean is evaluated and served; 0: the best or the newest
     sample_every: int = 0  # pictures or texts for the report
     init_from: str = ''  # the folder of another run whose weights are taken where path and shape match
     prefetch: int = 2
@@ -55,7 +56,7 @@ class TrainSettings:
     def __post_init__(self):
         positive(self, 'train', 'batch_size', 'microbatches', 'log_every', 'keep_last', 'prefetch')
         positive(self, 'train', 'steps', 'epochs', 'eval_batch_size', 'eval_every', 'checkpoint_every', zero=True)
-        positive(self, 'train', 'patience', 'ema', 'sample_every', 'workers', zero=True)
+        positive(self, 'train', 'patience', 'ema', 'average', 'sample_every', 'workers', zero=True)
         if bool(self.steps) == bool(self.epochs):
             raise UserError('config.train: give either steps or epochs (the other one 0)')
         if self.batch_size % self.microbatches:
@@ -64,6 +65,10 @@ class TrainSettings:
             )
         if self.ema >= 1:
             raise UserError(f'config.train.ema must be below 1, got {self.ema}')
+        if self.average > self.keep_last:
+            raise UserError(
+                f'config.train.average={self.average} needs as many checkpoints: keep_last is {self.keep_last}'
+            )
         if self.patience and not (self.best and self.eval_every):
             raise UserError('config.train.patience needs train.best and train.eval_every')
 

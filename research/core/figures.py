@@ -66,7 +66,10 @@ def measure_split(
         'examples': count,
         'seed': config.seed,
         'step': step,
-        'settings': {'task': dict(config.task), 'data': dict(config.data), 'averaged_weights': bool(config.train.ema)},
+        'settings': {
+            'task': dict(config.task), 'data': dict(config.data),
+            'averaged_weights': bool(config.train.ema), 'averaged_checkpoints': config.train.average,
+        },
         'seconds': round(seconds, 3),
         **({'account': dict(account)} if account else {}),
     }

@@ -7,7 +7,7 @@ import jax
 from etils import epath
 
 from research.core import sharding as sharding_module
-from research.core.checkpoint import read_weights
+from research.core.checkpoint import read_average, read_weights
 from research.core.config import Config, MeshSettings
 from research.core.evaluate import Measure, evaluate, make_measure
 from research.core.records import best_step
@@ -84,14 +84,17 @@ def check_request(task: Task, raw: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def load(config: Config, workdir: epath.Path, build: Callable[[Config, epath.Path], Task]) -> Model:
-    """Returns the model of a run with its best weights where a best was chosen, else its newest.
+    """Returns the model of a run: the mean of its last checkpoints, its best or its newest, as config.train says.
 
     Raises:
       UserError: when the run has no good checkpoint or its weights do not fit the config.
     """
     task = build(config, workdir / 'prepared')
     mesh = sharding_module.make_mesh(MeshSettings(data=1, fsdp=-1))
-    weights = read_weights(workdir, best_step(workdir) if config.train.best else None)
+    if config.train.average:
+        weights = read_average(workdir, config.train.average)
+    else:
+        weights = read_weights(workdir, best_step(workdir) if config.train.best else None)
     shapes = jax.eval_shape(task.init, jax.random.key(0))
     found, report = transfer(shapes, served_from(weights, workdir))
     if report.missing or report.misshapen:

@@ -19,7 +19,7 @@ from etils import epath
 from research.core import begin as begin_module
 from research.core import distributed
 from research.core import figures as figures_module
-from research.core.checkpoint import Checkpoints, open_checkpoints
+from research.core.checkpoint import Checkpoints, open_checkpoints, read_average
 from research.core.config import Config
 from research.core.describe import is_out_of_memory, out_of_memory_message
 from research.core.evaluate import Measure, evaluate, make_measure, scalars
@@ -29,7 +29,7 @@ from research.core.report import write_report
 from research.core.samples import write_samples
 from research.core.sharding import round_up
 from research.core.signals import stop_requested
-from research.core.state import State, served
+from research.core.state import State, served, served_from
 from research.data.batches import training_loader
 from research.errors import UserError
 
@@ -267,17 +267,22 @@ def finish(loop: Loop, state: State, step: int, reason: str) -> dict[str, Any]:
     improved = loop.evaluate(state, step) if train.eval_split else False
     loop.save(state, step, improved)
     loop.checkpoints.wait()
-    chosen, chosen_step = state, step
-    if train.best and loop.best.step not in (step, -1):
+    chosen, chosen_step = served(state), step
+    if train.average:
+        chosen, _ = begin_module.load_weights(
+            served_from(read_average(loop.workdir, train.average), loop.workdir), chosen
+        )
+    elif train.best and loop.best.step not in (step, -1):
         try:
-            chosen, _, chosen_step = loop.checkpoints.restore(plan.state, loop.best.step)
+            best, _, chosen_step = loop.checkpoints.restore(plan.state, loop.best.step)
+            chosen = served(best)
         except UserError as error:  # a damaged file must not cost what was trained
             print(f'{error}\nthe last weights are measured instead of the best')
     entries, account = {}, loop.account(step)  # of the whole run, whichever step was chosen
     with stage('final evaluation', loop.times):
         for split in filter(None, (train.eval_split, train.test_split)):
             entries[split] = figures_module.measure_split(
-                lambda split: evaluate(plan.task, loop.measure, served(chosen), split),
+                lambda split: evaluate(plan.task, loop.measure, chosen, split),
                 plan.config,
                 split,
                 chosen_step,
@@ -285,7 +290,7 @@ def finish(loop: Loop, state: State, step: int, reason: str) -> dict[str, Any]:
             )
         if train.test_split in entries:
             loop.records.write(chosen_step, train.test_split, flat(entries[train.test_split]))
-        write_samples(plan.task, loop.measure, served(chosen), loop.workdir, chosen_step, train.eval_split)
+        write_samples(plan.task, loop.measure, chosen, loop.workdir, chosen_step, train.eval_split)
     if jax.process_index() == 0:
         figures_module.store_figures(loop.workdir, entries)
     loop.records.close()

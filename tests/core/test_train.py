@@ -12,7 +12,7 @@ from etils import epath
 
 import research
 from research import api
-from research.core import train
+from research.core import model, train
 from research.core.checkpoint import finished_steps, read_weights
 from research.core.config import base
 from research.core.state import served_from
@@ -98,6 +98,17 @@ def test_the_best_checkpoint_is_kept_and_measured(tmp_path):
     summary = start(config, tmp_path, worse)  # the first evaluation after a step is the best
     assert summary['figures']['test']['step'] == 2
     assert finished_steps(tmp_path) == [2, 10, 12]
+
+
+def test_the_mean_of_the_last_checkpoints_is_measured_and_loaded(tmp_path):
+    config = make_config(checkpoint_every=2, keep_last=3, average=3)
+    summary = start(config, tmp_path, slope_task())
+    kernels = [read_weights(tmp_path, step)['variables'].params['model']['kernel'] for step in (8, 10, 12)]
+    entry = summary['figures']['test']
+    assert entry['figures']['error']['value'] == pytest.approx(abs(np.mean(kernels) - 2), rel=1e-5)
+    assert entry['signature']['settings']['averaged_checkpoints'] == 3
+    loaded = model.load(config, epath.Path(tmp_path), lambda config, folder: slope_task())
+    np.testing.assert_allclose(loaded.variables.params['model']['kernel'], np.mean(kernels), rtol=1e-6)
 
 
 def test_patience_stops_early_and_again_when_started_again(tmp_path):
