@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Int, Integer
 
 OPEN = 256  # rows that are still being filled; more find little more room and cost time
 
@@ -56,7 +56,7 @@ def pack(texts: Sequence[np.ndarray], length: int) -> tuple[Int[np.ndarray, 'len
 class Ragged(Sequence):
     """Texts of tokens of different lengths, stored as one stream and where each starts."""
 
-    def __init__(self, stream: Int[np.ndarray, 'tokens'], starts: Int[np.ndarray, 'texts_and_one']):
+    def __init__(self, stream: Integer[np.ndarray, 'tokens'], starts: Int[np.ndarray, 'texts_and_one']):
         self.stream, self.starts = stream, starts
 
     def __len__(self) -> int:
