@@ -55,6 +55,8 @@ def store_config(config: Config, workdir: epath.Path) -> None:
     Raises:
       UserError: lists the settings that differ; intervals and the mesh may.
     """
+    if jax.process_index():
+        distributed.wait_for_all('config')  # process 0 has written it when these compare theirs
     file = workdir / 'config.json'
     if file.exists():
         old, new = (flatten(values) for values in (json.loads(file.read_text()), as_dicts(config)))
@@ -71,6 +73,7 @@ def store_config(config: Config, workdir: epath.Path) -> None:
     if jax.process_index() == 0:
         workdir.mkdir(parents=True, exist_ok=True)
         file.write_text(config_module.to_json(config))
+        distributed.wait_for_all('config')
 
 
 def free(key: str) -> bool:
