@@ -45,6 +45,7 @@ def data() -> pathlib.Path:
 ALONE = ('test_resume.py', 'test_processes.py', 'test_matrix.py')  # whose tests share nothing and take long
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Says which tests stay together on a worker: those of a file, or of a config; the longest come first."""
 

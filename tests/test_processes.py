@@ -30,7 +30,8 @@ def start(workdir: pathlib.Path, steps: int, number: int = 0, count: int = 1, po
     """Starts one of `count` processes, each with one device."""
     flags = [f'--config={CONFIG}', f'--workdir={workdir}', f'--config.train.steps={steps}',
              '--config.train.batch_size=8', '--config.train.checkpoint_every=100', '--config.train.log_every=1',
-             '--config.train.eval_every=100000', f'--timeout={timeout}']  # fmt: skip
+             '--config.train.eval_every=100000', '--config.train.eval_split=', '--config.train.test_split=',
+             f'--timeout={timeout}']  # fmt: skip
     if count > 1:
         flags += [f'--coordinator=127.0.0.1:{port}', f'--num_processes={count}', f'--process_id={number}']
     environment = {**os.environ, 'JAX_PLATFORMS': 'cpu', 'PYTHONUNBUFFERED': '1', 'JAX_NUM_CPU_DEVICES': '1'}

@@ -169,8 +169,8 @@ def test_adult_is_read_as_published(data, monkeypatch):
     """Counts of rows, columns and missing values are those of the UCI description."""
     monkeypatch.setenv('TESSERA_DATA', str(data))
     table = table_set(api.read('configs/adult.py').data, ('weight',))
-    sizes = {split: len(table.source(split)) for split in ('train', 'validation', 'test')}
-    assert sizes['train'] + sizes['validation'] == 32561 and sizes['test'] == 16281
-    train = [row for split in ('train', 'validation') for row in table.source(split)]
+    rows = {split: table.source(split) for split in ('train', 'validation', 'test')}
+    assert len(rows['train']) + len(rows['validation']) == 32561 and len(rows['test']) == 16281
+    train = [row for split in ('train', 'validation') for row in rows[split]]
     assert sum('?' in row.values() for row in train) == 2399
     assert sum(row['label'] == '>50K' for row in train) == 7841
