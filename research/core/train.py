@@ -34,6 +34,7 @@ from research.data.batches import training_loader
 from research.errors import UserError
 
 STOPPED = 'asked to stop by {}'
+DONE_BEFORE = 'done before'
 SHOWN = ('loss', 'accuracy')  # of the logs, while training; all are recorded
 
 
@@ -217,7 +218,8 @@ def run(config: Config, workdir: epath.Path, prepare: Callable, build: Callable)
     summary['seconds'] = round(time.perf_counter() - started, 1)
     summary['waited'] = times.get('waited for data', 0.0) / max(times.get('train', 0.0), 1e-9)
     if jax.process_index() == 0:
-        begin_module.store_environment(plan, workdir, times, summary['seconds'])
+        if summary['reason'] != DONE_BEFORE:  # the times of the run, not of a look at it
+            begin_module.store_environment(plan, workdir, times, summary['seconds'])
         if not summary['reason'].startswith('asked'):
             summary['report'] = str(write_report(workdir))
         print(summary_text(summary, workdir))
@@ -235,7 +237,7 @@ def train(
     stored = figures_module.read_figures(workdir)
     if start >= plan.steps and stored:
         print(f'{workdir}: all {plan.steps:,} steps were done before; nothing is left to train')
-        return summarize(stored, start, 'done before')
+        return summarize(stored, start, DONE_BEFORE)
     memory: dict[str, Any] = {}
     try:
         with stage('compile', times):

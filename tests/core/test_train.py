@@ -126,6 +126,13 @@ def test_a_finished_run_can_be_made_longer(tmp_path):
     assert_equal(read_weights(tmp_path / 'a')['variables'], read_weights(tmp_path / 'b')['variables'])
 
 
+def test_a_look_at_a_finished_run_leaves_its_times_alone(tmp_path):
+    start(make_config(steps=2), tmp_path, slope_task())
+    before = (tmp_path / 'environment.json').read_text()
+    assert start(make_config(steps=2), tmp_path, slope_task())['reason'] == train.DONE_BEFORE
+    assert (tmp_path / 'environment.json').read_text() == before
+
+
 def test_another_config_in_the_same_folder_is_refused(tmp_path):
     start(make_config(steps=2), tmp_path, slope_task())
     with pytest.raises(UserError, match='train.batch_size: 8 there, 4 now'):
