@@ -19,4 +19,4 @@ if [ ! -x "$python" ]; then python=$venv/Scripts/python.exe; fi
 
 export JAX_PLATFORMS="${JAX_PLATFORMS:-cpu}" HF_HUB_OFFLINE=1
 cd "$root"
-exec "$python" -m pytest -n 2 --dist loadgroup "$@"
+exec "$python" -m pytest -n 2 "$@"

@@ -3,9 +3,11 @@
 import atexit
 import os
 import pathlib
+import re
 import shutil
 import sys
 import tempfile
+from typing import Any
 
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 # Tests compile far more than they compute: without the expensive passes the suite takes a third of the time.
@@ -45,16 +47,25 @@ def data() -> pathlib.Path:
 ALONE = ('test_resume.py', 'test_processes.py', 'test_matrix.py')  # whose tests share nothing and take long
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Says which tests stay together on a worker: those of a file, or of a config; the longest come first."""
-
-    def group(item: pytest.Item) -> str:
-        if item.path.name in ALONE:
-            return item.nodeid
-        built = getattr(item, 'callspec', None) and item.callspec.params.get('built')
-        return f'{item.path.name}:{built}' if built else item.path.name
-
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(group(item)))
+    """Puts the longest tests first, so that no worker ends with them alone."""
     items.sort(key=lambda item: item.path.name not in ALONE)
+
+
+def group(name: str) -> str:
+    """Returns what stays together on a worker: the tests of a file, or of a config, which is then built once."""
+    file, built = name.split('::')[0], re.search(r'\[(configs/[\w/]+\.py)', name)
+    return name if pathlib.Path(file).name in ALONE else built.group(1) if built else file
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Returns a scheduler that hands out groups in the order of collection."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Groups(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return group(nodeid)
+
+    config.option.loadscopereorder = False
+    return Groups(config, log)

@@ -76,6 +76,12 @@ class Loop:
         """Returns whether something that happens every so many steps happens at `step`."""
         return every > 0 and step % every == 0
 
+    @property
+    def shown_split(self) -> str:
+        """Returns the split whose rows are shown as samples: one that is measured, where there is one."""
+        train = self.plan.config.train
+        return train.eval_split or train.test_split or 'train'
+
     def account(self, step: int) -> dict[str, float]:
         """Returns the task's own account of the steps made, {} where it keeps none."""
         return dict(self.plan.task.account(step)) if self.plan.task.account else {}
@@ -122,14 +128,15 @@ class Loop:
     def before_step(self, state: State, step: int, fresh: bool) -> None:
         """Evaluates, samples and saves where due. A state that was just restored has had all this done."""
         train = self.plan.config.train
-        evaluates, saves = self.due(train.eval_every, step), self.due(train.checkpoint_every, step)
+        evaluates = bool(train.eval_split) and self.due(train.eval_every, step)
+        saves = self.due(train.checkpoint_every, step)
         samples = self.due(train.sample_every, step)
         if not fresh or not (evaluates or saves or samples):
             return
         self.flush()
         improved = self.evaluate(state, step) if evaluates else False
         if samples:
-            write_samples(self.plan.task, self.measure, served(state), self.workdir, step, train.eval_split)
+            write_samples(self.plan.task, self.measure, served(state), self.workdir, step, self.shown_split)
         if step and (saves or improved):
             self.save(state, step, improved)
 
@@ -292,7 +299,7 @@ def finish(loop: Loop, state: State, step: int, reason: str) -> dict[str, Any]:
             )
         if train.test_split in entries:
             loop.records.write(chosen_step, train.test_split, flat(entries[train.test_split]))
-        write_samples(plan.task, loop.measure, chosen, loop.workdir, chosen_step, train.eval_split)
+        write_samples(plan.task, loop.measure, chosen, loop.workdir, chosen_step, loop.shown_split)
     if jax.process_index() == 0:
         figures_module.store_figures(loop.workdir, entries)
     loop.records.close()
