@@ -9,8 +9,8 @@ on this kind of machine it gave 1.886 in 112 s). Expected loss on the last 10%, 
 275 s on 2 CPU cores with other work on them (7 steps a second, 452 CPU-seconds in all).
 
 Variants: `:better` (RMS norm, rotary positions, SwiGLU, two heads, a larger start and learning rate, 1,300 steps:
-expected 1.73 to 1.77, seed 0: 1.748; 131 s on the same busy cores, 11 steps a second, 243 CPU-seconds with
-compilation and evaluation, where nanoGPT has 2 x 112), `:gpu` (nanoGPT's set-up for a GPU, 10.8 million parameters;
+expected 1.72 to 1.78, seed 0: 1.748; 183 CPU-seconds with compilation and evaluation, where nanoGPT has at most
+2 x 112), `:gpu` (nanoGPT's set-up for a GPU, 10.8 million parameters;
 not run yet; its README: 1.4697), `:tiny` (for tests, on other text).
 """
 
