@@ -2,8 +2,9 @@ r"""The tutorials' LSTM: is a sentence positive or negative? Their program, sett
 
     python -m launch.train --config=configs/tutorials/lstm.py --workdir=runs/lstm
 
-Expected: better than always one class (50% on the 1,821 test sentences of SST-2); not yet measured to its end. It
-takes about 115 CPU-seconds for 10 epochs of 5,544 sentences, by the first 0.6 of them.
+Expected: better than always one class (50% on the 1,821 test sentences of SST-2); seed 0: 79.2%, validation 78.1%.
+Its validation loss ends at 1.02, above that of class frequencies: after 10 epochs it is sure of its mistakes. It
+takes 57 CPU-seconds for 10 epochs of 5,544 sentences.
 
 Its settings, all kept:
 - Embedding, uniform in +-0.05, learnt from the start; SpatialDropout1D 0.4: a feature is dropped in all words.
