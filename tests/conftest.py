@@ -47,6 +47,15 @@ def data() -> pathlib.Path:
 ALONE = ('test_resume.py', 'test_processes.py', 'test_matrix.py')  # whose tests share nothing and take long
 
 
+THOROUGH = ('tasks', 'interop', 'methods')  # folders whose tests train or compile whole tasks
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Marks as slow what trains whole tasks or reads whole data sets: not for every commit."""
+    if item.path.parent.name in THOROUGH or 'data' in item.fixturenames:
+        item.add_marker(pytest.mark.slow)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Puts the longest tests first, so that no worker ends with them alone."""
     items.sort(key=lambda item: item.path.name not in ALONE)
