@@ -48,28 +48,7 @@ def get_config(variant: str = ''):
         ),
         'score_count': 0,
     }
-    config.model = {
-        'width': 128,
-        'layers': 4,
-        'decoder_layers': 0,
-        'heads': 4,
-        'hidden_width': 256,
-        'norm_position': 'pre',
-        'activation': 'relu',
-        'positions': 'sinusoidal',
-        'embedding_scale': True,
-        'query_key_value_bias': True,
-        'output_bias': True,
-        'feed_forward_bias': True,
-        'tie_embedding': True,
-        'dropout': 0.1,
-        'attention_dropout': 0.0,
-        'embedding_dropout': 0.1,
-        'initial_scale': 128**-0.5,  # times the embedding's scale of sqrt(128): tokens enter with deviation 1
-        'dtype': 'float32',
-        'attention': 'auto',
-        'scan': False,
-    }
+    config.model = transformer()
     config.data = multi30k('en', 'de')
     config.optimizer.model.update(
         name='adamw',
@@ -96,6 +75,32 @@ def get_config(variant: str = ''):
     variants = {'': same, 'gpu': gpu, 'de_en': de_en, 'en_fr': en_fr, 'own': own, 'tiny': tiny}
     choose(variant, variants, '--config=configs/multi30k_translation.py:...')(config)
     return config
+
+
+def transformer():
+    """Returns the settings of the encoder-decoder."""
+    return {
+        'width': 128,
+        'layers': 4,
+        'decoder_layers': 0,
+        'heads': 4,
+        'hidden_width': 256,
+        'norm_position': 'pre',
+        'activation': 'relu',
+        'positions': 'sinusoidal',
+        'embedding_scale': True,
+        'query_key_value_bias': True,
+        'output_bias': True,
+        'feed_forward_bias': True,
+        'tie_embedding': True,
+        'dropout': 0.1,
+        'attention_dropout': 0.0,
+        'embedding_dropout': 0.1,
+        'initial_scale': 128**-0.5,  # times the embedding's scale of sqrt(128): tokens enter with deviation 1
+        'dtype': 'float32',
+        'attention': 'auto',
+        'scan': False,
+    }
 
 
 def multi30k(source: str, target: str):

@@ -43,9 +43,11 @@ def batch_of(plan: Plan, step: int) -> dict[str, jax.Array]:
     return place(local, range(len(rows)), len(rows), plan.batch_sharding)
 
 
-def run_steps(plan: Plan, compiled: Any, steps: int) -> tuple[State, list[dict[str, Any]]]:
-    """Returns the state after `steps` from the start, and the logs of each."""
-    state, logs = plan.init(), []
+def run_steps(
+    plan: Plan, compiled: Any, steps: int, state: State | None = None
+) -> tuple[State, list[dict[str, Any]]]:
+    """Returns the state after `steps` from `state` or the start, and the logs of each."""
+    state, logs = state or plan.init(), []
     with jax.set_mesh(plan.mesh):
         for step in range(steps):
             state, each = compiled(state, batch_of(plan, step))
@@ -60,9 +62,10 @@ def build(name: str, folder: epath.Path, overrides: dict[str, str] | None = None
     api.prepare(config, folder)
     plan = make_plan(config, api.build(config, folder), jax.devices()[:1])
     compiled = plan.compile()
-    before = jax.device_get(plan.init())
+    state = plan.init()
+    before = jax.tree.map(np.array, state)  # copies: the step takes the buffers of its state
     steps = max(STEPS, *plan.update_every.values())
-    after, logs = run_steps(plan, compiled, steps)
+    after, logs = run_steps(plan, compiled, steps, state)
     return Built(config, folder, plan, compiled, before, jax.device_get(after), logs, steps)
 
 

@@ -213,7 +213,6 @@ def describe(
     memory: Mapping[str, Any] | None = None,
     flops: Mapping[str, Any] | None = None,
     flow: Mapping[str, Any] | None = None,
-    classes: Sequence[str] = (),
     seconds_per_step: float = 0.0,
 ) -> dict[str, Any]:
     """Puts together what is stored as description.json and printed by `summary_text`.
@@ -224,7 +223,6 @@ def describe(
         `describe_example`, `compiled_memory`, `count_flops` (of one step) and `describe_flow`.
       data: examples in each split.
       steps: the last step of the run; `start` is the first (above 0 when it goes on).
-      classes: the names of the classes, for the confusion matrix in the report.
       seconds_per_step: 0 where it is not known yet.
     """
     batch = int(config['train']['batch_size'])
@@ -245,7 +243,6 @@ def describe(
         'memory': dict(memory or {}),
         'flops': dict(flops or {}),
         'flow': dict(flow or {}),
-        'classes': [str(name) for name in classes],
     }
 
 

@@ -58,6 +58,7 @@ def test_noise_on_the_port_is_no_process():
                 break
             except ConnectionRefusedError:
                 pass
+        assert not waiting.done()  # what was sent counts as no process
         meet(f'127.0.0.1:{port}', 2, 1, 5)
         waiting.result()
 

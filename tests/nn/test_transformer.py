@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from transformer_reference import reference
 
 from research.errors import UserError
 from research.nn.positions import buckets, in_segments, sinusoids
@@ -48,87 +49,6 @@ def changed(tokens, rows, columns):
 
 def apply(model, params, *arguments, **keywords):
     return jax.jit(functools.partial(model.apply, **keywords))({'params': params}, *arguments)
-
-
-def reference(settings, params, tokens):
-    """The forward pass of one text in float64, feature by feature as the papers write it."""
-    params = jax.tree.map(lambda x: np.asarray(x, np.float64), params)
-    length, width = len(tokens), settings.width_of_head
-
-    def norm(x, layer, kind):
-        if kind == 'rms':
-            return x / np.sqrt(np.mean(x**2, -1, keepdims=True) + settings.norm_epsilon) * layer['scale']
-        deviation = np.sqrt(np.var(x, -1, keepdims=True) + settings.norm_epsilon)
-        return (x - x.mean(-1, keepdims=True)) / deviation * layer['scale'] + layer['bias']
-
-    def linear(x, layer):
-        return x @ layer['kernel'] + layer.get('bias', 0.0)
-
-    def activation(x):
-        tanh = np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3))
-        return {'silu': x / (1 + np.exp(-x)), 'relu': np.maximum(x, 0), 'gelu_tanh': x * (1 + tanh) / 2}[
-            settings.activation
-        ]
-
-    def rotary(x, position):
-        half = width // 2
-        turned = x.copy()
-        for i in range(half):
-            angle = position * settings.rotary_base ** (-2 * i / width)
-            turned[i] = x[i] * np.cos(angle) - x[i + half] * np.sin(angle)
-            turned[i + half] = x[i + half] * np.cos(angle) + x[i] * np.sin(angle)
-        return turned
-
-    def attend(x, layer, window):
-        heads = {}
-        for name in ('query', 'key', 'value'):
-            count = settings.heads if name == 'query' else settings.key_heads
-            heads[name] = linear(x, layer[name]).reshape(length, count, width)
-            if settings.qk_norm and name != 'value':
-                heads[name] = norm(heads[name], layer[name + '_norm'], 'rms')
-            if settings.positions == 'rotary' and name != 'value':
-                rows = [[rotary(head, i) for head in row] for i, row in enumerate(heads[name])]
-                heads[name] = np.array(rows)
-        output = np.zeros((length, settings.heads, width))
-        for head in range(settings.heads):
-            other = head * settings.key_heads // settings.heads
-            for i in range(length):
-                first = max(0, i - window + 1) if window else 0
-                logits = heads['key'][first : i + 1, other] @ heads['query'][i, head] / np.sqrt(width)
-                weights = np.exp(logits - logits.max())
-                output[i, head] = weights / weights.sum() @ heads['value'][first : i + 1, other]
-        return linear(output.reshape(length, -1), layer['out'])
-
-    def feed(x, layer):
-        up = linear(x, layer['up'])
-        up = activation(linear(x, layer['gate'])) * up if settings.gated else activation(up)
-        return linear(up, layer['down'])
-
-    x = params['tokens']['embedding'][tokens]
-    if settings.positions == 'learned':
-        x = x * np.sqrt(settings.width) if settings.embedding_scale else x
-        x = x + params['positions']['embedding'][settings.position_offset :][:length]
-    if settings.positions == 'sinusoidal':
-        for i in range(length):
-            for j in range(settings.width):
-                angle = i / 10000 ** (j // 2 * 2 / settings.width)
-                x[i, j] += np.cos(angle) if j % 2 else np.sin(angle)
-    for index in range(settings.layers):
-        layer = jax.tree.map(lambda leaf, index=index: leaf[index], params['blocks'])
-        first = functools.partial(norm, layer=layer['attention_norm'], kind=settings.norm)
-        second = functools.partial(norm, layer=layer['feed_forward_norm'], kind=settings.norm)
-        window = settings.windows[index % len(settings.windows)] if settings.windows else settings.window
-        attend_here = functools.partial(attend, layer=layer['attention'], window=window)
-        if settings.norm_position == 'pre':
-            x = x + attend_here(first(x))
-            x = x + feed(second(x), layer['feed_forward'])
-        else:
-            x = first(x + attend_here(x))
-            x = second(x + feed(x, layer['feed_forward']))
-    if settings.norm_position == 'pre':
-        x = norm(x, params['final_norm'], settings.norm)
-    kernel = params['tokens']['embedding'].T if settings.tie_embedding else params['head']['kernel']
-    return x @ kernel + params.get('head', {}).get('bias', 0.0)
 
 
 @pytest.mark.parametrize('name', SHAPES)
