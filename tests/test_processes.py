@@ -29,9 +29,9 @@ def free_port() -> int:
 def start(workdir: pathlib.Path, steps: int, number: int = 0, count: int = 1, port: int = 0, timeout: int = 60):
     """Starts one of `count` processes, each with one device."""
     flags = [f'--config={CONFIG}', f'--workdir={workdir}', f'--config.train.steps={steps}',
-             '--config.train.batch_size=8', '--config.train.checkpoint_every=100', '--config.train.log_every=1',
+             '--config.train.batch_size=8', '--config.train.checkpoint_every=3', '--config.train.keep_last=9', '--config.train.log_every=1',
              '--config.train.eval_every=100000', '--config.train.eval_split=', '--config.train.test_split=',
-             f'--timeout={timeout}']  # fmt: skip
+             '--config.optimizer.model.schedule=constant', f'--timeout={timeout}']  # fmt: skip
     if count > 1:
         flags += [f'--coordinator=127.0.0.1:{port}', f'--num_processes={count}', f'--process_id={number}']
     environment = {**os.environ, 'JAX_PLATFORMS': 'cpu', 'PYTHONUNBUFFERED': '1', 'JAX_NUM_CPU_DEVICES': '1'}
@@ -53,20 +53,17 @@ def run(workdir: pathlib.Path, steps: int, count: int = 1) -> list[str]:
 
 @pytest.mark.slow
 def test_two_and_four_processes_equal_one_and_share_checkpoints(tmp_path):
-    for count in (1, 2, 4):
-        texts = run(tmp_path / str(count), 3, count)
+    counts, each = (2, 1, 2, 4, 2), 3  # every change of the number of processes, and a start with several
+    run(tmp_path / 'one', each * len(counts))
+    for number, count in enumerate(counts):
+        texts = run(tmp_path / 'several', each * (number + 1), count)
         assert all('report    ' not in text for text in texts[1:]), 'only process 0 writes and reports'
-    one = read_weights(tmp_path / '1')
-    for count in (2, 4):
-        several = read_weights(tmp_path / str(count))
-        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), one['variables'], several['variables'])
-    run(tmp_path / '1', 6, 2)  # one to two
-    assert any('going on from step 3' in text for text in run(tmp_path / '2', 6, 4))  # two to four
-    run(tmp_path / '4', 6, 1)  # four to one
-    ends = [read_weights(tmp_path / str(count)) for count in (1, 2, 4)]
-    assert [end['step'] for end in ends] == [6, 6, 6]
-    for end in ends[1:]:
-        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), ends[0]['variables'], end['variables'])
+        assert not number or f'going on from step {each * number}' in texts[0], texts[0]
+        ends = [read_weights(tmp_path / name, each * (number + 1)) for name in ('one', 'several')]
+        assert [end['step'] for end in ends] == [each * (number + 1)] * 2
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), ends[0]['variables'], ends[1]['variables']
+        )
 
 
 @pytest.mark.slow
