@@ -85,10 +85,13 @@ def same(config):
 
 
 def ngrams(config):
-    """Naive Bayes and logistic regression over words, pairs and triples of words (Wang and Manning 2012)."""
-    config.task.update(vocabulary=200000, min_count=1, label_smoothing=0.1)
-    config.model = {'name': 'ngrams', 'order': 3, 'buckets': 0, 'naive_bayes': True, 'width': 0, 'dropout': 0.7}
-    config.optimizer.model.learning_rate = 3e-3
+    """Naive Bayes and logistic regression over words, pairs, and characters inside words."""
+    config.task.update(vocabulary=300000, min_count=1)
+    config.model = {
+        'name': 'ngrams', 'order': 2, 'subwords': (3, 6), 'subword_room': 16, 'buckets': 0, 'naive_bayes': True,
+        'width': 0, 'unit_length': True, 'dropout': 0.0,
+    }  # fmt: skip
+    config.optimizer.model.learning_rate = 1e-2
     config.train.epochs = 5.0
     config.expected = {}
 

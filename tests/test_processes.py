@@ -28,10 +28,12 @@ def free_port() -> int:
 
 def start(workdir: pathlib.Path, steps: int, number: int = 0, count: int = 1, port: int = 0, timeout: int = 60):
     """Starts one of `count` processes, each with one device."""
-    flags = [f'--config={CONFIG}', f'--workdir={workdir}', f'--config.train.steps={steps}',
-             '--config.train.batch_size=8', '--config.train.checkpoint_every=3', '--config.train.keep_last=9', '--config.train.log_every=1',
-             '--config.train.eval_every=100000', '--config.train.eval_split=', '--config.train.test_split=',
-             '--config.optimizer.model.schedule=constant', f'--timeout={timeout}']  # fmt: skip
+    settings = (
+        f'steps={steps}', 'batch_size=8', 'checkpoint_every=3', 'keep_last=9', 'log_every=1', 'eval_every=100000',
+        'eval_split=', 'test_split=',
+    )  # fmt: skip
+    flags = [f'--config={CONFIG}', f'--workdir={workdir}', f'--timeout={timeout}']
+    flags += ['--config.optimizer.model.schedule=constant', *(f'--config.train.{each}' for each in settings)]
     if count > 1:
         flags += [f'--coordinator=127.0.0.1:{port}', f'--num_processes={count}', f'--process_id={number}']
     environment = {**os.environ, 'JAX_PLATFORMS': 'cpu', 'PYTHONUNBUFFERED': '1', 'JAX_NUM_CPU_DEVICES': '1'}

@@ -1,14 +1,12 @@
-"""A text as a row of ids of fixed length for classifiers: words, characters or byte pairs; or its n-grams."""
+"""A text as a row of ids of fixed length for classifiers: words, characters or byte pairs."""
 
 import collections
 import json
-import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
 from etils import epath
-from jaxtyping import Int
 from tokenizers import Tokenizer
 
 from research.data import word_segmentation as words
@@ -18,7 +16,6 @@ from research.errors import UserError
 
 SPECIAL = ('[pad]', '[unknown]', '[begin]', '[end]')
 PAD, UNKNOWN, BEGIN, END = range(4)
-JOINT = '\x1f'  # stands between the tokens of an n-gram
 Kind = Literal['words', 'characters', 'bpe']
 
 
@@ -192,81 +189,3 @@ def shares(parts: Sequence[Sequence[int]], room: int) -> list[int]:
     while sum(sizes) > room:
         sizes[sizes.index(max(sizes))] -= 1
     return sizes
-
-
-class Grams(NamedTuple):
-    """Which n-grams are features: numbers from 1, 0 is padding."""
-
-    order: int  # n from 1 to this
-    buckets: int  # hashed into so many; 0: looked up in `numbers`
-    numbers: Mapping[str, int]
-
-    @property
-    def size(self) -> int:
-        """Features, with the padding."""
-        return 1 + (self.buckets or len(self.numbers))
-
-
-def grams_of(pieces: Sequence[str], order: int) -> list[str]:
-    """Returns all n-grams of 1 to `order` tokens."""
-    return [
-        JOINT.join(pieces[start : start + size])
-        for size in range(1, order + 1)
-        for start in range(len(pieces) - size + 1)
-    ]
-
-
-def prepare_grams(texts: Iterable[Sequence[str]], order: int, most: int, least: int, folder: epath.Path) -> None:
-    """Stores the commonest n-grams of the training texts, given as tokens."""
-    counter = collections.Counter(gram for pieces in texts for gram in grams_of(pieces, order))
-    kept = commonest(counter, most, least)
-    folder.joinpath('ngrams.json').write_text(json.dumps(kept, ensure_ascii=False), encoding='utf-8')
-
-
-def read_grams(order: int, buckets: int, folder: epath.Path) -> Grams:
-    """Returns the n-grams that `prepare_grams` stored, or hashed ones, for which nothing is stored."""
-    if buckets:
-        return Grams(order, buckets, {})
-    names = json.loads(folder.joinpath('ngrams.json').read_text(encoding='utf-8'))
-    return Grams(order, 0, {name: number for number, name in enumerate(names, 1)})
-
-
-def features(grams: Grams, pieces: Sequence[str], length: int) -> Int[np.ndarray, 'features']:
-    """Returns the numbers of the n-grams of at most `length` tokens, int32 [order * length], 0 where none is.
-
-    A hashed n-gram is CRC-32 of its UTF-8 text, so that every process and machine agrees.
-    """
-    row = np.zeros(grams.order * length, np.int32)
-    found = grams_of(pieces[:length], grams.order)
-    if grams.buckets:
-        numbers = [1 + zlib.crc32(gram.encode()) % grams.buckets for gram in found]
-    else:
-        numbers = [grams.numbers[gram] for gram in found if gram in grams.numbers]
-    row[: len(numbers)] = numbers
-    return row
-
-
-def log_count_ratios(
-    rows: Iterable[Int[np.ndarray, 'features']], targets: np.ndarray, size: int
-) -> np.ndarray:
-    """Returns float32 [size, units]: how much commoner an n-gram is in rows of a class than in the others.
-
-    log((p / |p|) / (q / |q|)) with p and q one more than the rows of either kind that have the n-gram
-    (Wang and Manning 2012, equation 2); 0 for padding.
-
-    Args:
-      rows: features of each training row.
-      targets: [rows, units], 1 where a row is of the class.
-      size: features, with the padding.
-    """
-    inside, outside = np.ones((2, size, targets.shape[1]))
-    for row, target in zip(rows, targets, strict=True):
-        found = np.unique(row[row > 0])
-        inside[found] += target
-        outside[found] += 1 - target
-    inside[0] = outside[0] = 0
-    inside[1:] /= inside[1:].sum(0)
-    outside[1:] /= outside[1:].sum(0)
-    result = np.zeros(inside.shape, np.float32)
-    result[1:] = np.log(inside[1:] / outside[1:])
-    return result

@@ -164,11 +164,15 @@ class NGramBag(nn.Module):
     units: int
     width: int = 10
     dropout: float = 0.0  # of whole n-grams
+    unit_length: bool = False  # with width 0: the weights of a text's n-grams are a vector of length 1
 
     def __post_init__(self):
         check_settings('model', self.dropout)
-        if self.width < 0:
-            raise UserError(f'config.model.width must be zero (a linear model) or more, got {self.width}')
+        if self.width < 0 or (self.width and self.unit_length):
+            raise UserError(
+                'config.model.width must be zero (a linear model) or more, and zero with unit_length, got '
+                f'{self.width}'
+            )
         super().__post_init__()
 
     @nn.compact
@@ -189,11 +193,12 @@ class NGramBag(nn.Module):
         size = self.width or self.units
         start = uniform(1 / size) if self.width else nn.initializers.zeros_init()
         vectors = nn.Embed(self.features, size, embedding_init=start, name='grams')(features)
-        if ratios is not None:
-            vectors = vectors * ratios[features]
-        vectors = nn.Dropout(self.dropout, broadcast_dims=(2,), deterministic=not train)(vectors * there)
+        weights = there if ratios is None else ratios[features] * there
+        vectors = nn.Dropout(self.dropout, broadcast_dims=(2,), deterministic=not train)(vectors * weights)
         total = jnp.sum(vectors, axis=1)
         if not self.width:
+            if self.unit_length:
+                total /= jnp.sqrt(jnp.maximum(jnp.sum(weights**2, axis=1), 1e-9))
             return total + self.param('bias', nn.initializers.zeros_init(), (self.units,))
         return nn.Dense(self.units, name='head')(total / jnp.maximum(jnp.sum(there, axis=1), 1))
 

@@ -13,10 +13,12 @@ from etils import epath
 from tokenizers import Tokenizer
 
 from research.core.task import Aux, Figure, Input, Task, Variables
+from research.data import ngrams
 from research.data import tokens as tokens_module
 from research.data.encoded import EncodedRow, encode_split
 from research.data.labelled_texts import labelled_texts
 from research.data.labels import Kind, LabelFacts, collect, make_encode_label, read_labels, write_labels
+from research.data.ngrams import GramSettings
 from research.data.text import load_array, save_array
 from research.data.tokens import Frame, Tokens
 from research.data.word_segmentation import WordSettings
@@ -76,14 +78,6 @@ class Settings(NamedTuple):
         return WordSettings(self.clean, self.segment, self.stop_words, self.stemmer)
 
 
-class GramSettings(NamedTuple):
-    """Settings of `config.model` for n-grams that say what the features are."""
-
-    order: int = 2  # n from 1 to this
-    buckets: int = 0  # n-grams are hashed into so many; 0: the commonest of the training texts
-    naive_bayes: bool = False  # n-grams weigh as their log-count ratios (NBSVM), each once in a text
-
-
 class Transformed(NamedTuple):
     """Settings of `config.model` for a Transformer beside those of its shape."""
 
@@ -106,18 +100,14 @@ def settings_of(config: Any) -> Settings:
     return unpack(Settings, {key: value for key, value in config.task.items() if key != 'name'}, 'task').check()
 
 
-def gram_settings(config: Any) -> tuple[GramSettings, dict[str, Any]]:
-    """Returns the settings of features and those of the module."""
+def gram_settings(config: Any) -> tuple[GramSettings, bool, dict[str, Any]]:
+    """Returns the settings of features, whether they weigh as naive Bayes says, and the settings of the module."""
     section = {key: value for key, value in config.model.items() if key != 'name'}
     own = {key: section.pop(key) for key in GramSettings._fields if key in section}
-    grams = unpack(GramSettings, own, 'model')
-    if grams.order < 1 or grams.buckets < 0:
-        raise UserError(
-            f'config.model: order must be above zero and buckets zero or more, got {grams.order} and {grams.buckets}'
-        )
-    if grams.naive_bayes and section.get('width', 10):
+    naive_bayes = section.pop('naive_bayes', False)
+    if naive_bayes and section.get('width', 10):
         raise UserError('config.model.naive_bayes is for a linear model: set config.model.width to 0')
-    return grams, section
+    return unpack(GramSettings, own, 'model').check(), naive_bayes, section
 
 
 def text_of(raw: Any, field: str) -> str:
@@ -147,27 +137,27 @@ def prepare(config: Any, folder: epath.Path) -> None:
         kept = settings.vocabulary, settings.min_count
         tokens_module.prepare_tokens(settings.tokens, settings.words, texts, *kept, folder)
         return
-    grams, _ = gram_settings(config)
+    grams, by_ratio, _ = gram_settings(config)
     if settings.tokens == 'bpe':
         raise UserError("config.task.tokens: n-grams are of 'words' or 'characters'")
     pieces = tokens_module.make_pieces(settings.tokens, settings.words)
     if not grams.buckets:
         lists = (joint_pieces(pieces, row['text'], row.get('pair') if settings.pair else None) for row in rows)
-        tokens_module.prepare_grams(lists, grams.order, settings.vocabulary, settings.min_count, folder)
-    if grams.naive_bayes:
-        save_array(folder / 'ratios.npy', naive_bayes(rows, settings, facts, grams, folder))
+        ngrams.prepare_grams(lists, grams, settings.vocabulary, settings.min_count, folder)
+    if by_ratio:
+        save_array(folder / 'ratios.npy', count_ratios(rows, settings, facts, grams, folder))
 
 
-def naive_bayes(rows: list, settings: Settings, facts: LabelFacts, grams: GramSettings, folder: Any) -> np.ndarray:
+def count_ratios(rows: list, settings: Settings, facts: LabelFacts, grams: GramSettings, folder: Any) -> np.ndarray:
     """Returns the log-count ratios of the training rows."""
     if facts.kind == 'number':
         raise UserError("config.model.naive_bayes needs classes, and config.task.labels is 'number'")
-    encode, label = make_gram_encode(settings, grams, folder), make_encode_label(facts, settings.label_separator)
+    encode, label = make_gram_encode(settings, grams, True, folder), make_encode_label(facts, settings.label_separator)
     features = [encode(row['text'], row.get('pair') if settings.pair else None)['features'] for row in rows]
     labels = np.stack([label(row['label']) for row in rows])
     one_hot = labels if facts.kind == 'multi' else np.eye(len(facts.classes))[labels]
-    size = tokens_module.read_grams(grams.order, grams.buckets, folder).size
-    return tokens_module.log_count_ratios(features, one_hot[:, 1:] if settings.one_unit else one_hot, size)
+    size = ngrams.read_grams(grams, folder).size
+    return ngrams.log_count_ratios(features, one_hot[:, 1:] if settings.one_unit else one_hot, size)
 
 
 def joint_pieces(pieces: Callable[[str], list[str]], text: str, pair: str | None) -> list[str]:
@@ -175,10 +165,10 @@ def joint_pieces(pieces: Callable[[str], list[str]], text: str, pair: str | None
     return pieces(text) + ([tokens_module.SPECIAL[tokens_module.END], *pieces(pair)] if pair is not None else [])
 
 
-def make_gram_encode(settings: Settings, grams: GramSettings, folder: epath.Path) -> Callable:
-    """Returns `encode` for n-grams: 'features'."""
+def make_gram_encode(settings: Settings, grams: GramSettings, once: bool, folder: epath.Path) -> Callable:
+    """Returns `encode` for n-grams: 'features', each once if asked."""
     pieces = tokens_module.make_pieces(settings.tokens, settings.words)
-    known = tokens_module.read_grams(grams.order, grams.buckets, folder)
+    known = ngrams.read_grams(grams, folder)
 
     def encode(text, pair):
         found = joint_pieces(pieces, text, pair)
@@ -188,11 +178,7 @@ def make_gram_encode(settings: Settings, grams: GramSettings, folder: epath.Path
                 "shorten it, or set config.task.cut to 'end'"
             )
         found = found[-settings.length :] if settings.cut == 'start' else found
-        row = tokens_module.features(known, found, settings.length)
-        if grams.naive_bayes:
-            once = np.unique(row[row > 0])
-            row = np.pad(once, (0, len(row) - len(once))).astype(np.int32)
-        return {'features': row}
+        return {'features': ngrams.features(known, found, settings.length, once)}
 
     return encode
 
@@ -211,10 +197,10 @@ def make_token_encode(settings: Settings, tokens: Tokens, framed: bool) -> Calla
 
 def gram_model(config: Any, settings: Settings, target: Target, folder: epath.Path) -> Model:
     """Returns a bag of n-grams."""
-    grams, section = gram_settings(config)
-    size = tokens_module.read_grams(grams.order, grams.buckets, folder).size
+    grams, by_ratio, section = gram_settings(config)
+    size = ngrams.read_grams(grams, folder).size
     module = unpack(NGramBag, section, 'model', features=size, units=target.units)
-    ratios = jnp.asarray(load_array(folder / 'ratios.npy')) if grams.naive_bayes else None
+    ratios = jnp.asarray(load_array(folder / 'ratios.npy')) if by_ratio else None
 
     def scores(params, batch, context):
         key = context.fold('dropout')
@@ -223,7 +209,7 @@ def gram_model(config: Any, settings: Settings, target: Target, folder: epath.Pa
     def init(key):
         return initialize(module, key, jnp.zeros((1, 2), jnp.int32), ratios)[0]
 
-    return Model(make_gram_encode(settings, grams, folder), init, scores)
+    return Model(make_gram_encode(settings, grams, by_ratio, folder), init, scores)
 
 
 def token_model(config: Any, settings: Settings, target: Target, folder: epath.Path) -> Model:

@@ -130,23 +130,3 @@ def test_two_texts_are_framed_as_their_encoder_was_trained(special):
     assert row['length'] == 6 + len(between) - 1 and row['types'].sum() == 2
     with pytest.raises(UserError, match='of no encoder of texts'):
         tokens.pretrained_tokens(Tokenizer(models.WordLevel({'a': 0}, unk_token='a')), 'x')
-
-
-def test_grams_are_looked_up_or_hashed(tmp_path):
-    folder = epath.Path(tmp_path)
-    tokens.prepare_grams([['a', 'b', 'a', 'b'], ['b']], 2, 3, 1, folder)
-    known = tokens.read_grams(2, 0, folder)
-    assert list(known.numbers) == ['b', 'a', 'a\x1fb'] and known.size == 4
-    assert tokens.features(known, ['a', 'b', 'x'], 4).tolist() == [2, 1, 3, 0, 0, 0, 0, 0]
-    hashed = tokens.read_grams(2, 7, folder)
-    row = tokens.features(hashed, ['a', 'b', 'x'], 4)
-    assert hashed.size == 8 and np.count_nonzero(row) == 5 and row.max() <= 7
-
-
-def test_log_count_ratios_are_those_of_the_paper():
-    """Equation 2 of Wang and Manning, count by count."""
-    rows = [np.array(row) for row in ([1, 2, 0], [1, 1, 3], [3, 0, 0])]
-    found = tokens.log_count_ratios(rows, np.array([[1.0], [1.0], [0.0]]), 4)
-    p, q = np.array([3, 2, 2]), np.array([1, 1, 2])
-    np.testing.assert_allclose(found[1:, 0], np.log((p / p.sum()) / (q / q.sum())), rtol=1e-6)
-    assert found[0, 0] == 0

@@ -168,6 +168,10 @@ def test_a_bag_of_ngrams_is_a_mean_or_a_sum():
     ratios = np.array([[0, 0], [1, 2], [3, 4], [5, 6]], np.float32)
     expected = [(weights * ratios)[[1, 3, 3]].sum(0), (weights * ratios)[2]]
     np.testing.assert_allclose(run(linear, params, {}, features, ratios, train=False, key=KEY)[0], expected)
+    unit = NGramBag(4, 2, width=0, unit_length=True)
+    expected = np.array(expected) / [np.linalg.norm(ratios[[1, 3, 3]], axis=0), ratios[2]]
+    found = run(unit, params, {}, features, ratios, train=False, key=KEY)[0]
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
 @pytest.mark.parametrize('pool', ['flat', 'max', 'mean'])
@@ -188,6 +192,7 @@ def test_a_sequence_is_padded_with_nothing(pool):
     (lambda: TextLSTM(8, 2, recurrent_dropout=-0.1), 'recurrent_dropout'),
     (lambda: LSTM(0), 'width'),
     (lambda: NGramBag(4, 2, width=-1), 'width'),
+    (lambda: NGramBag(4, 2, unit_length=True), 'unit_length'),
     (lambda: SequenceConvolution(2, hidden=-1), 'hidden'),
 ])  # fmt: skip
 def test_models_that_cannot_be_are_refused(make, message):
