@@ -1,0 +1,59 @@
+"""Which of ten kinds of clothing a picture shows: a perceptron on Fashion-MNIST.
+
+    python -m launch.train --config=configs/fashion_mlp.py --workdir=runs/fashion_mlp
+
+Variants: `:tiny` (for tests; scikit-learn's digits).
+"""
+
+from research.core.config import base
+from research.errors import choose
+
+
+def get_config(variant: str = ''):
+    """Returns the config of a variant: '' or 'tiny'."""
+    config = base()
+    config.task = {
+        'name': 'image_classification',
+        'shift': 0,
+        'flip': True,
+        'label_smoothing': 0.1,
+        'top': 3,
+    }
+    config.data = {'name': 'fashion_mnist', 'folder': '', 'examples': 0}
+    config.model = {
+        'name': 'mlp',
+        'widths': (512, 256),
+        'dropout': 0.3,
+        'activation': 'relu',
+        'dtype': 'float32',
+    }
+    config.optimizer.model.update(
+        name='adamw', learning_rate=1e-3, schedule='cosine', warmup_steps=200, weight_decay=0.01
+    )
+    config.train.update(
+        epochs=20.0,
+        batch_size=128,
+        eval_batch_size=1000,
+        log_every=100,
+        eval_every=2150,
+        checkpoint_every=2150,
+        ema=0.999,
+    )
+    config.expected = {'test': {'accuracy': (0.895, 0.915)}}
+    choose(variant, {'': same, 'tiny': tiny}, '--config=configs/fashion_mlp.py:...')(config)
+    return config
+
+
+def same(config) -> None:
+    """Changes nothing."""
+
+
+def tiny(config) -> None:
+    """A few steps on scikit-learn's digits."""
+    config.data = {'name': 'digits'}
+    config.model.widths = (16,)
+    config.optimizer.model.warmup_steps = 2
+    config.train.update(
+        epochs=0.0, steps=4, batch_size=16, eval_batch_size=64, log_every=1, eval_every=2, checkpoint_every=2,
+    )  # fmt: skip
+    config.expected = {}
