@@ -124,6 +124,7 @@ class Task(NamedTuple):
     decode: Callable[[Mapping[str, np.ndarray]], Any]  # outputs of one example -> JSON-able, for a person
     load: Callable[[], Variables] | None = None  # host arrays, taken where path and shape match
     gradients: Mapping[str, Gradient] = {}
+    mixes: str = ''  # what in the losses mixes the rows of a batch ('config.task.mixup'); '' where each is by itself
     generate: Generate | None = None
     finalize: Callable[[Iterator[tuple[Raw, Any]]], dict[str, Figure]] | None = None
     finalize_count: int = 0  # how many rows `finalize` reads; 0: the whole split

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float, Shaped
 from PIL import Image, ImageEnhance, ImageOps
 
-from research.data.images import fit_image, shift_image
+from research.data.images import check_image, fit_image, shift_image
 from research.errors import UserError
 
 TRIES = 10  # boxes that are drawn before one that fits is given up
@@ -58,7 +58,7 @@ def augment(
       UserError: as of `fit_image`.
     """
     if settings.resized_crop:
-        image = random_crop(image, rng, settings.resized_crop)
+        image = random_crop(check_image(image), rng, settings.resized_crop)
     image = fit_image(image, shape)
     if settings.shift:
         image = shift_image(image, rng, settings.shift)
@@ -79,7 +79,6 @@ def random_crop(
     The area is uniform, the logarithm of the ratio too; where no box fits, the largest in the centre that has an
     allowed ratio (Szegedy et al. 2015, arXiv:1409.4842, section 6, as done by torchvision).
     """
-    image = np.asarray(image)
     height, width = image.shape[:2]
     for _ in range(TRIES):
         area = height * width * rng.uniform(smallest, 1)
@@ -98,9 +97,8 @@ def center(image: np.ndarray, rows: int, columns: int) -> np.ndarray:
     return image[top : top + rows, left : left + columns]
 
 
-def center_crop(image: Any, share: float) -> np.ndarray:
+def center_crop(image: np.ndarray, share: float) -> np.ndarray:
     """Returns the middle square whose side is `share` of the picture's shorter one; ImageNet's 224 of 256: 0.875."""
-    image = np.asarray(image)
     side = max(1, round(share * min(image.shape[:2])))
     return center(image, side, side)
 

@@ -67,15 +67,11 @@ def check_size(size: tuple[int, int], name: str) -> None:
         )
 
 
-def fit_image(values: Any, shape: tuple[int, int, int]) -> Float[np.ndarray, 'height width channels']:
-    """Returns a picture as float32 in [0, 1] of the given shape, made grey or coloured and resized if needed.
-
-    Whole numbers mean 0 to 255, real ones 0 to 1. Grey is the ITU-R 601 luma; a resized picture is stretched
-    to the new shape by an antialiasing triangle filter.
+def check_image(values: Any) -> np.ndarray:
+    """Returns a picture as an array: whole numbers that mean 0 to 255, or real ones from 0 to 1.
 
     Args:
       values: [height, width] or [height, width, 1 or 3].
-      shape: height, width and channels (1 or 3) wanted.
 
     Raises:
       UserError: names the shape given and the limits, or the values that are out of range.
@@ -99,8 +95,26 @@ def fit_image(values: Any, shape: tuple[int, int, int]) -> Float[np.ndarray, 'he
             f'image values must lie in 0 to 255 (whole numbers) or 0 to 1 (real numbers); got {image.dtype} '
             f'from {image.min()} to {image.max()}'
         )
+    return image
+
+
+def fit_image(values: Any, shape: tuple[int, int, int]) -> Float[np.ndarray, 'height width channels']:
+    """Returns a picture as float32 in [0, 1] of the given shape, made grey or coloured and resized if needed.
+
+    Whole numbers mean 0 to 255, real ones 0 to 1. Grey is the ITU-R 601 luma; a resized picture is stretched
+    to the new shape by an antialiasing triangle filter.
+
+    Args:
+      values: [height, width] or [height, width, 1 or 3].
+      shape: height, width and channels (1 or 3) wanted.
+
+    Raises:
+      UserError: as of `check_image`.
+    """
+    image = check_image(values)
     if image.dtype == np.float32 and image.shape == shape:
         return image
+    top = 255 if image.dtype.kind in 'iu' else 1
     image = np.atleast_3d(image).astype(np.float32) / top
     height, width, channels = shape
     if channels == 1 and image.shape[2] == 3:

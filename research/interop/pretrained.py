@@ -1,6 +1,7 @@
 """What a task needs to start from pretrained weights: `config.model.weights` and `config.model.revision`.
 
     prepare   tokenizer = store(config.model, folder)         once: resolves the name, pins the revision
+              store_pictures(config.model, folder, shape)     likewise, of a model that reads pictures
     make      shape = read_shape(config.model, folder, ...)   sizes of the weights, choices of the config
               Task(load=make_load(config.model, folder))      read only when a run starts
 """
@@ -16,7 +17,7 @@ from tokenizers import Tokenizer
 from research.core.task import Variables
 from research.data.text import END
 from research.errors import UserError, unpack
-from research.interop.files import locate
+from research.interop.files import Place, locate, read_json
 from research.interop.vocabulary import read_tokenizer
 from research.interop.weights import check_tokenizer, read, read_settings
 from research.nn.transformer_settings import RATES, TransformerSettings
@@ -40,12 +41,9 @@ def store(model: Mapping[str, Any], folder: epath.Path) -> Tokenizer | None:
     Raises:
       UserError: as of `weights.read`, and where the folder has no tokenizer.
     """
-    name, revision = (model.get(key, '') for key in KEYS)
-    if not name:
-        if revision:
-            raise UserError(f'config.model.revision={revision!r}: it goes with config.model.weights, which is empty')
+    place = place_of(model)
+    if place is None:
         return None
-    place = locate(name, revision)
     family, config, settings, _ = read_settings(place)
     tokenizer = read_tokenizer(place.folder)
     if tokenizer is None:
@@ -54,13 +52,56 @@ def store(model: Mapping[str, Any], folder: epath.Path) -> Tokenizer | None:
     ends = config.get('eos_token_id')
     end = ends[0] if isinstance(ends, list) else ends
     known = isinstance(end, int) and tokenizer.id_to_token(end) is not None
-    about = {
-        'name': place.name, 'revision': place.revision, 'family': family.model_type, 'settings': settings,
-        'end': end if known else -1,
-    }  # fmt: skip
+    write_about(folder, place, family.model_type, settings, {'end': end if known else -1})
+    return tokenizer
+
+
+def place_of(model: Mapping[str, Any]) -> Place | None:
+    """Returns where the weights of `config.model` are, or None where it names none; raises as `locate` does."""
+    name, revision = (model.get(key, '') for key in KEYS)
+    if not name and revision:
+        raise UserError(f'config.model.revision={revision!r}: it goes with config.model.weights, which is empty')
+    return locate(name, revision) if name else None
+
+
+def write_about(folder: epath.Path, place: Place, family: str, settings: Mapping[str, Any], more: Any) -> None:
+    """Writes weights.json."""
+    about = {'name': place.name, 'revision': place.revision, 'family': family, 'settings': settings, **more}
     folder.mkdir(parents=True, exist_ok=True)
     (folder / FILE).write_text(json.dumps(about, indent=2))
-    return tokenizer
+
+
+def store_pictures(model: Mapping[str, Any], folder: epath.Path, shape: tuple[int, int, int]) -> None:
+    """Resolves `config.model.weights` of a model of pictures and stores what it is, if it names any.
+
+    weights.json has, beside name, commit, family and settings, 'image' (size, patch, channels, classes), and
+    'mean' and 'std' of its preprocessor_config.json, or 0.5 where the folder has none, as ViT's authors do.
+
+    Args:
+      model, folder: as of `store`.
+      shape: height, width and channels of the pictures to be read.
+
+    Raises:
+      UserError: as of `weights.read`, for weights that read no pictures, and for pictures of another shape.
+    """
+    place = place_of(model)
+    if place is None:
+        return
+    family, config, settings, names = read_settings(place)
+    if family.image is None:
+        raise UserError(f'config.model.weights={place.name!r} is a {family.model_type}, which reads no pictures')
+    image = family.image(config, set(names))
+    wanted = (image['size'], image['size'], image['channels'])
+    if tuple(shape) != wanted:
+        given, sizes = ('x'.join(map(str, each)) for each in (shape, wanted))
+        raise UserError(
+            f'config.model.weights={place.name!r} reads pictures of {sizes} (height, width, channels), the data have '
+            f'{given}: set config.data.shape={",".join(map(str, wanted))} for pictures that a reader reads'
+        )
+    file = place.folder / 'preprocessor_config.json'
+    found = read_json(file) if file.exists() else {}
+    moments = {ours: found.get(key, [0.5] * wanted[2]) for ours, key in (('mean', 'image_mean'), ('std', 'image_std'))}
+    write_about(folder, place, family.model_type, settings, {'image': image, **moments})
 
 
 def read_about(model: Mapping[str, Any], folder: epath.Path) -> dict[str, Any] | None:

@@ -132,6 +132,11 @@ def check(task: Task, settings: Settings) -> None:
             raise UserError(
                 f'config.methods: privacy and a method before it both replace the gradient of {group!r}'
             )
+    if task.mixes:
+        raise UserError(
+            f'config.methods: privacy cannot train with {task.mixes}, which mixes the rows of a batch: what one row '
+            'adds to the gradient could not be told from what its partner does. Set it to 0'
+        )
     extra = jax.eval_shape(lambda: task.init(jax.random.key(0))).extra  # traced, never compiled
     for group in task.losses:
         if 'batch_stats' in extra.get(group, {}):

@@ -22,11 +22,11 @@ class VisionTransformer(nn.Module):
     train: bool = False
 
     def setup(self):
-        """Names the parts: those of `Stack`, patches, class_token, head."""
+        """Names the parts: those of `Stack`, patch_embedding, class_embedding, head."""
         settings = self.settings
-        self.patches = dense(settings, settings.width, True)
+        self.patch_embedding = dense(settings, settings.width, True)
         initial = nn.initializers.normal(settings.initial_scale)
-        self.class_token = self.param('class_token', initial, (1, settings.width))
+        self.class_embedding = self.param('class_embedding', initial, (1, settings.width))
         self.stack = Stack(settings, self.train)
         nn.share_scope(self, self.stack)  # its parameters stand beside the others
         if self.classes:
@@ -52,6 +52,6 @@ class VisionTransformer(nn.Module):
             )
         x = images.reshape(batch, rows, side, columns, side, channels)
         x = jnp.swapaxes(x, 2, 3).reshape(batch, rows * columns, side * side * channels)
-        x = self.patches(x)
-        first = jnp.broadcast_to(self.class_token.astype(x.dtype), (batch, *self.class_token.shape))
+        x = self.patch_embedding(x)
+        first = jnp.broadcast_to(self.class_embedding.astype(x.dtype), (batch, *self.class_embedding.shape))
         return self.stack.read(jnp.concatenate([first, x], axis=1))[0]

@@ -26,6 +26,15 @@ def softmax_cross_entropy(
     return total - (1 - smoothing) * chosen - smoothing * jnp.mean(logits, axis=-1)
 
 
+def soft_cross_entropy(
+    logits: Float[Array, '*batch classes'], targets: Float[Array, '*batch classes'], smoothing: float = 0.0
+) -> Float[Array, '*batch']:
+    """Returns -sum over classes of target * log softmax(logits), in nats; targets sum to 1, smoothed as above."""
+    log_probability = jax.nn.log_softmax(logits.astype(jnp.float32), axis=-1)
+    targets = (1 - smoothing) * targets.astype(jnp.float32) + smoothing / logits.shape[-1]
+    return -jnp.sum(targets * log_probability, axis=-1)
+
+
 def sigmoid_cross_entropy(
     logits: Float[Array, '*shape'], targets: Float[Array, '*shape'], smoothing: float = 0.0
 ) -> Float[Array, '*shape']:

@@ -5,7 +5,6 @@ over rows by themselves.
 """
 
 import functools
-import math
 
 import jax
 import jax.numpy as jnp
@@ -48,22 +47,17 @@ def weights(
 
     With both alphas above 0, one of the two is chosen with equal chances.
     """
-    which, beta, place = jax.random.split(key, 3)
-    alpha = mixup or cutmix
-    share = jax.random.beta(beta, alpha, alpha)
-    smooth = jnp.full((height, width), share)
-    if not cutmix:
-        return smooth, share
-    if mixup and cutmix != mixup:
-        second = jax.random.beta(jax.random.fold_in(beta, 1), cutmix, cutmix)
-    else:
-        second = share
-    inside, outside = box(place, second, height, width)
-    cut = 1 - inside.astype(jnp.float32)
-    if not mixup:
-        return cut, outside
-    chosen = jax.random.bernoulli(which)
-    return jnp.where(chosen, smooth, cut), jnp.where(chosen, share, outside)
+    keys = jax.random.split(key, 4)
+    if mixup:
+        share = jax.random.beta(keys[0], mixup, mixup)
+        smooth = jnp.full((height, width), share)
+    if cutmix:
+        inside, outside = box(keys[1], jax.random.beta(keys[2], cutmix, cutmix), height, width)
+        cut = 1 - inside.astype(jnp.float32)
+    if mixup and cutmix:
+        chosen = jax.random.bernoulli(keys[3])
+        return jnp.where(chosen, smooth, cut), jnp.where(chosen, share, outside)
+    return (smooth, share) if mixup else (cut, outside)
 
 
 def mix(
@@ -96,8 +90,3 @@ def mix(
     other, own, share = partners(mask), own[..., None].astype(images.dtype), share[:, None]
     mixed = own * images + (1 - own) * images[other]
     return mixed, share * targets + (1 - share) * targets[other]
-
-
-def check_alphas(mixup: float, cutmix: float) -> bool:
-    """Returns whether both are parameters of a Beta distribution, or 0."""
-    return all(0 <= alpha < math.inf for alpha in (mixup, cutmix))

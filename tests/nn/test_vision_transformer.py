@@ -20,7 +20,7 @@ def test_without_positions_whole_patches_may_change_places():
     model = VisionTransformer(dataclasses.replace(SETTINGS, positions='none'), patch=2, classes=3)
     images = np.random.default_rng(0).normal(size=(2, 4, 6, 2)).astype(np.float32)
     variables = jax.jit(model.init)(jax.random.key(0), images)
-    assert set(variables['params']) == {'patches', 'class_token', 'blocks', 'final_norm', 'head'}
+    assert set(variables['params']) == {'patch_embedding', 'class_embedding', 'blocks', 'final_norm', 'head'}
     patches, shifted = images.copy(), images.copy()
     patches[:, :2, :2], patches[:, 2:, 4:] = images[:, 2:, 4:], images[:, :2, :2]
     shifted[:, :2, :2], shifted[:, 1:3, 4:] = images[:, 1:3, 4:], images[:, :2, :2]

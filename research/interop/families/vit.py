@@ -67,10 +67,10 @@ def rules(settings, image):
     """Returns ViT's rules."""
     layer, attention = 'encoder.layer.{}', 'blocks/attention'
     found = [
-        Rule('embeddings.cls_token', ('class_token',), 'row'),
+        Rule('embeddings.cls_token', ('class_embedding',), 'row'),
         Rule('embeddings.position_embeddings', ('positions/embedding',), 'row'),
-        Rule('embeddings.patch_embeddings.projection.weight', ('patches/kernel',), 'patches'),
-        Rule('embeddings.patch_embeddings.projection.bias', ('patches/bias',)),
+        Rule('embeddings.patch_embeddings.projection.weight', ('patch_embedding/kernel',), 'patches'),
+        Rule('embeddings.patch_embeddings.projection.bias', ('patch_embedding/bias',)),
         *norm(f'{layer}.layernorm_before', 'blocks/attention_norm'),
         *heads(f'{layer}.attention.attention', attention, ('query', 'key', 'value', ''), True, True)[:6],
         *linear(f'{layer}.attention.output.dense', f'{attention}/out'),
