@@ -1,5 +1,6 @@
 """A multi-layer perceptron over flattened inputs."""
 
+import functools
 from typing import Literal
 
 import jax
@@ -20,6 +21,8 @@ class MLP(nn.Module):
     widths: tuple[int, ...] = (256, 128)
     dropout: float = 0.0
     activation: Literal['relu', 'gelu', 'tanh'] = 'relu'
+    # Variance 1 / inputs, or uniform with 2 / (inputs + outputs), as Keras starts (Glorot & Bengio 2010, equation 16).
+    initializer: Literal['fan_in', 'glorot'] = 'fan_in'
     dtype: Literal['float32', 'bfloat16'] = 'float32'
 
     def __post_init__(self):
@@ -32,8 +35,10 @@ class MLP(nn.Module):
     ) -> Float[Array, 'batch classes']:
         """Returns unnormalised log-probabilities."""
         activation = {'relu': jax.nn.relu, 'gelu': jax.nn.gelu, 'tanh': jnp.tanh}[self.activation]
+        start = {'fan_in': nn.initializers.lecun_normal, 'glorot': nn.initializers.glorot_uniform}[self.initializer]()
+        dense = functools.partial(nn.Dense, dtype=self.dtype, kernel_init=start)
         hidden = inputs.reshape(inputs.shape[0], -1)
         for number, width in enumerate(self.widths):
-            hidden = activation(nn.Dense(width, dtype=self.dtype, name=f'hidden_{number}')(hidden))
+            hidden = activation(dense(width, name=f'hidden_{number}')(hidden))
             hidden = nn.Dropout(self.dropout, deterministic=not train)(hidden)
-        return nn.Dense(self.classes, dtype=self.dtype, name='head')(hidden).astype(jnp.float32)
+        return dense(self.classes, name='head')(hidden).astype(jnp.float32)

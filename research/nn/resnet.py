@@ -113,7 +113,8 @@ class ResNet(nn.Module):
     classes: int
     widths: tuple[int, ...] = (16, 32, 64)  # channels of each stage; each but the first halves the picture
     depths: tuple[int, ...] = (1, 1, 1)  # blocks of each stage
-    stem: Literal['small', 'large'] = 'small'  # a 3x3 convolution, or 7x7 with stride 2 and 3x3 max-pooling
+    # A 3x3 convolution, a 5x5 with stride 2, or a 7x7 with stride 2 and 3x3 max-pooling.
+    stem: Literal['small', 'half', 'large'] = 'small'
     bottleneck: bool = False
     norm: Literal['batch', 'group'] = 'batch'
     groups: int = 8  # at most so many in each group norm
@@ -139,11 +140,12 @@ class ResNet(nn.Module):
         self, images: Float[Array, 'batch height width channels'], train: bool = False
     ) -> Float[Array, 'batch classes']:
         """Returns unnormalised log-probabilities."""
-        width, large = self.widths[0] // (4 if self.bottleneck else 1), self.stem == 'large'
-        kernel, strides = ((7, 7), (2, 2)) if large else ((3, 3), (1, 1))
+        width = self.widths[0] // (4 if self.bottleneck else 1)
+        side, stride = {'small': (3, 1), 'half': (5, 2), 'large': (7, 2)}[self.stem]
+        kernel, strides = (side, side), (stride, stride)
         features = nn.Conv(width, kernel, strides, use_bias=False, dtype=self.dtype, name='stem_conv')(images)
         features = jax.nn.relu(normalize(features, 'stem_norm', self.norm, self.groups, train, self.dtype))
-        if large:
+        if self.stem == 'large':
             features = nn.max_pool(features, (3, 3), (2, 2), 'SAME')
         for number, (width, depth) in enumerate(zip(self.widths, self.depths, strict=True)):
             block = dict(

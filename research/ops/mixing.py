@@ -47,17 +47,15 @@ def weights(
 
     With both alphas above 0, one of the two is chosen with equal chances.
     """
-    keys = jax.random.split(key, 4)
-    if mixup:
-        share = jax.random.beta(keys[0], mixup, mixup)
-        smooth = jnp.full((height, width), share)
-    if cutmix:
-        inside, outside = box(keys[1], jax.random.beta(keys[2], cutmix, cutmix), height, width)
-        cut = 1 - inside.astype(jnp.float32)
+    choice, place, beta = jax.random.split(key, 3)
+    alphas = jnp.array([mixup or 1.0, cutmix or 1.0])
+    share, area = jax.random.beta(beta, alphas, alphas)
+    inside, outside = box(place, area, height, width)
+    smooth, cut = (jnp.full((height, width), share), share), (1 - inside.astype(jnp.float32), outside)
     if mixup and cutmix:
-        chosen = jax.random.bernoulli(keys[3])
-        return jnp.where(chosen, smooth, cut), jnp.where(chosen, share, outside)
-    return (smooth, share) if mixup else (cut, outside)
+        chosen = jax.random.bernoulli(choice)
+        return jax.tree.map(lambda one, other: jnp.where(chosen, one, other), smooth, cut)
+    return smooth if mixup else cut
 
 
 def mix(

@@ -48,6 +48,7 @@ class Settings(NamedTuple):
     cutmix: float = 0.0
     label_smoothing: float = 0.0
     center_crop: float = 0.0  # other pictures: the middle square with this share of the shorter side; 0: all
+    standardize: bool = True  # pictures in units of the training split's deviation from its mean; False: 0 to 1
     statistics: int = 0  # training rows, evenly spaced, whose mean, deviation and classes are stored; 0: all
     top: int = 0  # also count labels among this many most probable classes; 0: min(5, classes - 1)
 
@@ -275,7 +276,7 @@ def make(config: Any, folder: epath.Path) -> Task:
     top = settings.top or min(5, len(facts.classes) - 1)
     makers = {'mlp': plain_model, 'resnet': plain_model, 'vit': vit_model}
     model = choose(config.model.get('name', ''), makers, 'config.model.name')(config, facts, folder)
-    mean, std = np.float32(model.mean), np.float32(model.std)
+    mean, std = (np.float32(model.mean), np.float32(model.std)) if settings.standardize else (0.0, 1.0)
 
     def init(key):
         params, collections = model.init(key)

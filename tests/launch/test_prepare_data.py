@@ -54,6 +54,10 @@ def test_a_prepared_set_is_read_at_random(prepared):
         data.classes() == ('where', 'who')
         and data.source('test').where(3) == 'some_questions/1.2.0, test, row 4'
     )
+    rows = data.source('train')
+    assert [rows.label(number) for number in range(4)] == [rows[number]['label'] for number in range(4)]
+    renamed = sources({**settings, 'fields': 'text:label'}).source('test')  # another column is the label now
+    assert renamed.label is None and renamed[0]['label'].startswith('où')
     given = sources({**settings, 'train': 'train[10:]', 'validation': 'train[:10]'})
     assert [len(given.source(split)) for split in ('train', 'validation')] == [20, 10]
     by_folder = sources({'reader': 'tfds', 'name': str(prepared / 'some_questions' / '1.2.0')})
@@ -100,4 +104,4 @@ def test_any_set_of_the_catalogue_by_name():
         rows = read_tfds(tfds.builder('mnist', file_format='array_record'), 'train', 'config.data.train')
         row = rows[4]
     assert len(rows) == 5 and row['image'].shape == (28, 28, 1) and row['image'].dtype == np.uint8
-    assert row['label'] in map(str, range(10))
+    assert row['label'] in map(str, range(10)) and rows.label(4) in map(str, range(10))

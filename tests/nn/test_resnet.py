@@ -31,9 +31,13 @@ def sizes(model, shape):
 @pytest.mark.parametrize(('settings', 'shape', 'classes', 'parameters'), [
     # He et al. 2016, table 6 (0.27 M), with 1x1 convolutions on the two shortcuts that change shape.
     ({'widths': (16, 32, 64), 'depths': (3, 3, 3)}, (32, 32, 3), 10, 272_474),
-    # The sizes of torchvision's resnet18 and resnet50.
+    # The same table: 0.46 M and 0.85 M.
+    ({'widths': (16, 32, 64), 'depths': (5, 5, 5)}, (32, 32, 3), 10, 466_906),
+    ({'widths': (16, 32, 64), 'depths': (9, 9, 9)}, (32, 32, 3), 10, 855_770),
+    # The sizes of torchvision's resnet18, resnet34 and resnet50.
     ({'widths': (64, 128, 256, 512), 'depths': (2, 2, 2, 2), 'stem': 'large'},
      (224, 224, 3), 1000, 11_689_512),
+    ({'widths': (64, 128, 256, 512), 'depths': (3, 4, 6, 3), 'stem': 'large'}, (224, 224, 3), 1000, 21_797_672),
     ({'widths': (256, 512, 1024, 2048), 'depths': (3, 4, 6, 3), 'stem': 'large', 'bottleneck': True},
      (224, 224, 3), 1000, 25_557_032),
 ])  # fmt: skip
@@ -56,6 +60,15 @@ def test_repeated_blocks_are_stacked_and_unrolling_changes_nothing():
     one, _ = run(model, params, collections, images, train=True, key=jax.random.key(0))
     two, _ = run(unrolled, params, collections, images, train=True, key=jax.random.key(0))
     np.testing.assert_allclose(one, two, rtol=1e-5, atol=1e-6)
+
+
+def test_the_stem_of_stride_two_halves_the_picture():
+    model = ResNet(3, widths=(4,), depths=(1,), stem='half')
+    _, kept = jax.eval_shape(
+        lambda: model.init_with_output(jax.random.key(0), jnp.zeros((1, 28, 28, 1)), capture_intermediates=True)
+    )
+    assert kept['params']['stem_conv']['kernel'].shape == (5, 5, 1, 4)
+    assert kept['intermediates']['stem_conv']['__call__'][0].shape == (1, 14, 14, 4)
 
 
 def test_zero_init_makes_every_block_the_identity_at_first():

@@ -2,6 +2,8 @@
 
 import io
 import json
+import pathlib
+import shutil
 from types import SimpleNamespace
 
 import jax
@@ -11,14 +13,19 @@ import pytest
 from etils import epath
 from PIL import Image
 
+from research.core.begin import load_weights
 from research.core.task import Context
 from research.data.digits import digits
 from research.data.images import PAPER, RED
 from research.errors import UserError
+from research.methods import privacy
+from research.ops.mixing import mix
 from research.tasks import image_classification
 
 MLP = {'name': 'mlp', 'widths': (8,)}
 RESNET = {'name': 'resnet', 'widths': (4,), 'depths': (1,)}
+VIT = {'name': 'vit', 'patch': 4, 'width': 8, 'layers': 1, 'heads': 2, 'scan': True}
+FIXTURES = pathlib.Path(__file__).parent.parent / 'interop' / 'fixtures'
 
 
 def settings(model=MLP, data=None, **task):
@@ -45,6 +52,14 @@ def batch_of(task, count, split='train'):
 
 def context(train=False):
     return Context(jax.random.key(0), jnp.int32(0), train)
+
+
+def test_statistics_may_be_of_evenly_spaced_rows(tmp_path):
+    image_classification.prepare(settings(statistics=100), epath.Path(tmp_path))
+    stored, rows = json.loads((tmp_path / 'classes.json').read_text()), digits().source('train')
+    chosen = [rows[number * len(rows) // 100] for number in range(100)]
+    assert stored['counts'] == np.bincount([row['label'] for row in chosen], minlength=10).tolist()
+    np.testing.assert_allclose(stored['mean'], [np.mean([row['image'] for row in chosen])], rtol=1e-6)
 
 
 def test_prepare_stores_statistics_of_the_training_split_alone(folder):
@@ -119,6 +134,100 @@ def test_loss_is_a_sum_of_cross_entropies_and_statistics_are_kept(folder, model)
         np.testing.assert_array_equal(old, new)
 
 
+def test_mixed_pictures_are_learnt_with_mixed_targets(folder):
+    """The loss beside float64: each row's mixture found again from the picture, padding seen by none."""
+    task = image_classification.make(settings(mixup=0.5, label_smoothing=0.1), folder)
+    variables, batch = task.init(jax.random.key(1)), batch_of(task, 6)
+    batch['mask'] = np.float32([1, 1, 0, 1, 1, 1])
+    partner, own = [1, 3, 2, 4, 5, 0], batch['image'].astype(np.float64)
+    loss = jax.jit(lambda batch: task.losses['model'](variables, batch, context(train=True)))
+    total, aux = loss(batch)
+    poisoned = {**batch, 'image': np.where(batch['mask'][:, None, None, None] > 0, batch['image'], 1e6)}
+    assert float(loss(poisoned)[0]) == pytest.approx(float(total), rel=1e-6)
+
+    facts = json.loads((folder / 'classes.json').read_text())
+    kernels = {name: jax.tree.map(np.float64, layer) for name, layer in variables.params['model'].items()}
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(context(True).fold('mix'), batch['index'])
+    mixed, targets = mix(batch['image'], np.eye(10)[batch['label']], batch['mask'], keys, mixup=0.5)
+    expected, right = 0.0, 0.0
+    for row in np.flatnonzero(batch['mask']):
+        other, difference = own[partner[row]], own[row] - own[partner[row]]
+        share = ((np.float64(mixed[row]) - other) * difference).sum() / (difference**2).sum()
+        pixels = (share * own[row] + (1 - share) * other - facts['mean']) / facts['std']
+        hidden = np.maximum(pixels.ravel() @ kernels['hidden_0']['kernel'] + kernels['hidden_0']['bias'], 0)
+        logits = hidden @ kernels['head']['kernel'] + kernels['head']['bias']
+        target = share * np.eye(10)[batch['label'][row]] + (1 - share) * np.eye(10)[batch['label'][partner[row]]]
+        np.testing.assert_allclose(targets[row], target, atol=1e-5)
+        expected -= ((0.9 * target + 0.01) * (logits - np.log(np.exp(logits).sum()))).sum()
+        right += target[logits.argmax()]
+    assert float(total) == pytest.approx(expected, rel=1e-4) and aux.weight == 5
+    assert float(aux.logs['accuracy']) == pytest.approx(right, abs=1e-4)
+    plain = image_classification.make(settings(label_smoothing=0.1), folder)  # outside training nothing is mixed
+    unmixed = [float(each.losses['model'](variables, batch, context(False))[0]) for each in (task, plain)]
+    assert unmixed[0] == unmixed[1]
+
+
+@pytest.mark.parametrize(('task', 'named'), [({'mixup': 0.2}, 'task.mixup'), ({'cutmix': 1.0}, 'task.cutmix')])
+def test_rows_that_are_mixed_cannot_be_private(folder, task, named):
+    made = image_classification.make(settings(**task), folder)
+    config = SimpleNamespace(optimizer={}, train=SimpleNamespace())
+    with pytest.raises(UserError, match=f'privacy cannot train with config.{named}, which mixes the rows'):
+        privacy.apply(made, privacy.Settings(), config)
+    privacy.apply(image_classification.make(settings(erase=0.5), folder), privacy.Settings(), config)
+
+
+def test_a_transformer_reads_patches(folder):
+    task = image_classification.make(settings(VIT), folder)
+    variables = jax.eval_shape(task.init, jax.random.key(1))
+    outputs = jax.eval_shape(lambda v: task.predict(v, batch_of(task, 3), context()), variables)
+    assert outputs['logits'].shape == (3, 10)
+    assert variables.params['model']['positions']['embedding'].shape == (5, 8) and task.load is None
+    with pytest.raises(UserError, match='patch=3 does not divide pictures of 8x8'):
+        image_classification.make(settings({**VIT, 'patch': 3}), folder)
+
+
+def colour_pictures(path):
+    """Returns the settings of a folder of pictures as large as the ViT of the fixtures reads: three classes."""
+    rng = np.random.default_rng(0)
+    for name in ('a', 'b', 'c'):
+        (path / name).mkdir(parents=True)
+        for number in range(4):
+            Image.fromarray(rng.integers(0, 255, (12, 12, 3), np.uint8)).save(path / name / f'{number}.png')
+    return {
+        'reader': 'image_folder', 'train': str(path), 'validation': str(path), 'test': str(path), 'test_fraction': 0.0,
+        'validation_fraction': 0.0,
+    }  # fmt: skip
+
+
+def test_pretrained_weights_are_one_line(tmp_path):
+    """The ViT of the fixtures: logits of the reference, on pictures as its own preprocessing scales them."""
+    data, model = colour_pictures(tmp_path / 'pictures'), {'name': 'vit', 'weights': str(FIXTURES / 'vit')}
+    folder = epath.Path(tmp_path / 'prepared')
+    image_classification.prepare(settings(model, data), folder)
+    task = image_classification.make(settings(model, data), folder)
+    variables, report = load_weights(task.load(), jax.jit(task.init)(jax.random.key(0)))
+    assert 'stay as they were' not in report
+    stored = np.load(FIXTURES / 'vit' / 'reference.npz')
+    batch = {'image': stored['images'] * 0.5 + 0.5}
+    found = jax.jit(lambda v, b: task.predict(v, b, context()))(variables, batch)['logits']
+    np.testing.assert_allclose(found, stored['logits'], atol=1e-4)
+
+    shutil.rmtree(tmp_path / 'pictures' / 'c')  # two classes: the last layer is made anew, and that is said
+    image_classification.prepare(settings(model, data), folder)
+    task = image_classification.make(settings(model, data), folder)
+    variables, report = load_weights(task.load(), jax.jit(task.init)(jax.random.key(0)))
+    assert 'model/head/kernel: (16, 2) is wanted, (16, 3) found' in report and 'not in the source' not in report
+    assert variables.params['model']['head']['kernel'].shape == (16, 2)
+
+
+def test_pictures_of_another_shape_than_the_weights_are_refused_before_the_data_are_read(tmp_path):
+    model = {'name': 'vit', 'weights': str(FIXTURES / 'vit')}
+    with pytest.raises(UserError, match='pictures of 12x12x3.* the data have 8x8x1: set config.data.shape=12,12,3'):
+        image_classification.prepare(settings(model), epath.Path(tmp_path))
+    with pytest.raises(UserError, match='is a bert, which reads no pictures'):
+        image_classification.prepare(settings({**model, 'weights': str(FIXTURES / 'bert')}), epath.Path(tmp_path))
+
+
 def test_padding_changes_neither_loss_nor_figures(folder):
     task = image_classification.make(settings(), folder)
     variables, batch = task.init(jax.random.key(1)), batch_of(task, 8)
@@ -164,6 +273,10 @@ def test_wrong_pictures_come_first_in_a_red_frame_and_padding_is_left_out(folder
     (settings(shfit=1), "did you mean 'shift'"),
     (settings(shift=-1), 'zero or more'),
     (settings(label_smoothing=1.0), 'label_smoothing'),
+    (settings(mixup=-0.1), 'mixup and cutmix must be zero or more'),
+    (settings(center_crop=1.5), 'center_crop in 0 to 1'),
+    (settings(erase=2.0), 'erase'),
+    (settings({'name': 'vit', 'patch': 4, 'widht': 8}), 'config.model.widht'),
     (settings({'name': 'resnt'}), "did you mean 'resnet'"),
     (settings({'name': 'mlp', 'depths': (1,)}), 'config.model.depths'),
     (settings(data={'name': 'digit'}), "did you mean 'digits'"),

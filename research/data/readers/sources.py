@@ -157,7 +157,8 @@ def open_rows(options: DataSettings, split: str) -> Rows:
         rows = tfds_reader.read_tfds(
             builder, place or tfds_reader.own_split(builder, split) or split, setting
         )
-        return change(rows, functools.partial(renamed, pairs(options.fields)))
+        renaming = functools.partial(renamed, pairs(options.fields))
+        return change(rows, renaming, keeps_label=not options.fields)
     if options.reader in ('lines', 'idx'):
         return open_arrays(options, place, setting)
     entries = find(place, setting)

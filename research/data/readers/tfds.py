@@ -93,7 +93,24 @@ def read_tfds(builder: Any, split: str, setting: str) -> Rows:
         if getattr(feature, 'names', None)
     }
     where = functools.partial(row_name, f'{builder.info.full_name}, {split}')
-    return Rows(len(source), functools.partial(tfds_row, source, names), where)
+    label = None
+    if 'label' in dict(builder.info.features):  # read by itself: decoding a million pictures for it takes hours
+        label = functools.partial(tfds_label, label_source(builder, split), names)
+    return Rows(len(source), functools.partial(tfds_row, source, names), where, label=label)
+
+
+def label_source(builder: Any, split: str) -> Any:
+    """Returns the rows of a split with their pictures left as they are stored."""
+    import tensorflow_datasets as tfds
+
+    features = dict(builder.info.features)
+    skipped = {name: tfds.decode.SkipDecoding() for name in features if isinstance(features[name], tfds.features.Image)}
+    return builder.as_data_source(split, decoders=skipped or None)
+
+
+def tfds_label(source: Any, names: Mapping[str, tuple[str, ...]], number: int) -> Any:
+    """Returns the label of one row as `tfds_row` does, or None."""
+    return tfds_row(source, names, number).get('label')
 
 
 def tfds_row(source: Any, names: Mapping[str, tuple[str, ...]], number: int) -> Row:

@@ -1,0 +1,74 @@
+"""Which of ten kinds of clothing a picture shows: a residual network on Fashion-MNIST.
+
+    python -m launch.train --config=configs/fashion_resnet.py --workdir=runs/fashion_resnet
+
+Expected: open.
+"""
+
+from research.core.config import base
+from research.errors import choose
+
+
+def get_config(variant: str = ''):
+    """Returns the config of a variant: '', 'gpu', 'vit' or 'tiny'."""
+    config = base()
+    config.task = {
+        'name': 'image_classification',
+        'shift': 2,
+        'flip': True,
+        'operations': 0,
+        'magnitude': 9.0,
+        'erase': 0.25,
+        'mixup': 0.0,
+        'cutmix': 0.0,
+        'label_smoothing': 0.1,
+        'top': 3,
+    }
+    config.data = {'name': 'fashion_mnist', 'folder': '', 'examples': 0}
+    config.model = {
+        'name': 'resnet',
+        'widths': (32, 64, 128),
+        'depths': (2, 2, 2),
+        'stem': 'half',
+        'norm': 'batch',
+        'zero_init': True,
+        'dropout': 0.0,
+        'unroll': 8,  # on a CPU, convolutions in a loop take ten times as long
+        'dtype': 'float32',
+    }
+    config.optimizer.model.update(
+        name='sgd', learning_rate=0.05, schedule='cosine', warmup_steps=400, momentum=0.9, nesterov=True,
+        weight_decay=5e-4, decay=('*kernel',),
+    )  # fmt: skip
+    config.train.update(
+        epochs=40.0, batch_size=64, eval_batch_size=1000, log_every=100, eval_every=1720, checkpoint_every=1720,
+        sample_every=8600, ema=0.999,
+    )  # fmt: skip
+    config.expected = {}
+    variants = {'': same, 'gpu': gpu, 'vit': vit, 'tiny': tiny}
+    choose(variant, variants, '--config=configs/fashion_resnet.py:...')(config)
+    return config
+
+
+def same(config) -> None:
+    """Changes nothing."""
+
+
+def gpu(config) -> None:
+    pass
+
+
+def vit(config) -> None:
+    pass
+
+
+def tiny(config) -> None:
+    """A few steps on scikit-learn's digits."""
+    config.data = {'name': 'digits'}
+    config.task.update(shift=1, operations=1, mixup=0.5, cutmix=1.0)
+    config.model.update(widths=(4,), depths=(2,))
+    config.optimizer.model.warmup_steps = 2
+    config.train.update(
+        epochs=0.0, steps=4, batch_size=16, eval_batch_size=64, log_every=1, eval_every=2, checkpoint_every=2,
+        sample_every=2,
+    )  # fmt: skip

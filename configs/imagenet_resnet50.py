@@ -1,0 +1,118 @@
+"""Which of a thousand things a photograph shows: ResNet-50 on ImageNet.
+
+    python -m launch.prepare_data --name=imagenet2012     # once; needs TensorFlow, and ILSVRC2012's two tar files
+    python -m launch.train --config=configs/imagenet_resnet50.py --workdir=gs://BUCKET/imagenet_resnet50
+
+Expected: not measured; no machine of this project has had these data, nor the accelerators for them. Published:
+23.60% error, so 76.40% accuracy, of one crop of the 50,000 validation pictures after 90 epochs (Goyal et al. 2017,
+arXiv:1706.02677, table 1, batches of 256; they keep it up to batches of 8,192). 25,557,032 parameters.
+
+Their settings: SGD with Nesterov momentum 0.9, a rate of 0.1 for each 256 rows of a batch, rising for 5 epochs, weight
+decay 1e-4 on kernels alone, the last norm of each block starting at 0, crops of 8% to 100% of the area, mirrored;
+evaluated on the middle 224 of 256 pixels. Other here: the rate falls as a cosine and not in steps, no jitter of
+colours, bfloat16, mean and deviation of 20,000 training pictures. The last 1% of the training pictures choose nothing
+and are watched; the 50,000 are measured once, at the end, as 'test'.
+
+Variants: `:resnet18` (11,689,512 parameters; published 69.76%, torchvision's weights), `:vit` (ViT-S/16 with
+RandAugment and mixup; no published figure for just these settings), `:tiny` for tests (scikit-learn's digits).
+"""
+
+from research.core.config import base
+from research.errors import choose
+
+
+def get_config(variant: str = ''):
+    """Returns the config of a variant: '', 'resnet18', 'vit' or 'tiny'."""
+    config = base()
+    config.task = {
+        'name': 'image_classification',
+        'resized_crop': 0.08,
+        'flip': True,
+        'operations': 0,
+        'magnitude': 9.0,
+        'erase': 0.0,
+        'mixup': 0.0,
+        'cutmix': 0.0,
+        'label_smoothing': 0.0,
+        'center_crop': 0.875,
+        'statistics': 20000,
+        'top': 5,
+    }
+    config.data = {
+        'name': 'imagenet2012',
+        'reader': 'tfds',
+        'train': 'train[:99%]',
+        'validation': 'train[99%:]',
+        'test': 'validation',
+        'shape': (224, 224, 3),
+        'fields': '',
+        'folder': '',  # where data sets lie; '' for TFDS's own
+    }
+    config.model = {
+        'name': 'resnet',
+        'widths': (256, 512, 1024, 2048),
+        'depths': (3, 4, 6, 3),
+        'stem': 'large',
+        'bottleneck': True,
+        'norm': 'batch',
+        'zero_init': True,
+        'dropout': 0.0,
+        'unroll': 8,
+        'dtype': 'bfloat16',
+    }
+    config.optimizer.model.update(
+        name='sgd', learning_rate=0.4, schedule='cosine', warmup_steps=6200, momentum=0.9, nesterov=True,
+        weight_decay=1e-4, decay=('*kernel',),
+    )  # fmt: skip
+    config.train.update(
+        epochs=90.0, batch_size=1024, eval_batch_size=1024, log_every=100, eval_every=5000, checkpoint_every=2500,
+        workers=16,
+    )  # fmt: skip
+    variants = {'': same, 'resnet18': resnet18, 'vit': vit, 'tiny': tiny}
+    choose(variant, variants, '--config=configs/imagenet_resnet50.py:...')(config)
+    return config
+
+
+def same(config) -> None:
+    """Changes nothing."""
+
+
+def resnet18(config) -> None:
+    """Two plain blocks a stage."""
+    config.model.update(widths=(64, 128, 256, 512), depths=(2, 2, 2, 2), bottleneck=False)
+
+
+def vit(config) -> None:
+    """A small vision Transformer from scratch."""
+    config.task.update(operations=2, mixup=0.2)
+    config.model = {
+        'name': 'vit',
+        'weights': '',
+        'revision': '',
+        'patch': 16,
+        'width': 384,
+        'layers': 12,
+        'heads': 6,
+        'dropout': 0.0,
+        'attention_dropout': 0.0,
+        'embedding_dropout': 0.0,
+        'dtype': 'bfloat16',
+        'attention': 'auto',
+        'remat': False,
+        'scan': False,
+    }
+    config.optimizer.model.update(
+        name='adamw', learning_rate=1e-3, warmup_steps=10000, weight_decay=0.1, clip=1.0
+    )
+
+
+def tiny(config) -> None:
+    """A few steps on scikit-learn's digits."""
+    config.data = {'name': 'digits'}
+    config.task.update(resized_crop=0.5, statistics=200)
+    config.model.update(widths=(8, 16), depths=(2, 1), dtype='float32')
+    config.optimizer.model.update(learning_rate=0.05, warmup_steps=2)
+    config.train.update(
+        epochs=0.0, steps=4, batch_size=16, eval_batch_size=64, log_every=1, eval_every=2, checkpoint_every=2,
+        workers=0,
+    )  # fmt: skip
