@@ -89,7 +89,7 @@ def tiny(config) -> None:
     """A few steps on scikit-learn's digits."""
     config.data = {'name': 'digits'}
     config.task.update(shift=1, operations=1, erase=0.5, cutmix=1.0)
-    config.model.update(widths=(4, 8), depths=(2, 1))
+    config.model.update(widths=(4,), depths=(1,))
     config.optimizer.model.warmup_steps = 2
     config.train.update(
         steps=4, batch_size=16, eval_batch_size=64, log_every=1, eval_every=2, checkpoint_every=2, workers=0,

@@ -110,7 +110,7 @@ def tiny(config) -> None:
     """A few steps on scikit-learn's digits."""
     config.data = {'name': 'digits'}
     config.task.update(resized_crop=0.5, statistics=200)
-    config.model.update(widths=(8, 16), depths=(2, 1), dtype='float32')
+    config.model.update(widths=(8,), depths=(1,), dtype='float32')
     config.optimizer.model.update(learning_rate=0.05, warmup_steps=2)
     config.train.update(
         epochs=0.0, steps=4, batch_size=16, eval_batch_size=64, log_every=1, eval_every=2, checkpoint_every=2,

@@ -103,11 +103,13 @@ class Stage(nn.Module):
 class ResNet(nn.Module):
     """A residual network over images [batch, height, width, channels] with one float32 score per class.
 
-    Settings of known networks: ResNet-20 for CIFAR is widths (16, 32, 64), depths (3, 3, 3), stem 'small';
-    ResNet-18 is widths (64, 128, 256, 512), depths (2, 2, 2, 2), stem 'large'; ResNet-50 is widths
-    (256, 512, 1024, 2048), depths (3, 4, 6, 3), bottleneck, stem 'large'.
+    Settings of known networks: ResNet-20 for CIFAR is widths (16, 32, 64), depths (3, 3, 3), stem 'small'; with
+    depths (5, 5, 5) and (9, 9, 9) it is ResNet-32 and ResNet-56. ResNet-18 is widths (64, 128, 256, 512), depths
+    (2, 2, 2, 2), stem 'large'; with depths (3, 4, 6, 3) it is ResNet-34. ResNet-50 is widths (256, 512, 1024, 2048),
+    depths (3, 4, 6, 3), bottleneck, stem 'large'.
 
-    The blocks of a stage after its first have one shape; their parameters are stacked under 'blocks'.
+    The blocks of a stage after its first have one shape; their parameters are stacked under 'blocks'. On a CPU,
+    `unroll` them all: XLA's convolutions inside a loop took ten times as long there.
     """
 
     classes: int
