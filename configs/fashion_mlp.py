@@ -15,29 +15,29 @@ def get_config(variant: str = ''):
     config.task = {
         'name': 'image_classification',
         'shift': 0,
-        'flip': True,
+        'flip': False,
         'label_smoothing': 0.1,
         'top': 3,
     }
     config.data = {'name': 'fashion_mnist', 'folder': '', 'examples': 0}
     config.model = {
         'name': 'mlp',
-        'widths': (512, 256),
-        'dropout': 0.3,
+        'widths': (800, 400),
+        'dropout': 0.4,
         'activation': 'relu',
         'dtype': 'float32',
     }
     config.optimizer.model.update(
-        name='adamw', learning_rate=1e-3, schedule='cosine', warmup_steps=200, weight_decay=0.01
+        name='adamw', learning_rate=1.5e-3, schedule='cosine', warmup_steps=200, weight_decay=0.01
     )
     config.train.update(
         epochs=20.0,
-        batch_size=128,
+        batch_size=256,
         eval_batch_size=1000,
         log_every=100,
-        eval_every=2150,
-        checkpoint_every=2150,
-        ema=0.999,
+        eval_every=1075,
+        checkpoint_every=1075,
+        ema=0.998,
     )
     config.expected = {'test': {'accuracy': (0.895, 0.915)}}
     choose(variant, {'': same, 'tiny': tiny}, '--config=configs/fashion_mlp.py:...')(config)

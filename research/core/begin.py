@@ -201,7 +201,7 @@ def coupling_notes(plan: Plan) -> list[str]:
     coupled = [group for group in plan.task.losses if jax.tree.leaves(plan.state.variables.extra.get(group, {}))]
     parts, notes = plan.config.train.microbatches, []
     if plan.task.mixes and parts > 1:
-        notes.append(f'{plan.task.mixes} mixes rows; with microbatches={parts} only those of one microbatch')
+        notes.append(f'rows are mixed ({plan.task.mixes}); with microbatches={parts}, those of one microbatch')
     for group in coupled:
         if parts > 1:
             notes.append(

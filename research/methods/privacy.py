@@ -134,8 +134,8 @@ def check(task: Task, settings: Settings) -> None:
             )
     if task.mixes:
         raise UserError(
-            f'config.methods: privacy cannot train with {task.mixes}, which mixes the rows of a batch: what one row '
-            'adds to the gradient could not be told from what its partner does. Set it to 0'
+            f'config.methods: privacy cannot train with mixed rows ({task.mixes}): what one row adds to the gradient '
+            'could not be told from what its partner adds. Set that to 0'
         )
     extra = jax.eval_shape(lambda: task.init(jax.random.key(0))).extra  # traced, never compiled
     for group in task.losses:

@@ -13,8 +13,8 @@ import pytest
 from etils import epath
 from PIL import Image
 
-from research.core.begin import load_weights
-from research.core.task import Context
+from research.core.begin import coupling_notes, load_weights
+from research.core.task import Context, Variables
 from research.data.digits import digits
 from research.data.images import PAPER, RED
 from research.errors import UserError
@@ -171,9 +171,19 @@ def test_mixed_pictures_are_learnt_with_mixed_targets(folder):
 def test_rows_that_are_mixed_cannot_be_private(folder, task, named):
     made = image_classification.make(settings(**task), folder)
     config = SimpleNamespace(optimizer={}, train=SimpleNamespace())
-    with pytest.raises(UserError, match=f'privacy cannot train with config.{named}, which mixes the rows'):
+    with pytest.raises(UserError, match=rf'privacy cannot train with mixed rows \(config.{named}\)'):
         privacy.apply(made, privacy.Settings(), config)
     privacy.apply(image_classification.make(settings(erase=0.5), folder), privacy.Settings(), config)
+
+
+def test_microbatches_are_said_to_mix_among_themselves(folder):
+    task = image_classification.make(settings(mixup=0.2, cutmix=1.0), folder)
+    plan = SimpleNamespace(
+        task=task, capacity=0, config=SimpleNamespace(train=SimpleNamespace(microbatches=2)),
+        state=SimpleNamespace(variables=Variables({}, {})),
+    )  # fmt: skip
+    (note,) = coupling_notes(plan)
+    assert note.startswith('rows are mixed (config.task.mixup and config.task.cutmix); with microbatches=2')
 
 
 def test_a_transformer_reads_patches(folder):
