@@ -1,8 +1,15 @@
-"""Which of ten kinds of clothing a picture shows: a residual network on Fashion-MNIST.
+"""Which of ten kinds of clothing a picture shows: a residual network of 0.65 million parameters on Fashion-MNIST.
 
     python -m launch.train --config=configs/fashion_resnet.py --workdir=runs/fashion_resnet
 
-Expected: open.
+Trains for 25 epochs on 55,000 pictures ($TESSERA_DATA/fashion_mnist), mirrored, moved by up to 2 pixels and partly
+erased: what about an hour on 2 CPU cores gives (a step of 64 took 0.35 CPU-seconds on busy cores, so an epoch about
+300). To reach: 94% on the test split. Expected: open, not run to its end. Published: 95.4%, DenseNet-BC with 0.77
+million parameters (the data set's own list).
+
+Variants: `:vit` (a vision Transformer of 0.68 million parameters from scratch, patches of 7x7; a step of 64 took 0.29
+CPU-seconds), `:gpu` (the first stage at full resolution, 0.74 million parameters, 120 epochs in bfloat16), both open;
+`:tiny` (for tests; scikit-learn's digits).
 """
 
 from research.core.config import base
@@ -27,8 +34,8 @@ def get_config(variant: str = ''):
     config.data = {'name': 'fashion_mnist', 'folder': '', 'examples': 0}
     config.model = {
         'name': 'resnet',
-        'widths': (32, 64, 128),
-        'depths': (2, 2, 2),
+        'widths': (48, 96, 128),
+        'depths': (2, 2, 1),
         'stem': 'half',
         'norm': 'batch',
         'zero_init': True,
@@ -41,7 +48,7 @@ def get_config(variant: str = ''):
         weight_decay=5e-4, decay=('*kernel',),
     )  # fmt: skip
     config.train.update(
-        epochs=40.0, batch_size=64, eval_batch_size=1000, log_every=100, eval_every=1720, checkpoint_every=1720,
+        epochs=25.0, batch_size=64, eval_batch_size=1000, log_every=100, eval_every=1720, checkpoint_every=1720,
         sample_every=8600, ema=0.999,
     )  # fmt: skip
     config.expected = {}

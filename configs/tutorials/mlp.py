@@ -2,7 +2,7 @@
 
     python -m launch.train --config=configs/tutorials/mlp.py --workdir=runs/mlp
 
-Expected: open.
+Expected: open, not run to its end; perceptrons reach 88% to 90% on the data set's own list (always one class: 10%).
 
 Its settings, all kept:
 - Pictures of 28x28 pixels, 0 to 255 divided by 255, as one row of 784 numbers; nothing is varied.
