@@ -10,10 +10,11 @@ from research.core.task import Input, Task
 from research.errors import UserError
 
 PICTURES = ('.png', '.jpg', '.jpeg', '.bmp', '.gif', '.webp')
+SOUNDS = ('.wav', '.flac', '.ogg', '.mp3', '.aif', '.aiff')
 
 
 def read_requests(inputs: Mapping[str, Input], values: Sequence[str]) -> list[dict[str, Any]]:
-    """Returns one request per value: a text, a JSON object, a file (text, JSON lines, picture) or a folder of files.
+    """Returns a request per value: a text, an object, a file (text, JSON lines, picture, sound) or a folder of them.
 
     Raises:
       UserError: for a file that does not exist or does not fit the task's inputs.
@@ -59,18 +60,21 @@ def requests_of(inputs: Mapping[str, Input], value: str) -> Iterator[dict[str, A
 
 
 def requests_of_file(inputs: Mapping[str, Input], file: pathlib.Path) -> Iterator[dict[str, Any]]:
-    """Yields the requests of one file: JSON lines, a picture, or a whole text."""
+    """Yields the requests of one file: JSON lines, a picture, a sound, or a whole text."""
     if file.suffix == '.jsonl':
         for number, line in enumerate(file.read_text(encoding='utf-8').splitlines(), 1):
             if line.strip():
                 yield parse_object(line, f'{file}, line {number}')
     elif file.suffix.lower() in PICTURES:
         yield {only_field(inputs, 'image', str(file)): file}
+    elif file.suffix.lower() in SOUNDS:
+        yield {only_field(inputs, 'audio', str(file)): file}
     else:
         try:
             yield {only_field(inputs, 'text', str(file)): file.read_text(encoding='utf-8')}
         except UnicodeDecodeError:
-            raise UserError(f'{file} is neither UTF-8 text nor a picture ({", ".join(PICTURES)})') from None
+            known = f'a picture ({", ".join(PICTURES)}) nor a sound ({", ".join(SOUNDS)})'
+            raise UserError(f'{file} is neither UTF-8 text nor {known}') from None
 
 
 def parse_object(text: str, where: str) -> dict[str, Any]:

@@ -1,0 +1,124 @@
+r"""Which digit is spoken: a small convolutional network over log-mel spectrograms of the Free Spoken Digits.
+
+    python -m launch.train --config=configs/spoken_digits.py --workdir=runs/spoken_digits
+
+HEADER
+"""
+
+from research.core.config import base
+from research.errors import choose
+
+
+def get_config(variant: str = ''):
+    """Returns the config of a variant: '', 'speaker', 'resnet', 'transformer', 'own' or 'tiny'."""
+    config = base()
+    config.task = {
+        'name': 'audio_classification',
+        'sample_rate': 8000,
+        'seconds': 1.0,
+        'place': 'middle',
+        'random_crop': False,
+        'window': 25.0,
+        'hop': 12.5,
+        'mels': 40,
+        'low': 50.0,
+        'high': 0.0,
+        'scale': 'slaney',
+        'floor': 1e-8,
+        'deltas': False,
+        'shift': 0.1,
+        'gain': 6.0,
+        'noise': 0.1,
+        'time_masks': 2,
+        'time_mask': 10,
+        'band_masks': 2,
+        'band_mask': 6,
+        'mixup': 0.0,
+        'label_smoothing': 0.05,
+        'top': 3,
+    }
+    config.data = {
+        'name': 'free_spoken_digits',
+        'speaker': '',
+        'folder': '',
+        'reader': '',
+        'train': '',
+        'validation': '',
+        'test': '',
+        'fields': '',
+        'label_pattern': '',
+        'validation_fraction': 0.15,
+        'test_fraction': 0.15,
+        'on_error': 'stop',
+        'error_limit': 100,
+    }
+    config.model = {
+        'name': 'convnet',
+        'filters': (16, 32, 64, 128),
+        'kernel': 3,
+        'convolutions': 1,
+        'norm': 'batch',
+        'pool': 'mean',
+        'hidden': (),
+        'dropout': 0.2,
+        'dtype': 'float32',
+    }
+    config.optimizer.model.update(learning_rate=4e-3, schedule='cosine', warmup_steps=50, weight_decay=0.01)
+    config.train.update(
+        epochs=25.0, batch_size=64, eval_batch_size=150, log_every=50, eval_every=190, checkpoint_every=475,
+        sample_every=475, ema=0.99,
+    )  # fmt: skip
+    variants = {
+        '': same, 'speaker': speaker, 'resnet': resnet, 'transformer': transformer, 'own': own, 'tiny': tiny,
+    }  # fmt: skip
+    choose(variant, variants, '--config=configs/spoken_digits.py:...')(config)
+    return config
+
+
+def same(config) -> None:
+    """The config as it is."""
+
+
+def speaker(config) -> None:
+    """The test is one speaker, of whom nothing is learnt."""
+    config.data.speaker = 'theo'
+
+
+def resnet(config) -> None:
+    """A residual network."""
+    config.model = {'name': 'resnet', 'widths': (16, 32, 64), 'depths': (1, 1, 1), 'norm': 'batch', 'dropout': 0.2}
+
+
+def transformer(config) -> None:
+    """A Transformer over patches of 8 bands and 8 frames."""
+    config.model = {
+        'name': 'transformer',
+        'patch': 8,
+        'width': 64,
+        'layers': 3,
+        'heads': 4,
+        'positions': 'learned',
+        'dropout': 0.1,
+    }
+    config.optimizer.model.learning_rate = 1e-3
+
+
+def own(config) -> None:
+    """Sounds of your own, in a folder for each class."""
+    config.task.update(sample_rate=16000, mels=64)
+    config.data = {key: value for key, value in config.data.to_dict().items() if key != 'speaker'}
+    config.data.update(name='', reader='audio_folder')
+    config.expected = {}
+
+
+def tiny(config) -> None:
+    """A few steps on tones with noise; group norm, so that every method can be tried."""
+    config.task.update(seconds=0.25, hop=25.0, mels=16, shift=0.02, time_mask=2, band_mask=2)
+    config.data = {'name': 'tones', 'examples': 96, 'seed': 0}
+    config.model.update(filters=(4, 8), norm='group', dropout=0.0)
+    config.optimizer.model.warmup_steps = 2
+    config.train.update(
+        epochs=0.0, steps=4, batch_size=16, eval_batch_size=16, log_every=1, eval_every=2, checkpoint_every=2,
+        sample_every=2, ema=0.0,
+    )  # fmt: skip
+    config.expected = {}

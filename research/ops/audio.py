@@ -1,0 +1,179 @@
+"""Sound as a model sees it: the logarithm of the power in mel bands, frame by frame, on the device.
+
+The Fourier transform of a frame is a matrix product: windows are short, products split over devices by rows
+(an FFT under the partitioner gathers the whole batch first), and only the bins are paid for.
+"""
+
+import functools
+import math
+from typing import Literal, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from research.errors import UserError
+
+DELTA = 4  # frames on either side that a slope is fitted to
+MOST_BINS = 8192  # samples of the longest window: 170 ms at 48 kHz
+
+
+class Mel(NamedTuple):
+    """How samples become mel bands."""
+
+    rate: int  # samples a second
+    window: float = 25.0  # milliseconds of a frame
+    hop: float = 10.0  # milliseconds from one frame to the next
+    bands: int = 40
+    low: float = 0.0  # Hz, where the first band begins
+    high: float = 0.0  # Hz, where the last one ends; 0: half the rate
+    scale: Literal['slaney', 'htk'] = 'slaney'
+    area: bool = True  # every band has the same area; False: the same height
+    floor: float = 1e-10  # the least power: its logarithm stands for silence
+
+    @property
+    def window_samples(self) -> int:
+        """Samples of a frame."""
+        return round(self.window * self.rate / 1000)
+
+    @property
+    def hop_samples(self) -> int:
+        """Samples from one frame to the next."""
+        return round(self.hop * self.rate / 1000)
+
+    @property
+    def transform_size(self) -> int:
+        """Samples of the Fourier transform: the power of two that holds a window; the rest are zeros."""
+        return 1 << max(self.window_samples - 1, 1).bit_length()
+
+    @property
+    def highest(self) -> float:
+        """Hz, where the last band ends."""
+        return self.high or self.rate / 2
+
+    def frames(self, samples: int) -> int:
+        """Returns how many frames so many samples have: one is centred on every hop, the first on sample 0."""
+        return 1 + samples // self.hop_samples
+
+    def check(self) -> 'Mel':
+        """Returns the settings; raises a `UserError` for those that cannot be."""
+        if not 1 <= self.hop_samples or not 2 <= self.window_samples <= MOST_BINS or self.bands < 1:
+            raise UserError(
+                f'config.task: at {self.rate} Hz a window of {self.window:g} ms has {self.window_samples} samples '
+                f'(2 to {MOST_BINS}), a hop of {self.hop:g} ms has {self.hop_samples} (1 or more), and there must '
+                f'be one mel band or more, got {self.bands}'
+            )
+        if not 0 <= self.low < self.highest <= self.rate / 2 or not self.floor > 0:
+            raise UserError(
+                f'config.task: low and high must be 0 <= low < high <= {self.rate / 2:g} Hz (half of sample_rate) '
+                f'and floor above zero, got {self.low:g}, {self.highest:g} and {self.floor:g}'
+            )
+        empty = np.flatnonzero(filter_bank(self).max(axis=0) <= 0)
+        if len(empty):
+            raise UserError(
+                f'config.task.mels={self.bands}: band {empty[0] + 1} holds none of the '
+                f'{self.transform_size // 2 + 1} frequencies of a window of {self.window:g} ms: fewer bands, a longer '
+                'window, or a higher low'
+            )
+        return self
+
+
+def to_mel(frequency: Float[np.ndarray, '*shape'], scale: str) -> Float[np.ndarray, '*shape']:
+    """Returns frequencies in Hz on a mel scale.
+
+    'htk': 2595 log10(1 + f / 700) (O'Shaughnessy 1987; the HTK Book, section 5.4). 'slaney': 3 f / 200 below
+    1000 Hz, and 15 + 27 log(f / 1000) / log(6.4) above (Slaney's Auditory Toolbox, 1998).
+    """
+    frequency = np.asarray(frequency, np.float64)
+    if scale == 'htk':
+        return 2595 * np.log10(1 + frequency / 700)
+    above = 15 + 27 * np.log(np.maximum(frequency, 1000) / 1000) / math.log(6.4)
+    return np.where(frequency < 1000, 3 * frequency / 200, above)
+
+
+def from_mel(mel: Float[np.ndarray, '*shape'], scale: str) -> Float[np.ndarray, '*shape']:
+    """Returns values of a mel scale in Hz: the inverse of `to_mel`."""
+    mel = np.asarray(mel, np.float64)
+    if scale == 'htk':
+        return 700 * (10 ** (mel / 2595) - 1)
+    return np.where(mel < 15, 200 * mel / 3, 1000 * np.exp((np.maximum(mel, 15) - 15) * math.log(6.4) / 27))
+
+
+@functools.lru_cache(maxsize=16)
+def filter_bank(mel: Mel) -> Float[np.ndarray, 'bins bands']:
+    """Returns the weight of each frequency in each band, float64: triangles that overlap by half.
+
+    Their corners are evenly spaced on the mel scale; with `area` each is divided by half its width in Hz.
+    """
+    bins = np.arange(mel.transform_size // 2 + 1) * mel.rate / mel.transform_size
+    ends = to_mel(np.array([mel.low, mel.highest]), mel.scale)
+    corners = from_mel(np.linspace(*ends, mel.bands + 2), mel.scale)
+    left, middle, right = corners[:-2], corners[1:-1], corners[2:]
+    rising = (bins[:, None] - left) / (middle - left)
+    falling = (right - bins[:, None]) / (right - middle)
+    bank = np.maximum(0, np.minimum(rising, falling))
+    return bank * 2 / (right - left) if mel.area else bank
+
+
+@functools.lru_cache(maxsize=16)
+def transform(mel: Mel) -> tuple[Float[np.ndarray, 'window bins'], Float[np.ndarray, 'window bins']]:
+    """Returns the real and imaginary part of the windowed Fourier transform as matrices, float64.
+
+    The window is Hann's, periodic: 1/2 - cos(2 pi n / N) / 2.
+    """
+    steps = np.arange(mel.window_samples)
+    hann = 0.5 - 0.5 * np.cos(2 * np.pi * steps / mel.window_samples)
+    turns = np.outer(steps, np.arange(mel.transform_size // 2 + 1)) % mel.transform_size / mel.transform_size
+    return hann[:, None] * np.cos(2 * np.pi * turns), -hann[:, None] * np.sin(2 * np.pi * turns)
+
+
+def frame(samples: Float[Array, 'batch samples'], mel: Mel) -> Float[Array, 'batch frames window']:
+    """Returns overlapping windows of a sound, zeros before its start and after its end.
+
+    Blocks of one hop stand side by side: no gather, which is slow on accelerators.
+    """
+    size, hop, count = mel.window_samples, mel.hop_samples, mel.frames(samples.shape[1])
+    before = mel.transform_size // 2 - (mel.transform_size - size) // 2
+    blocks = -(-size // hop)
+    after = (count - 1 + blocks) * hop - before - samples.shape[1]
+    if after < 0:  # the last samples lie in no window
+        samples, after = samples[:, :after], 0
+    padded = jnp.pad(samples, ((0, 0), (before, after)))
+    hops = padded.reshape(samples.shape[0], -1, hop)
+    return jnp.concatenate([hops[:, start : start + count] for start in range(blocks)], axis=-1)[..., :size]
+
+
+def power_spectrum(samples: Float[Array, 'batch samples'], mel: Mel) -> Float[Array, 'batch frames bins']:
+    """Returns |windowed Fourier transform| ** 2 of every frame, float32, in units of squared samples."""
+    frames = frame(samples.astype(jnp.float32), mel)
+    parts = [
+        jnp.einsum('bfn,nk->bfk', frames, jnp.asarray(matrix, jnp.float32), precision='highest')
+        for matrix in transform(mel)
+    ]
+    return parts[0] ** 2 + parts[1] ** 2
+
+
+def log_mel(samples: Float[Array, 'batch samples'], mel: Mel) -> Float[Array, 'batch frames bands']:
+    """Returns the natural logarithm of the power in each mel band, not below that of `mel.floor`.
+
+    Args:
+      samples: in [-1, 1], `mel.rate` a second.
+      mel: the settings; `frames` is `mel.frames(samples)`.
+    """
+    bank = jnp.asarray(filter_bank(mel), jnp.float32)
+    bands = jnp.einsum('bfk,km->bfm', power_spectrum(samples, mel), bank, precision='highest')
+    return jnp.log(jnp.maximum(bands, mel.floor))
+
+
+def deltas(features: Float[Array, 'batch frames bands']) -> Float[Array, 'batch frames bands']:
+    """Returns the slope of each band over time, fitted to 4 frames on either side (the HTK Book, equation 5.16).
+
+    The first and last frame stand for those beyond the ends.
+    """
+    count = features.shape[1]
+    padded = jnp.pad(features, ((0, 0), (DELTA, DELTA), (0, 0)), mode='edge')
+    slopes = sum(
+        n * (padded[:, DELTA + n : DELTA + n + count] - padded[:, DELTA - n : DELTA - n + count])
+        for n in range(1, DELTA + 1)
+    )
+    return slopes / (2 * sum(n * n for n in range(1, DELTA + 1)))
