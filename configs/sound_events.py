@@ -18,8 +18,8 @@ def get_config(variant: str = ''):
         'seconds': 5.0,
         'place': 'middle',
         'random_crop': False,
-        'window': 40.0,
-        'hop': 25.0,
+        'window': 50.0,
+        'hop': 40.0,
         'mels': 64,
         'low': 20.0,
         'high': 0.0,
@@ -30,7 +30,7 @@ def get_config(variant: str = ''):
         'gain': 6.0,
         'noise': 0.05,
         'time_masks': 2,
-        'time_mask': 20,
+        'time_mask': 12,
         'band_masks': 2,
         'band_mask': 10,
         'mixup': 0.3,
@@ -51,7 +51,7 @@ def get_config(variant: str = ''):
     }
     config.optimizer.model.update(learning_rate=3e-3, schedule='cosine', warmup_steps=50, weight_decay=0.01)
     config.train.update(
-        epochs=80.0, batch_size=16, eval_batch_size=20, log_every=50, eval_every=140, checkpoint_every=350, ema=0.99,
+        epochs=80.0, batch_size=16, eval_batch_size=20, log_every=50, eval_every=175, checkpoint_every=350, ema=0.99,
     )  # fmt: skip
     variants = {'': fold1, 'fold1': fold1, 'fold2': fold2, 'fold3': fold3, 'tiny': tiny}
     choose(variant, variants, '--config=configs/sound_events.py:...')(config)

