@@ -110,7 +110,7 @@ def test_the_tutorials_network_has_its_shapes():
     ('task', {'seconds': 0.0}, 'seconds above 0'),
     ('task', {'seconds': 0.02}, 'less than one window'),
     ('task', {'sample_rate': 10}, 'sample_rate must be 1,000'),
-    ('task', {'mels': 100}, 'config.task.mels=100'),
+    ('task', {'mels': 200}, 'config.task.mels=200'),
     ('task', {'band_mask': 17}, 'masks of'),
     ('task', {'mixup': -1.0}, 'top and mixup zero or more'),
     ('model', {'name': 'convnett'}, "did you mean 'convnet'"),
