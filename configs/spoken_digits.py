@@ -108,6 +108,7 @@ def own(config) -> None:
     config.task.update(sample_rate=16000, mels=40, top=0)
     config.data = {key: value for key, value in config.data.to_dict().items() if key != 'speaker'}
     config.data.update(name='', reader='audio_folder')
+    config.train.update(epochs=30.0, eval_every=100, checkpoint_every=100, sample_every=100)
     config.expected = {}
 
 

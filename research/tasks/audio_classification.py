@@ -52,7 +52,7 @@ class Settings(NamedTuple):
     time_mask: int = 0  # each of up to so many frames,
     band_masks: int = 0  # and so many of bands,
     band_mask: int = 0  # each of up to so many
-    mixup: float = 0.0  # training mixes pairs of sounds and their labels, by shares from Beta(mixup, mixup)
+    mixup: float = 0.0  # training mixes up to this share of another sound, and of its label, into each
     label_smoothing: float = 0.0
     top: int = 0  # also count labels among so many most probable classes; 0: min(5, classes - 1)
 
@@ -67,10 +67,10 @@ class Settings(NamedTuple):
         if self.samples < self.mel.window_samples:
             raise UserError(f'config.task.seconds={self.seconds:g} is less than one window of {self.window:g} ms')
         self.augmentation.check(self.mel.frames(self.samples), self.mels)
-        if not 0 <= self.label_smoothing < 1 or self.top < 0 or self.mixup < 0:
+        if not 0 <= self.label_smoothing < 1 or self.top < 0 or not 0 <= self.mixup <= 0.5:
             raise UserError(
-                'config.task: label_smoothing must be in 0 to 1, top and mixup zero or more, got '
-                f'{self.label_smoothing}, {self.top} and {self.mixup}'
+                'config.task: label_smoothing must be in 0 to 1, mixup in 0 to 0.5 and top zero or more, got '
+                f'{self.label_smoothing}, {self.mixup} and {self.top}'
             )
         return self
 
