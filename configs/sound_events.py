@@ -2,7 +2,11 @@ r"""What made the sound: ten kinds of everyday sounds (ESC-10), each of three fo
 
     python -m launch.train --config=configs/sound_events.py:fold1 --workdir=runs/sound_events_1
 
-HEADER
+Trains 98,826 parameters on 140 clips of 5 s (two folds less 20 clips, whole recordings, for validation): moved, louder
+or softer, mixed in pairs, with stretches of time and of bands hidden. Expected: SE_EXPECTED
+Always one class: 10%. No recording is in two folds, and each fold has 80 clips: one mistake more is 1.25%.
+
+Variants: `:fold1` (the default), `:fold2`, `:fold3` (that fold is the test), `:tiny` for tests (tones with noise).
 """
 
 from research.core.config import base
@@ -18,9 +22,9 @@ def get_config(variant: str = ''):
         'seconds': 5.0,
         'place': 'middle',
         'random_crop': False,
-        'window': 50.0,
-        'hop': 40.0,
-        'mels': 64,
+        'window': 32.0,
+        'hop': 32.0,
+        'mels': 40,
         'low': 20.0,
         'high': 0.0,
         'scale': 'slaney',
@@ -28,12 +32,12 @@ def get_config(variant: str = ''):
         'deltas': True,
         'shift': 1.0,
         'gain': 6.0,
-        'noise': 0.05,
-        'time_masks': 2,
-        'time_mask': 12,
-        'band_masks': 2,
-        'band_mask': 10,
-        'mixup': 0.3,
+        'noise': 0.0,
+        'time_masks': 1,
+        'time_mask': 16,
+        'band_masks': 1,
+        'band_mask': 6,
+        'mixup': 0.2,
         'label_smoothing': 0.1,
         'top': 3,
     }
@@ -51,7 +55,7 @@ def get_config(variant: str = ''):
     }
     config.optimizer.model.update(learning_rate=3e-3, schedule='cosine', warmup_steps=50, weight_decay=0.01)
     config.train.update(
-        epochs=80.0, batch_size=16, eval_batch_size=20, log_every=50, eval_every=175, checkpoint_every=350, ema=0.99,
+        epochs=100.0, batch_size=16, eval_batch_size=20, log_every=50, eval_every=175, checkpoint_every=875, ema=0.99,
     )  # fmt: skip
     variants = {'': fold1, 'fold1': fold1, 'fold2': fold2, 'fold3': fold3, 'tiny': tiny}
     choose(variant, variants, '--config=configs/sound_events.py:...')(config)

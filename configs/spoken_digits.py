@@ -2,7 +2,17 @@ r"""Which digit is spoken: a small convolutional network over log-mel spectrogra
 
     python -m launch.train --config=configs/spoken_digits.py --workdir=runs/spoken_digits
 
-HEADER
+Trains 98,682 parameters for 15 epochs on 2,400 recordings of six speakers (takes 10 to 49; validation takes 5 to 9),
+moved, louder or softer, with noise and with stretches of time and of bands hidden (SpecAugment); 155 CPU-seconds on 2
+busy cores. Expected accuracy on the official test, takes 0 to 4: 97% to 99.7% (seed 0: 98.3%,
+validation 99.3%; always one digit: 10%). The same speakers are on both sides of that split; of one who is not heard
+in training (`:speaker`) the figure is open.
+
+Variants: `:speaker` (the test is all of one speaker, of whom nothing is learnt; --config.data.speaker=george, jackson,
+lucas, nicolas, theo or yweweler), `:resnet`, `:transformer` (patches of 8 bands and 8 frames), `:own` for a folder of
+sounds for each class, `:tiny` for tests (tones with noise).
+
+    python -m launch.train --config=configs/spoken_digits.py:own --workdir=runs/sounds --config.data.train=sounds
 """
 
 from research.core.config import base
@@ -68,6 +78,7 @@ def get_config(variant: str = ''):
         epochs=15.0, batch_size=64, eval_batch_size=150, log_every=50, eval_every=188, checkpoint_every=282,
         sample_every=282, ema=0.99,
     )  # fmt: skip
+    config.expected = {'test': {'accuracy': (0.97, 0.997)}}
     variants = {
         '': same, 'speaker': speaker, 'resnet': resnet, 'transformer': transformer, 'own': own, 'tiny': tiny,
     }  # fmt: skip
@@ -82,15 +93,18 @@ def same(config) -> None:
 def speaker(config) -> None:
     """The test is one speaker, of whom nothing is learnt."""
     config.data.speaker = 'theo'
+    config.expected = {}
 
 
 def resnet(config) -> None:
     """A residual network."""
+    config.expected = {}
     config.model = {'name': 'resnet', 'widths': (16, 32, 64), 'depths': (1, 1, 1), 'norm': 'batch', 'dropout': 0.2}
 
 
 def transformer(config) -> None:
     """A Transformer over patches of 8 bands and 8 frames."""
+    config.expected = {}
     config.model = {
         'name': 'transformer',
         'patch': 8,

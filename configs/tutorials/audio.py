@@ -2,7 +2,25 @@ r"""The tutorials' sound classifier: which digit is spoken? Their network, setti
 
     python -m launch.train --config=configs/tutorials/audio.py --workdir=runs/audio
 
-HEADER
+Expected accuracy on the test, 300 recordings: 94.5% to 98.5% (seed 0: 96.7%, validation 96.3%; always one digit: 10%).
+It takes 68 CPU-seconds for 10 epochs of 2,400 recordings on 2 busy cores.
+
+Its settings, all kept:
+- A convolution with 32 filters, ReLU, max-pooling by 2; the same with 64; what is left, 64 x 6 x 6, goes flat into dense
+  layers of 1024 and 512 with ReLU, and from there to 10 scores. 2,909,066 parameters.
+- Patches of 24x24: 24 mel bands and 24 frames, the logarithm of their power.
+- Cross-entropy; Adam with learning rate 0.001 (beta 0.9 and 0.999, epsilon 1e-8), no schedule, no weight decay; the
+  last weights are the result.
+
+Its repairs:
+- A patch is always one second: the middle of a longer recording, silence on both sides of a shorter one.
+- Mean and deviation of each band, by which patches are normalised, come from the training split alone.
+- The test is takes 0 to 4 of every speaker and digit, as the data set's README says; takes 5 to 9 are for validation.
+  A random split is another one each time.
+
+Not said by the program's list, and chosen here: 3x3 filters with padding (without it two poolings of 24 leave no 6),
+8,000 samples a second, windows of 512 samples every 347, Slaney's mel scale, batches of 32, 10 epochs.
+Variants: `:own` for a folder of your sounds (README, "Sounds"), `:tiny` for tests (tones with noise).
 """
 
 from research.core.config import base
@@ -54,6 +72,7 @@ def get_config(variant: str = ''):
     }
     config.optimizer.model.update(name='adam', learning_rate=1e-3)
     config.train.update(epochs=10.0, batch_size=32, eval_batch_size=150, eval_every=75, checkpoint_every=375)
+    config.expected = {'test': {'accuracy': (0.945, 0.985)}}
     choose(variant, {'': same, 'own': own, 'tiny': tiny}, '--config=configs/tutorials/audio.py:...')(config)
     return config
 
