@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, UInt32
+from jaxtyping import Array, Float, Int, UInt32
 
 from research.errors import UserError
 
@@ -96,8 +96,8 @@ def shares(draws: UInt32[Array, 'batch'], most: float) -> Float[Array, 'batch']:
 
 
 def mix(
-    features: Float[Array, 'batch frames bands channels'], share: Float[Array, 'batch']
+    features: Float[Array, 'batch frames bands channels'], partner: Int[Array, 'batch'], share: Float[Array, 'batch']
 ) -> Float[Array, 'batch frames bands channels']:
-    """Returns each row mixed with the one before it (Zhang et al. 2018, arXiv:1710.09412): rows are not independent."""
+    """Returns each row mixed with its partner (Zhang et al. 2018, arXiv:1710.09412): rows are not independent."""
     share = share[:, None, None, None]
-    return share * features + (1 - share) * jnp.roll(features, 1, axis=0)
+    return share * features + (1 - share) * features[partner]

@@ -22,7 +22,7 @@ from research.nn.apply import initialize, run
 from research.nn.audio import SoundConvolution, SoundTransformer, patches_of
 from research.nn.resnet import ResNet
 from research.nn.transformer_settings import TransformerSettings
-from research.ops import audio, sound_augmentation, targets
+from research.ops import audio, mixing, sound_augmentation, targets
 from research.ops.audio import Mel
 from research.ops.sound_augmentation import Augmentation
 
@@ -235,9 +235,10 @@ def make(config: Any, folder: epath.Path) -> Task:
         spectrogram, mask, label = features(batch, context.train), batch['mask'], batch['label']
         if settings.mixup and context.train:
             share = sound_augmentation.shares(batch['draw'], settings.mixup)
-            mixed = sound_augmentation.mix(spectrogram, share)
+            partner = mixing.partners(mask)
+            mixed = sound_augmentation.mix(spectrogram, partner, share)
             found, collections = scores(variables, mixed, context)
-            values = share * target.values(found, label) + (1 - share) * target.values(found, jnp.roll(label, 1))
+            values = share * target.values(found, label) + (1 - share) * target.values(found, label[partner])
         else:
             found, collections = scores(variables, spectrogram, context)
             values = target.values(found, label)
@@ -271,6 +272,7 @@ def make(config: Any, folder: epath.Path) -> Task:
         encode=encode,
         init=init,
         losses={'model': loss},
+        mixes='config.task.mixup' if settings.mixup else '',
         predict=predict,
         metrics=metrics,
         figures=figures,

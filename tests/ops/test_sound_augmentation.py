@@ -61,10 +61,10 @@ def test_masks_hide_whole_stretches_of_at_most_their_width():
     assert (hidden == hidden[:, :1, :, :1]).all() and 3 < hidden[:, 0, :, 0].sum(1).max() <= 6
 
 
-def test_mixing_is_with_the_row_before():
+def test_mixing_is_with_the_partner():
     features = np.arange(4.0).reshape(4, 1, 1, 1)
-    mixed = ops.mix(features, np.array([1.0, 0.75, 0.5, 1.0]))
-    np.testing.assert_allclose(np.ravel(mixed), [0, 0.75, 1.5, 3])
+    mixed = ops.mix(features, np.array([1, 2, 3, 0]), np.array([1.0, 0.75, 0.5, 1.0]))
+    np.testing.assert_allclose(np.ravel(mixed), [0, 1.25, 2.5, 3])
 
 
 @pytest.mark.parametrize(('settings', 'message'), [
