@@ -30,7 +30,7 @@ def one_of_each_model() -> set[str]:
     return set(first.values())
 
 
-SHARDED = one_of_each_model()
+EACH_MODEL = one_of_each_model()
 
 
 @pytest.fixture(
@@ -42,6 +42,14 @@ SHARDED = one_of_each_model()
 def built(request, tmp_path_factory):
     """One config at ':tiny' with one compiled step, shared by all checks."""
     return build(request.param, epath.Path(tmp_path_factory.mktemp('contract')))
+
+
+@pytest.fixture
+def each_model(built, request):
+    """The same, for one config of each model of each task: what would compile the same again is left out."""
+    if request.node.callspec.params['built'] not in EACH_MODEL:
+        pytest.skip('another config of this task has the same model')
+    return built
 
 
 def test_batch_has_the_planned_shapes_whatever_the_row(built):
@@ -83,16 +91,14 @@ def test_two_runs_are_equal_bit_for_bit(built):
     assert_equal(built.after, again)
 
 
-def test_sharded_equals_single(built, request):
-    if request.node.callspec.params['built'] not in SHARDED:
-        pytest.skip('another config of this task trains the same model on several devices')
-    values = json.loads(config_module.to_json(built.config))
+def test_sharded_equals_single(each_model):
+    values = json.loads(config_module.to_json(each_model.config))
     values['mesh'] = {'data': 2, 'fsdp': 2, 'tensor': 2, 'smallest': 64}
     config = api.read(values)
-    plan = make_plan(config, api.build(config, built.folder))
-    sharded, logs = run_steps(plan, plan.compile(), built.steps)
+    plan = make_plan(config, api.build(config, each_model.folder))
+    sharded, logs = run_steps(plan, plan.compile(), each_model.steps)
     for (path, single), split in zip(
-        jax.tree_util.tree_leaves_with_path(built.after.variables), jax.tree.leaves(sharded.variables), strict=True
+        jax.tree_util.tree_leaves_with_path(each_model.after.variables), jax.tree.leaves(sharded.variables), strict=True
     ):
         np.testing.assert_allclose(single, split, rtol=1e-5, atol=1e-5, err_msg=jax.tree_util.keystr(path))
 
@@ -108,28 +114,28 @@ def test_save_and_restore_are_equal(built, tmp_path):
     assert_equal(built.after, restored)
 
 
-def test_figures_do_not_depend_on_the_batch_size(built):
-    task, values = built.plan.task, []
-    split = built.config.train.eval_split
+def test_figures_do_not_depend_on_the_batch_size(each_model):
+    task, values = each_model.plan.task, []
+    split = each_model.config.train.eval_split
     for size in (3, 8):
-        measure = make_measure(task, 0, size, jax.sharding.NamedSharding(built.plan.mesh, jax.sharding.PartitionSpec()))
-        with jax.set_mesh(built.plan.mesh):
-            values.append(scalars(evaluate(task, measure, served(built.after), split, whole=False)[0]))
+        measure = make_measure(task, 0, size, jax.sharding.NamedSharding(each_model.plan.mesh, jax.sharding.PartitionSpec()))
+        with jax.set_mesh(each_model.plan.mesh):
+            values.append(scalars(evaluate(task, measure, served(each_model.after), split, whole=False)[0]))
     assert values[0].keys() == values[1].keys() and values[0]
     for name in values[0]:
         np.testing.assert_allclose(values[0][name], values[1][name], rtol=2e-3, atol=1e-5, err_msg=name)
 
 
-def test_predict_and_decode_answer_a_person(built):
-    task = built.plan.task
+def test_predict_and_decode_answer_a_person(each_model):
+    task = each_model.plan.task
     raws = list(task.examples[:2]) or [task.source('train')[0], task.source('train')[1]]
     answers = []
     for size in (2, 4):
-        measure = make_measure(task, 0, size, built.plan.batch_sharding)
+        measure = make_measure(task, 0, size, each_model.plan.batch_sharding)
         batch = requests(task.encode, raws, size)
-        with jax.set_mesh(built.plan.mesh):
+        with jax.set_mesh(each_model.plan.mesh):
             outputs = measure.predict(
-                served(built.after), place(batch, range(size), size, built.plan.batch_sharding), 0
+                served(each_model.after), place(batch, range(size), size, each_model.plan.batch_sharding), 0
             )
         rows = [{name: np.asarray(value)[row] for name, value in outputs.items()} for row in range(len(raws))]
         answers.append([task.decode(row) for row in rows])
