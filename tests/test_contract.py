@@ -117,8 +117,9 @@ def test_save_and_restore_are_equal(built, tmp_path):
 def test_figures_do_not_depend_on_the_batch_size(each_model):
     task, values = each_model.plan.task, []
     split = each_model.config.train.eval_split
+    replicated = jax.sharding.NamedSharding(each_model.plan.mesh, jax.sharding.PartitionSpec())
     for size in (3, 8):
-        measure = make_measure(task, 0, size, jax.sharding.NamedSharding(each_model.plan.mesh, jax.sharding.PartitionSpec()))
+        measure = make_measure(task, 0, size, replicated)
         with jax.set_mesh(each_model.plan.mesh):
             values.append(scalars(evaluate(task, measure, served(each_model.after), split, whole=False)[0]))
     assert values[0].keys() == values[1].keys() and values[0]
