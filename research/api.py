@@ -4,13 +4,15 @@ The core receives functions and knows no task; the programs of `launch/` and not
 """
 
 import dataclasses
+import functools
 import importlib
 import importlib.util
+import inspect
 import json
 import pathlib
 import pkgutil
 import types
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import ml_collections
@@ -111,12 +113,38 @@ def task_module(config: Config) -> Any:
 
 def prepare(config: Config, folder: epath.Path) -> None:
     """Builds what the task needs besides weights, in `folder`."""
-    task_module(config).prepare(config, folder)
+    with_load(task_module(config).prepare)(config, folder)
+
+
+def with_load(function: Callable) -> Callable:
+    """Returns a task's `prepare` or `make`, given `load` where it has such a parameter: how it reads another run.
+
+    `load(workdir)` is `read_trained`; tasks may not resolve names themselves.
+    """
+    if 'load' not in inspect.signature(function).parameters:
+        return function
+    return functools.partial(function, load=read_trained)
+
+
+def read_trained(workdir: str):
+    """Returns a run's config, task, variables on the host, and step (`core.model.Trained`).
+
+    Raises:
+      UserError: when it is no run, or has no good checkpoint.
+    """
+    import jax
+
+    from research.core import model
+
+    config = read_run(workdir)
+    if config.train.average and jax.process_count() > 1:  # all processes would have to call this together
+        raise UserError(f'{workdir} averages checkpoints (train.average): several processes cannot read it for a task')
+    return model.read_trained(config, epath.Path(workdir), build)
 
 
 def build(config: Config, folder: epath.Path) -> Task:
     """Returns the task of a config with its methods applied, in order."""
-    task = task_module(config).make(config, folder)
+    task = with_load(task_module(config).make)(config, folder)
     if config.train.init_from:
         task = task._replace(load=load_from(config.train.init_from))
     available = method_modules()

@@ -198,7 +198,7 @@ def describe_run(plan: Plan, compiled: Any, workdir: epath.Path, start: int) -> 
 
 def coupling_notes(plan: Plan) -> list[str]:
     """Says where microbatches or padding rows are not the same as one large batch of real rows."""
-    coupled = [group for group in plan.task.losses if jax.tree.leaves(plan.state.variables.extra.get(group, {}))]
+    coupled = [group for group in plan.task.losses if 'batch_stats' in plan.state.variables.extra.get(group, {})]
     parts, notes = plan.config.train.microbatches, []
     if plan.task.mixes and parts > 1:
         notes.append(f'rows are mixed ({plan.task.mixes}); with microbatches={parts}, those of one microbatch')

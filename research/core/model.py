@@ -19,6 +19,15 @@ from research.data.batches import place, requests
 from research.errors import UserError, nearest
 
 
+class Trained(NamedTuple):
+    """A run as another task may use it: variables on the host, and nothing compiled."""
+
+    config: Config
+    task: Task
+    variables: Variables
+    step: int
+
+
 class Model(NamedTuple):
     """A task with trained variables on this machine's devices."""
 
@@ -83,14 +92,13 @@ def check_request(task: Task, raw: Mapping[str, Any]) -> Mapping[str, Any]:
     return raw
 
 
-def load(config: Config, workdir: epath.Path, build: Callable[[Config, epath.Path], Task]) -> Model:
-    """Returns the model of a run: the mean of its last checkpoints, its best or its newest, as config.train says.
+def read_trained(config: Config, workdir: epath.Path, build: Callable[[Config, epath.Path], Task]) -> Trained:
+    """Returns the weights of a run: the mean of its last checkpoints, its best or its newest, as config.train says.
 
     Raises:
       UserError: when the run has no good checkpoint or its weights do not fit the config.
     """
     task = build(config, workdir / 'prepared')
-    mesh = sharding_module.make_mesh(MeshSettings(data=1, fsdp=-1))
     if config.train.average:
         weights = read_average(workdir, config.train.average)
     else:
@@ -99,8 +107,20 @@ def load(config: Config, workdir: epath.Path, build: Callable[[Config, epath.Pat
     found, report = transfer(shapes, served_from(weights, workdir))
     if report.missing or report.misshapen:
         raise UserError(f'{workdir}: the weights do not fit the config\n{report}')
+    return Trained(config, task, found, int(weights['step']))
+
+
+def load(config: Config, workdir: epath.Path, build: Callable[[Config, epath.Path], Task]) -> Model:
+    """Returns the model of a run on this machine's devices.
+
+    Raises:
+      UserError: as of `read_trained`.
+    """
+    _, task, found, step = read_trained(config, workdir, build)
+    mesh = sharding_module.make_mesh(MeshSettings(data=1, fsdp=-1))
+    shapes = jax.eval_shape(task.init, jax.random.key(0))
     shardings = sharding_module.state_shardings(shapes, mesh, config.mesh)
     variables = jax.tree.map(jax.device_put, found, shardings)
     size = sharding_module.round_up(config.train.eval_batch_size or config.train.batch_size, mesh)
     measure = make_measure(task, config.seed, size, sharding_module.batch_sharding(mesh))
-    return Model(config, task, variables, int(weights['step']), measure, mesh, workdir)
+    return Model(config, task, variables, step, measure, mesh, workdir)

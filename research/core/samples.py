@@ -2,6 +2,7 @@
 
 import io
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -11,22 +12,22 @@ from PIL import Image
 
 from research.core.describe import readable
 from research.core.evaluate import Measure
-from research.core.task import Task, Variables
+from research.core.task import Raw, Task, Variables
 from research.data.batches import place, requests
 
 
 def write_samples(
-    task: Task, measure: Measure, variables: Variables, workdir: epath.Path, step: int, split: str
+    task: Task, measure: Measure, variables: Variables, workdir: epath.Path, step: int, split: str, last: bool = False
 ) -> None:
     """Writes samples/<step>/examples.json and a PNG for each picture that the task renders.
 
-    The requests are the task's examples, or the first rows of the split, one batch at the most.
+    The requests are the task's examples, or the first rows of the split, one batch at the most. With `last`, the
+    pictures of the task's gallery are written too.
     """
     source: Any = task.examples or task.source(split)
     raws = [source[row] for row in range(min(measure.batch_size, len(source)))]
-    batch = requests(task.encode, raws, measure.batch_size)
-    placed = place(batch, range(measure.batch_size), measure.batch_size, measure.sharding)
-    outputs = jax.device_get(measure.predict(variables, placed, measure.seed))
+    batch, outputs = answer(task, measure, variables, raws, 0)
+    shown = task.gallery(lambda raws: answers(task, measure, variables, raws)) if last and task.gallery else {}
     if jax.process_index():
         return
     count = len(raws)
@@ -39,7 +40,27 @@ def write_samples(
         for row in range(min(count, 16))
     ]
     (folder / 'examples.json').write_text(json.dumps(examples, indent=2, ensure_ascii=False))
-    for name, picture in (task.render(batch, outputs) if task.render else {}).items():
+    for name, picture in ((task.render(batch, outputs) if task.render else {}) | shown).items():
         buffer = io.BytesIO()
         Image.fromarray(picture).save(buffer, 'PNG')
         (folder / f'{name}.png').write_bytes(buffer.getvalue())
+
+
+def answer(
+    task: Task, measure: Measure, variables: Variables, raws: Sequence[Raw], start: int
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Returns (batch, outputs) of at most a batch of requests, the first of which is number `start`; padded."""
+    batch = requests(task.encode, raws, measure.batch_size)
+    batch['index'] = batch['index'] + start
+    placed = place(batch, range(measure.batch_size), measure.batch_size, measure.sharding)
+    return batch, jax.device_get(measure.predict(variables, placed, measure.seed))
+
+
+def answers(task: Task, measure: Measure, variables: Variables, raws: Sequence[Raw]) -> dict[str, np.ndarray]:
+    """Returns the outputs for any number of requests, as host arrays without padding."""
+    parts, size = [], measure.batch_size
+    for start in range(0, len(raws), size):
+        part = raws[start : start + size]
+        _, outputs = answer(task, measure, variables, part, start)
+        parts.append({name: np.asarray(value)[: len(part)] for name, value in outputs.items()})
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

@@ -111,7 +111,11 @@ class Figure(NamedTuple):
 
 
 class Task(NamedTuple):
-    """A tuple of pure functions; optional fields default to None or empty. See DESIGN in the README."""
+    """A tuple of pure functions; optional fields default to None or empty. See DESIGN in the README.
+
+    `gallery(answer)` returns pictures that a finished run shows beside `render`'s, of any requests it likes:
+    `answer(requests)` gives their outputs as host arrays, stacked. Every process calls it with the same requests.
+    """
 
     inputs: Mapping[str, Input]
     source: Callable[[str], Sequence[Raw]]  # (split) -> random access; 'train', 'validation', 'test'
@@ -129,6 +133,7 @@ class Task(NamedTuple):
     finalize: Callable[[Iterator[tuple[Raw, Any]]], dict[str, Figure]] | None = None
     finalize_count: int = 0  # how many rows `finalize` reads; 0: the whole split
     render: Callable[[Batch, Mapping[str, Any]], dict[str, np.ndarray]] | None = None  # name -> uint8 [h, w, 3]
+    gallery: Callable[[Callable[[Sequence[Raw]], Any]], dict[str, np.ndarray]] | None = None
     examples: Sequence[Raw] = ()  # requests whose answers a report shows; none: the first rows of the split
     account: Callable[[int], dict[str, float]] | None = None  # (steps made) -> values to show and store
     notes: Callable[[], Sequence[str]] | None = None  # sentences for before step 1 and the report

@@ -299,7 +299,7 @@ def finish(loop: Loop, state: State, step: int, reason: str) -> dict[str, Any]:
             )
         if train.test_split in entries:
             loop.records.write(chosen_step, train.test_split, flat(entries[train.test_split]))
-        write_samples(plan.task, loop.measure, chosen, loop.workdir, chosen_step, loop.shown_split)
+        write_samples(plan.task, loop.measure, chosen, loop.workdir, chosen_step, loop.shown_split, last=True)
     if jax.process_index() == 0:
         figures_module.store_figures(loop.workdir, entries)
     loop.records.close()

@@ -1,6 +1,6 @@
 """Flax modules as pure functions of parameters and other collections; tasks call these and import no flax."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from flax import linen as nn
@@ -52,3 +52,17 @@ def check_settings(where: str, dropout: float = 0.0, **sizes: Sequence[int]) -> 
         if not values or min(values) < 1:
             given = ', '.join(map(str, values)) or '()'
             raise UserError(f'config.{where}.{name} must be above zero, got {given}')
+
+
+def entering(layer: str, function: Callable[[], Any]) -> list[Any]:
+    """Returns what enters each layer called `layer` while `function` runs modules: features before a head."""
+    found = []
+
+    def note(following: Callable, inputs: tuple, keywords: dict, context: Any) -> Any:
+        if context.module.name == layer and context.method_name == '__call__':
+            found.append(inputs[0])
+        return following(*inputs, **keywords)
+
+    with nn.intercept_methods(note):
+        function()
+    return found

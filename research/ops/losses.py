@@ -1,13 +1,8 @@
 """Losses as plain functions: one float32 value per example, so that the caller masks and sums them."""
 
-from collections.abc import Callable
-from typing import NamedTuple
-
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
-
-from research.errors import choose
 
 
 def softmax_cross_entropy(
@@ -45,35 +40,3 @@ def sigmoid_cross_entropy(
     logits = logits.astype(jnp.float32)
     targets = targets.astype(jnp.float32) * (1 - smoothing) + smoothing / 2
     return targets * jax.nn.softplus(-logits) + (1 - targets) * jax.nn.softplus(logits)
-
-
-class AdversarialLoss(NamedTuple):
-    """The two sides of a GAN's game, as functions of the discriminator's logits, per example."""
-
-    discriminator: Callable[
-        [Float[Array, 'batch'], Float[Array, 'batch']], Float[Array, 'batch']
-    ]  # (real, fake)
-    generator: Callable[[Float[Array, 'batch']], Float[Array, 'batch']]  # (fake)
-
-
-def adversarial_loss(name: str) -> AdversarialLoss:
-    """Returns a GAN's pair of losses by name.
-
-    - 'non_saturating': -log D(x) - log(1 - D(G(z))) and -log D(G(z)), D the sigmoid of the logit
-      (Goodfellow et al. 2014, arXiv:1406.2661, equation 1 and the end of section 3).
-    - 'hinge': max(0, 1 - D(x)) + max(0, 1 + D(G(z))) and -D(G(z)), D the logit
-      (Miyato et al. 2018, arXiv:1802.05957, equations 16 and 17).
-
-    Raises:
-      UserError: for an unknown name.
-    """
-    relu, softplus = jax.nn.relu, jax.nn.softplus
-
-    def float32(function):
-        return lambda *logits: function(*(each.astype(jnp.float32) for each in logits))
-
-    losses = {
-        'non_saturating': (lambda real, fake: softplus(-real) + softplus(fake), lambda fake: softplus(-fake)),
-        'hinge': (lambda real, fake: relu(1 - real) + relu(1 + fake), lambda fake: -fake),
-    }
-    return AdversarialLoss(*map(float32, choose(name, losses, 'config.task.loss')))

@@ -1,12 +1,14 @@
 """New pictures like those of a data set: a generative adversarial network (Goodfellow et al. 2014).
 
 A training row is {'image', 'label'}; a request may be empty, or hold a 'seed' and, where the network is told
-what to draw, a 'label'. Two groups play against each other: 'discriminator', then 'generator'.
+what to draw, a 'label'; with another seed 'to' and a share 'at' it asks for what lies between two seeds. Two
+groups play against each other: 'discriminator', then 'generator'.
 """
 
+import functools
 import json
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,26 +17,45 @@ from etils import epath
 from jaxtyping import Array, Float, Int
 
 from research.core.task import Aux, Figure, Input, Task, Variables, fold
-from research.data import images
+from research.data import gallery, images
+from research.data.fields import share, whole_number
 from research.data.image_sets import image_set
 from research.errors import UserError, choose, unpack
-from research.nn import gan
+from research.interop.features import Space, features_of_rows, make_space
+from research.nn import dcgan, gan, sngan
 from research.nn.apply import initialize, run
-from research.ops.frechet import Moments, frechet_distance, moment_sums, moments
-from research.ops.losses import adversarial_loss
+from research.ops.adversarial import adversarial_loss, gradient_penalty, now_and_then, r1_penalty, right
+from research.ops.clouds import cloud_figures, cloud_sums, read_train, store_train, train_cloud
+from research.ops.diff_augment import make_augment
+from research.ops.noise import ALONE, keys_of, noise_of, per_example
 
-PAIRS = {'mlp': (gan.MLPGenerator, gan.MLPDiscriminator), 'conv': (gan.ConvGenerator, gan.ConvDiscriminator)}
+PAIRS = {
+    'mlp': (gan.MLPGenerator, gan.MLPDiscriminator),
+    'conv': (gan.ConvGenerator, gan.ConvDiscriminator),
+    'dcgan': (dcgan.DCGANGenerator, dcgan.DCGANDiscriminator),
+    'resnet': (sngan.ResNetGenerator, sngan.ResNetDiscriminator),
+}
 DRAW = -1  # the label of a request that has none: one is drawn
-PARTS = ('count', 'sum', 'square')  # of `moment_sums`
+SEEDS = 2**31 - 1
 
 
 class Settings(NamedTuple):
     """Settings of `config.task`."""
 
-    loss: str = 'non_saturating'  # or 'hinge'
+    loss: str = 'non_saturating'  # or 'minimax', 'hinge', 'wasserstein', 'least_squares'
+    halved: bool = False  # the discriminator's loss is the mean of its real and fake parts, not their sum
+    r1: float = 0.0  # gamma of the penalty on slopes at real pictures
+    gradient_penalty: float = 0.0  # lambda of the penalty on slopes between real and fake ones
+    penalty_every: int = 1  # updates of the discriminator from one penalty to the next, which is so many times larger
+    augment: tuple = ()  # of 'color', 'translation', 'cutout': what the discriminator sees of real and fake
     conditional: bool = False  # generator and discriminator are told the label
+    truncation: float = 0.0  # answers draw noise anew where it is larger; 0: never. Figures are without it
     fakes: int = 4  # pictures drawn for each real one when the figures are computed
-    pixels: int = 16  # the figures see pictures shrunk to at most so many pixels along a side
+    features: Literal['pixels', 'classifier', 'inception'] = 'pixels'  # in which the figures compare
+    pixels: int = 16  # features 'pixels' are of pictures shrunk to at most so many pixels along a side
+    network: str = ''  # features 'classifier' are of the run in this folder
+    kernel: bool = False  # also the kernel distance, for at most 128 features
+    neighbours: int = 5  # nearest training pictures shown for each of ten drawn ones; 0: none
 
 
 class Model(NamedTuple):
@@ -47,12 +68,12 @@ class Model(NamedTuple):
 
 
 class Facts(NamedTuple):
-    """What `prepare` stores of the training split: classes, and moments as the figures see pixels."""
+    """What `prepare` stores of the training split; `store_train` stores the rest."""
 
     classes: tuple  # names, in the order of the labels
     shape: tuple  # height, width, channels
     counts: tuple  # rows per class
-    moments: Moments
+    space: str  # signature of the features
 
 
 class Pair(NamedTuple):
@@ -66,43 +87,39 @@ class Pair(NamedTuple):
 def read_settings(config: Any) -> Settings:
     """Returns the settings of `config.task`; a `UserError` for impossible ones."""
     settings = unpack(Settings, {k: v for k, v in config.task.items() if k != 'name'}, 'task')
-    if settings.fakes < 1 or settings.pixels < 1:
-        raise UserError('config.task: fakes and pixels must be above zero')
+    if settings.fakes < 1 or settings.pixels < 1 or settings.penalty_every < 1:
+        raise UserError('config.task: fakes, pixels and penalty_every must be above zero')
+    for name in ('r1', 'gradient_penalty', 'truncation', 'neighbours'):
+        if not getattr(settings, name) >= 0:
+            raise UserError(f'config.task.{name} must be zero or more, got {getattr(settings, name)!r}')
+    make_augment(settings.augment)
     return settings
 
 
-def prepare(config: Any, folder: epath.Path) -> None:
-    """Stores class names and counts, and the moments of the training pictures, in 'statistics.json'."""
+def space_of(settings: Settings, shape: tuple[int, int, int], load: Callable | None) -> Space:
+    """Returns the space of features that the settings name."""
+    return make_space(settings.features, shape, settings.pixels, settings.network, load, settings.kernel)
+
+
+def prepare(config: Any, folder: epath.Path, load: Callable | None = None) -> None:
+    """Stores classes and their counts in 'statistics.json', and beside it the training pictures' features, summed.
+
+    `load` reads a trained run by its folder.
+    """
     data, settings = image_set(config.data), read_settings(config)
-    rows = data.source('train')
+    rows, space = data.source('train'), space_of(settings, data.shape, load)
     counts = np.bincount([row['label'] for row in rows], minlength=len(data.classes))
-    count, total, square = len(rows), 0.0, 0.0
-    for start in range(0, count, 1024):
-        part = [
-            images.fit_image(rows[row]['image'], data.shape) for row in range(start, min(count, start + 1024))
-        ]
-        pixels = np.asarray(seen(np.stack(part), settings.pixels), np.float64)
-        total, square = total + pixels.sum(0), square + pixels.T @ pixels
-    mean, covariance = moments(count, total, square)
-    facts = Facts(data.classes, data.shape, tuple(counts.tolist()), (mean.tolist(), covariance.tolist()))
+    train = train_cloud(features_of_rows(space, rows, data.shape), settings.kernel)
     folder.mkdir(parents=True, exist_ok=True)
+    store_train(train, folder)
+    facts = Facts(data.classes, data.shape, tuple(counts.tolist()), space.signature)
     (folder / 'statistics.json').write_text(json.dumps(facts._asdict()))
 
 
 def read_facts(folder: epath.Path) -> Facts:
     """Returns what `prepare` stored."""
     stored = json.loads((folder / 'statistics.json').read_text())
-    measured = Moments(*map(np.array, stored['moments']))
-    return Facts(tuple(stored['classes']), tuple(stored['shape']), tuple(stored['counts']), measured)
-
-
-def seen(pictures: Float[Array, 'batch height width channels'], most: int) -> Float[Array, 'batch values']:
-    """Returns pictures as the figures see them: at most `most` pixels along a side, and flattened."""
-    count, height, width, channels = pictures.shape
-    if max(height, width) > most:
-        size = (max(1, height * most // max(height, width)), max(1, width * most // max(height, width)))
-        pictures = jax.image.resize(pictures, (count, *size, channels), 'linear', antialias=True)
-    return pictures.reshape(count, -1)
+    return Facts(*(tuple(stored[name]) for name in ('classes', 'shape', 'counts')), stored.get('space', ''))
 
 
 def make_pair(model: Model, shape: tuple[int, int, int], classes: int) -> Pair:
@@ -146,46 +163,40 @@ def make_pair(model: Model, shape: tuple[int, int, int], classes: int) -> Pair:
     return Pair(generate, judge, init)
 
 
-def noise_of(batch: Any, key: jax.Array, latent: int) -> Float[Array, 'batch latent']:
-    """Returns standard normal noise; a row's depends on its index and seed, not on the batch it is in."""
-    return per_example(batch, key, lambda each: jax.random.normal(each, (latent,)))
-
-
 def labels_of(batch: Any, key: jax.Array, probability: np.ndarray) -> Int[Array, 'batch']:
     """Returns the labels of a batch; one that is missing is drawn, as often as in the training split."""
     drawn = per_example(batch, key, lambda each: jax.random.categorical(each, jnp.log(probability)))
     return jnp.where(batch['label'] == DRAW, drawn, batch['label'])
 
 
-def per_example(batch: Any, key: jax.Array, draw: Callable[[jax.Array], jax.Array]) -> jax.Array:
-    """Returns `draw(key)` for each row, with a key of its own from its index and, in a request, its seed."""
-    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, batch['index'])
-    if 'seed' in batch:
-        keys = jax.vmap(jax.random.fold_in)(keys, batch['seed'])
-    return jax.vmap(draw)(keys)
-
-
 def make_losses(pair: Pair, settings: Settings, latent: int) -> dict[str, Callable]:
     """Returns the two groups' losses; each is differentiated by its group alone: neither moves the other."""
-    game = adversarial_loss(settings.loss)
+    game, augment = adversarial_loss(settings.loss), make_augment(settings.augment)
+    penalty = make_penalty(pair, settings)
 
     def fakes_of(variables, batch, context):
         noise = noise_of(batch, context.fold('noise'), latent)
         return pair.generate(variables, noise, batch['label'], context)
 
+    def changed(pictures, batch, context, purpose):
+        if not settings.augment:
+            return pictures
+        return jax.vmap(augment)(keys_of(batch, context.fold(purpose)), pictures)
+
     def discriminator(variables, batch, context):
         mask, labels = batch['mask'], batch['label']
         fakes, _ = fakes_of(variables, batch, context)
-        real = batch['image'] * 2 - 1
+        fakes = changed(fakes, batch, context, 'augment fake')
+        real = changed(batch['image'] * 2 - 1, batch, context, 'augment real')
         state = variables.extra.get('discriminator', {})
         real_logits, state = pair.judge(variables, real, labels, context, state)
         other = context._replace(key=context.fold('fakes'))
         fake_logits, state = pair.judge(variables, fakes, labels, other, state)
-        values = game.discriminator(real_logits, fake_logits)
-        logs = {
-            'real_right': jnp.sum((real_logits > 0) * mask),
-            'fake_right': jnp.sum((fake_logits < 0) * mask),
-        }
+        values = game.discriminator(real_logits, fake_logits) * (0.5 if settings.halved else 1.0)
+        logs = right(real_logits, fake_logits, mask, game.boundary)
+        if settings.r1 or settings.gradient_penalty:
+            held = penalty(variables, real, fakes, batch, context)
+            values, logs['penalty'] = values + held, jnp.sum(held * mask)
         extra = {'discriminator': state} if state else {}
         outputs = {'real_logits': real_logits, 'fake_logits': fake_logits}
         return jnp.sum(values * mask), Aux(jnp.sum(mask), extra, logs, outputs)
@@ -194,7 +205,8 @@ def make_losses(pair: Pair, settings: Settings, latent: int) -> dict[str, Callab
         mask = batch['mask']
         fakes, state = fakes_of(variables, batch, context)
         judged = variables.extra.get('discriminator', {})
-        fake_logits, _ = pair.judge(variables, fakes, batch['label'], context, judged)
+        seen = changed(fakes, batch, context, 'augment fake')
+        fake_logits, _ = pair.judge(variables, seen, batch['label'], context, judged)
         extra = {'generator': state} if state else {}
         outputs = {'image': fakes, 'fake_logits': fake_logits}
         return jnp.sum(game.generator(fake_logits) * mask), Aux(jnp.sum(mask), extra, {}, outputs)
@@ -202,61 +214,44 @@ def make_losses(pair: Pair, settings: Settings, latent: int) -> dict[str, Callab
     return {'discriminator': discriminator, 'generator': generator}
 
 
-def make_figures(facts: Facts, settings: Settings) -> Callable[[Any], dict[str, Figure]]:
-    """Returns `figures`: the Fréchet distance in pixel space, beside that of real pictures and of noise."""
-    size = len(facts.moments.mean)
-    # The sums are of deviations from the training mean, so that mean is zero there.
-    train = facts.moments._replace(mean=np.zeros(size))
-    independent = train._replace(covariance=np.diag(np.diag(train.covariance)))
-    space = f'of {size} pixel values in 0 to 1'
-    noise = 'pixels drawn one by one, normal, with their training mean and deviation'
+def make_penalty(pair: Pair, settings: Settings) -> Callable[..., Float[Array, 'batch']]:
+    """Returns the discriminator's penalty of each example, by pictures as it sees them, after augmentation."""
 
-    def read(sums, name):
-        return moments(*(sums[f'{name}_{part}'] for part in PARTS))
+    def penalty(variables, real, fakes, batch, context):
+        context = context._replace(key=context.fold('penalty'))
+        state = variables.extra.get('discriminator', {})
 
-    def figures(sums):
-        real, fake = read(sums, 'real'), read(sums, 'fake')
-        baseline = frechet_distance(independent, real)
-        return {
-            'frechet_pixels': Figure(
-                frechet_distance(fake, real),
-                baseline,
-                'lower',
-                f'Fréchet distance {space} (not of Inception features), {settings.fakes} generated pictures '
-                'for each of this split',
-                noise,
-            ),
-            'frechet_pixels_floor': Figure(
-                frechet_distance(train, real),
-                baseline,
-                'lower',
-                f'the same {space} from the training pictures to this split: as near as real ones are',
-                noise,
-            ),
-            'spread': Figure(
-                float(np.trace(fake.covariance) / np.trace(real.covariance)),
-                better='',
-                about='variance of the generated pictures over that of the real ones: 1 is right',
-            ),
-        }
+        def judge(pictures):
+            return pair.judge(variables, pictures, batch['label'], context, state)[0]
 
-    return figures
+        def due():
+            total = settings.r1 * r1_penalty(judge, real) if settings.r1 else 0.0
+            if settings.gradient_penalty:
+                shares = per_example(batch, context.fold('share'), jax.random.uniform)
+                total += settings.gradient_penalty * gradient_penalty(judge, real, fakes, shares)
+            return total
+
+        return now_and_then(due, context.step, settings.penalty_every)
+
+    return penalty
 
 
-def whole_number(value: Any, name: str, low: int, high: int) -> np.int32:
-    """Returns a request's number as int32; a `UserError` where it is not a whole one in range."""
-    try:
-        number = int(value)
-        fits = number == float(value) and low <= number <= high
-    except (TypeError, ValueError, OverflowError):
-        fits = False
-    if not fits:
-        raise UserError(f'{name} must be a whole number from {low} to {high}, got {value!r}')
-    return np.int32(number)
+def check_penalty(config: Any, settings: Settings, pair: Pair) -> None:
+    """Raises a `UserError` where a penalty would not be what it says."""
+    if not (settings.r1 or settings.gradient_penalty):
+        return
+    extra = jax.eval_shape(pair.init, jax.random.key(0)).extra  # traced, never compiled
+    if 'batch_stats' in extra.get('discriminator', {}):
+        raise UserError(
+            'config.task: r1 and gradient_penalty are of one picture alone, and batch norm in the discriminator mixes '
+            "them: set config.model.discriminator.norm to 'group' or 'none'"
+        )
+    if settings.penalty_every > 1 and config.optimizer['discriminator'].update_every > 1:
+        raise UserError('config.task.penalty_every above 1 needs config.optimizer.discriminator.update_every=1')
 
 
 def make_encode(facts: Facts) -> Callable[..., dict[str, np.ndarray]]:
-    """Returns `encode`: of a row its picture and label; of a request its label (-1: any) and seed."""
+    """Returns `encode`: of a row its picture and label; of a request its label (-1: any), seed, 'to' and 'at'."""
 
     def encode(raw, rng=None):
         label = raw.get('label', DRAW)
@@ -265,7 +260,9 @@ def make_encode(facts: Facts) -> Callable[..., dict[str, np.ndarray]]:
         example = {'label': whole_number(label, 'label', DRAW, len(facts.classes) - 1)}
         if 'image' in raw:
             return {**example, 'image': images.fit_image(raw['image'], facts.shape)}
-        return {**example, 'seed': whole_number(raw.get('seed', 0), 'seed', 0, 2**31 - 1)}
+        seed = whole_number(raw.get('seed', 0), 'seed', 0, SEEDS)
+        to = whole_number(raw.get('to', ALONE), 'to', ALONE, SEEDS)
+        return {**example, 'seed': seed, 'to': to, 'at': share(raw.get('at', 0.5), 'at')}
 
     return encode
 
@@ -288,37 +285,68 @@ def make_show(facts: Facts) -> tuple[Callable[..., Any], Callable[..., Any]]:
     return decode, render
 
 
-def make(config: Any, folder: epath.Path) -> Task:
+def make_gallery(facts: Facts, settings: Settings, source: Callable, examples: list) -> Callable[..., dict[str, Any]]:
+    """Returns `gallery`: pictures between two seeds, and the training pictures nearest to some."""
+
+    def pictures(answer):
+        classes = len(facts.classes) if settings.conditional else 0
+        between = answer(gallery.between_requests(classes))['image']
+        shown = {'interpolations': images.grid(between, gallery.STEPS, max(1, 48 // facts.shape[0]))}
+        if settings.neighbours:
+            drawn = answer(examples[: gallery.DRAWN])['image']
+            rows = source('train')
+            shown['neighbours'] = gallery.neighbours_picture(drawn, rows, facts.shape, settings.neighbours)
+        return shown
+
+    return pictures
+
+
+def make(config: Any, folder: epath.Path, load: Callable | None = None) -> Task:
     """Returns the task; its networks are the pair `config.model.name`, its data set is `config.data.name`.
+
+    `load` reads a trained run by its folder: the classifier whose features the figures are of.
 
     Raises:
       UserError: for a setting that does not exist or cannot be.
     """
-    facts, settings = read_facts(folder), read_settings(config)
+    settings = read_settings(config)
+    facts, train = read_facts(folder), read_train(folder, settings.kernel)
     data = image_set(config.data, facts.classes, facts.shape)
     classes = len(facts.classes)
     model = unpack(Model, config.model, 'model')
     if model.latent < 1:
         raise UserError(f'config.model.latent must be above zero, got {model.latent}')
     pair = make_pair(model, facts.shape, classes if settings.conditional else 0)
+    check_penalty(config, settings, pair)
     probability = np.float32(facts.counts) / sum(facts.counts)
-    mean = np.float32(facts.moments.mean)
 
-    def drawn(variables, batch, key, context):
+    @functools.cache
+    def space():  # read when something is measured: answers need no classifier
+        found = space_of(settings, facts.shape, load)
+        if facts.space not in ('', found.signature):
+            raise UserError(
+                f'config.task.network={settings.network!r} is not what this run began with: {found.signature} now, '
+                f'{facts.space} then; give the same network, or start in another --workdir'
+            )
+        return found
+
+    def drawn(variables, batch, key, context, truncation=0.0):
         labels = labels_of(batch, fold(key, 'label'), probability)
-        pictures, _ = pair.generate(variables, noise_of(batch, key, model.latent), labels, context)
+        noise = noise_of(batch, key, model.latent, truncation)
+        pictures, _ = pair.generate(variables, noise, labels, context)
         return (pictures + 1) / 2, labels
 
     def predict(variables, batch, context):
-        pictures, labels = drawn(variables, batch, context.fold('noise'), context._replace(train=False))
+        key, context = context.fold('noise'), context._replace(train=False)
+        pictures, labels = drawn(variables, batch, key, context, settings.truncation)
         return {'image': pictures, 'label': labels} if settings.conditional else {'image': pictures}
 
     def metrics(variables, batch, context):
         context = context._replace(train=False)
 
         def sums(name, pictures):
-            parts = moment_sums(seen(pictures, settings.pixels) - mean, batch['mask'])
-            return {f'{name}_{part}': value for part, value in zip(PARTS, parts, strict=True)}
+            points = space().of(pictures)
+            return cloud_sums(name, points, train.moments.mean, batch['mask'], settings.kernel)
 
         total = None
         for number in range(settings.fakes):
@@ -327,7 +355,15 @@ def make(config: Any, folder: epath.Path) -> Task:
             total = fake if total is None else jax.tree.map(jnp.add, total, fake)
         return {**sums('real', batch['image']), **total}
 
-    inputs = {'seed': Input('number', about='a whole number; another one gives another picture')}
+    def figures(sums):
+        rows = cloud_figures(sums, train, space().name, space().signature, settings.fakes)
+        return {name: Figure(*row) for name, row in rows.items()}
+
+    inputs = {
+        'seed': Input('number', about='a whole number; another one gives another picture'),
+        'to': Input('number', about='another seed: the picture lies between those of the two seeds alone'),
+        'at': Input('number', about='where between them, 0 to 1; 0.5 if left out'),
+    }
     if settings.conditional:
         inputs['label'] = Input('category', (), classes, f'0 to {classes - 1} or a name; any if left out')
     examples = [{'label': number % classes} if settings.conditional else {} for number in range(100)]
@@ -340,8 +376,9 @@ def make(config: Any, folder: epath.Path) -> Task:
         losses=make_losses(pair, settings, model.latent),
         predict=predict,
         metrics=metrics,
-        figures=make_figures(facts, settings),
+        figures=figures,
         decode=decode,
         render=render,
+        gallery=make_gallery(facts, settings, data.source, examples),
         examples=examples,
     )

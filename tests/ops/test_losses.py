@@ -8,8 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import expit, log_softmax
 
-from research.errors import UserError
-from research.ops.losses import adversarial_loss, sigmoid_cross_entropy, softmax_cross_entropy
+from research.ops.losses import sigmoid_cross_entropy, softmax_cross_entropy
 
 RNG = np.random.default_rng(0)
 
@@ -62,39 +61,3 @@ def test_sigmoid_cross_entropy_and_its_gradient(smoothing):
     np.testing.assert_allclose(values, expected, rtol=1e-5)
     gradient = jax.grad(lambda x: sigmoid_cross_entropy(x, targets, smoothing).sum())(jnp.float32(logits))
     np.testing.assert_allclose(gradient, expit(logits) - soft, atol=1e-6)
-
-
-def hand_written(name, real, fake):
-    """Returns the three terms of a GAN's game and their derivatives, in float64."""
-    if name == 'non_saturating':
-        judge = -np.log(expit(real)) - np.log(1 - expit(fake))
-        return judge, -np.log(expit(fake)), expit(real) - 1, expit(fake), expit(fake) - 1
-    judge = np.maximum(0, 1 - real) + np.maximum(0, 1 + fake)
-    return judge, -fake, -(real < 1).astype(float), (fake > -1).astype(float), -np.ones_like(fake)
-
-
-@pytest.mark.parametrize('name', ['non_saturating', 'hinge'])
-def test_adversarial_losses_and_their_gradients(name):
-    real, fake = RNG.normal(size=30) * 3, RNG.normal(size=30) * 3
-    judge, make, by_real, by_fake, by_made = hand_written(name, real, fake)
-    game, x, y = adversarial_loss(name), jnp.float32(real), jnp.float32(fake)
-    np.testing.assert_allclose(game.discriminator(x, y), judge, rtol=2e-5, atol=1e-6)
-    np.testing.assert_allclose(game.generator(y), make, rtol=2e-5, atol=1e-6)
-    gradients = jax.grad(lambda a, b: game.discriminator(a, b).sum(), argnums=(0, 1))(x, y)
-    np.testing.assert_allclose(gradients[0], by_real, atol=1e-6)
-    np.testing.assert_allclose(gradients[1], by_fake, atol=1e-6)
-    np.testing.assert_allclose(jax.grad(lambda b: game.generator(b).sum())(y), by_made, atol=1e-6)
-
-
-def test_non_saturating_loss_is_binary_cross_entropy():
-    real, fake = jnp.float32(RNG.normal(size=9)), jnp.float32(RNG.normal(size=9))
-    game = adversarial_loss('non_saturating')
-    ones, zeros = jnp.ones(9), jnp.zeros(9)
-    expected = sigmoid_cross_entropy(real, ones) + sigmoid_cross_entropy(fake, zeros)
-    np.testing.assert_allclose(game.discriminator(real, fake), expected, rtol=1e-6)
-    np.testing.assert_allclose(game.generator(fake), sigmoid_cross_entropy(fake, ones), rtol=1e-6)
-
-
-def test_an_unknown_adversarial_loss_names_the_nearest():
-    with pytest.raises(UserError, match="did you mean 'hinge'"):
-        adversarial_loss('hinj')

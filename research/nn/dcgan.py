@@ -1,0 +1,94 @@
+"""The deep convolutional pair: strided convolutions down, transposed ones up, batch norm between.
+
+Radford et al. 2016 (arXiv:1511.06434), section 3 and figure 1. Kernels are 4x4: the stride divides them, so that
+every pixel is reached as often as its neighbours. With `classes` above 0 both know the label, as in `nn.gan`.
+"""
+
+import functools
+import math
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Float, Int
+
+from research.errors import UserError
+from research.nn.apply import check_settings
+from research.nn.gan import GROUPS, leaky_relu, score, with_label
+from research.nn.resnet import normalize
+
+START = nn.initializers.normal(0.02)  # section 4 of the paper
+
+
+def check_doublings(shape: tuple[int, ...], count: int, where: str) -> None:
+    """Raises a `UserError` where a picture cannot be halved `count` times."""
+    if shape[0] % 2**count or shape[1] % 2**count:
+        raise UserError(
+            f'config.{where}.widths: {count} widths double a picture {count} times, which does not lead to '
+            f'{shape[0]}x{shape[1]} pixels; give fewer, or pictures whose sides are multiples of {2**count}'
+        )
+
+
+class DCGANGenerator(nn.Module):
+    """A dense layer to a coarse picture, then transposed convolutions that double it, and tanh."""
+
+    shape: tuple[int, ...]  # height, width, channels: 28 and 32 and 64 pixels are 7, 8 and 16 with two widths
+    classes: int = 0
+    widths: tuple[int, ...] = (128, 64)  # channels of each picture, coarsest first; every one is doubled
+    norm: Literal['none', 'batch', 'group'] = 'batch'
+    dtype: Literal['float32', 'bfloat16'] = 'float32'
+
+    def __post_init__(self):
+        check_settings('model.generator', widths=self.widths)
+        check_doublings(self.shape, len(self.widths), 'model.generator')
+        super().__post_init__()
+
+    @nn.compact
+    def __call__(
+        self, noise: Float[Array, 'batch latent'], labels: Int[Array, 'batch'], train: bool = False
+    ) -> Float[Array, 'batch height width channels']:
+        """Returns images in (-1, 1)."""
+        shared = dict(dtype=self.dtype, kernel_init=START)
+        times = 2 ** len(self.widths)
+        coarse = (self.shape[0] // times, self.shape[1] // times, self.widths[0])
+        hidden = with_label(noise, labels, self.classes)
+        dense = nn.Dense(math.prod(coarse), use_bias=self.norm == 'none', name='coarse', **shared)
+        hidden = dense(hidden).reshape(-1, *coarse)
+        hidden = jax.nn.relu(normalize(hidden, 'norm_coarse', self.norm, GROUPS, train, self.dtype))
+        conv = functools.partial(nn.ConvTranspose, kernel_size=(4, 4), strides=(2, 2), **shared)
+        for number, width in enumerate(self.widths[1:]):
+            hidden = conv(width, use_bias=self.norm == 'none', name=f'conv_{number}')(hidden)
+            hidden = jax.nn.relu(normalize(hidden, f'norm_{number}', self.norm, GROUPS, train, self.dtype))
+        return jnp.tanh(conv(self.shape[2], name='image')(hidden).astype(jnp.float32))
+
+
+class DCGANDiscriminator(nn.Module):
+    """4x4 convolutions that halve the picture, LeakyReLU 0.2, batch norm after all but the first."""
+
+    classes: int = 0
+    widths: tuple[int, ...] = (64, 128)
+    norm: Literal['none', 'batch', 'group'] = 'batch'
+    dropout: float = 0.0
+    dtype: Literal['float32', 'bfloat16'] = 'float32'
+
+    def __post_init__(self):
+        check_settings('model.discriminator', self.dropout, widths=self.widths)
+        super().__post_init__()
+
+    @nn.compact
+    def __call__(
+        self,
+        images: Float[Array, 'batch height width channels'],
+        labels: Int[Array, 'batch'],
+        train: bool = False,
+    ) -> Float[Array, 'batch']:
+        """Returns one logit per image: large where it looks real."""
+        hidden = images
+        conv = functools.partial(nn.Conv, kernel_size=(4, 4), strides=2, dtype=self.dtype, kernel_init=START)
+        for number, width in enumerate(self.widths):
+            norm = self.norm if number else 'none'
+            hidden = conv(width, use_bias=norm == 'none', name=f'conv_{number}')(hidden)
+            hidden = leaky_relu(normalize(hidden, f'norm_{number}', norm, GROUPS, train, self.dtype))
+            hidden = nn.Dropout(self.dropout, deterministic=not train)(hidden)
+        return score(hidden.reshape(hidden.shape[0], -1), labels, self.classes, self.dtype)

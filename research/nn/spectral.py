@@ -1,0 +1,103 @@
+"""Layers whose matrix is divided by its largest singular value, found by power iteration.
+
+Miyato et al. 2018 (arXiv:1802.05957), section 2.1 and algorithm 1: one iteration at each step of training, from
+the vector of the step before, which is kept in the collection 'spectral'. All of it is in float32.
+"""
+
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Float, Int
+
+COLLECTION = 'spectral'
+TINY = 1e-12
+
+
+def unit(vector: Float[Array, 'size']) -> Float[Array, 'size']:
+    """Returns the vector at length 1."""
+    return vector / (jnp.linalg.norm(vector) + TINY)
+
+
+def start(key: Any, size: int) -> Float[Array, 'size']:
+    """Returns a random direction."""
+    return unit(jax.random.normal(key, (size,)))
+
+
+def normalized(module: nn.Module, kernel: Float[Array, '*inputs outputs'], train: bool) -> Array:
+    """Returns the kernel over its largest singular value as a matrix [inputs, outputs]; call it while compact.
+
+    While training the new direction is kept; otherwise nothing is. No gradient goes through the directions.
+    """
+    matrix = kernel.astype(jnp.float32).reshape(-1, kernel.shape[-1])
+    vector = module.variable(COLLECTION, 'right', lambda: start(module.make_rng('params'), matrix.shape[1]))
+
+    def times(left: Array, right: Array) -> Array:
+        return jnp.matmul(left, right, precision='highest')
+
+    held = jax.lax.stop_gradient(matrix)
+    left = unit(times(held, vector.value))
+    right = unit(times(left, held))
+    if train and not module.is_initializing():
+        vector.value = right
+    return kernel / times(times(left, matrix), right).astype(kernel.dtype)
+
+
+class Dense(nn.Module):
+    """A dense layer, spectrally normalized or not."""
+
+    width: int
+    spectral: bool
+    dtype: Literal['float32', 'bfloat16'] = 'float32'
+    bias: bool = True
+
+    @nn.compact
+    def __call__(self, x: Float[Array, 'batch inputs'], train: bool) -> Float[Array, 'batch width']:
+        """Returns x W + b."""
+        kernel = self.param('kernel', nn.initializers.xavier_uniform(), (x.shape[-1], self.width))
+        if self.spectral:
+            kernel = normalized(self, kernel, train)
+        x = x.astype(self.dtype) @ kernel.astype(self.dtype)
+        return x + self.param('bias', nn.initializers.zeros, (self.width,)).astype(self.dtype) if self.bias else x
+
+
+class Conv(nn.Module):
+    """A convolution of stride 1 that keeps the picture's size, spectrally normalized or not."""
+
+    width: int
+    size: int  # of the kernel, along a side
+    spectral: bool
+    dtype: Literal['float32', 'bfloat16'] = 'float32'
+    bias: bool = True
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, 'batch height width channels'], train: bool
+    ) -> Float[Array, 'batch height width channels_out']:
+        """Returns the convolved features; the matrix that is normalized is [size * size * channels, width]."""
+        shape = (self.size, self.size, x.shape[-1], self.width)
+        kernel = self.param('kernel', nn.initializers.xavier_uniform(), shape)
+        if self.spectral:
+            kernel = normalized(self, kernel, train)
+        x = jax.lax.conv_general_dilated(
+            x.astype(self.dtype), kernel.astype(self.dtype), (1, 1), 'SAME',
+            dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
+        )  # fmt: skip
+        return x + self.param('bias', nn.initializers.zeros, (self.width,)).astype(self.dtype) if self.bias else x
+
+
+class Embed(nn.Module):
+    """A table of rows by number, spectrally normalized or not."""
+
+    count: int
+    width: int
+    spectral: bool
+
+    @nn.compact
+    def __call__(self, labels: Int[Array, 'batch'], train: bool) -> Float[Array, 'batch width']:
+        """Returns the rows of the labels, float32."""
+        table = self.param('embedding', nn.initializers.xavier_uniform(), (self.count, self.width))
+        if self.spectral:
+            table = normalized(self, table, train)
+        return table[labels]

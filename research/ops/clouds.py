@@ -1,0 +1,122 @@
+"""Generated pictures against real ones, as clouds of points in a space of features: sums, then figures."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Array, Float
+
+from research.ops.frechet import Moments, frechet_distance, moment_sums, moments
+from research.ops.kernel_distance import KernelSums, kernel_distance, kernel_distance_of_point, kernel_sums
+
+PARTS = ('count', 'sum', 'square')  # of `moment_sums`
+FILE = 'features.npz'
+Row = tuple[float, float | None, str, str, str]  # value, baseline, better, about, about the baseline
+
+
+class Train(NamedTuple):
+    """What is known of the training pictures' features."""
+
+    count: int
+    moments: Moments
+    kernel: KernelSums | None  # None: no kernel distance is asked for
+
+
+def cloud_sums(
+    name: str, points: Float[Array, 'batch width'], mean: np.ndarray, mask: Float[Array, 'batch'], kernel: bool
+) -> dict[str, Array]:
+    """Returns the sums over a batch of a cloud called `name`: moments about `mean`, and for the kernel distance."""
+    sums = dict(zip(PARTS, moment_sums(points - np.float32(mean), mask), strict=True))
+    if kernel:
+        sums.update(zip(('cube', 'own'), kernel_sums(points, mask)[1:], strict=True))
+    return {f'{name}_{part}': value for part, value in sums.items()}
+
+
+def train_cloud(features: Any, kernel: bool) -> Train:
+    """Returns the training cloud from an iterator of batches of features, summed in float64."""
+    count, total, square, cube, own = 0, 0.0, 0.0, 0.0, 0.0
+    for part in features:
+        part = np.asarray(part, np.float64)
+        count, total, square = count + len(part), total + part.sum(0), square + part.T @ part
+        if kernel:
+            lifted = np.hstack([part / part.shape[1] ** 0.5, np.ones((len(part), 1))])
+            pairs = np.einsum('ni,nj->nij', lifted, lifted).reshape(len(part), -1)
+            cube, own = cube + lifted.T @ pairs, own + ((lifted**2).sum(1) ** 3).sum()
+    return Train(count, moments(count, total, square), KernelSums(count, cube, float(own)) if kernel else None)
+
+
+def store_train(train: Train, folder: Any) -> None:
+    """Writes the training cloud into a folder (an `epath.Path`)."""
+    parts = {'count': np.array(train.count), 'mean': train.moments.mean, 'covariance': train.moments.covariance}
+    if train.kernel is not None:
+        parts.update(cube=train.kernel.cube, own=np.array(train.kernel.own))
+    with (folder / FILE).open('wb') as file:
+        np.savez(file, **parts)
+
+
+def read_train(folder: Any, kernel: bool) -> Train:
+    """Returns what `store_train` wrote; its part for the kernel distance only where that is asked for."""
+    with (folder / FILE).open('rb') as file, np.load(file) as parts:
+        count = int(parts['count'])
+        sums = KernelSums(count, parts['cube'], float(parts['own'])) if kernel else None
+        return Train(count, Moments(parts['mean'], parts['covariance']), sums)
+
+
+def cloud_figures(sums: Mapping[str, np.ndarray], train: Train, space: str, about: str, fakes: int) -> dict[str, Row]:
+    """Returns the figures of the clouds 'real' and 'fake': Fréchet and kernel distance, their floors, and the spread.
+
+    Args:
+      sums: of `cloud_sums`, added up over a split.
+      train: of the training split.
+      space: the name of the space of features, which the figures bear.
+      about: its signature.
+      fakes: generated pictures for each real one.
+    """
+    # The moments are about the training mean, so that mean is zero there.
+    centred = train.moments._replace(mean=np.zeros(len(train.moments.mean)))
+    independent = centred._replace(covariance=np.diag(np.diag(centred.covariance)))
+    real, fake = (moments(*(sums[f'{name}_{part}'] for part in PARTS)) for name in ('real', 'fake'))
+    counts = {name: int(sums[f'{name}_count']) for name in ('real', 'fake')}
+    drawn = f'{about}|real:{counts["real"]}|fake:{counts["fake"]}'
+    floor = f'{about}|real:{counts["real"]}|train:{train.count}'
+    noise = f'{space} drawn one by one, normal, with their training mean and deviation'
+    baseline = frechet_distance(independent, real)
+    rows = {
+        f'frechet_{space}': (
+            frechet_distance(fake, real), baseline, 'lower',
+            f'Fréchet distance (not of Inception features), {fakes} generated pictures for each of this split; {drawn}',
+            noise,
+        ),
+        f'frechet_{space}_floor': (
+            frechet_distance(centred, real), baseline, 'lower',
+            f'the same from the training pictures to this split: as near as real ones are; {floor}', noise,
+        ),
+    }  # fmt: skip
+    if train.kernel is not None:
+        rows.update(kernel_figures(sums, train, space, drawn, floor))
+    spread = float(np.trace(fake.covariance) / np.trace(real.covariance))
+    words = f'variance of the generated pictures over that of the real ones, {space}: 1 is right'
+    return {**rows, 'spread': (spread, None, '', words, '')}
+
+
+def kernel_figures(
+    sums: Mapping[str, np.ndarray], train: Train, space: str, drawn: str, floor: str
+) -> dict[str, Row]:
+    """Returns the kernel distance of the generated pictures, and that of the training ones."""
+    real, fake = (
+        KernelSums(*(np.asarray(sums[f'{name}_{part}'], np.float64) for part in ('count', 'cube', 'own')))
+        for name in ('real', 'fake')
+    )
+    point = f'always the training mean of the {space}'
+    baseline = kernel_distance_of_point(train.moments.mean, real)
+    words = 'unbiased squared discrepancy under (x.y / d + 1)^3, exact over all pairs, no subsets'
+    return {
+        f'kernel_{space}': (
+            kernel_distance(fake, real), baseline, 'lower',
+            f'kernel distance (KID, but not of Inception features): {words}; {drawn}', point,
+        ),
+        f'kernel_{space}_floor': (
+            kernel_distance(train.kernel, real), baseline, 'lower',
+            f'the same from the training pictures to this split; {floor}', point,
+        ),
+    }  # fmt: skip
