@@ -25,9 +25,14 @@ def get_config(variant: str = ''):
     config.task = {
         'name': 'image_generation',
         'loss': 'non_saturating',
+        'r1': 0.0,
+        'gradient_penalty': 0.0,
+        'augment': (),
         'conditional': True,
+        'truncation': 0.0,
         'fakes': 4,
         'pixels': 16,
+        'kernel': False,
     }
     config.data = {'name': 'digits'}
     config.model = {

@@ -1,0 +1,65 @@
+"""A small residual network on Fashion-MNIST, whose features GANs are measured in (configs/fashion_gan.py).
+
+    python -m launch.train --config=configs/fashion_features.py --workdir=runs/fashion_features
+
+Trains on the 55,000 pictures of $TESSERA_DATA/fashion_mnist that are left after 5,000 for validation. What enters
+its last layer are 64 numbers a picture: the space in which Fréchet and kernel distances of the generators are taken,
+named in their signature with the hash of these weights. Expected test accuracy: open; time: open. It is no entry
+in a comparison of classifiers: see the other configs of that data set.
+
+Variants: `:tiny` (for tests; scikit-learn's digits).
+"""
+
+from research.core.config import base
+from research.errors import choose
+
+
+def get_config(variant: str = ''):
+    """Returns the config of a variant: '' or 'tiny'."""
+    config = base()
+    config.task = {
+        'name': 'image_classification',
+        'shift': 0,
+        'flip': False,
+        'label_smoothing': 0.0,
+        'top': 3,
+    }
+    config.data = {'name': 'fashion_mnist', 'folder': '', 'examples': 0}
+    config.model = {
+        'name': 'resnet',
+        'widths': (16, 32, 64),
+        'depths': (1, 1, 1),
+        'stem': 'small',
+        'bottleneck': False,
+        'norm': 'batch',
+        'dropout': 0.0,
+        'dtype': 'float32',
+    }
+    config.optimizer.model.update(
+        name='adamw', learning_rate=4e-3, schedule='cosine', warmup_steps=50, weight_decay=0.01
+    )
+    config.train.update(
+        epochs=3.0,
+        batch_size=128,
+        eval_batch_size=500,
+        log_every=50,
+        eval_every=430,
+        checkpoint_every=430,
+    )
+    choose(variant, {'': same, 'tiny': tiny}, '--config=configs/fashion_features.py:...')(config)
+    return config
+
+
+def same(config):
+    """Changes nothing: the main variant."""
+
+
+def tiny(config):
+    """A few steps of a narrow network."""
+    config.data = {'name': 'digits'}
+    config.model.widths, config.model.depths = (4, 8), (1, 1)
+    config.optimizer.model.warmup_steps = 2
+    config.train.update(
+        epochs=0.0, steps=4, batch_size=16, eval_batch_size=64, log_every=1, eval_every=2, checkpoint_every=2
+    )
+    config.expected = {}

@@ -1,0 +1,43 @@
+"""Figures of two clouds: what the streamed sums give is what all points together give."""
+
+import numpy as np
+import pytest
+import scipy.linalg
+from etils import epath
+from test_kernel_distance import by_pairs
+
+from research.ops.clouds import cloud_figures, cloud_sums, read_train, store_train, train_cloud
+
+RNG = np.random.default_rng(0)
+CLOUDS = {
+    name: RNG.gamma(2.0, scale, size=(count, 3))
+    for name, count, scale in (('train', 50, 1.0), ('real', 20, 1.0), ('fake', 40, 1.5))
+}
+
+
+def frechet(first, second):
+    """Returns the distance by SciPy's general matrix root, in float64."""
+    covariances = [np.cov(each, rowvar=False) for each in (first, second)]
+    root = scipy.linalg.sqrtm(covariances[0] @ covariances[1]).real
+    return np.sum((first.mean(0) - second.mean(0)) ** 2) + np.trace(sum(covariances) - 2 * root)
+
+
+def test_figures_floors_and_signature(tmp_path):
+    store_train(train_cloud(np.array_split(CLOUDS['train'], 3), True), epath.Path(tmp_path))
+    train = read_train(epath.Path(tmp_path), True)
+    assert read_train(epath.Path(tmp_path), False).kernel is None
+    sums = {}
+    for name in ('real', 'fake'):
+        part = cloud_sums(name, np.float32(CLOUDS[name]), train.moments.mean, np.ones(len(CLOUDS[name]), np.float32), True)
+        sums.update({key: np.asarray(value, np.float64) for key, value in part.items()})
+    rows = cloud_figures(sums, train, 'space', 'features:mine', 2)
+    value = {name: row[0] for name, row in rows.items()}
+    assert value['frechet_space'] == pytest.approx(frechet(CLOUDS['fake'], CLOUDS['real']), rel=1e-4)
+    assert value['frechet_space_floor'] == pytest.approx(frechet(CLOUDS['train'], CLOUDS['real']), rel=1e-4)
+    assert value['kernel_space'] == pytest.approx(by_pairs(CLOUDS['fake'], CLOUDS['real']), rel=1e-4)
+    assert value['kernel_space_floor'] == pytest.approx(by_pairs(CLOUDS['train'], CLOUDS['real']), rel=1e-3, abs=1e-4)
+    mean = np.tile(CLOUDS['train'].mean(0), (2, 1))
+    assert rows['kernel_space'][1] == pytest.approx(by_pairs(mean, CLOUDS['real']), rel=1e-4)
+    assert 'features:mine|real:20|fake:40' in rows['kernel_space'][3]
+    assert 'features:mine|real:20|train:50' in rows['frechet_space_floor'][3]
+    assert 'spread' in rows and all('nception' in rows[name][3] for name in ('kernel_space', 'frechet_space'))
