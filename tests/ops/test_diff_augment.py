@@ -47,7 +47,7 @@ def test_cutout_makes_one_hole_of_at_most_half_the_sides():
 
 
 def test_augment_is_a_function_of_key_and_picture_through_which_gradients_flow():
-    augment = make_augment(('color', 'translation', 'cutout'))
+    augment = jax.jit(make_augment(('color', 'translation', 'cutout')))
     first, again, other = (augment(key, PICTURE) for key in (KEYS[0], KEYS[0], KEYS[1]))
     np.testing.assert_array_equal(first, again)
     assert not np.allclose(first, other)

@@ -10,11 +10,15 @@ import optax
 import pytest
 from etils import epath
 
+from research import api
 from research.core.state import init_state
 from research.core.step import make_step
 from research.core.task import Context
 from research.data.digits import digits
+from research.data.gallery import nearest
 from research.errors import UserError
+from research.interop.features import make_space
+from research.ops.clouds import read_train
 from research.ops.frechet import Moments, frechet_distance
 from research.tasks import image_generation
 
@@ -116,12 +120,6 @@ def test_noise_belongs_to_the_example_and_not_to_the_batch(folder):
     assert not np.allclose(whole['image'], other['image'])
 
 
-def test_noise_is_standard_normal():
-    noise = np.asarray(image_generation.noise_of({'index': jnp.arange(2000)}, jax.random.key(0), 8))
-    assert abs(noise.mean()) < 0.03 and abs(noise.std() - 1) < 0.03
-    assert np.abs(np.corrcoef(noise, rowvar=False) - np.eye(8)).max() < 0.1
-
-
 def test_labels_that_are_given_are_kept_and_others_drawn_as_often_as_in_training():
     probability = np.float32([0.7, 0.3, 0.0])
     batch = {'index': jnp.arange(1000), 'label': jnp.full(1000, image_generation.DRAW)}
@@ -151,7 +149,7 @@ def test_floor_baseline_and_distance_are_what_they_say(folder):
     alone = train._replace(covariance=np.diag(np.diag(train.covariance)))
     assert figures['frechet_pixels'].baseline == pytest.approx(frechet_distance(alone, test), rel=1e-3)
     assert figures['frechet_pixels'].value > figures['frechet_pixels'].baseline  # untrained
-    copied = {**sums, **{f'fake_{part}': sums[f'real_{part}'] for part in image_generation.PARTS}}
+    copied = {**sums, **{f'fake_{part}': sums[f'real_{part}'] for part in ('count', 'sum', 'square')}}
     figures = task.figures(copied)
     assert figures['frechet_pixels'].value == pytest.approx(0, abs=1e-4)
     assert figures['spread'].value == pytest.approx(1)
@@ -161,20 +159,23 @@ def test_figures_are_of_pictures_shrunk_to_a_stated_size(tmp_path):
     config, folder = settings(pixels=4), epath.Path(tmp_path)
     image_generation.prepare(config, folder)
     task = image_generation.make(config, folder)
-    small = np.asarray(image_generation.seen(task.source('test')[0]['image'][None], 4))
+    space = make_space('pixels', (8, 8, 1), 4, '', None, False)
+    small = np.asarray(space.of(task.source('test')[0]['image'][None]))
     assert small.shape == (1, 16)
     assert small.mean() == pytest.approx(task.source('test')[0]['image'].mean(), abs=0.05)
     sums = task.metrics(task.init(jax.random.key(0)), batch_of(task, task.source('test')[:8]), context())
     assert sums['fake_square'].shape == (16, 16)
-    assert '16 pixel values' in task.figures(jax.device_get(sums))['frechet_pixels'].about
+    about = task.figures(jax.device_get(sums))['frechet_pixels'].about
+    assert 'features:pixels|values:16|range:0-1|resize:linear-antialias-8x8-to-4x4|real:8|fake:16' in about
 
 
 def test_prepare_reads_the_training_split_alone(folder):
     stored = json.loads((folder / 'statistics.json').read_text())
     rows = digits().source('train')
     pixels = np.stack([row['image'].reshape(-1) for row in rows])
-    np.testing.assert_allclose(stored['moments'][0], pixels.mean(0), rtol=1e-5, atol=1e-7)
-    np.testing.assert_allclose(stored['moments'][1], np.cov(pixels, rowvar=False), rtol=1e-4, atol=1e-7)
+    moments = read_train(folder, False).moments
+    np.testing.assert_allclose(moments.mean, pixels.mean(0), rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(moments.covariance, np.cov(pixels, rowvar=False), rtol=1e-4, atol=1e-7)
     assert stored['counts'] == np.bincount([row['label'] for row in rows]).tolist()
 
 
@@ -201,6 +202,8 @@ def test_requests_answers_and_pictures(folder, conditional):
     ({'seed': -1}, 'seed must be a whole number from 0'),
     ({'seed': 2**40}, 'seed'),
     ({'seed': float('nan')}, 'seed'),
+    ({'to': -2}, 'to must be a whole number'),
+    ({'at': 1.5}, 'at must be a number from 0 to 1'),
 ])  # fmt: skip
 def test_impossible_requests_are_refused(folder, raw, message):
     with pytest.raises(UserError, match=message):
@@ -215,6 +218,10 @@ def test_a_label_may_be_a_name(folder):
 @pytest.mark.parametrize(('config', 'message'), [
     (settings(loss='hing'), "did you mean 'hinge'"),
     (settings(fakes=0), 'above zero'),
+    (settings(r1=-1.0), 'config.task.r1 must be zero or more'),
+    (settings(augment=('colour',)), "did you mean 'color'"),
+    (settings(features='pixel'), "expected 'pixels' or"),
+    (settings(CONV, r1=1.0), 'batch norm in the discriminator mixes'),
     (settings(conditionl=True), "did you mean 'conditional'"),
     (settings({**MLP, 'name': 'mpl'}), "did you mean 'mlp'"),
     (settings({**MLP, 'latent': 0}), 'latent'),
@@ -224,3 +231,117 @@ def test_a_label_may_be_a_name(folder):
 def test_impossible_settings_are_refused(folder, config, message):
     with pytest.raises(UserError, match=message):
         image_generation.make(config, folder)
+
+
+def test_truncation_is_for_answers_alone(folder):
+    whole, cut = (image_generation.make(settings(truncation=value), folder) for value in (0.0, 0.1))
+    variables, batch = whole.init(jax.random.key(0)), batch_of(whole, [{}] * 8)
+    spread = [np.asarray(task.predict(variables, batch, context())['image']).std(0).mean() for task in (whole, cut)]
+    assert spread[1] < spread[0] / 5
+    rows = batch_of(whole, whole.source('test')[:4])
+    sums = [jax.device_get(task.metrics(variables, rows, context())) for task in (whole, cut)]
+    np.testing.assert_array_equal(sums[0]['fake_sum'], sums[1]['fake_sum'])
+
+
+def test_gallery_shows_ways_between_seeds_and_the_nearest_training_pictures(folder):
+    task = image_generation.make(settings(conditional=True, neighbours=3), folder)
+    rows, asked = task.source('train'), []
+
+    def answer(raws):
+        asked.append(raws)
+        return {'image': np.stack([rows[number]['image'] for number in range(len(raws))])}
+
+    pictures = task.gallery(answer)
+    assert set(pictures) == {'interpolations', 'neighbours'}
+    assert pictures['interpolations'].shape == (8 * 54, 10 * 54, 3)
+    assert pictures['neighbours'].dtype == np.uint8
+    between, plain = asked
+    assert [each['at'] for each in between[:10]] == pytest.approx(np.linspace(0, 1, 10))
+    assert len({(each['seed'], each['to'], each['label']) for each in between[:10]}) == 1
+    assert plain == task.examples[:10]
+    for raw in between:
+        task.encode(raw)
+    distances, numbers = nearest(np.stack([rows[7]['image'], rows[30]['image']]), rows, (8, 8, 1), 2)
+    everything = np.stack([row['image'].ravel() for row in rows]).astype(np.float64)
+    assert numbers[:, 0].tolist() == [7, 30] and distances[0, 0] == pytest.approx(0, abs=1e-6)
+    by_hand = np.sort(np.linalg.norm(everything - everything[30], axis=1))
+    assert distances[1, 1] == pytest.approx(by_hand[1], rel=1e-6)
+    assert set(image_generation.make(settings(neighbours=0), folder).gallery(answer)) == {'interpolations'}
+
+
+GP = {'loss': 'wasserstein', 'gradient_penalty': 10.0, 'r1': 0.5, 'augment': ('color', 'translation', 'cutout')}
+DEEP = {
+    'name': 'dcgan',
+    'latent': 4,
+    'generator': {'widths': (4, 4), 'norm': 'batch'},
+    'discriminator': {'widths': (4, 4), 'norm': 'group'},
+}
+
+
+def test_loss_with_penalties_is_the_same_on_a_mesh_in_parts_and_with_padding(folder):
+    task = image_generation.make(settings(DEEP, conditional=True, **GP), folder)
+    task = task._replace(losses={'discriminator': task.losses['discriminator']})
+    optimizers = {'discriminator': optax.sgd(1.0)}
+    before = init_state(task, optimizers, 0.0, 0)
+    rows = batch_of(task, task.source('train')[:16])
+    step = jax.jit(make_step(task, optimizers, {'discriminator': 1}, 1, 0.0, 0))
+    single, logs = step(before, rows)
+    assert logs['penalty'][0] > 0 and np.isfinite(logs['difference'][0])
+    mesh = jax.make_mesh((4, 2), ('data', 'fsdp'), axis_types=(jax.sharding.AxisType.Auto,) * 2)
+    with jax.set_mesh(mesh):
+        split = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(('data', 'fsdp')))
+        sharded, found = step(before, jax.device_put(rows, split))
+    assert found['loss'][0] == pytest.approx(float(logs['loss'][0]), rel=1e-4)
+    pairs = zip(jax.tree.leaves(single.variables), jax.tree.leaves(sharded.variables), strict=True)
+    for one, other in pairs:
+        np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-4)
+    masked = {**rows, 'mask': np.float32(np.arange(16) < 12)}
+    loss = jax.jit(lambda batch: task.losses['discriminator'](before.variables, batch, context(True))[1].logs)
+    pieces = [{**rows, 'mask': np.float32((np.arange(16) >= low) & (np.arange(16) < low + 6))} for low in (0, 6)]
+    parts = [float(loss(piece)['penalty']) for piece in pieces]
+    assert sum(parts) == pytest.approx(float(loss(masked)['penalty']), rel=1e-5)
+
+
+def test_features_of_a_classifier_that_was_trained_here(tmp_path):
+    run, other = str(tmp_path / 'classifier'), str(tmp_path / 'other')
+    quick = {'train__eval_split': '', 'train__test_split': '', 'train__steps': 2, 'train__sample_every': 0}
+    for workdir, seed in ((run, 0), (other, 1)):
+        api.run('configs/digits.py:tiny', workdir, seed=seed, **quick)
+    folder = epath.Path(tmp_path) / 'prepared'
+    config = settings(features='classifier', network=run, kernel=True)
+    api.with_load(image_generation.prepare)(config, folder)
+    task = api.with_load(image_generation.make)(config, folder)
+    rows = batch_of(task, task.source('test')[:9])
+    sums = jax.device_get(task.metrics(task.init(jax.random.key(0)), rows, context()))
+    figures = task.figures(sums)
+    assert {'frechet_classifier', 'frechet_classifier_floor', 'kernel_classifier', 'kernel_classifier_floor'} < set(figures)
+    about = figures['kernel_classifier'].about
+    assert 'features:image_classification/resnet-before-head|trained-on:digits|step:2|sha256:' in about
+    assert 'values:8|resize:none|real:9|fake:18' in about
+
+    model = api.read_trained(run)  # the same features by hand: mean over the picture, then the head's own product
+    space = make_space('classifier', (8, 8, 1), 0, run, api.read_trained, True)
+    points = np.asarray(space.of(rows['image']))
+    head = model.variables.params['model']['head']
+    logits = model.task.predict(model.variables, rows, context())['logits']
+    np.testing.assert_allclose(points @ head['kernel'] + head['bias'], logits, rtol=1e-4, atol=1e-4)
+
+    changed = api.with_load(image_generation.make)(settings(features='classifier', network=other, kernel=True), folder)
+    changed.predict(changed.init(jax.random.key(0)), batch_of(changed, [{}]), context())  # needs no classifier
+    with pytest.raises(UserError, match='is not what this run began with'):
+        changed.metrics(changed.init(jax.random.key(0)), rows, context())
+
+
+@pytest.mark.parametrize(('task', 'message'), [
+    ({'features': 'inception'}, 'cannot be read yet'),
+    ({'features': 'classifier'}, 'configs/fashion_features.py'),
+    ({'features': 'classifier', 'network': 'nowhere'}, "config.task.network='nowhere'.*Train it first"),
+])  # fmt: skip
+def test_spaces_that_cannot_be_are_refused_before_anything_trains(tmp_path, task, message):
+    with pytest.raises(UserError, match=message):
+        api.with_load(image_generation.prepare)(settings(**task), epath.Path(tmp_path))
+
+
+def test_the_kernel_distance_of_wide_pictures_is_refused():
+    with pytest.raises(UserError, match='cube of the 256 features'):
+        make_space('pixels', (28, 28, 1), 16, '', None, True)
