@@ -27,7 +27,7 @@ def get_config(variant: str = ''):
     config.data = {'name': 'fashion_mnist', 'folder': '', 'examples': 0}
     config.model = {
         'name': 'resnet',
-        'widths': (16, 32, 64),
+        'widths': (8, 32, 64),
         'depths': (1, 1, 1),
         'stem': 'small',
         'bottleneck': False,
@@ -39,7 +39,7 @@ def get_config(variant: str = ''):
         name='adamw', learning_rate=4e-3, schedule='cosine', warmup_steps=50, weight_decay=0.01
     )
     config.train.update(
-        epochs=3.0,
+        epochs=2.0,
         batch_size=128,
         eval_batch_size=500,
         log_every=50,
@@ -55,9 +55,9 @@ def same(config):
 
 
 def tiny(config):
-    """A few steps of a narrow network."""
+    """A few steps of a perceptron."""
     config.data = {'name': 'digits'}
-    config.model.widths, config.model.depths = (4, 8), (1, 1)
+    config.model = {'name': 'mlp', 'widths': (8,), 'dropout': 0.0, 'activation': 'relu', 'dtype': 'float32'}
     config.optimizer.model.warmup_steps = 2
     config.train.update(
         epochs=0.0, steps=4, batch_size=16, eval_batch_size=64, log_every=1, eval_every=2, checkpoint_every=2

@@ -122,10 +122,9 @@ def gpu(config):
 
 
 def tiny(config):
-    """A few steps of a narrow pair with everything switched on, on the digits, measured in pixels."""
+    """A few steps of a narrow pair on the digits, measured in pixels."""
     config.data = {'name': 'digits'}
-    config.task.update(features='pixels', network='', pixels=4, r1=0.1, penalty_every=2)
-    config.task.augment = ('color', 'translation', 'cutout')
+    config.task.update(features='pixels', network='', pixels=4)
     config.model.latent = 8
     config.model.generator.widths = (8, 4)
     config.model.discriminator.update(widths=(4, 8), halvings=1)

@@ -74,12 +74,12 @@ def same(config):
 
 
 def tiny(config):
-    """A few steps of narrow layers, as many of them, on the digits."""
+    """A few steps of fewer and narrow layers on the digits."""
     config.data = {'name': 'digits'}
     config.task.pixels = 4
     config.model.update(latent=8)
-    config.model.generator.widths = (8, 12, 16, 24)
-    config.model.discriminator.widths = (24, 16, 12)
+    config.model.generator.widths = (8, 16)
+    config.model.discriminator.widths = (16, 8)
     config.train.update(
         epochs=0.0, steps=4, batch_size=16, eval_batch_size=64, log_every=1, eval_every=2, checkpoint_every=2,
         sample_every=2,

@@ -28,7 +28,8 @@ def test_figures_floors_and_signature(tmp_path):
     assert read_train(epath.Path(tmp_path), False).kernel is None
     sums = {}
     for name in ('real', 'fake'):
-        part = cloud_sums(name, np.float32(CLOUDS[name]), train.moments.mean, np.ones(len(CLOUDS[name]), np.float32), True)
+        points, mask = np.float32(CLOUDS[name]), np.ones(len(CLOUDS[name]), np.float32)
+        part = cloud_sums(name, points, train.moments.mean, mask, True)
         sums.update({key: np.asarray(value, np.float64) for key, value in part.items()})
     rows = cloud_figures(sums, train, 'space', 'features:mine', 2)
     value = {name: row[0] for name, row in rows.items()}
