@@ -27,7 +27,7 @@ def get_config(variant: str = ''):
     config.data = {'name': 'fashion_mnist', 'folder': '', 'examples': 0}
     config.model = {
         'name': 'resnet',
-        'widths': (8, 32, 64),
+        'widths': (8, 16, 64),
         'depths': (1, 1, 1),
         'stem': 'small',
         'bottleneck': False,

@@ -1,0 +1,42 @@
+"""What a run shows: one batch of examples, and at its end a gallery of any number of requests."""
+
+from types import SimpleNamespace
+
+import jax
+import numpy as np
+from etils import epath
+
+from research.core.evaluate import Measure
+from research.core.samples import write_samples
+
+SHARDING = jax.sharding.NamedSharding(
+    jax.make_mesh((1,), ('data',), devices=jax.devices()[:1]), jax.sharding.PartitionSpec('data')
+)
+
+
+def task_of(seen):
+    """Returns a task that answers twice a number and its place, and shows seven answers in its gallery."""
+
+    def gallery(answer):
+        seen.append(answer([{'x': number} for number in range(7)]))
+        return {'all': np.zeros((2, 3, 3), np.uint8)}
+
+    return SimpleNamespace(
+        examples=[{'x': 1}, {'x': 2}],
+        encode=lambda raw, rng=None: {'x': np.float32(raw['x'])},
+        decode=lambda outputs: {'y': float(outputs['y'])},
+        render=lambda batch, outputs: {'plain': np.zeros((1, 1, 3), np.uint8)},
+        gallery=gallery,
+    )
+
+
+def test_a_gallery_is_written_at_the_end_alone_and_answers_go_through_batches(tmp_path):
+    seen = []
+    measure = Measure(None, lambda _, batch, seed: {'y': batch['x'] * 2, 'place': batch['index']}, 0, 3, SHARDING)
+    for step, last in ((1, False), (2, True)):
+        write_samples(task_of(seen), measure, None, epath.Path(tmp_path), step, 'test', last)
+    names = [sorted(file.name for file in (tmp_path / 'samples' / f'{step:08d}').iterdir()) for step in (1, 2)]
+    assert names == [['examples.json', 'plain.png'], ['all.png', 'examples.json', 'plain.png']]
+    (found,) = seen
+    np.testing.assert_array_equal(found['y'], np.arange(7) * 2)
+    np.testing.assert_array_equal(found['place'], np.arange(7))
