@@ -3,7 +3,8 @@
     python -m launch.train --config=configs/tutorials/gan.py --workdir=runs/tutorial_gan
     python -m launch.predict --workdir=runs/tutorial_gan --count=100 --output=runs/tutorial_gan/drawn
 
-Expected Fréchet distance in pixel space (pictures shrunk to 14x14; not an Inception FID): open; time: open.
+Expected Fréchet distance in pixel space (pictures shrunk to 14x14; not an Inception FID): open; time: open (0.06 CPU-seconds a step,
+17,188 steps).
 
 Its settings, all kept:
 - Generator: noise to 128, 256, 512, 1024 units with LeakyReLU 0.2, then the pixels with tanh; no batch norm.
@@ -18,8 +19,7 @@ Its repairs:
 - The program detaches the drawn pictures in the generator's step as well as in the discriminator's, so that no
   gradient reaches its generator, which stays as it began. Here each loss is differentiated by its own group alone,
   and nothing is detached (tests/tasks/test_tutorial_gan.py shows both).
-- Generator and discriminator draw other noise in their steps only where the program does: one batch of noise a step
-  for each.
+- Each of the two steps draws noise of its own, and every row has its own key.
 - Pictures are measured, beside the training pictures themselves and beside noise, and shown with their nearest
   training pictures.
 
