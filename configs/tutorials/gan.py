@@ -3,8 +3,8 @@
     python -m launch.train --config=configs/tutorials/gan.py --workdir=runs/tutorial_gan
     python -m launch.predict --workdir=runs/tutorial_gan --count=100 --output=runs/tutorial_gan/drawn
 
-Expected Fréchet distance in pixel space (pictures shrunk to 14x14; not an Inception FID): open; time: open (0.06 CPU-seconds a step,
-17,188 steps).
+Expected Fréchet distance in pixel space (pictures shrunk to 14x14; not an Inception FID): open. A step takes 0.06
+CPU-seconds, and there are 17,188 of them; the whole was not measured.
 
 Its settings, all kept:
 - Generator: noise to 128, 256, 512, 1024 units with LeakyReLU 0.2, then the pixels with tanh; no batch norm.
