@@ -5,8 +5,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+DRAW = -1  # the label of a request that has none: one is drawn
 ALONE = -1  # the 'to' of a request that lies between no two
 
 
@@ -71,3 +73,9 @@ def noise_of(
 
     mixed = jax.vmap(ends)(batch['seed'], batch['to'], batch['at'])
     return jnp.where((batch['to'] == ALONE)[:, None], own, mixed)
+
+
+def labels_of(batch: Any, key: jax.Array, probability: np.ndarray) -> Int[Array, 'batch']:
+    """Returns the labels of a batch; one that is missing is drawn, as often as in the training split."""
+    drawn = per_example(batch, key, lambda each: jax.random.categorical(each, jnp.log(probability)))
+    return jnp.where(batch['label'] == DRAW, drawn, batch['label'])

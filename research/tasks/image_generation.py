@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from etils import epath
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from research.core.task import Aux, Figure, Input, Task, Variables, fold
 from research.data import gallery, images
@@ -25,9 +25,9 @@ from research.interop.features import Space, features_of_rows, make_space
 from research.nn import dcgan, gan, sngan
 from research.nn.apply import initialize, run
 from research.ops.adversarial import adversarial_loss, gradient_penalty, now_and_then, r1_penalty, right
-from research.ops.clouds import cloud_figures, cloud_sums, read_train, store_train, train_cloud
+from research.ops.clouds import Train, cloud_figures, cloud_sums, read_train, store_train, train_cloud
 from research.ops.diff_augment import make_augment
-from research.ops.noise import ALONE, keys_of, noise_of, per_example
+from research.ops.noise import ALONE, DRAW, keys_of, labels_of, noise_of, per_example
 
 PAIRS = {
     'mlp': (gan.MLPGenerator, gan.MLPDiscriminator),
@@ -35,7 +35,6 @@ PAIRS = {
     'dcgan': (dcgan.DCGANGenerator, dcgan.DCGANDiscriminator),
     'resnet': (sngan.ResNetGenerator, sngan.ResNetDiscriminator),
 }
-DRAW = -1  # the label of a request that has none: one is drawn
 SEEDS = 2**31 - 1
 
 
@@ -101,6 +100,17 @@ def space_of(settings: Settings, shape: tuple[int, int, int], load: Callable | N
     return make_space(settings.features, shape, settings.pixels, settings.network, load, settings.kernel)
 
 
+def checked_space(settings: Settings, facts: Facts, load: Callable | None) -> Space:
+    """Returns the space, which must be the one that `prepare` has seen; a `UserError` otherwise."""
+    found = space_of(settings, facts.shape, load)
+    if facts.space not in ('', found.signature):
+        raise UserError(
+            f'config.task.network={settings.network!r} is not what this run began with: {found.signature} now, '
+            f'{facts.space} then; give the same network, or start in another --workdir'
+        )
+    return found
+
+
 def prepare(config: Any, folder: epath.Path, load: Callable | None = None) -> None:
     """Stores classes and their counts in 'statistics.json', and beside it the training pictures' features, summed.
 
@@ -130,22 +140,14 @@ def make_pair(model: Model, shape: tuple[int, int, int], classes: int) -> Pair:
 
     def generate(variables, noise, labels, context):
         params, collections = variables.params['generator'], variables.extra.get('generator', {})
-        return run(
-            generator, params, collections, noise, labels, train=context.train, key=context.fold('dropout')
-        )
+        key = context.fold('dropout')
+        return run(generator, params, collections, noise, labels, train=context.train, key=key)
 
     def judge(variables, pictures, labels, context, collections):
         # Real and fake pictures are judged apart: batch norm over both would give away which is which.
         params = variables.params['discriminator']
-        return run(
-            discriminator,
-            params,
-            collections,
-            pictures,
-            labels,
-            train=context.train,
-            key=context.fold('dropout'),
-        )
+        key = context.fold('dropout')
+        return run(discriminator, params, collections, pictures, labels, train=context.train, key=key)
 
     def init(key):
         label = jnp.zeros(1, jnp.int32)
@@ -161,12 +163,6 @@ def make_pair(model: Model, shape: tuple[int, int, int], classes: int) -> Pair:
         return Variables({group: params for group, (params, _) in made.items()}, extra)
 
     return Pair(generate, judge, init)
-
-
-def labels_of(batch: Any, key: jax.Array, probability: np.ndarray) -> Int[Array, 'batch']:
-    """Returns the labels of a batch; one that is missing is drawn, as often as in the training split."""
-    drawn = per_example(batch, key, lambda each: jax.random.categorical(each, jnp.log(probability)))
-    return jnp.where(batch['label'] == DRAW, drawn, batch['label'])
 
 
 def make_losses(pair: Pair, settings: Settings, latent: int) -> dict[str, Callable]:
@@ -301,6 +297,72 @@ def make_gallery(facts: Facts, settings: Settings, source: Callable, examples: l
     return pictures
 
 
+class Asked(NamedTuple):
+    """How answers and measures are drawn; all that `make` has read."""
+
+    pair: Pair
+    settings: Settings
+    facts: Facts
+    train: Train
+    latent: int
+    space: Callable[[], Space]  # read when something is measured: answers need no classifier
+
+    def draw(self, variables: Variables, batch: Any, key: jax.Array, context: Any, truncation: float = 0.0) -> tuple:
+        """Returns pictures in 0 to 1 and their labels."""
+        probability = np.float32(self.facts.counts) / sum(self.facts.counts)
+        labels = labels_of(batch, fold(key, 'label'), probability)
+        noise = noise_of(batch, key, self.latent, truncation)
+        pictures, _ = self.pair.generate(variables, noise, labels, context)
+        return (pictures + 1) / 2, labels
+
+
+def make_predict(asked: Asked) -> Callable[..., dict[str, Array]]:
+    """Returns `predict`: pictures, with their labels where the networks are told them."""
+
+    def predict(variables, batch, context):
+        key, context = context.fold('noise'), context._replace(train=False)
+        pictures, labels = asked.draw(variables, batch, key, context, asked.settings.truncation)
+        return {'image': pictures, 'label': labels} if asked.settings.conditional else {'image': pictures}
+
+    return predict
+
+
+def make_measures(asked: Asked) -> tuple[Callable[..., dict[str, Array]], Callable[[Any], dict[str, Figure]]]:
+    """Returns `metrics`, sums over real and drawn pictures as points in the space of features, and `figures`."""
+    settings, train, space = asked.settings, asked.train, asked.space
+
+    def metrics(variables, batch, context):
+        context = context._replace(train=False)
+
+        def sums(name, pictures):
+            return cloud_sums(name, space().of(pictures), train.moments.mean, batch['mask'], settings.kernel)
+
+        total = None
+        for number in range(settings.fakes):
+            key = jax.random.fold_in(context.fold('noise'), number)
+            fake = sums('fake', asked.draw(variables, batch, key, context)[0])
+            total = fake if total is None else jax.tree.map(jnp.add, total, fake)
+        return {**sums('real', batch['image']), **total}
+
+    def figures(sums):
+        rows = cloud_figures(sums, train, space().name, space().signature, settings.fakes)
+        return {name: Figure(*row) for name, row in rows.items()}
+
+    return metrics, figures
+
+
+def inputs_of(settings: Settings, classes: int) -> dict[str, Input]:
+    """Returns what a request may hold."""
+    inputs = {
+        'seed': Input('number', about='a whole number; another one gives another picture'),
+        'to': Input('number', about='another seed: the picture lies between those of the two seeds alone'),
+        'at': Input('number', about='where between them, 0 to 1; 0.5 if left out'),
+    }
+    if settings.conditional:
+        inputs['label'] = Input('category', (), classes, f'0 to {classes - 1} or a name; any if left out')
+    return inputs
+
+
 def make(config: Any, folder: epath.Path, load: Callable | None = None) -> Task:
     """Returns the task; its networks are the pair `config.model.name`, its data set is `config.data.name`.
 
@@ -311,70 +373,23 @@ def make(config: Any, folder: epath.Path, load: Callable | None = None) -> Task:
     """
     settings = read_settings(config)
     facts, train = read_facts(folder), read_train(folder, settings.kernel)
-    data = image_set(config.data, facts.classes, facts.shape)
-    classes = len(facts.classes)
+    data, classes = image_set(config.data, facts.classes, facts.shape), len(facts.classes)
     model = unpack(Model, config.model, 'model')
     if model.latent < 1:
         raise UserError(f'config.model.latent must be above zero, got {model.latent}')
     pair = make_pair(model, facts.shape, classes if settings.conditional else 0)
     check_penalty(config, settings, pair)
-    probability = np.float32(facts.counts) / sum(facts.counts)
-
-    @functools.cache
-    def space():  # read when something is measured: answers need no classifier
-        found = space_of(settings, facts.shape, load)
-        if facts.space not in ('', found.signature):
-            raise UserError(
-                f'config.task.network={settings.network!r} is not what this run began with: {found.signature} now, '
-                f'{facts.space} then; give the same network, or start in another --workdir'
-            )
-        return found
-
-    def drawn(variables, batch, key, context, truncation=0.0):
-        labels = labels_of(batch, fold(key, 'label'), probability)
-        noise = noise_of(batch, key, model.latent, truncation)
-        pictures, _ = pair.generate(variables, noise, labels, context)
-        return (pictures + 1) / 2, labels
-
-    def predict(variables, batch, context):
-        key, context = context.fold('noise'), context._replace(train=False)
-        pictures, labels = drawn(variables, batch, key, context, settings.truncation)
-        return {'image': pictures, 'label': labels} if settings.conditional else {'image': pictures}
-
-    def metrics(variables, batch, context):
-        context = context._replace(train=False)
-
-        def sums(name, pictures):
-            points = space().of(pictures)
-            return cloud_sums(name, points, train.moments.mean, batch['mask'], settings.kernel)
-
-        total = None
-        for number in range(settings.fakes):
-            key = jax.random.fold_in(context.fold('noise'), number)
-            fake = sums('fake', drawn(variables, batch, key, context)[0])
-            total = fake if total is None else jax.tree.map(jnp.add, total, fake)
-        return {**sums('real', batch['image']), **total}
-
-    def figures(sums):
-        rows = cloud_figures(sums, train, space().name, space().signature, settings.fakes)
-        return {name: Figure(*row) for name, row in rows.items()}
-
-    inputs = {
-        'seed': Input('number', about='a whole number; another one gives another picture'),
-        'to': Input('number', about='another seed: the picture lies between those of the two seeds alone'),
-        'at': Input('number', about='where between them, 0 to 1; 0.5 if left out'),
-    }
-    if settings.conditional:
-        inputs['label'] = Input('category', (), classes, f'0 to {classes - 1} or a name; any if left out')
+    space = functools.cache(lambda: checked_space(settings, facts, load))
+    asked = Asked(pair, settings, facts, train, model.latent, space)
     examples = [{'label': number % classes} if settings.conditional else {} for number in range(100)]
-    decode, render = make_show(facts)
+    (metrics, figures), (decode, render) = make_measures(asked), make_show(facts)
     return Task(
-        inputs=inputs,
+        inputs=inputs_of(settings, classes),
         source=data.source,
         encode=make_encode(facts),
         init=pair.init,
         losses=make_losses(pair, settings, model.latent),
-        predict=predict,
+        predict=make_predict(asked),
         metrics=metrics,
         figures=figures,
         decode=decode,
