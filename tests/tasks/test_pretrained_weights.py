@@ -41,6 +41,7 @@ def table(tmp_path_factory):
     """Texts in the words of the fixtures' tokenizers, one of them with a mark written out."""
     folder, rng = tmp_path_factory.mktemp('texts'), np.random.default_rng(0)
     lines = ['text\tother\tsource\ttarget', '[SEP] the </s> fox\tthe <extra_id_0> rain\tthe </s>\ta day']
+    lines += [f'{word} fox\t{word} cold\t{word}\ta {word}' for word in ENGLISH[:5]]  # short pairs, for Marian
     for _ in range(80):
         parts = [' '.join(rng.choice(words, 6)) for words in (WORDS, ENGLISH, ENGLISH[:5], ENGLISH[5:])]
         lines.append('\t'.join(parts))
