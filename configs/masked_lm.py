@@ -9,6 +9,9 @@ of the training split 5.32, always the commonest 3.2%). It has only begun to rea
 still falling. 145 CPU-seconds; 249 s on 2 cores with other work on them, 3.4 steps a second.
 
 Variants: `:words` (whole words are hidden; not measured), `:tiny` (for tests).
+
+From published weights, with their sizes and tokenizer (not measured): `--config.model.weights=bert-base-uncased
+--config.optimizer.model.learning_rate=1e-4`.
 """
 
 from research.core.config import base
@@ -31,6 +34,8 @@ def get_config(variant: str = ''):
         'prompts': ('import [MASK]\n', 'for i in [MASK](10):\n    print(i)\n', 'if x is [MASK] None:\n    return\n'),
     }
     config.model = {
+        'weights': '',  # a folder or a name of the Hugging Face hub: BERT, RoBERTa or DistilBERT
+        'revision': '',
         'width': 128,
         'layers': 2,
         'heads': 4,

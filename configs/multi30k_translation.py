@@ -16,6 +16,9 @@ Variants: `:gpu` (2.6 million parameters, dropout 0.3, 12,000 steps of 64 rows; 
 
     python -m launch.train --config=configs/multi30k_translation.py:own --workdir=runs/mine \
         --config.data.train=source=mine.en,target=mine.de --config.task.vocabulary=4000
+
+From published weights, with their sizes and tokenizer (not measured): `--config.model.weights=t5-small
+--config.task.prefix='translate English to German: ' --config.optimizer.model.learning_rate=1e-3`.
 """
 
 import os
@@ -35,6 +38,7 @@ def get_config(variant: str = ''):
         'name': 'translation',
         'vocabulary': 6000,
         'shared': True,
+        'prefix': '',  # before every source, for T5
         'length': 64,
         'row_length': 64,
         'label_smoothing': 0.1,
@@ -80,6 +84,8 @@ def get_config(variant: str = ''):
 def transformer():
     """Returns the settings of the encoder-decoder."""
     return {
+        'weights': '',  # a folder or a name of the Hugging Face hub: T5 or Marian
+        'revision': '',
         'width': 128,
         'layers': 4,
         'decoder_layers': 0,

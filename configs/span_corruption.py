@@ -9,6 +9,9 @@ token and 33 to 38% of them right (seed 0 on Python 3.11's library: 3.44 and 35.
 on them, 4.3 steps a second.
 
 Variant: `:tiny` (for tests).
+
+From published weights, with their sizes and tokenizer (not measured): `--config.model.weights=t5-small
+--config.optimizer.model.learning_rate=1e-3`.
 """
 
 from research.core.config import base
@@ -31,6 +34,8 @@ def get_config(variant: str = ''):
         'prompts': ('for i in<extra_id_0>(10):\n    print(<extra_id_1>)\n', 'if x is<extra_id_0> None:\n    return\n'),
     }
     config.model = {
+        'weights': '',  # a folder or a name of the Hugging Face hub: T5
+        'revision': '',
         'width': 128,
         'layers': 2,
         'heads': 4,

@@ -19,10 +19,21 @@ END_ID = 0  # of `research.data.text.END`, the first special token of `train_tok
 
 
 class Tokenizers(NamedTuple):
-    """The tokenizer of each side; the same one where they share it."""
+    """The tokenizer of each side, the same one where they share it, and what stands around texts."""
 
     source: Tokenizer
     target: Tokenizer
+    start: int = END_ID  # what a decoder reads first
+    end: int = END_ID  # of every text
+    prefix: str = ''  # before every source: what is to be done with it (T5)
+
+    def encode_source(self, text: str) -> list[int]:
+        """Returns the tokens of a source with its prefix and end."""
+        return [*encode_text(self.source, self.prefix + text), self.end]
+
+    def encode_target(self, text: str) -> list[int]:
+        """Returns the tokens of a target with its end."""
+        return [*encode_text(self.target, text), self.end]
 
 
 def learn(pairs: Sequence[tuple[str, str]], vocabulary: int, shared: bool) -> Tokenizers:
@@ -35,7 +46,7 @@ def learn(pairs: Sequence[tuple[str, str]], vocabulary: int, shared: bool) -> To
 
 def tokens_of(tokenizers: Tokenizers, pair: Sequence[str]) -> list[list[int]]:
     """Returns the tokens of a pair of texts, each with its end."""
-    return [[*encode_text(each, text), END_ID] for each, text in zip(tokenizers, pair, strict=True)]
+    return [tokenizers.encode_source(pair[0]), tokenizers.encode_target(pair[1])]
 
 
 def store(corpus: Pairs, tokenizers: Tokenizers, length: int, row_length: int, folder: epath.Path) -> None:

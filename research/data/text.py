@@ -103,7 +103,19 @@ def encode_text(tokenizer: Tokenizer, text: str) -> list[int]:
         place = f'at position {error.start}: {error.reason}'
         raise UserError(f'the text holds half of a character {place}') from None
     tokenizer.encode_special_tokens = True  # not kept by a stored or pickled tokenizer
-    return tokenizer.encode(text, add_special_tokens=False).ids
+    ids, marks = tokenizer.encode(text, add_special_tokens=False).ids, marks_in_text(tokenizer)
+    return [marks.get(each, each) for each in ids] if marks else ids
+
+
+def marks_in_text(tokenizer: Tokenizer) -> dict[int, int]:
+    """Returns {special token: the unknown one} where special tokens are pieces of the model itself (T5's).
+
+    Such a tokenizer reads them from a text, whatever it is told; there they are nothing that it knows.
+    """
+    unknown = tokenizer.token_to_id('<unk>')
+    if unknown is None or not isinstance(tokenizer.model, models.Unigram):
+        return {}
+    return dict.fromkeys(tokenizer.get_added_tokens_decoder(), unknown)
 
 
 def decode_text(tokenizer: Tokenizer, tokens: Iterable[int]) -> str:
@@ -111,16 +123,19 @@ def decode_text(tokenizer: Tokenizer, tokens: Iterable[int]) -> str:
     return tokenizer.decode([int(token) for token in tokens], skip_special_tokens=False)
 
 
-def encode_documents(tokenizer: Tokenizer, documents: Sequence[str]) -> Integer[np.ndarray, 'tokens']:
-    """Returns all documents as one stream, each followed by END; uint16 where ids fit, else int32."""
+def encode_documents(
+    tokenizer: Tokenizer, documents: Sequence[str], end: int | None = None
+) -> Integer[np.ndarray, 'tokens']:
+    """Returns all documents as one stream, each followed by `end` (None: END); uint16 where ids fit, else int32."""
     tokenizer.encode_special_tokens = True
     kind = np.uint16 if tokenizer.get_vocab_size() <= 2**16 else np.int32
-    end = np.array([tokenizer.token_to_id(END)], kind)
-    parts = []
+    end = np.array([tokenizer.token_to_id(END) if end is None else end], kind)
+    parts, marks = [], marks_in_text(tokenizer)
     for start in range(0, len(documents), 64):  # small groups: encodings take far more memory than ids
         group = list(documents[start : start + 64])
         for encoding in tokenizer.encode_batch_fast(group, add_special_tokens=False):
-            parts += [np.array(encoding.ids, kind), end]
+            ids = [marks.get(each, each) for each in encoding.ids] if marks else encoding.ids
+            parts += [np.array(ids, kind), end]
     return np.concatenate(parts) if parts else end[:0]
 
 
@@ -128,7 +143,7 @@ def bytes_of_tokens(tokenizer: Tokenizer) -> Integer[np.ndarray, 'vocabulary']:
     """Returns how many bytes of text each token stands for, int32; END and special ones stand for none."""
     sizes = np.zeros(tokenizer.get_vocab_size(), np.int32)
     special = tokenizer.get_added_tokens_decoder()
-    whole = isinstance(tokenizer.model, models.WordLevel)
+    whole = not isinstance(tokenizer.model, models.BPE)
     for token, index in tokenizer.get_vocab().items():
         if index not in special:  # one character of a byte-level token is one byte
             sizes[index] = len(token.encode()) if whole else len(token)

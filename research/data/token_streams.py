@@ -38,6 +38,7 @@ def store_streams(
     least: int,
     special: Sequence[str] = (),
     tokenizer: Tokenizer | None = None,
+    end: int | None = None,
 ) -> None:
     """Trains a tokenizer on the training split and stores every split as one stream of its tokens.
 
@@ -49,7 +50,8 @@ def store_streams(
       folder: where to.
       kind, vocabulary, special: as in `make_tokenizer`.
       least: tokens that make one row.
-      tokenizer: one that is there already, with END; None takes that of the corpus, or trains one.
+      tokenizer: one that is there already; None takes that of the corpus, or trains one.
+      end: the token that follows each document; None: END.
 
     Raises:
       UserError: where a split is too small for one row, or the tokenizer impossible.
@@ -62,7 +64,7 @@ def store_streams(
     folder.mkdir(parents=True, exist_ok=True)
     sizes = {}
     for split, documents in corpus.documents.items():
-        stream = encode_documents(tokenizer, documents)
+        stream = encode_documents(tokenizer, documents, end)
         if len(stream) < least:
             raise UserError(
                 f'the {split} split has {len(stream)} tokens, too few for one row of {least}: take more text, '

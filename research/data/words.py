@@ -15,17 +15,23 @@ class Words:
     """Numbers the words of token rows, for one tokenizer.
 
     A word is a run of letters and digits; of scripts without spaces, one character. Any other token stands
-    alone, and a byte-level token that begins with a space begins a word.
+    alone, and a byte-level token that begins with a space begins a word. Of word pieces (BERT's), those with
+    the prefix go on with the word before them, and all others begin one.
     """
 
     def __init__(self, tokenizer: Tokenizer):
         whole = isinstance(tokenizer.model, models.WordLevel)
+        pieces = isinstance(tokenizer.model, models.WordPiece)
+        prefix = tokenizer.model.continuing_subword_prefix if pieces else ''
         size = tokenizer.get_vocab_size()
         self.special = np.zeros(size, bool)
         self.goes_on, self.left_open = np.zeros(size, bool), np.zeros(size, bool)
         self.special[list(tokenizer.get_added_tokens_decoder())] = True
         for token, index in tokenizer.get_vocab().items():
-            if not self.special[index]:
+            if pieces:
+                self.goes_on[index] = token.startswith(prefix)
+                self.left_open[index] = not self.special[index]
+            elif not self.special[index]:
                 self.goes_on[index] = is_letter(token[0], whole) and not stands_alone(token[0], whole)
                 self.left_open[index] = is_letter(token[-1], whole)
 

@@ -1,6 +1,6 @@
 """What a task needs to start from pretrained weights: `config.model.weights` and `config.model.revision`.
 
-    prepare   tokenizer = store(config.model, folder)         once: resolves the name, pins the revision
+    prepare   tokenizer = store(config.model, folder, kind)   once: resolves the name, pins the revision
               store_pictures(config.model, folder, shape)     likewise, of a model that reads pictures
     make      shape = read_shape(config.model, folder, ...)   sizes of the weights, choices of the config
               Task(load=make_load(config.model, folder))      read only when a run starts
@@ -18,12 +18,19 @@ from research.core.task import Variables
 from research.data.text import END
 from research.errors import UserError, unpack
 from research.interop.files import Place, locate, read_json
+from research.interop.names import Family
+from research.interop.sentence_pieces import from_marian
 from research.interop.vocabulary import read_tokenizer
 from research.interop.weights import check_tokenizer, read, read_settings
 from research.nn.transformer_settings import RATES, TransformerSettings
 
 FILE = 'weights.json'  # in the run's prepared folder
 KEYS = ('weights', 'revision')
+KINDS = {  # what a task may ask for, and families of it
+    'encoder': 'BERT, RoBERTa or DistilBERT',
+    'decoder': 'GPT-2, Llama, Mistral or Qwen',
+    'encoder-decoder': 'T5 or Marian',
+}
 FREE = (*RATES, 'dtype', 'attention', 'remat', 'scan')  # the config's choice; all else is that of the weights
 
 
@@ -32,27 +39,52 @@ def without_weights(model: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in model.items() if key not in KEYS}
 
 
-def store(model: Mapping[str, Any], folder: epath.Path) -> Tokenizer | None:
+def check_kind(name: str, family: Family, settings: Mapping[str, Any], kind: str) -> None:
+    """Raises a `UserError` where weights are not of the `kind` (of `KINDS`) that a task needs."""
+    found = 'encoder-decoder' if family.encoder_decoder else 'decoder' if settings.get('causal', True) else 'encoder'
+    found = 'model of pictures' if family.image else found
+    if found != kind:
+        article = 'an' if found.startswith('e') else 'a'
+        raise UserError(
+            f'config.model.weights={name!r} is no {kind} but {article} {found} ({family.model_type}): this task starts '
+            f'from {KINDS[kind]}'
+        )
+
+
+def store(model: Mapping[str, Any], folder: epath.Path, kind: str) -> Tokenizer | None:
     """Resolves `config.model.weights`, stores what it is, and returns its tokenizer; None where it is ''.
 
-    Writes weights.json: name, the commit that the revision stands for, family, settings, and end (the id of
-    the token that ends a text, or -1). A folder is stored by its full path.
+    Writes weights.json: name, the commit that the revision stands for, family, settings, and the ids of the tokens
+    that end a text (end) and start a decoder (start), or -1. A folder is stored by its full path.
+
+    Args:
+      model: the section `config.model`.
+      folder: the run's prepared folder.
+      kind: of `KINDS`, what the task can use.
 
     Raises:
-      UserError: as of `weights.read`, and where the folder has no tokenizer.
+      UserError: as of `weights.read`; where the weights are of another kind, or the folder has no tokenizer.
     """
     place = place_of(model)
     if place is None:
         return None
     family, config, settings, _ = read_settings(place)
+    check_kind(model['weights'], family, settings, kind)
     tokenizer = read_tokenizer(place.folder)
     if tokenizer is None:
-        raise UserError(f'{place.folder} has none of tokenizer.json, vocab.txt, and vocab.json with merges.txt')
+        raise UserError(
+            f'{place.folder} has none of tokenizer.json, vocab.txt, vocab.json with merges.txt, spiece.model, and '
+            'source.spm'
+        )
     check_tokenizer(tokenizer, settings['vocabulary'], place.folder)
     ends = config.get('eos_token_id')
-    end = ends[0] if isinstance(ends, list) else ends
-    known = isinstance(end, int) and tokenizer.id_to_token(end) is not None
-    write_about(folder, place, family.model_type, settings, {'end': end if known else -1})
+    marks = {
+        'end': ends[0] if isinstance(ends, list) else ends,
+        'start': config.get('decoder_start_token_id', config.get('pad_token_id')),
+    }
+    known = {key: isinstance(mark, int) and tokenizer.id_to_token(mark) is not None for key, mark in marks.items()}
+    marks = {key: mark if known[key] else -1 for key, mark in marks.items()}
+    write_about(folder, place, family.model_type, settings, marks)
     return tokenizer
 
 
@@ -105,8 +137,34 @@ def store_pictures(model: Mapping[str, Any], folder: epath.Path, shape: tuple[in
 
 
 def read_about(model: Mapping[str, Any], folder: epath.Path) -> dict[str, Any] | None:
-    """Returns what `store` wrote, or None where the config names no weights."""
-    return json.loads((folder / FILE).read_text()) if model.get('weights') else None
+    """Returns what `store` wrote, or None where the config names no weights.
+
+    Raises:
+      UserError: where the folder was prepared without weights.
+    """
+    if not model.get('weights'):
+        return None
+    if not (folder / FILE).exists():
+        raise UserError(
+            f'{folder} was prepared without config.model.weights={model["weights"]!r}, whose tokenizer cuts texts '
+            'differently: start in another --workdir'
+        )
+    return json.loads((folder / FILE).read_text())
+
+
+def read_marks(model: Mapping[str, Any], folder: epath.Path) -> tuple[int, int] | None:
+    """Returns the tokens that start a decoder and end a text, or None where the config names no weights.
+
+    Raises:
+      UserError: where the weights name none.
+    """
+    about = read_about(model, folder)
+    if about is None:
+        return None
+    for key, what in (('start', 'starts a decoder (decoder_start_token_id)'), ('end', 'ends a text (eos_token_id)')):
+        if about[key] < 0:
+            raise UserError(f'config.model.weights={model["weights"]!r}: its config.json names no token that {what}')
+    return about['start'], about['end']
 
 
 def read_shape(model: Mapping[str, Any], folder: epath.Path, **sizes: int) -> TransformerSettings:
@@ -127,8 +185,27 @@ def read_shape(model: Mapping[str, Any], folder: epath.Path, **sizes: int) -> Tr
         return own
     stored = {key: tuple(value) if isinstance(value, list) else value for key, value in about['settings'].items()}
     shape = TransformerSettings(**stored)
-    shape.check_length(sizes.get('length', 1), 'config.task.length')
+    if (length := sizes.get('length', 1)) > shape.length:
+        raise UserError(
+            f'config.task.length asks for {length} positions, and config.model.weights={model["weights"]!r} has '
+            f'{shape.length}: lower it'
+        )
     return dataclasses.replace(shape, **{key: getattr(own, key) for key in FREE if key in model})
+
+
+def read_target(model: Mapping[str, Any], folder: epath.Path, source: Tokenizer) -> Tokenizer:
+    """Returns the tokenizer of targets: Marian's own, of target.spm, or that of the source.
+
+    Raises:
+      UserError: for one that is damaged, or has ids beyond the embedding.
+    """
+    about = read_about(model, folder)
+    place = locate(about['name'], about['revision']).folder
+    if not (place / 'target.spm').exists():
+        return source
+    tokenizer = from_marian(place, 'target')
+    check_tokenizer(tokenizer, about['settings']['vocabulary'], place)
+    return tokenizer
 
 
 def make_load(
@@ -160,7 +237,7 @@ def stream_tokenizer(model: Mapping[str, Any], folder: epath.Path) -> Tokenizer 
     Raises:
       UserError: for a tokenizer that is not byte-level (bits per byte could not be told), or has no end.
     """
-    tokenizer = store(model, folder)
+    tokenizer = store(model, folder, 'decoder')
     if tokenizer is None:
         return None
     described = json.loads(tokenizer.to_str())

@@ -1,4 +1,4 @@
-"""Tokenizers of Hugging Face folders: tokenizer.json, BERT's vocab.txt, GPT-2's vocab.json and merges.txt."""
+"""Tokenizers of Hugging Face folders: tokenizer.json, or the files of BERT, GPT-2, T5 and Marian."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,17 +8,19 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 
 from research.errors import UserError
 from research.interop.files import read_json
-
-FILES = ('tokenizer.json', 'vocab.txt', 'merges.txt')
+from research.interop.sentence_pieces import from_marian, from_t5
 
 
 def read_tokenizer(folder: Path) -> Tokenizer | None:
-    """Returns the tokenizer of a folder, or None where it has none that can be read without sentencepiece.
+    """Returns the tokenizer of a folder, or None where it has none that is known here; Marian's is that of the source.
 
     Raises:
       UserError: for a damaged file.
     """
-    readers = {'tokenizer.json': from_json, 'vocab.txt': from_word_pieces, 'merges.txt': from_merges}
+    readers = {
+        'tokenizer.json': from_json, 'vocab.txt': from_word_pieces, 'merges.txt': from_merges,
+        'spiece.model': from_t5, 'source.spm': from_marian,
+    }  # fmt: skip
     for file, reader in readers.items():
         if (folder / file).exists():
             try:

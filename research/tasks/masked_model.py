@@ -1,14 +1,19 @@
 """Guessing hidden tokens of text from both sides: BERT's pre-training (Devlin et al. 2019, arXiv:1810.04805).
 
 A row is a block of `length` tokens of a stream of documents; a request is {'text'} with [MASK] where a token
-is to be guessed. BERT's second objective, the next sentence, is left out: Liu et al. 2019 (arXiv:1907.11692,
+is to be guessed. With `config.model.weights` the tokenizer is that of the weights, a row begins with its [CLS] and
+ends with its [SEP], which also stands between documents (as in FULL-SENTENCES of Liu et al. 2019, but a row may begin
+inside a sentence), and all tokens are of type 0. The head is theirs, or made anew where they have none.
+
+BERT's second objective, the next sentence, is left out: Liu et al. 2019 (arXiv:1907.11692,
 section 4.2) found no use in it.
 """
 
 import dataclasses
 import functools
+import re
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,11 +26,12 @@ from research.data.corruption import generator_of, mask_tokens
 from research.data.text import UNKNOWN, Blocks, decode_text
 from research.data.text_sets import text_set
 from research.data.token_streams import Facts, read_facts, read_stream, request_text, request_tokens, store_streams
+from research.data.tokens import pretrained_tokens
 from research.data.words import Words
 from research.errors import UserError, unpack
+from research.interop.pretrained import make_load, read_shape, store
 from research.nn.apply import initialize
 from research.nn.transformer import Transformer
-from research.nn.transformer_settings import TransformerSettings
 from research.ops.losses import softmax_cross_entropy
 from research.ops.token_metrics import token_figures, token_sums, unigrams
 
@@ -71,18 +77,68 @@ def settings_of(config: Any) -> Settings:
     return unpack(Settings, {key: value for key, value in config.task.items() if key != 'name'}, 'task')
 
 
+class Marks(NamedTuple):
+    """The special tokens of rows."""
+
+    mask: int
+    names: tuple[str, ...]  # of the mask, in requests
+    begin: tuple[int, ...] = ()  # before every row
+    end: tuple[int, ...] = ()  # behind it
+
+    @property
+    def around(self) -> int:
+        """How many tokens of a row are not of its text."""
+        return len(self.begin) + len(self.end)
+
+    def inside(self, tokens: Any) -> Any:
+        """Returns the tokens of a row without those before and behind."""
+        return tokens[len(self.begin) : len(tokens) - len(self.end)]
+
+
+def marks_of(tokenizer: Tokenizer, weights: str) -> Marks:
+    """Returns the marks of a tokenizer, of the task's own or of `weights`.
+
+    Raises:
+      UserError: where the tokenizer of weights has no mask, or nothing to frame a row with.
+    """
+    if not weights:
+        return Marks(tokenizer.token_to_id(MASK), (MASK,))
+    known = [name for name in (MASK, '<mask>') if tokenizer.token_to_id(name) is not None]
+    if not known:
+        raise UserError(
+            f'config.model.weights={weights!r}: its tokenizer has no {MASK} or <mask>, so nothing can be hidden: take '
+            'weights of a masked model (BERT, RoBERTa, DistilBERT)'
+        )
+    special = pretrained_tokens(tokenizer, f'config.model.weights={weights!r}')
+    names = tuple(dict.fromkeys((known[0], MASK)))
+    return Marks(tokenizer.token_to_id(known[0]), names, (special.begin,), (special.end,))
+
+
 def prepare(config: Any, folder: epath.Path) -> None:
-    """Trains the tokenizer and stores every split as one stream of its tokens; see `store_streams`."""
-    settings, corpus = settings_of(config), text_set(config.data)()
-    store_streams(corpus, folder, settings.tokenizer, settings.vocabulary, settings.length, (MASK,))
+    """Trains the tokenizer, or takes that of the weights, and stores every split as one stream of its tokens."""
+    settings = settings_of(config)
+    tokenizer, end, length = store(config.model, folder, 'encoder'), None, settings.length
+    if tokenizer is not None:
+        marks = marks_of(tokenizer, config.model['weights'])
+        end, length = marks.end[0], block_length(settings, marks)
+        read_shape(config.model, folder, vocabulary=settings.vocabulary, length=settings.length)  # refuses the length
+    corpus = text_set(config.data)()
+    store_streams(corpus, folder, settings.tokenizer, settings.vocabulary, length, (MASK,), tokenizer, end)
+
+
+def block_length(settings: Settings, marks: Marks) -> int:
+    """Returns how many tokens of a row are text; a `UserError` where there are none."""
+    if settings.length <= marks.around:
+        raise UserError(f'config.task.length={settings.length}: {marks.around} tokens of a row are its begin and end')
+    return settings.length - marks.around
 
 
 class Encoder:
     """What a request or row becomes; holds the tokenizer and which tokens are words, and can be pickled."""
 
-    def __init__(self, facts: Facts, settings: Settings):
-        self.facts, self.settings = facts, settings
-        self.words, self.mask = Words(facts.tokenizer), facts.tokenizer.token_to_id(MASK)
+    def __init__(self, facts: Facts, settings: Settings, marks: Marks):
+        self.facts, self.settings, self.marks = facts, settings, marks
+        self.words, self.mask = Words(facts.tokenizer), marks.mask
         unusual = self.words.special.copy()
         if (unknown := facts.tokenizer.token_to_id(UNKNOWN)) is not None:
             unusual[unknown] = True
@@ -99,7 +155,7 @@ class Encoder:
         settings = self.settings
         if 'tokens' not in raw:
             return self.request(request_text(raw, f'and {MASK}'))
-        tokens = np.asarray(raw['tokens'], np.int32)
+        tokens = self.framed(raw['tokens'])
         groups = self.words(tokens)
         if not settings.whole_words:
             groups = np.where(groups < 0, -1, np.arange(len(tokens)))
@@ -112,21 +168,25 @@ class Encoder:
         targets[: len(masked.targets)] = masked.targets
         return {**row, 'targets': targets}
 
+    def framed(self, tokens: Any) -> np.ndarray:
+        """Returns the tokens of a text as the model reads them."""
+        return np.concatenate([self.marks.begin, tokens, self.marks.end]).astype(np.int32)
+
     def request(self, text: str) -> dict[str, np.ndarray]:
         """Returns a text with masks as arrays. A space before a mask belongs to the word that it hides."""
-        settings, parts = self.settings, text.split(MASK)
-        asked = len(parts) - 1
+        settings, parts = self.settings, re.split('|'.join(map(re.escape, self.marks.names)), text)
+        asked, most = len(parts) - 1, block_length(settings, self.marks)
         if not 0 < asked <= settings.count:
             raise UserError(f"the request's 'text' has {asked} {MASK}, and 1 to {settings.count} can be guessed")
-        advice, tokens = f'the model reads {settings.length}', []
+        advice, tokens = f'the model reads {most}', []
         for number, part in enumerate(parts):
-            hides_space = number < asked and settings.tokenizer == 'bpe'
+            hides_space = number < asked and (settings.tokenizer == 'bpe' or self.marks.around > 0)
             part = part.removesuffix(' ') if hides_space else part
-            tokens += request_tokens(self.facts, part, settings.length, advice) if part else []
+            tokens += request_tokens(self.facts, part, most, advice) if part else []
             tokens += [self.mask] if number < asked else []
-        if len(tokens) > settings.length:
+        if len(tokens) > most:
             raise UserError(f"the request's 'text' has {len(tokens)} tokens; {advice}: shorten it")
-        tokens = np.array(tokens, np.int32)
+        tokens = self.framed(tokens)
         return self.pad(tokens, np.flatnonzero(tokens == self.mask))
 
     def pad(self, tokens: np.ndarray, positions: np.ndarray) -> dict[str, np.ndarray]:
@@ -192,10 +252,10 @@ def make_predict(model: Transformer, top: int) -> Callable:
     return predict
 
 
-def decode(tokenizer: Tokenizer, outputs: Mapping[str, np.ndarray]) -> dict[str, Any]:
+def decode(tokenizer: Tokenizer, marks: Marks, outputs: Mapping[str, np.ndarray]) -> dict[str, Any]:
     """Returns the text as it was read, the text filled with the likeliest tokens, and all candidates."""
     count, tokens = int(outputs['count']), np.array(outputs['tokens'])[: int(outputs['length'])]
-    masked = decode_text(tokenizer, tokens)
+    masked = decode_text(tokenizer, marks.inside(tokens))
     tokens[np.asarray(outputs['positions'])[:count]] = np.asarray(outputs['candidates'])[:count, 0]
     candidates = [
         [
@@ -204,7 +264,7 @@ def decode(tokenizer: Tokenizer, outputs: Mapping[str, np.ndarray]) -> dict[str,
         ]
         for place in range(count)
     ]
-    return {'masked': masked, 'text': decode_text(tokenizer, tokens), 'candidates': candidates}
+    return {'masked': masked, 'text': decode_text(tokenizer, marks.inside(tokens)), 'candidates': candidates}
 
 
 def describe(tokenizer: Tokenizer, row: Mapping[str, np.ndarray]) -> dict[str, str]:
@@ -222,34 +282,39 @@ def describe(tokenizer: Tokenizer, row: Mapping[str, np.ndarray]) -> dict[str, s
 
 
 def make(config: Any, folder: epath.Path) -> Task:
-    """Returns the task; `config.model` is the Transformer's shape, an encoder.
+    """Returns the task; `config.model` is the Transformer's shape, an encoder, or names pretrained weights.
 
     Raises:
       UserError: for a setting that does not exist or cannot be.
     """
     settings, _ = settings_of(config), text_set(config.data)  # both checked
     sizes = {'vocabulary': settings.vocabulary, 'length': settings.length}
-    shape = unpack(TransformerSettings, config.model, 'model', **sizes)
+    shape, weights = read_shape(config.model, folder, **sizes), config.model.get('weights', '')
     if shape.causal:
         raise UserError('config.model.causal=True: a masked model reads both sides of a mask; set it to False')
+    if weights:  # no loss would train the pooler; a head is made where there is none
+        shape = dataclasses.replace(shape, pooler=False, head_transform=True, head_bias=True)
     model, facts = Transformer(shape), read_facts(folder, shape.vocabulary)
+    marks = marks_of(facts.tokenizer, weights)
+    block = block_length(settings, marks)
 
     def init(key):
         params, _ = initialize(model, key, jnp.zeros((1, 1), jnp.int32))
         return Variables({'model': params}, {})
 
-    about = f'a text of at most {settings.length} tokens with 1 to {settings.count} {MASK}'
+    about = f'a text of at most {block} tokens with 1 to {settings.count} {MASK}'
     limit = settings.length * max(int(facts.bytes.max()), len(MASK))
     return Task(
         inputs={'text': Input('text', limit=limit, about=about)},
-        source=functools.cache(lambda split: Blocks(read_stream(folder, split), settings.length, overlap=0)),
-        encode=Encoder(facts, settings),
+        source=functools.cache(lambda split: Blocks(read_stream(folder, split), block, overlap=0)),
+        encode=Encoder(facts, settings, marks),
         init=init,
+        load=make_load(config.model, folder),
         losses={'model': make_loss(model)},
         predict=make_predict(model, settings.top),
         metrics=make_metrics(model, facts),
         figures=figures,
-        decode=functools.partial(decode, facts.tokenizer),
+        decode=functools.partial(decode, facts.tokenizer, marks),
         examples=[{'text': text} for text in settings.prompts],
         describe=functools.partial(describe, facts.tokenizer),
     )

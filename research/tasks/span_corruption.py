@@ -2,7 +2,8 @@
 
 A row is a block of `length` tokens of a stream of documents, some spans of it replaced by sentinels in the
 source; the target has each sentinel followed by its span. A request is {'text'} with <extra_id_0>,
-<extra_id_1>, ... where something is missing.
+<extra_id_1>, ... where something is missing. With `config.model.weights` tokenizer, sentinels, end and the decoder's
+start are those of the weights (T5).
 """
 
 import dataclasses
@@ -15,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from etils import epath
+from tokenizers import Tokenizer
 
 from research.core.task import Aux, Context, Figure, Generate, Input, Task, Variables
 from research.data.corruption import corrupt_spans, fill_spans, generator_of, span_sizes, spans
@@ -22,9 +24,9 @@ from research.data.text import END, Blocks, decode_text
 from research.data.text_sets import text_set
 from research.data.token_streams import Facts, read_facts, read_stream, request_text, request_tokens, store_streams
 from research.errors import UserError, unpack
+from research.interop.pretrained import make_load, read_marks, read_shape, store
 from research.nn.apply import initialize
 from research.nn.encoder_decoder import EncoderDecoder
-from research.nn.transformer_settings import TransformerSettings
 from research.ops.losses import softmax_cross_entropy
 from research.ops.sampling import check_sampling, sample
 from research.ops.token_metrics import token_figures, token_sums, unigrams
@@ -80,6 +82,11 @@ class Settings:
         """The names of all sentinels, one for each span and one that closes the target."""
         return tuple(f'<extra_id_{number}>' for number in range(self.spans + 1))
 
+    @property
+    def positions(self) -> int:
+        """The most that encoder and decoder read."""
+        return max(self.source_length, self.target_length + 1)
+
 
 def settings_of(config: Any) -> Settings:
     """Returns the checked settings of `config.task`."""
@@ -87,25 +94,42 @@ def settings_of(config: Any) -> Settings:
 
 
 def prepare(config: Any, folder: epath.Path) -> None:
-    """Trains the tokenizer and stores every split as one stream of its tokens; see `store_streams`."""
-    settings, corpus = settings_of(config), text_set(config.data)()
-    store_streams(corpus, folder, settings.tokenizer, settings.vocabulary, settings.length, settings.sentinels)
+    """Trains the tokenizer, or takes that of the weights, and stores every split as one stream of its tokens."""
+    settings, end = settings_of(config), None
+    tokenizer = store(config.model, folder, 'encoder-decoder')
+    if tokenizer is not None:
+        check_sentinels(tokenizer, settings, config.model['weights'])
+        _, end = read_marks(config.model, folder)
+        read_shape(config.model, folder, vocabulary=1, length=settings.positions)  # refuses the length
+    kind, corpus = settings.tokenizer, text_set(config.data)()
+    store_streams(corpus, folder, kind, settings.vocabulary, settings.length, settings.sentinels, tokenizer, end)
+
+
+def check_sentinels(tokenizer: Tokenizer, settings: Settings, weights: str) -> None:
+    """Raises a `UserError` where the tokenizer of weights has too few sentinels for a row."""
+    lacks = [name for name in settings.sentinels if tokenizer.token_to_id(name) is None]
+    if lacks:
+        none = tokenizer.token_to_id(settings.sentinels[0]) is None
+        raise UserError(
+            f'config.model.weights={weights!r}: its tokenizer has no {lacks[0]}: '
+            + ('it was not made for spans; take a T5' if none else 'lower config.task.length or density')
+        )
 
 
 class Tokens:
-    """Texts and rows to arrays and back; can be pickled."""
+    """Texts and rows to arrays and back; can be pickled. `marks` are a decoder's start and the end of a text."""
 
-    def __init__(self, facts: Facts, settings: Settings):
-        self.facts, self.settings = facts, settings
-        self.end = facts.tokenizer.token_to_id(END)
+    def __init__(self, facts: Facts, settings: Settings, marks: tuple[int, int] | None = None):
+        self.facts, self.settings, self.pretrained = facts, settings, marks is not None
+        self.start, self.end = marks or (facts.tokenizer.token_to_id(END),) * 2
         self.sentinels = np.array([facts.tokenizer.token_to_id(name) for name in settings.sentinels], np.int32)
 
     def encode(self, raw: Mapping[str, Any], rng: Any = None) -> dict[str, np.ndarray]:
         """Returns 'source' [source length], 'source_length', and the target up to each token: 'tokens', 'length'.
 
         A row also has 'targets', the token after each. Spans are drawn by `rng`, anew in every epoch; without
-        it they follow from the row itself. 'tokens' begin with the end of the text before; a request has only
-        that one.
+        it they follow from the row itself. 'tokens' begin with the decoder's start (without weights, the end of the
+        text before); a request has only that one.
 
         Raises:
           UserError: for a request that is no text, is empty or too long, or whose sentinels are not 0, 1, ...
@@ -120,10 +144,10 @@ class Tokens:
         return {**self.arrays(source, target[:-1]), 'targets': target}
 
     def arrays(self, source: np.ndarray, before: np.ndarray) -> dict[str, np.ndarray]:
-        """Returns the fixed shapes of a source and of what the decoder reads, the end put before it."""
+        """Returns the fixed shapes of a source and of what the decoder reads, its start put before it."""
         row = {'source': np.zeros(self.settings.source_length, np.int32)}
         row['source'][: len(source)] = source
-        row['tokens'] = np.full(self.settings.target_length, self.end, np.int32)
+        row['tokens'] = np.full(self.settings.target_length, self.start, np.int32)
         row['tokens'][1 : 1 + len(before)] = before
         return {**row, 'source_length': np.int32(len(source)), 'length': np.int32(1 + len(before))}
 
@@ -143,7 +167,7 @@ class Tokens:
             if number % 2:
                 source.append(int(self.sentinels[number // 2]))
                 continue
-            follows = number + 1 < len(parts) and settings.tokenizer == 'bpe'
+            follows = number + 1 < len(parts) and (settings.tokenizer == 'bpe' or self.pretrained)
             part = part.removesuffix(' ') if follows else part
             source += request_tokens(self.facts, part, most, advice) if part else []
         if len(source) > most:
@@ -187,8 +211,8 @@ class Tokens:
         return expected
 
 
-def make_generate(model: EncoderDecoder, end: int, limit: int) -> Generate:
-    """Returns generation with a cache; prompts hold a 'source' beside their one first token."""
+def make_generate(model: EncoderDecoder, start_token: int, end: int, limit: int) -> Generate:
+    """Returns generation with a cache; prompts hold a 'source' beside their one first token, which is never written."""
 
     def start(variables, prompts, capacity):
         params, source = {'params': variables.params['model']}, (prompts['source'], prompts['source_length'])
@@ -196,7 +220,8 @@ def make_generate(model: EncoderDecoder, end: int, limit: int) -> Generate:
         return model.apply(params, memory, prompts['source_length'], capacity, method='start_cache')
 
     def step(variables, cache, tokens):
-        return model.apply({'params': variables.params['model']}, cache, tokens, method='step')
+        cache, logits = model.apply({'params': variables.params['model']}, cache, tokens, method='step')
+        return cache, logits if start_token == end else logits.at[:, start_token].set(-jnp.inf)
 
     return Generate(start, step, end, limit)
 
@@ -258,17 +283,16 @@ def make_predict(generate: Generate, settings: Settings) -> Callable:
 
 
 def make(config: Any, folder: epath.Path) -> Task:
-    """Returns the task; `config.model` is the shape of encoder and decoder.
+    """Returns the task; `config.model` is the shape of encoder and decoder, or names pretrained weights.
 
     Raises:
       UserError: for a setting that does not exist or cannot be.
     """
     settings, _ = settings_of(config), text_set(config.data)  # both checked
-    limit = max(settings.source_length, settings.target_length + 1)
-    shape = unpack(TransformerSettings, config.model, 'model', vocabulary=settings.vocabulary, length=limit)
+    shape = read_shape(config.model, folder, vocabulary=settings.vocabulary, length=settings.positions)
     model, facts = EncoderDecoder(shape), read_facts(folder, shape.vocabulary)
-    tokens = Tokens(facts, settings)
-    generate = make_generate(model, tokens.end, limit)
+    tokens = Tokens(facts, settings, read_marks(config.model, folder))
+    generate = make_generate(model, tokens.start, tokens.end, settings.positions)
 
     def init(key):
         one = jnp.zeros((1, 1), jnp.int32)
@@ -287,6 +311,7 @@ def make(config: Any, folder: epath.Path) -> Task:
         source=functools.cache(lambda split: Blocks(read_stream(folder, split), settings.length, overlap=0)),
         encode=tokens.encode,
         init=init,
+        load=make_load(config.model, folder),
         losses={'model': make_loss(model)},
         predict=make_predict(generate, settings),
         metrics=make_metrics(model, tokens.target_counts()),

@@ -129,7 +129,7 @@ def prepare(config: Any, folder: epath.Path) -> None:
     write_labels(facts, folder)
     fields = ('text', 'pair') if settings.pair else ('text',)
     texts = [row[field] for row in rows for field in fields]
-    if name == 'transformer' and (tokenizer := pretrained.store(config.model, folder)) is not None:
+    if name == 'transformer' and (tokenizer := pretrained.store(config.model, folder, 'encoder')) is not None:
         tokens_module.pretrained_tokens(tokenizer, str(config.model['weights']))  # refuses what is no encoder
         (folder / 'tokenizer.json').write_text(tokenizer.to_str(), encoding='utf-8')
         return

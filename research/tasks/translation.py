@@ -1,7 +1,8 @@
 """Turning one text into another: an encoder-decoder Transformer over byte-level BPE, searched with a beam.
 
 A training row holds several pairs, packed; a row of another split is one pair {'source', 'target'}; a request
-is {'source'}. The end token closes every text and also starts the target.
+is {'source'}. The end token closes every text and also starts the target. With `config.model.weights` tokenizers,
+end and start are those of the weights (T5, Marian).
 """
 
 import dataclasses
@@ -20,9 +21,10 @@ from tokenizers import Tokenizer
 from research.core.task import Aux, Context, Figure, Generate, Input, Task, Variables
 from research.data.own_pairs import own_pairs
 from research.data.pair_packing import pack
-from research.data.pair_rows import END_ID, SIDES, Tokenizers, learn, read_rows, store, tokens_of
+from research.data.pair_rows import SIDES, Tokenizers, learn, read_rows, store, tokens_of
 from research.data.text import encode_text, load_array
 from research.errors import UserError, unpack
+from research.interop import pretrained
 from research.nn.apply import initialize
 from research.nn.encoder_decoder import EncoderDecoder
 from research.nn.transformer_settings import TransformerSettings
@@ -43,6 +45,7 @@ class Settings:
 
     vocabulary: int = 8000  # tokens of each side
     shared: bool = True  # one BPE for both sides, learnt from both
+    prefix: str = ''  # before every source, such as 'translate English to German: ' for T5
     length: int = 64  # the most of one text; longer pairs are no training pairs
     row_length: int = 64  # of a packed row, on each side
     label_smoothing: float = 0.1
@@ -73,10 +76,32 @@ def settings_of(config: Any) -> Settings:
 
 
 def prepare(config: Any, folder: epath.Path) -> None:
-    """Learns the tokenizers from the training pairs, plans the packed rows, and stores the pairs of all splits."""
-    settings, corpus = settings_of(config), own_pairs(config.data)()
-    tokenizers = learn(corpus.pairs['train'], settings.vocabulary, settings.shared)
-    store(corpus, tokenizers, settings.length, settings.row_length, folder)
+    """Learns the tokenizers, or takes those of the weights, plans the packed rows, and stores all pairs."""
+    settings = settings_of(config)
+    tokenizer = pretrained.store(config.model, folder, 'encoder-decoder')
+    if tokenizer is not None:
+        read_shape(config, settings, folder)  # refuses the length
+    corpus = own_pairs(config.data)()
+    if tokenizer is None:
+        tokenizers = learn(corpus.pairs['train'], settings.vocabulary, settings.shared)
+    else:
+        target = pretrained.read_target(config.model, folder, tokenizer)
+        tokenizers = Tokenizers(tokenizer, target, *pretrained.read_marks(config.model, folder))
+    store(corpus, tokenizers._replace(prefix=settings.prefix), settings.length, settings.row_length, folder)
+
+
+def read_shape(config: Any, settings: Settings, folder: epath.Path) -> TransformerSettings:
+    """Returns the shape of the model; packed rows may be longer than what weights read at once, texts may not."""
+    sizes = {'vocabulary': settings.vocabulary, 'length': settings.length}
+    sizes['source_vocabulary'] = 0 if settings.shared else settings.vocabulary
+    return dataclasses.replace(pretrained.read_shape(config.model, folder, **sizes), length=settings.row_length)
+
+
+def read_tokenizers(config: Any, settings: Settings, folder: epath.Path) -> Tokenizers:
+    """Returns the tokenizers that were stored, and what they put around texts."""
+    sides = (Tokenizer.from_str((folder / f'{side}.json').read_text()) for side in SIDES)
+    marks = pretrained.read_marks(config.model, folder) or ()
+    return Tokenizers(*sides, *marks)._replace(prefix=settings.prefix)
 
 
 def encode(tokenizers: Tokenizers, settings: Settings, raw: Mapping[str, Any], rng: Any = None) -> dict[str, Any]:
@@ -91,27 +116,27 @@ def encode(tokenizers: Tokenizers, settings: Settings, raw: Mapping[str, Any], r
     """
     del rng  # nothing is augmented
     if 'sources' in raw:
-        return encode_packed(raw, settings.row_length)
+        return encode_packed(raw, settings.row_length, tokenizers.start)
     if 'target' in raw:
         source, target = (tokens[: settings.length] for tokens in tokens_of(tokenizers, (raw['source'], raw['target'])))
         return {
             **padded(source, settings.length),
-            'tokens': pack([np.array([END_ID, *target[:-1]])], settings.length)[0],
+            'tokens': pack([np.array([tokenizers.start, *target[:-1]])], settings.length)[0],
             'targets': pack([np.array(target)], settings.length)[0],
             'length': np.int32(len(target)),
         }
     return {
-        **padded(request_tokens(tokenizers.source, settings, raw), settings.length),
-        'tokens': np.array([END_ID], np.int32),
+        **padded(request_tokens(tokenizers, settings, raw), settings.length),
+        'tokens': np.array([tokenizers.start], np.int32),
         'length': np.int32(1),
     }
 
 
-def encode_packed(raw: Mapping[str, Any], length: int) -> dict[str, np.ndarray]:
-    """Returns the arrays of a packed row; the decoder reads every target behind a start."""
+def encode_packed(raw: Mapping[str, Any], length: int, start: int) -> dict[str, np.ndarray]:
+    """Returns the arrays of a packed row; the decoder reads every target behind the token `start`."""
     source, source_segments = pack(raw['sources'], length)
     targets, segments = pack(raw['targets'], length)
-    tokens, _ = pack([np.concatenate([[END_ID], text[:-1]]) for text in raw['targets']], length)
+    tokens, _ = pack([np.concatenate([[start], text[:-1]]) for text in raw['targets']], length)
     return {
         'source': source, 'source_segments': source_segments,
         'tokens': tokens, 'targets': targets, 'segments': segments,
@@ -123,17 +148,17 @@ def padded(source: Sequence[int], length: int) -> dict[str, np.ndarray]:
     return {'source': pack([np.asarray(source)], length)[0], 'source_length': np.int32(len(source))}
 
 
-def request_tokens(tokenizer: Tokenizer, settings: Settings, raw: Mapping[str, Any]) -> list[int]:
+def request_tokens(tokenizers: Tokenizers, settings: Settings, raw: Mapping[str, Any]) -> list[int]:
     """Returns the tokens of a request's source, its end included."""
     text = raw.get('source')
     if not isinstance(text, str):
         raise UserError("the request has no 'source', or it is not a string")
     if not text.strip():
         raise UserError("the request's 'source' is empty: give a text to translate")
-    limit = text_limit(tokenizer, settings)
+    limit = text_limit(tokenizers.source, settings)
     if len(text) > limit:
         raise UserError(f"the request's 'source' has {len(text)} characters; {settings.length} tokens hold {limit}")
-    tokens = [*encode_text(tokenizer, text.strip()), END_ID]
+    tokens = tokenizers.encode_source(text.strip())
     if len(tokens) > settings.length:
         raise UserError(
             f"the request's 'source' has {len(tokens)} tokens with its end; the model reads "
@@ -147,8 +172,11 @@ def text_limit(tokenizer: Tokenizer, settings: Settings) -> int:
     return settings.length * max(map(len, tokenizer.get_vocab()))
 
 
-def make_generate(model: EncoderDecoder) -> Generate:
-    """Returns generation with a cache; a prompt is an encoded request, its 'tokens' begin the target."""
+def make_generate(model: EncoderDecoder, first: int, end: int) -> Generate:
+    """Returns generation with a cache; a prompt is an encoded request, its 'tokens' begin the target.
+
+    The `first` of them, where it is not also the `end`, is never written.
+    """
 
     def start(variables, prompts, capacity):
         params = {'params': variables.params['model']}
@@ -166,9 +194,10 @@ def make_generate(model: EncoderDecoder) -> Generate:
         return jax.lax.fori_loop(0, tokens.shape[1] - 1, read, cache)
 
     def step(variables, cache, tokens):
-        return model.apply({'params': variables.params['model']}, cache, tokens, method='step')
+        cache, logits = model.apply({'params': variables.params['model']}, cache, tokens, method='step')
+        return cache, logits if first == end else logits.at[:, first].set(-jnp.inf)
 
-    return Generate(start, step, END_ID, model.settings.length)
+    return Generate(start, step, end, model.settings.length)
 
 
 def apply(model: EncoderDecoder, variables: Variables, batch: Mapping[str, Any], context: Context) -> jax.Array:
@@ -204,7 +233,7 @@ def make_loss(model: EncoderDecoder, smoothing: float) -> Callable:
     return loss
 
 
-def make_predict(generate: Generate, settings: Settings) -> Callable:
+def make_predict(generate: Generate, settings: Settings, start: int) -> Callable:
     """Returns `predict`: the best translation of each source, of a packed row's first."""
 
     def predict(variables, batch, context):
@@ -216,7 +245,7 @@ def make_predict(generate: Generate, settings: Settings) -> Callable:
         ones = jnp.ones_like(length)
         prompts = {
             'source': batch['source'], 'source_length': length,
-            'tokens': ones[:, None] * END_ID, 'length': ones,
+            'tokens': ones[:, None] * start, 'length': ones,
         }  # fmt: skip
         found = beam_search(generate, variables, prompts, settings.length, settings.beams, settings.length_penalty)
         return {
@@ -271,12 +300,16 @@ def power(value: float) -> float:
 def make_decode(tokenizers: Tokenizers) -> Callable:
     """Returns `decode`: the source and its translation as text."""
 
+    prefix = encode_text(tokenizers.source, tokenizers.prefix)
+    prefix = tokenizers.source.decode(prefix, skip_special_tokens=True).strip()  # as far as the tokenizer knows it
+
     def text(tokenizer, tokens, length):
         return tokenizer.decode(np.asarray(tokens)[: int(length)].tolist(), skip_special_tokens=True)
 
     def decode(outputs):
+        source = text(tokenizers.source, outputs['source'], outputs['source_length'])
         return {
-            'source': text(tokenizers.source, outputs['source'], outputs['source_length']),
+            'source': source.removeprefix(prefix).lstrip() if prefix else source,
             'text': text(tokenizers.target, outputs['tokens'], outputs['length']),
         }
 
@@ -320,19 +353,17 @@ def plan_notes(plan: Mapping[str, Any], settings: Settings) -> list[str]:
 
 
 def make(config: Any, folder: epath.Path) -> Task:
-    """Returns the task; `config.model` is the Transformer's shape.
+    """Returns the task; `config.model` is the Transformer's shape, or names pretrained weights.
 
     Raises:
       UserError: for a setting that does not exist or cannot be.
     """
     settings, _ = settings_of(config), own_pairs(config.data)  # both checked
-    sizes = {'vocabulary': settings.vocabulary, 'length': settings.row_length}
-    sizes['source_vocabulary'] = 0 if settings.shared else settings.vocabulary
-    model = EncoderDecoder(unpack(TransformerSettings, config.model, 'model', **sizes))
-    tokenizers = Tokenizers(*(Tokenizer.from_str((folder / f'{side}.json').read_text()) for side in SIDES))
+    model = EncoderDecoder(read_shape(config, settings, folder))
+    tokenizers = read_tokenizers(config, settings, folder)
     counts = load_array(folder / 'counts.npy')
     plan = json.loads((folder / 'plan.json').read_text())
-    generate = make_generate(model)
+    generate = make_generate(model, tokenizers.start, tokenizers.end)
 
     def init(key):
         tokens = jnp.zeros((1, 1), jnp.int32)
@@ -345,8 +376,9 @@ def make(config: Any, folder: epath.Path) -> Task:
         source=functools.cache(functools.partial(read_rows, folder)),
         encode=functools.partial(encode, tokenizers, settings),
         init=init,
+        load=pretrained.make_load(config.model, folder),
         losses={'model': make_loss(model, settings.label_smoothing)},
-        predict=make_predict(generate, settings),
+        predict=make_predict(generate, settings, tokenizers.start),
         metrics=make_metrics(model, counts),
         figures=figures,
         decode=make_decode(tokenizers),

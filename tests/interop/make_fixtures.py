@@ -9,6 +9,7 @@ with our code and lets the reference read it. Prints the largest difference of e
 """
 
 import argparse
+import io
 import json
 import pathlib
 import sys
@@ -30,6 +31,12 @@ TEXTS = (
     'The quick brown fox jumped over, unaffordable!', '我爱北京 the天安门.', 'Qu\u00efck  FOX?\tzebra',
     'a\u0000b\u2028fox', '',
 )  # fmt: skip
+
+PIECE_TEXTS = {  # what one side's model does not know, the other's does neither
+    'spiece.model': ('the rain is cold', '  das  land ist alt ', 'cold regen', 'Zebra? the kalt', ''),
+    'source.spm': ('the rain is cold', ' the  land is ', 'ZZebra?', ''),
+    'target.spm': ('  das  land ist alt ', 'kalt regen', 'Zer? kalt', ''),
+}
 
 SMALL = dict(hidden_size=16, num_hidden_layers=2, num_attention_heads=4, intermediate_size=24)
 LARGE = dict(hidden_size=48, num_hidden_layers=3, num_attention_heads=2, intermediate_size=72)
@@ -154,8 +161,65 @@ def reference(model, inputs):
         return {'logits': out.prediction_logits.numpy(), 'pooled': pooled.numpy()}
 
 
+def t5_tokenizer():
+    """Returns a tokenizer as T5's: unigrams, of 40 ids the last seven are sentinels, counted from the end."""
+    letters = [*'etaoinshrdlucmfwpgyb', '.', ',']
+    words = ['\u2581', '\u2581the', '\u2581rain', '\u2581cold', '\u2581day', 'ing', 'ed', '\u2581a']
+    pieces = ['<pad>', '</s>', '<unk>', *words]
+    scored = [(piece, -2.0 - number / 8) for number, piece in enumerate(pieces + letters)]
+    sentinels = [f'<extra_id_{number}>' for number in range(6, -1, -1)]
+    found = tokenizers.Tokenizer(tokenizers.models.Unigram(scored + [(name, 0.0) for name in sentinels], 2))
+    found.pre_tokenizer, found.decoder = tokenizers.pre_tokenizers.Metaspace(), tokenizers.decoders.Metaspace()
+    found.add_special_tokens(['<pad>', '</s>', '<unk>', *reversed(sentinels)])
+    return found
+
+
+def learn_pieces(texts, size, **ids):
+    """Returns a SentencePiece model of unigrams as bytes; without normalization, whose table is large."""
+    import sentencepiece
+
+    file = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(texts * 20), model_writer=file, vocab_size=size, model_type='unigram',
+        normalization_rule_name='identity', hard_vocab_limit=False, minloglevel=2, num_threads=1, **ids,
+    )  # fmt: skip
+    return file.getvalue()
+
+
+def write_pieces(name, folder):
+    """Writes SentencePiece models of 40 ids together, and what that library makes of texts."""
+    import sentencepiece
+
+    sides = {'source': ['the rain is cold', 'the land is old'], 'target': ['der regen ist kalt', 'das land ist alt']}
+    if name == 't5_gated':
+        files = {'spiece.model': learn_pieces(sides['source'], 33, pad_id=0, eos_id=1, unk_id=2, bos_id=-1)}
+    else:
+        files = {f'{side}.spm': learn_pieces(texts, 24) for side, texts in sides.items()}
+    cases, vocabulary = [], {'</s>': 0, '<unk>': 1}
+    for file, data in files.items():
+        (folder / file).write_bytes(data)
+        model = sentencepiece.SentencePieceProcessor(model_proto=data)
+        for number in range(model.vocab_size()):
+            vocabulary.setdefault(model.id_to_piece(number), len(vocabulary))
+    if name == 'marian':
+        del vocabulary['<s>']
+        names = [*vocabulary, *(f'<unused{number}>' for number in range(39 - len(vocabulary))), '<pad>']
+        vocabulary = {piece: number for number, piece in enumerate(names)}
+        (folder / 'vocab.json').write_text(json.dumps(vocabulary, ensure_ascii=False, indent=0), encoding='utf-8')
+    else:
+        (folder / 'tokenizer_config.json').write_text(json.dumps({'extra_ids': 40 - model.vocab_size()}))
+    for file, data in files.items():
+        model = sentencepiece.SentencePieceProcessor(model_proto=data)
+        for text in PIECE_TEXTS[file]:
+            ids = model.encode(text)
+            if name == 'marian':
+                ids = [vocabulary.get(piece, 1) for piece in model.encode(text, out_type=str)]
+            cases.append({'file': file, 'text': text, 'ids': ids})
+    (folder / 'tokens.json').write_text(json.dumps(cases, ensure_ascii=False, indent=0), encoding='utf-8')
+
+
 def write_tokenizer(name, folder):
-    """Writes the tokenizer of two families, and for BERT what the reference makes of texts."""
+    """Writes the tokenizer of some families, and what the reference makes of texts."""
     if name == 'bert':
         tokens = WORDS + CHINESE
         tokens = (tokens + [f'[unused{number}]' for number in range(48)])[:48]
@@ -164,6 +228,10 @@ def write_tokenizer(name, folder):
         tokenizer = transformers.BertTokenizer(str(folder / 'vocab.txt'), do_lower_case=True)
         cases = [{'text': text, 'ids': tokenizer(text)['input_ids']} for text in TEXTS]
         (folder / 'tokens.json').write_text(json.dumps(cases, ensure_ascii=False, indent=1), encoding='utf-8')
+    if name in ('t5_gated', 'marian'):
+        write_pieces(name, folder)
+    if name == 't5':
+        t5_tokenizer().save(str(folder / 'tokenizer.json'))
     if name == 'gpt2':
         model = tokenizers.ByteLevelBPETokenizer()
         model.train_from_iterator(['hello hello world, worlds of words'] * 3, 300, special_tokens=['<|endoftext|>'])

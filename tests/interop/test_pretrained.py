@@ -3,6 +3,7 @@
 import http.server
 import json
 import pathlib
+import shutil
 import subprocess
 import sys
 import threading
@@ -68,7 +69,7 @@ def test_sizes_are_the_weights_and_choices_the_config_s(run):
     assert shape.dropout == 0.1 and shape.scan and shape.embedding_dropout == 0.1
     about = json.loads((folder / 'weights.json').read_text())
     assert about['name'] == str((FOLDER / 'gpt2').resolve()) and about['revision'] == '' and about['family'] == 'gpt2'
-    with pytest.raises(UserError, match='config.task.length: 25 positions, and the model reads at most 24'):
+    with pytest.raises(UserError, match='config.task.length asks for 25 positions, and .* has 24: lower it'):
         pretrained.read_shape(settings.model, folder, vocabulary=99, length=25)
     with pytest.raises(UserError, match='config.model.widht'):
         pretrained.read_shape({**settings.model, 'widht': 3}, folder, vocabulary=99, length=16)
@@ -76,11 +77,11 @@ def test_sizes_are_the_weights_and_choices_the_config_s(run):
 
 def test_without_weights_nothing_changes(tmp_path):
     model = {'weights': '', 'revision': '', 'width': 32}
-    assert pretrained.store(model, epath.Path(tmp_path)) is None and not list(tmp_path.iterdir())
+    assert pretrained.store(model, epath.Path(tmp_path), 'decoder') is None and not list(tmp_path.iterdir())
     assert pretrained.make_load(model, epath.Path(tmp_path)) is None
     assert pretrained.read_shape(model, epath.Path(tmp_path), vocabulary=9, length=4).width == 32
     with pytest.raises(UserError, match='config.model.revision'):
-        pretrained.store({'revision': 'main'}, epath.Path(tmp_path))
+        pretrained.store({'revision': 'main'}, epath.Path(tmp_path), 'decoder')
 
 
 def test_weights_may_stand_below_a_path(run):
@@ -89,8 +90,13 @@ def test_weights_may_stand_below_a_path(run):
 
 
 def test_streams_need_a_byte_level_tokenizer_with_an_end(tmp_path):
-    with pytest.raises(UserError, match='not byte-level'):
+    with pytest.raises(UserError, match='is no decoder but an encoder'):
         pretrained.stream_tokenizer({'weights': str(FOLDER / 'bert')}, epath.Path(tmp_path))
+    shutil.copytree(FOLDER / 'llama', tmp_path / 'llama')
+    lines = (FOLDER / 'bert' / 'vocab.txt').read_text(encoding='utf-8').splitlines()[:40]
+    (tmp_path / 'llama' / 'vocab.txt').write_text('\n'.join(lines), encoding='utf-8')
+    with pytest.raises(UserError, match='not byte-level'):
+        pretrained.stream_tokenizer({'weights': str(tmp_path / 'llama')}, epath.Path(tmp_path))
     with pytest.raises(UserError, match='has none of tokenizer.json'):
         pretrained.stream_tokenizer({'weights': str(FOLDER / 'llama')}, epath.Path(tmp_path))
     described = json.loads(weights.read(FOLDER / 'gpt2').tokenizer.to_str().replace(END, '<|end_of_text|>'))
@@ -145,7 +151,7 @@ from research.interop import pretrained
 folder = epath.Path(sys.argv[1])
 for name in sys.argv[2:]:
     try:
-        pretrained.store({'weights': name}, folder)
+        pretrained.store({'weights': name}, folder, 'decoder')
         loaded = pretrained.make_load({'weights': name}, folder)()
         print((folder / 'weights.json').read_text(), sorted(loaded.params['model']))
     except UserError as error:

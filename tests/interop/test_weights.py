@@ -13,6 +13,7 @@ from safetensors.numpy import load_file, save_file
 from research.errors import UserError
 from research.interop import weights
 from research.interop.files import SINGLE, locate
+from research.interop.sentence_pieces import from_marian, from_t5
 from research.ops.paths import flatten_paths
 
 FOLDER = pathlib.Path(__file__).parent / 'fixtures'
@@ -162,6 +163,27 @@ def test_bert_s_tokenizer_cuts_texts_as_the_reference_does():
         assert tokenizer.encode(case['text']).ids == case['ids']
     assert tokenizer.encode('我爱北京').tokens == ['[CLS]', '我', '爱', '北', '京', '[SEP]']
     assert tokenizer.decode(tokenizer.encode('UNAFFORDABLE fox').ids) == 'unaffordable fox'
+
+
+@pytest.mark.parametrize('name', ['t5_gated', 'marian'])
+def test_sentence_pieces_cut_texts_as_the_reference_does(name):
+    cases = json.loads((FOLDER / name / 'tokens.json').read_text(encoding='utf-8'))
+    for case in cases:
+        side = case['file'].removesuffix('.spm')
+        tokenizer = from_t5(FOLDER / name) if name == 't5_gated' else from_marian(FOLDER / name, side)
+        assert tokenizer.encode(case['text']).ids == case['ids'], case
+        assert tokenizer.get_vocab_size() == 40
+    assert tokenizer.decode(tokenizer.encode(' das  land').ids) == 'das land'
+
+
+def test_damaged_sentence_pieces_are_refused(tmp_path):
+    whole = (FOLDER / 't5_gated' / 'spiece.model').read_bytes()
+    for data, message in (
+        (whole[:-3], 'is damaged'), (b'\x0f', 'is damaged'), (b'', 'no SentencePiece model of unigrams'),
+    ):  # fmt: skip
+        (tmp_path / 'spiece.model').write_bytes(data)
+        with pytest.raises(UserError, match=message):
+            from_t5(tmp_path)
 
 
 def test_gpt2_s_tokenizer_loses_nothing():
