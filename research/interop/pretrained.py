@@ -146,8 +146,8 @@ def read_about(model: Mapping[str, Any], folder: epath.Path) -> dict[str, Any] |
         return None
     if not (folder / FILE).exists():
         raise UserError(
-            f'{folder} was prepared without config.model.weights={model["weights"]!r}, whose tokenizer cuts texts '
-            'differently: start in another --workdir'
+            f'{folder} was prepared without config.model.weights={model["weights"]!r}, which decide what is prepared: '
+            'start in another --workdir'
         )
     return json.loads((folder / FILE).read_text())
 
