@@ -21,9 +21,9 @@ class MLP(nn.Module):
     widths: tuple[int, ...] = (256, 128)
     dropout: float = 0.0
     activation: Literal['relu', 'gelu', 'tanh'] = 'relu'
+    dtype: Literal['float32', 'bfloat16'] = 'float32'
     # Variance 1 / inputs, or uniform with 2 / (inputs + outputs), as Keras starts (Glorot & Bengio 2010, equation 16).
     initializer: Literal['fan_in', 'glorot'] = 'fan_in'
-    dtype: Literal['float32', 'bfloat16'] = 'float32'
 
     def __post_init__(self):
         check_settings('model', self.dropout, widths=self.widths or (1,))  # none: logistic regression
