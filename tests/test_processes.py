@@ -16,7 +16,7 @@ from research.core import distributed
 from research.core.checkpoint import read_weights
 from research.errors import UserError
 
-CONFIG = 'configs/digits.py:tiny'
+CONFIG = 'configs/fashion_mlp.py:tiny'  # scikit-learn's digits; batch norm over devices is tested with the mesh
 
 
 def free_port() -> int:
@@ -30,7 +30,7 @@ def start(workdir: pathlib.Path, steps: int, number: int = 0, count: int = 1, po
     """Starts one of `count` processes, each with one device."""
     settings = (
         f'steps={steps}', 'batch_size=8', 'checkpoint_every=3', 'keep_last=9', 'log_every=1', 'eval_every=100000',
-        'eval_split=', 'test_split=',
+        'eval_split=', 'test_split=', 'sample_every=100000',
     )  # fmt: skip
     flags = [f'--config={CONFIG}', f'--workdir={workdir}', f'--timeout={timeout}']
     flags += ['--config.optimizer.model.schedule=constant', *(f'--config.train.{each}' for each in settings)]

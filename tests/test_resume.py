@@ -28,6 +28,7 @@ def start(config: str, workdir: pathlib.Path, steps: int = STEPS) -> subprocess.
         '--config.train.checkpoint_every=2',
         '--config.train.eval_every=10',
         '--config.train.log_every=1',
+        '--config.train.sample_every=10',
     ]
     environment = {**os.environ, 'JAX_PLATFORMS': 'cpu', 'PYTHONUNBUFFERED': '1'}
     return subprocess.Popen(

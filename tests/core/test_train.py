@@ -184,8 +184,8 @@ def test_restores_on_another_number_of_devices(tmp_path):
 def test_worker_processes_build_the_task_and_change_no_bit(tmp_path):
     ends = []
     for workers in (0, 1):
-        settings = {'train.steps': '2', 'train.workers': str(workers), 'train.eval_every': '0'}
-        research.run(research.read('configs/digits.py:tiny', settings), str(tmp_path / str(workers)))
+        settings = {'train.steps': '2', 'train.workers': str(workers), 'train.eval_every': '0', 'task.shift': '1'}
+        research.run(research.read('configs/fashion_mlp.py:tiny', settings), str(tmp_path / str(workers)))
         ends.append(read_weights(tmp_path / str(workers))['variables'])
     assert_equal(*ends)
 
