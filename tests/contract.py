@@ -23,8 +23,16 @@ def all_configs() -> list[str]:
     return [str(file.relative_to(ROOT)) for file in files if file.stem != '__init__']
 
 
+class Planned(NamedTuple):
+    """A config at ':tiny', prepared and planned for one device."""
+
+    config: Config
+    folder: epath.Path
+    plan: Plan
+
+
 class Built(NamedTuple):
-    """A config at ':tiny', prepared and compiled on one device, with its state before and after a few steps."""
+    """The same, compiled, with its state before and after a few steps."""
 
     config: Config
     folder: epath.Path
@@ -55,18 +63,23 @@ def run_steps(
     return state, logs
 
 
-def build(name: str, folder: epath.Path, overrides: dict[str, str] | None = None) -> Built:
-    """Prepares, plans, compiles and steps a config at ':tiny' on one device."""
+def plan_of(name: str, folder: epath.Path, overrides: dict[str, str] | None = None) -> Planned:
+    """Prepares and plans a config at ':tiny' on one device."""
     config = api.read(f'{name}:tiny', overrides)
     folder.mkdir(parents=True, exist_ok=True)
     api.prepare(config, folder)
-    plan = make_plan(config, api.build(config, folder), jax.devices()[:1])
+    return Planned(config, folder, make_plan(config, api.build(config, folder), jax.devices()[:1]))
+
+
+def build(planned: Planned) -> Built:
+    """Compiles a plan and takes its first steps."""
+    plan = planned.plan
     compiled = plan.compile()
     state = plan.init()
     before = jax.tree.map(np.array, state)  # copies: the step takes the buffers of its state
     steps = max(STEPS, *plan.update_every.values())
     after, logs = run_steps(plan, compiled, steps, state)
-    return Built(config, folder, plan, compiled, before, jax.device_get(after), logs, steps)
+    return Built(*planned, compiled, before, jax.device_get(after), logs, steps)
 
 
 def assert_equal(left: Any, right: Any) -> None:

@@ -5,7 +5,7 @@ import json
 import jax
 import numpy as np
 import pytest
-from contract import all_configs, assert_equal, build, run_steps
+from contract import all_configs, assert_equal, build, plan_of, run_steps
 from etils import epath
 
 from research import api
@@ -39,20 +39,29 @@ EACH_MODEL = one_of_each_model()
         name if name in EVERY_COMMIT else pytest.param(name, marks=pytest.mark.slow, id=name) for name in all_configs()
     ],
 )
-def built(request, tmp_path_factory):
-    """One config at ':tiny' with one compiled step, shared by all checks."""
-    return build(request.param, epath.Path(tmp_path_factory.mktemp('contract')))
+def planned(request, tmp_path_factory):
+    """One config at ':tiny', prepared and planned; nothing is compiled."""
+    return request.param, plan_of(request.param, epath.Path(tmp_path_factory.mktemp('contract')))
 
 
-@pytest.fixture
-def each_model(built, request):
-    """The same, for one config of each model of each task: what would compile the same again is left out."""
-    if request.node.callspec.params['built'] not in EACH_MODEL:
-        pytest.skip('another config of this task has the same model')
-    return built
+@pytest.fixture(scope='module')
+def built(planned):
+    """The same with one compiled step, shared by all checks, for one config of each model of each task."""
+    name, plan = planned
+    if name not in EACH_MODEL and name not in EVERY_COMMIT:
+        pytest.skip('another config of this task has the same model: only its plan is looked at')
+    return build(plan)
 
 
-def test_batch_has_the_planned_shapes_whatever_the_row(built):
+def test_the_step_can_be_traced(planned):
+    plan = planned[1].plan
+    with jax.set_mesh(plan.mesh):
+        state, logs = jax.eval_shape(plan.step(), plan.state, plan.batch)
+    assert jax.tree.structure(state) == jax.tree.structure(plan.state) and logs
+
+
+def test_batch_has_the_planned_shapes_whatever_the_row(planned):
+    built = planned[1]
     source = built.plan.task.source('train')
     for row in (0, len(source) - 1):
         for epoch in (0, None):
@@ -81,8 +90,8 @@ def test_every_trained_leaf_moves_and_no_frozen_one(built):
             assert moved != paths.match(path, frozen), f'{group}/{path} {"moved" if moved else "stayed"}'
 
 
-def test_parameters_are_float32(built):
-    for path, leaf in paths.flatten_paths(built.before.variables.params).items():
+def test_parameters_are_float32(planned):
+    for path, leaf in paths.flatten_paths(planned[1].plan.state.variables.params).items():
         assert leaf.dtype == np.float32, path
 
 
@@ -91,14 +100,14 @@ def test_two_runs_are_equal_bit_for_bit(built):
     assert_equal(built.after, again)
 
 
-def test_sharded_equals_single(each_model):
-    values = json.loads(config_module.to_json(each_model.config))
+def test_sharded_equals_single(built):
+    values = json.loads(config_module.to_json(built.config))
     values['mesh'] = {'data': 2, 'fsdp': 2, 'tensor': 2, 'smallest': 64}
     config = api.read(values)
-    plan = make_plan(config, api.build(config, each_model.folder))
-    sharded, logs = run_steps(plan, plan.compile(), each_model.steps)
+    plan = make_plan(config, api.build(config, built.folder))
+    sharded, logs = run_steps(plan, plan.compile(), built.steps)
     for (path, single), split in zip(
-        jax.tree_util.tree_leaves_with_path(each_model.after.variables), jax.tree.leaves(sharded.variables), strict=True
+        jax.tree_util.tree_leaves_with_path(built.after.variables), jax.tree.leaves(sharded.variables), strict=True
     ):
         np.testing.assert_allclose(single, split, rtol=1e-5, atol=1e-5, err_msg=jax.tree_util.keystr(path))
 
@@ -114,29 +123,29 @@ def test_save_and_restore_are_equal(built, tmp_path):
     assert_equal(built.after, restored)
 
 
-def test_figures_do_not_depend_on_the_batch_size(each_model):
-    task, values = each_model.plan.task, []
-    split = each_model.config.train.eval_split
-    replicated = jax.sharding.NamedSharding(each_model.plan.mesh, jax.sharding.PartitionSpec())
+def test_figures_do_not_depend_on_the_batch_size(built):
+    task, values = built.plan.task, []
+    split = built.config.train.eval_split
+    replicated = jax.sharding.NamedSharding(built.plan.mesh, jax.sharding.PartitionSpec())
     for size in (3, 8):
         measure = make_measure(task, 0, size, replicated)
-        with jax.set_mesh(each_model.plan.mesh):
-            values.append(scalars(evaluate(task, measure, served(each_model.after), split, whole=False)[0]))
+        with jax.set_mesh(built.plan.mesh):
+            values.append(scalars(evaluate(task, measure, served(built.after), split, whole=False)[0]))
     assert values[0].keys() == values[1].keys() and values[0]
     for name in values[0]:
         np.testing.assert_allclose(values[0][name], values[1][name], rtol=2e-3, atol=1e-5, err_msg=name)
 
 
-def test_predict_and_decode_answer_a_person(each_model):
-    task = each_model.plan.task
+def test_predict_and_decode_answer_a_person(built):
+    task = built.plan.task
     raws = list(task.examples[:2]) or [task.source('train')[0], task.source('train')[1]]
     answers = []
     for size in (2, 4):
-        measure = make_measure(task, 0, size, each_model.plan.batch_sharding)
+        measure = make_measure(task, 0, size, built.plan.batch_sharding)
         batch = requests(task.encode, raws, size)
-        with jax.set_mesh(each_model.plan.mesh):
+        with jax.set_mesh(built.plan.mesh):
             outputs = measure.predict(
-                served(each_model.after), place(batch, range(size), size, each_model.plan.batch_sharding), 0
+                served(built.after), place(batch, range(size), size, built.plan.batch_sharding), 0
             )
         rows = [{name: np.asarray(value)[row] for name, value in outputs.items()} for row in range(len(raws))]
         answers.append([task.decode(row) for row in rows])
@@ -167,7 +176,8 @@ def test_pictures_are_pictures(built):
         ('train', 'batch_size', -4),
     ],
 )
-def test_a_bad_config_is_refused_before_anything_compiles(built, section, key, value):
+def test_a_bad_config_is_refused_before_anything_compiles(planned, section, key, value):
+    built = planned[1]
     values = json.loads(config_module.to_json(built.config))
     values[section][key] = value
     with pytest.raises(UserError, match=key):
@@ -175,8 +185,8 @@ def test_a_bad_config_is_refused_before_anything_compiles(built, section, key, v
         api.build(config, built.folder)
 
 
-def test_config_file_says_how_to_run_it_and_what_to_expect(built, request):
-    name = request.node.callspec.params['built']
+def test_config_file_says_how_to_run_it_and_what_to_expect(planned):
+    name = planned[0]
     header = api.find_config(name).read_text(encoding='utf-8').split('"""')[1]
     assert f'--config={name}' in header, 'the run command stands on top'
     assert 'xpect' in header, 'the expected result stands on top'

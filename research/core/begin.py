@@ -31,7 +31,6 @@ from research.core.flops import count_flops, expected_seconds
 from research.core.layers import call_order, describe_layers
 from research.core.plan import Plan
 from research.core.state import State
-from research.core.step import make_step
 from research.core.task import Variables
 from research.core.trees import transfer
 from research.errors import UserError
@@ -167,9 +166,6 @@ def describe_run(plan: Plan, compiled: Any, workdir: epath.Path, start: int) -> 
     source = task.source('train')
     raw, encoded = source[0], task.encode(source[0])
     decoded = task.describe(encoded) if task.describe else None
-    step = make_step(
-        task, plan.optimizers, plan.update_every, config.train.microbatches, config.train.ema, config.seed
-    )
     shapes = plan.state.variables
     frozen = {group: paths.select(shapes.params[group], each.frozen) for group, each in config.optimizer.items()}
     layers = describe_layers(
@@ -180,7 +176,7 @@ def describe_run(plan: Plan, compiled: Any, workdir: epath.Path, start: int) -> 
         group: settings.name + (f', every {settings.update_every} steps' if settings.update_every > 1 else '')
         for group, settings in config.optimizer.items()
     }
-    flops = count_flops(step, plan.state, plan.batch)
+    flops = count_flops(plan.step(), plan.state, plan.batch)
     devices = describe_devices(plan.mesh)
     description = describe(
         as_dicts(config), devices, layers, describe_example(raw, encoded, decoded),

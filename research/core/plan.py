@@ -1,6 +1,6 @@
 """What is known of a run before its first step: shapes, shardings, sizes and the compiled step."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -36,12 +36,16 @@ class Plan(NamedTuple):
         count, size = len(self.task.source('train')), self.config.train.batch_size
         return sampler(count, size, self.config.seed, self.capacity)(step)
 
-    def compile(self) -> Any:
-        """Returns the step compiled for this plan; the state is donated."""
+    def step(self) -> Callable:
+        """Returns the step: (state, batch) -> (state, logs), pure and not compiled."""
         train = self.config.train
-        step = make_step(
+        return make_step(
             self.task, self.optimizers, self.update_every, train.microbatches, train.ema, self.config.seed
         )
+
+    def compile(self) -> Any:
+        """Returns the step compiled for this plan; the state is donated."""
+        step = self.step()
         shardings = jax.tree.map(lambda leaf: leaf.sharding, self.state)
         jitted = jax.jit(step, donate_argnums=0, out_shardings=(shardings, sharding_module.replicated(self.mesh)))
         with jax.set_mesh(self.mesh):

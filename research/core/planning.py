@@ -16,7 +16,6 @@ from research.core.cost import FORMULA, Cost, estimate
 from research.core.flops import count_flops
 from research.core.plan import Plan, make_plan
 from research.core.sharding import AXES
-from research.core.step import make_step
 from research.core.task import Task
 from research.core.units import bytes_text
 from research.errors import UserError, nearest
@@ -118,10 +117,8 @@ def with_model(config: Config, **values: Any) -> Config:
 
 def step_flops(plan: Plan) -> dict[str, Any]:
     """Returns the FLOPs of one step over all devices, from its jaxpr."""
-    train = plan.config.train
-    step = make_step(plan.task, plan.optimizers, plan.update_every, train.microbatches, train.ema, plan.config.seed)
     with jax.set_mesh(plan.mesh):
-        return count_flops(step, plan.state, plan.batch)
+        return count_flops(plan.step(), plan.state, plan.batch)
 
 
 def useful_flops(planner: Planner, config: Config, flops: Mapping[str, Any]) -> float:
