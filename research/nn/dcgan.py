@@ -13,21 +13,11 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
-from research.errors import UserError
 from research.nn.apply import check_settings
-from research.nn.gan import GROUPS, leaky_relu, score, with_label
+from research.nn.gan import GROUPS, ConvDiscriminator, check_doublings, with_label
 from research.nn.resnet import normalize
 
 START = nn.initializers.normal(0.02)  # section 4 of the paper
-
-
-def check_doublings(shape: tuple[int, ...], count: int, where: str) -> None:
-    """Raises a `UserError` where a picture cannot be halved `count` times."""
-    if shape[0] % 2**count or shape[1] % 2**count:
-        raise UserError(
-            f'config.{where}.widths: {count} widths double a picture {count} times, which does not lead to '
-            f'{shape[0]}x{shape[1]} pixels; give fewer, or pictures whose sides are multiples of {2**count}'
-        )
 
 
 class DCGANGenerator(nn.Module):
@@ -41,7 +31,7 @@ class DCGANGenerator(nn.Module):
 
     def __post_init__(self):
         check_settings('model.generator', widths=self.widths)
-        check_doublings(self.shape, len(self.widths), 'model.generator')
+        check_doublings(self.shape, len(self.widths), self.widths)
         super().__post_init__()
 
     @nn.compact
@@ -63,32 +53,12 @@ class DCGANGenerator(nn.Module):
         return jnp.tanh(conv(self.shape[2], name='image')(hidden).astype(jnp.float32))
 
 
-class DCGANDiscriminator(nn.Module):
+class DCGANDiscriminator(ConvDiscriminator):
     """4x4 convolutions that halve the picture, LeakyReLU 0.2, batch norm after all but the first."""
 
-    classes: int = 0
     widths: tuple[int, ...] = (64, 128)
     norm: Literal['none', 'batch', 'group'] = 'batch'
-    dropout: float = 0.0
-    dtype: Literal['float32', 'bfloat16'] = 'float32'
 
-    def __post_init__(self):
-        check_settings('model.discriminator', self.dropout, widths=self.widths)
-        super().__post_init__()
-
-    @nn.compact
-    def __call__(
-        self,
-        images: Float[Array, 'batch height width channels'],
-        labels: Int[Array, 'batch'],
-        train: bool = False,
-    ) -> Float[Array, 'batch']:
-        """Returns one logit per image: large where it looks real."""
-        hidden = images
-        conv = functools.partial(nn.Conv, kernel_size=(4, 4), strides=2, dtype=self.dtype, kernel_init=START)
-        for number, width in enumerate(self.widths):
-            norm = self.norm if number else 'none'
-            hidden = conv(width, use_bias=norm == 'none', name=f'conv_{number}')(hidden)
-            hidden = leaky_relu(normalize(hidden, f'norm_{number}', norm, GROUPS, train, self.dtype))
-            hidden = nn.Dropout(self.dropout, deterministic=not train)(hidden)
-        return score(hidden.reshape(hidden.shape[0], -1), labels, self.classes, self.dtype)
+    def convolution(self, number: int) -> dict:
+        """Returns the settings of a convolution, the same for all."""
+        return dict(kernel_size=(4, 4), strides=2, kernel_init=START)

@@ -37,6 +37,15 @@ def score(features: Array, labels: Array, classes: int, dtype: str) -> Array:
     return logit
 
 
+def check_doublings(shape: tuple[int, ...], count: int, widths: tuple[int, ...]) -> None:
+    """Raises a `UserError` where a picture cannot be halved `count` times, as the generator's widths would have it."""
+    if shape[0] % 2**count or shape[1] % 2**count:
+        raise UserError(
+            f'config.model.generator.widths: {len(widths)} widths double a picture {count} times, which does not lead '
+            f'to {shape[0]}x{shape[1]} pixels; give fewer, or pictures whose sides are multiples of {2**count}'
+        )
+
+
 class MLPGenerator(nn.Module):
     """Hidden layers of growing width with LeakyReLU 0.2, then tanh."""
 
@@ -106,12 +115,7 @@ class ConvGenerator(nn.Module):
 
     def __post_init__(self):
         check_settings('model.generator', widths=self.widths)
-        doublings = len(self.widths) - 1
-        if self.shape[0] % 2**doublings or self.shape[1] % 2**doublings:
-            raise UserError(
-                f'config.model.generator.widths: {len(self.widths)} widths double a picture {doublings} '
-                f'times, which does not lead to {self.shape[0]}x{self.shape[1]} pixels; give fewer'
-            )
+        check_doublings(self.shape, len(self.widths) - 1, self.widths)
         super().__post_init__()
 
     @nn.compact
@@ -157,8 +161,12 @@ class ConvDiscriminator(nn.Module):
         hidden = images
         for number, width in enumerate(self.widths):
             norm = self.norm if number else 'none'
-            conv = functools.partial(nn.Conv, kernel_size=(3, 3), strides=2 if number else 1)
-            hidden = conv(width, use_bias=norm == 'none', dtype=self.dtype, name=f'conv_{number}')(hidden)
+            shared = dict(use_bias=norm == 'none', dtype=self.dtype, name=f'conv_{number}')
+            hidden = nn.Conv(width, **shared, **self.convolution(number))(hidden)
             hidden = leaky_relu(normalize(hidden, f'norm_{number}', norm, GROUPS, train, self.dtype))
             hidden = nn.Dropout(self.dropout, deterministic=not train)(hidden)
         return score(hidden.reshape(hidden.shape[0], -1), labels, self.classes, self.dtype)
+
+    def convolution(self, number: int) -> dict:
+        """Returns the settings of a convolution by its number."""
+        return dict(kernel_size=(3, 3), strides=2 if number else 1)

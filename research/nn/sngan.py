@@ -15,7 +15,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
 from research.nn.apply import check_settings
-from research.nn.dcgan import check_doublings
+from research.nn.gan import check_doublings
 from research.nn.spectral import Conv, Dense, Embed
 
 
@@ -113,7 +113,7 @@ class ResNetGenerator(nn.Module):
 
     def __post_init__(self):
         check_settings('model.generator', widths=self.widths)
-        check_doublings(self.shape, len(self.widths) - 1, 'model.generator')
+        check_doublings(self.shape, len(self.widths) - 1, self.widths)
         super().__post_init__()
 
     @nn.compact
