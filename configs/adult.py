@@ -15,7 +15,7 @@ Variants: `:own` for a table of yours, `:tiny` for tests (scikit-learn's breast 
 import os
 import pathlib
 
-from research.core.config import base
+from research.core.config import base, own_files
 from research.errors import choose
 
 COLUMNS = (
@@ -39,20 +39,13 @@ def get_config(variant: str = ''):
         'label_smoothing': 0.0,
     }
     config.model = {'embedding': 8, 'widths': (128, 64), 'dropout': 0.2}
-    config.data = {
-        'name': '',
-        'reader': 'csv',
-        'train': f'{folder}/fairness/adult-train.csv.gz',
-        'validation': '',
-        'test': f'{folder}/fairness/adult-test.csv.gz',
-        'columns': ','.join(COLUMNS),
-        'fields': '',
-        'delimiter': '',
-        'validation_fraction': 0.1,
-        'test_fraction': 0.1,
-        'on_error': 'stop',
-        'error_limit': 100,
-    }
+    config.data = own_files(
+        reader='csv',
+        train=f'{folder}/fairness/adult-train.csv.gz',
+        test=f'{folder}/fairness/adult-test.csv.gz',
+        columns=','.join(COLUMNS),
+        delimiter='',
+    )
     config.optimizer.model.update(
         {'learning_rate': 2e-3, 'schedule': 'cosine', 'warmup_steps': 100, 'weight_decay': 0.01}
     )

@@ -24,7 +24,7 @@ From published weights, with their sizes and tokenizer (not measured): `--config
 import os
 import pathlib
 
-from research.core.config import base
+from research.core.config import base, own_files
 from research.errors import choose
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -122,20 +122,7 @@ def multi30k(source: str, target: str):
 
 def reader(kind: str):
     """Returns the settings of a reader that cuts off splits of its own."""
-    return {
-        'name': '',
-        'reader': kind,
-        'train': '',
-        'validation': '',
-        'test': '',
-        'fields': '',
-        'folder': '',
-        'columns': '',
-        'validation_fraction': 0.1,
-        'test_fraction': 0.1,
-        'on_error': 'stop',
-        'error_limit': 100,
-    }
+    return own_files(reader=kind, folder='', columns='')
 
 
 def same(config):

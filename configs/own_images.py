@@ -13,7 +13,7 @@ or zip; other readers (idx, parquet, csv and jsonl with a column of paths, tfds)
 Variants: `:tiny` (for tests; reads scikit-learn's digits).
 """
 
-from research.core.config import base
+from research.core.config import base, own_files
 from research.errors import choose
 
 
@@ -27,21 +27,14 @@ def get_config(variant: str = ''):
         'label_smoothing': 0.1,
         'top': 0,
     }
-    config.data = {
-        'name': '',
-        'reader': 'image_folder',
-        'train': '',
-        'validation': '',
-        'test': '',
-        'shape': (),  # height, width, channels that the model sees; () for those of the first picture
-        'fields': '',
-        'label_pattern': '',
-        'folder': '',
-        'validation_fraction': 0.15,
-        'test_fraction': 0.15,
-        'on_error': 'stop',
-        'error_limit': 100,
-    }
+    config.data = own_files(
+        reader='image_folder',
+        shape=(),  # height, width, channels that the model sees; () for those of the first picture
+        label_pattern='',
+        folder='',
+        validation_fraction=0.15,
+        test_fraction=0.15,
+    )
     config.model = {
         'name': 'resnet',
         'widths': (16, 32, 64),

@@ -12,7 +12,7 @@ Variants: `:own` (texts of your own, see the README), `:tiny` (for tests). On a 
 `--config.model.dtype=bfloat16` uses the fused attention kernel.
 """
 
-from research.core.config import base
+from research.core.config import base, own_files
 from research.errors import choose
 
 
@@ -84,20 +84,7 @@ def same(config):
 def own(config):
     """Texts of your own, as config.data.train says; an end token stands between two of them."""
     config.task.update(prompts=(), check='')
-    config.data = {
-        'name': '',
-        'reader': 'text_folder',
-        'train': '',
-        'validation': '',
-        'test': '',
-        'fields': '',
-        'folder': '',
-        'columns': '',
-        'validation_fraction': 0.1,
-        'test_fraction': 0.1,
-        'on_error': 'stop',
-        'error_limit': 100,
-    }
+    config.data = own_files(reader='text_folder', folder='', columns='')
     config.expected = {}
 
 

@@ -16,7 +16,7 @@ Variants: `:kmers` (a Transformer over windows of three letters), `:own` for FAS
         --config.data.train='promoters.fa,background.fa' --config.task.length=200
 """
 
-from research.core.config import base
+from research.core.config import base, own_files
 from research.errors import choose
 
 
@@ -33,23 +33,15 @@ def get_config(variant: str = ''):
         'dropout': 0.3,
         'input_dropout': 0.0,
     }
-    config.data = {
-        'name': 'splice',
-        'folder': '',
-        'split_seed': 0,
-        'examples': 0,
-        'reader': '',
-        'train': '',
-        'validation': '',
-        'test': '',
-        'fields': '',
-        'columns': '',
-        'label_pattern': '',
-        'validation_fraction': 0.1,
-        'test_fraction': 0.2,
-        'on_error': 'stop',
-        'error_limit': 100,
-    }
+    config.data = own_files(
+        name='splice',
+        folder='',
+        split_seed=0,
+        examples=0,
+        columns='',
+        label_pattern='',
+        test_fraction=0.2,
+    )
     config.optimizer.model.update(
         {'learning_rate': 1e-3, 'schedule': 'cosine', 'warmup_steps': 50, 'weight_decay': 0.01}
     )

@@ -15,7 +15,7 @@ sounds for each class, `:tiny` for tests (tones with noise).
     python -m launch.train --config=configs/spoken_digits.py:own --workdir=runs/sounds --config.data.train=sounds
 """
 
-from research.core.config import base
+from research.core.config import base, own_files
 from research.errors import choose
 
 
@@ -47,21 +47,14 @@ def get_config(variant: str = ''):
         'label_smoothing': 0.05,
         'top': 3,
     }
-    config.data = {
-        'name': 'free_spoken_digits',
-        'speaker': '',
-        'folder': '',
-        'reader': '',
-        'train': '',
-        'validation': '',
-        'test': '',
-        'fields': '',
-        'label_pattern': '',
-        'validation_fraction': 0.15,
-        'test_fraction': 0.15,
-        'on_error': 'stop',
-        'error_limit': 100,
-    }
+    config.data = own_files(
+        name='free_spoken_digits',
+        speaker='',
+        folder='',
+        label_pattern='',
+        validation_fraction=0.15,
+        test_fraction=0.15,
+    )
     config.model = {
         'name': 'convnet',
         'filters': (16, 32, 64, 128),

@@ -14,7 +14,7 @@ Tried on the 872 validation sentences: words to triples without their parts 80.5
 convolution 80.9%, 79.7% at twice the learning rate with all words kept, 80.4% with vectors of 300 and dropout on them.
 """
 
-from research.core.config import base
+from research.core.config import base, own_files
 from research.errors import choose
 
 
@@ -50,21 +50,7 @@ def get_config(variant: str = ''):
         'unit_length': True,
         'dropout': 0.0,
     }
-    config.data = {
-        'name': 'sst2',
-        'folder': '',
-        'reader': '',
-        'train': '',
-        'validation': '',
-        'test': '',
-        'fields': '',
-        'columns': '',
-        'delimiter': '',
-        'validation_fraction': 0.1,
-        'test_fraction': 0.1,
-        'on_error': 'stop',
-        'error_limit': 100,
-    }
+    config.data = own_files(name='sst2', folder='', columns='', delimiter='')
     config.optimizer.model.update({'learning_rate': 1e-2, 'schedule': 'constant', 'weight_decay': 0.0})
     config.train.update(
         {

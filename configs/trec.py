@@ -13,7 +13,7 @@ Variants: `:fine` (50 classes), `:own` for texts of yours, `:tiny` for tests: se
         --config.data.train=mine.csv --config.data.fields=question:text,kind:label
 """
 
-from research.core.config import base
+from research.core.config import base, own_files
 from research.errors import choose
 
 
@@ -47,22 +47,7 @@ def get_config(variant: str = ''):
         'word_dropout': 0.0,
         'embedding_dropout': 0.3,
     }
-    config.data = {
-        'name': 'trec',
-        'labels': 'coarse',
-        'folder': '',
-        'reader': '',
-        'train': '',
-        'validation': '',
-        'test': '',
-        'fields': '',
-        'columns': '',
-        'delimiter': '',
-        'validation_fraction': 0.1,
-        'test_fraction': 0.1,
-        'on_error': 'stop',
-        'error_limit': 100,
-    }
+    config.data = own_files(name='trec', labels='coarse', folder='', columns='', delimiter='')
     config.optimizer.model.update({'learning_rate': 2e-3, 'schedule': 'constant', 'weight_decay': 0.0})
     config.train.update(
         {

@@ -23,7 +23,7 @@ Not said by the program's list, and chosen here: 3x3 filters with padding (witho
 Variants: `:own` for a folder of your sounds (README, "Sounds"), `:tiny` for tests (tones with noise).
 """
 
-from research.core.config import base
+from research.core.config import base, own_files
 from research.errors import choose
 
 
@@ -44,21 +44,14 @@ def get_config(variant: str = ''):
         'floor': 1e-10,
         'label_smoothing': 0.0,
     }
-    config.data = {
-        'name': 'free_spoken_digits',
-        'speaker': '',
-        'folder': '',
-        'reader': '',
-        'train': '',
-        'validation': '',
-        'test': '',
-        'fields': '',
-        'label_pattern': '',
-        'validation_fraction': 0.15,
-        'test_fraction': 0.15,
-        'on_error': 'stop',
-        'error_limit': 100,
-    }
+    config.data = own_files(
+        name='free_spoken_digits',
+        speaker='',
+        folder='',
+        label_pattern='',
+        validation_fraction=0.15,
+        test_fraction=0.15,
+    )
     config.model = {
         'name': 'convnet',
         'filters': (32, 64),

@@ -25,7 +25,7 @@ Its repairs:
 Variants: `:own` for texts of your own, `:chinese` (bert-base-chinese by name), `:tiny` for tests (from scratch).
 """
 
-from research.core.config import base
+from research.core.config import base, own_files
 from research.errors import choose
 
 
@@ -53,21 +53,7 @@ def get_config(variant: str = ''):
         'remat': False,
         'scan': False,
     }
-    config.data = {
-        'name': 'sst2',
-        'folder': '',
-        'reader': '',
-        'train': '',
-        'validation': '',
-        'test': '',
-        'fields': '',
-        'columns': '',
-        'delimiter': '',
-        'validation_fraction': 0.1,
-        'test_fraction': 0.1,
-        'on_error': 'stop',
-        'error_limit': 100,
-    }
+    config.data = own_files(name='sst2', folder='', columns='', delimiter='')
     config.optimizer.model.update(name='adamw', learning_rate=5e-5, schedule='linear', weight_decay=0.0, clip=1.0)
     config.train.update(epochs=3.0, batch_size=32, eval_batch_size=128, eval_every=217, checkpoint_every=217)
     variants = {'': same, 'own': own, 'chinese': chinese, 'tiny': tiny}

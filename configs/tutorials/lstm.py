@@ -36,7 +36,7 @@ Variants: `:own` for texts of your own, `:tiny` for tests (sentences in Chinese)
 import os
 import pathlib
 
-from research.core.config import base
+from research.core.config import base, own_files
 from research.errors import choose
 
 
@@ -74,20 +74,14 @@ def get_config(variant: str = ''):
         'skip_padding': False,
         'scale': 0.05,
     }
-    config.data = {
-        'name': '',
-        'reader': 'tsv',
-        'train': f'{folder}/train.tsv',
-        'validation': '',
-        'test': f'{folder}/test.tsv',
-        'fields': '',
-        'columns': 'text,label',
-        'delimiter': '',
-        'validation_fraction': 0.2,
-        'test_fraction': 0.1,
-        'on_error': 'stop',
-        'error_limit': 100,
-    }
+    config.data = own_files(
+        reader='tsv',
+        train=f'{folder}/train.tsv',
+        test=f'{folder}/test.tsv',
+        columns='text,label',
+        delimiter='',
+        validation_fraction=0.2,
+    )
     config.optimizer.model.update(name='adam', learning_rate=1e-3, b1=0.9, b2=0.999, eps=1e-7)
     config.train.update(epochs=10.0, batch_size=32, eval_batch_size=256, eval_every=173, checkpoint_every=865)
     choose(variant, {'': same, 'own': own, 'tiny': tiny}, '--config=configs/tutorials/lstm.py:...')(config)

@@ -15,8 +15,11 @@ from typing import Any, Literal
 
 import ml_collections
 
+from research.data.readers.settings import DataSettings
 from research.errors import UserError, choose, fits, nearest, unpack
 
+# Settings of `config.data` that every reader of a user's files knows.
+FILES = ('train', 'validation', 'test', 'fields', 'validation_fraction', 'test_fraction', 'on_error', 'error_limit')
 SECTIONS = ('task', 'model', 'data', 'optimizer', 'methods', 'mesh', 'train', 'expected', 'seed')
 
 
@@ -154,6 +157,15 @@ def base(groups: tuple[str, ...] = ('model',)) -> ml_collections.ConfigDict:
             'seed': 0,
         }
     )
+
+
+def own_files(**settings: Any) -> dict[str, Any]:
+    """Returns `config.data` where a user's files can be read: what all readers know, at its default, and `settings`.
+
+    With a `name` and no `reader` it is a built-in set.
+    """
+    defaults = {field.name: field.default for field in dataclasses.fields(DataSettings)}
+    return {'name': '', 'reader': '', **{name: defaults[name] for name in FILES}, **settings}
 
 
 def read_config(config: Mapping[str, Any], methods: Mapping[str, Mapping[str, Any]]) -> Config:

@@ -210,6 +210,27 @@ def make_render(spectrogram: Callable, facts: LabelFacts) -> Callable[..., dict[
     return render
 
 
+def make_loss(scores: Callable, features: Callable, target: Any, settings: Settings) -> Callable[..., Any]:
+    """Returns the loss of the group 'model': (variables, batch, context) -> (sum over the batch, `Aux`)."""
+
+    def loss(variables, batch, context):
+        spectrogram, mask, label = features(batch, context.train), batch['mask'], batch['label']
+        if settings.mixup and context.train:
+            share = sound_augmentation.shares(batch['draw'], settings.mixup)
+            partner = mixing.partners(mask)
+            mixed = sound_augmentation.mix(spectrogram, partner, share)
+            found, collections = scores(variables, mixed, context)
+            values = share * target.values(found, label) + (1 - share) * target.values(found, label[partner])
+        else:
+            found, collections = scores(variables, spectrogram, context)
+            values = target.values(found, label)
+        extra = {'model': collections} if collections else {}
+        aux = Aux(jnp.sum(mask), extra, target.logs(found, label, mask), {'logits': found})
+        return jnp.sum(values * mask), aux
+
+    return loss
+
+
 def make(config: Any, folder: epath.Path) -> Task:
     """Returns the task; its model is `config.model.name`, its data set `config.data.name`.
 
@@ -230,21 +251,6 @@ def make(config: Any, folder: epath.Path) -> Task:
     def scores(variables, spectrogram, context):
         params, collections = variables.params['model'], variables.extra.get('model', {})
         return run(module, params, collections, spectrogram, train=context.train, key=context.fold('dropout'))
-
-    def loss(variables, batch, context):
-        spectrogram, mask, label = features(batch, context.train), batch['mask'], batch['label']
-        if settings.mixup and context.train:
-            share = sound_augmentation.shares(batch['draw'], settings.mixup)
-            partner = mixing.partners(mask)
-            mixed = sound_augmentation.mix(spectrogram, partner, share)
-            found, collections = scores(variables, mixed, context)
-            values = share * target.values(found, label) + (1 - share) * target.values(found, label[partner])
-        else:
-            found, collections = scores(variables, spectrogram, context)
-            values = target.values(found, label)
-        extra = {'model': collections} if collections else {}
-        aux = Aux(jnp.sum(mask), extra, target.logs(found, label, mask), {'logits': found})
-        return jnp.sum(values * mask), aux
 
     def evaluated(variables, batch, context):
         return scores(variables, features(batch, False), context._replace(train=False))[0]
@@ -271,7 +277,7 @@ def make(config: Any, folder: epath.Path) -> Task:
         source=source_of(config, settings),
         encode=encode,
         init=init,
-        losses={'model': loss},
+        losses={'model': make_loss(scores, features, target, settings)},
         mixes='config.task.mixup' if settings.mixup else '',
         predict=predict,
         metrics=metrics,
