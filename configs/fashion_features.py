@@ -4,9 +4,8 @@
 
 Trains on the 55,000 pictures of $TESSERA_DATA/fashion_mnist that are left after 5,000 for validation. What enters
 its last layer are 64 numbers a picture: the space in which Fréchet and kernel distances of the generators are taken,
-named in their signature with the hash of these weights. Expected test accuracy: open. A step takes 0.23
-CPU-seconds, so the 860 of them about 200; the whole was not measured. It is no entry in a comparison of
-classifiers: see the other configs of that data set.
+named in their signature with the hash of these weights. Expected test accuracy: 88% to 90% (seed 0: 88.9%,
+177 s on 2 CPU cores). It is no entry in a comparison of classifiers: see the other configs of that data set.
 
 Variants: `:tiny` (for tests; scikit-learn's digits).
 """
@@ -47,6 +46,7 @@ def get_config(variant: str = ''):
         eval_every=430,
         checkpoint_every=430,
     )
+    config.expected = {'test': {'accuracy': (0.88, 0.90)}}
     choose(variant, {'': same, 'tiny': tiny}, '--config=configs/fashion_features.py:...')(config)
     return config
 

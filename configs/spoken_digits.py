@@ -3,10 +3,10 @@ r"""Which digit is spoken: a small convolutional network over log-mel spectrogra
     python -m launch.train --config=configs/spoken_digits.py --workdir=runs/spoken_digits
 
 Trains 98,682 parameters for 15 epochs on 2,400 recordings of six speakers (takes 10 to 49; validation takes 5 to 9),
-moved, louder or softer, with noise and with stretches of time and of bands hidden (SpecAugment); 155 CPU-seconds on 2
-busy cores. Expected accuracy on the official test, takes 0 to 4: 97% to 99.7% (seed 0: 98.3%,
-validation 99.3%; always one digit: 10%). The same speakers are on both sides of that split; of one who is not heard
-in training (`:speaker`) the figure is open.
+moved, louder or softer, with noise and with stretches of time and of bands hidden (SpecAugment); 90 s
+on 2 CPU cores. Expected accuracy on the official test, takes 0 to 4: 97% to 99.7% (seeds 0, 1, 2: 98.3% each; always
+one digit: 10%). The same speakers are on both sides of that split: of one who is not heard in training (`:speaker`,
+theo) 82.8% are understood (seed 0).
 
 Variants: `:speaker` (the test is all of one speaker, of whom nothing is learnt; --config.data.speaker=george, jackson,
 lucas, nicolas, theo or yweweler), `:resnet`, `:transformer` (patches of 8 bands and 8 frames), `:own` for a folder of
@@ -86,7 +86,7 @@ def same(config) -> None:
 def speaker(config) -> None:
     """The test is one speaker, of whom nothing is learnt."""
     config.data.speaker = 'theo'
-    config.expected = {}
+    config.expected = {'test': {'accuracy': (0.77, 0.88)}}
 
 
 def resnet(config) -> None:

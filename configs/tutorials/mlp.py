@@ -2,7 +2,8 @@
 
     python -m launch.train --config=configs/tutorials/mlp.py --workdir=runs/mlp
 
-Expected: open, not run to its end; perceptrons reach 88% to 90% on the data set's own list (always one class: 10%).
+Expected test accuracy: 88% to 89.5% (seed 0: 88.6%, 47 s on 2 CPU cores; always one class: 10%). Perceptrons reach
+88% to 90% on the data set's own list.
 
 Its settings, all kept:
 - Pictures of 28x28 pixels, 0 to 255 divided by 255, as one row of 784 numbers; nothing is varied.
@@ -49,6 +50,7 @@ def get_config(variant: str = ''):
     config.train.update(
         epochs=10.0, batch_size=64, eval_batch_size=1000, log_every=100, eval_every=860, checkpoint_every=4300,
     )  # fmt: skip
+    config.expected = {'test': {'accuracy': (0.88, 0.895)}}
     choose(variant, {'': same, 'mnist': mnist, 'tiny': tiny}, '--config=configs/tutorials/mlp.py:...')(config)
     return config
 
@@ -69,6 +71,7 @@ def mnist(config) -> None:
         'fields': '',
         'validation_fraction': 0.1,
     }
+    config.expected = {}
 
 
 def tiny(config) -> None:
@@ -78,3 +81,4 @@ def tiny(config) -> None:
     config.train.update(
         epochs=0.0, steps=4, batch_size=16, eval_batch_size=64, log_every=1, eval_every=2, checkpoint_every=2,
     )  # fmt: skip
+    config.expected = {}
