@@ -2,7 +2,7 @@
 
     'pixels'      the pictures themselves, made smaller
     'classifier'  what enters the last layer of a classifier of pictures that this codebase has trained
-    'inception'   not read yet
+    'inception'   Inception-v3, from a file of the user's: the space of the Fréchet Inception distance
 
 A space has a signature that says what it is, down to the hash of its weights, so that figures of one are never
 taken for those of another.
@@ -20,7 +20,9 @@ from jaxtyping import Array, Float
 from research.core.task import Batch, Context, Variables
 from research.data.images import fit_image
 from research.errors import UserError, choose
+from research.interop.inception import read_inception
 from research.nn.apply import entering
+from research.nn.inception import SIDE, InceptionV3
 from research.ops.kernel_distance import WIDEST
 from research.ops.paths import flatten_paths
 
@@ -34,6 +36,7 @@ class Space(NamedTuple):
     signature: str
     width: int
     of: Callable[[Float[Array, 'batch height width channels']], Float[Array, 'batch width']]
+    rows: int = 1024  # pictures that fit into memory at a time
 
 
 def resized(
@@ -61,7 +64,7 @@ def make_space(
       name: 'pixels', 'classifier' or 'inception'.
       shape: height, width and channels of the pictures.
       pixels: 'pixels' are of pictures shrunk to at most so many along a side.
-      network: the folder of the classifier's run.
+      network: the folder of the classifier's run, or the file of Inception's weights.
       load: (folder) -> `core.model.Trained`, given by who resolves names.
       kernel: whether the kernel distance is wanted, which takes the cube of the width.
 
@@ -71,7 +74,7 @@ def make_space(
     makers = {
         'pixels': lambda: pixel_space(shape, pixels),
         'classifier': lambda: classifier_space(shape, network, load),
-        'inception': refuse_inception,
+        'inception': lambda: inception_space(shape, network),
     }
     space = choose(name, makers, 'config.task.features')()
     if kernel and space.width > WIDEST:
@@ -93,12 +96,26 @@ def pixel_space(shape: tuple[int, int, int], most: int) -> Space:
     return Space('pixels', signature, values, lambda pictures: resized(pictures, size).reshape(len(pictures), -1))
 
 
-def refuse_inception() -> Space:
-    """Raises a `UserError`: no figure of ours is an Inception FID."""
-    raise UserError(
-        "config.task.features='inception': weights of Inception-v3 cannot be read yet; use 'classifier' with "
-        'config.task.network=FOLDER of a classifier trained here, whose figures are named so, or pixels'
-    )
+def inception_space(shape: tuple[int, int, int], network: str, thinner: int = 1) -> Space:
+    """Returns the 2,048 features of Inception-v3, from pictures stretched to 299x299 without antialiasing.
+
+    Grey pictures are read as colours that are all the same. `thinner` is for tests.
+    """
+    if shape[2] not in (1, 3):
+        raise UserError(f"config.task.features='inception' reads grey pictures or RGB, not {shape[2]} channels")
+    params = read_inception(network, 'config.task.network', thinner)
+    module = InceptionV3(thinner)
+
+    def of(pictures: Array) -> Array:
+        size = (len(pictures), SIDE, SIDE, 3)
+        coloured = jnp.broadcast_to(pictures, (*pictures.shape[:3], 3))
+        stretched = jax.image.resize(coloured, size, 'linear', antialias=False)
+        return module.apply({'params': params}, stretched * 2 - 1)
+
+    width = jax.eval_shape(of, jax.ShapeDtypeStruct((2, *shape), jnp.float32)).shape[1]
+    resize = f'linear-{shape[0]}x{shape[1]}-to-{SIDE}x{SIDE}'
+    signature = f'features:inception-v3-pool3|sha256:{digest(Variables(params, {}))}|values:{width}|resize:{resize}'
+    return Space('inception', signature, width, of, 32)
 
 
 def classifier_space(shape: tuple[int, int, int], network: str, load: Callable | None) -> Space:
@@ -172,7 +189,7 @@ def digest(variables: Variables) -> str:
 
 def features_of_rows(space: Space, rows: Sequence[Any], shape: tuple[int, int, int]) -> Iterator[np.ndarray]:
     """Yields the features of the pictures of all rows in order, some at a time."""
-    size, compute = min(len(rows), 1024), jax.jit(space.of)
+    size, compute = min(len(rows), space.rows), jax.jit(space.of)
     for start in range(0, len(rows), size):
         numbers = range(start, min(start + size, len(rows)))
         pictures = np.zeros((size, *shape), np.float32)

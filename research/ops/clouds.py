@@ -81,10 +81,12 @@ def cloud_figures(sums: Mapping[str, np.ndarray], train: Train, space: str, abou
     floor = f'{about}|real:{counts["real"]}|train:{train.count}'
     noise = f'{space} drawn one by one, normal, with their training mean and deviation'
     baseline = frechet_distance(independent, real)
+    inception = space == 'inception'
+    called = 'Fréchet Inception distance (FID)' if inception else 'Fréchet distance (not of Inception features)'
     rows = {
         f'frechet_{space}': (
             frechet_distance(fake, real), baseline, 'lower',
-            f'Fréchet distance (not of Inception features), {fakes} generated pictures for each of this split; {drawn}',
+            f'{called}, {fakes} generated pictures for each of this split; {drawn}',
             noise,
         ),
         f'frechet_{space}_floor': (

@@ -52,7 +52,7 @@ class Settings(NamedTuple):
     fakes: int = 4  # pictures drawn for each real one when the figures are computed
     features: Literal['pixels', 'classifier', 'inception'] = 'pixels'  # in which the figures compare
     pixels: int = 16  # features 'pixels' are of pictures shrunk to at most so many pixels along a side
-    network: str = ''  # features 'classifier' are of the run in this folder
+    network: str = ''  # the folder of the run whose features 'classifier' are, or the file of Inception's weights
     kernel: bool = False  # also the kernel distance, for at most 128 features
     neighbours: int = 5  # nearest training pictures shown for each of ten drawn ones; 0: none
 

@@ -41,4 +41,6 @@ def test_figures_floors_and_signature(tmp_path):
     assert rows['kernel_space'][1] == pytest.approx(by_pairs(mean, CLOUDS['real']), rel=1e-4)
     assert 'features:mine|real:20|fake:40' in rows['kernel_space'][3]
     assert 'features:mine|real:20|train:50' in rows['frechet_space_floor'][3]
-    assert 'spread' in rows and all('nception' in rows[name][3] for name in ('kernel_space', 'frechet_space'))
+    assert 'spread' in rows and all('not of Inception' in rows[name][3] for name in ('kernel_space', 'frechet_space'))
+    named = cloud_figures(sums, train._replace(kernel=None), 'inception', 'features:theirs', 2)['frechet_inception']
+    assert named[0] == value['frechet_space'] and named[3].startswith('Fréchet Inception distance (FID), 2 ')

@@ -334,7 +334,7 @@ def test_features_of_a_classifier_that_was_trained_here(tmp_path):
 
 
 @pytest.mark.parametrize(('task', 'message'), [
-    ({'features': 'inception'}, 'cannot be read yet'),
+    ({'features': 'inception'}, "config.task.network='': there is no such file.*pytorch-fid"),
     ({'features': 'classifier'}, 'configs/fashion_features.py'),
     ({'features': 'classifier', 'network': 'nowhere'}, "config.task.network='nowhere'.*Train it first"),
 ])  # fmt: skip
