@@ -16,13 +16,14 @@ from research.core.report_html import Html, note, number, tag, words
 from research.core.units import time_text
 
 NAME = 'report.html'
+NAMES = ('classes.json', 'labels.json', 'columns.json')  # what tasks store the names of their classes in
 
 
 def write_report(workdir: epath.PathLike) -> epath.Path:
     """Writes report.html from what the run's folder holds and returns its path.
 
     It reads config.json, description.json, environment.json, figures.json, metrics.jsonl, samples/ and
-    prepared/classes.json; what is missing or cannot be read is left out, with a sentence that says so.
+    prepared/ (the names of classes); what is missing or cannot be read is left out, with a sentence that says so.
     """
     workdir = epath.Path(workdir)
     path = workdir / NAME
@@ -83,8 +84,9 @@ def read_json(path: epath.Path, broken: list[str]) -> dict[str, Any]:
 
 def class_names(workdir: epath.Path, description: Mapping[str, Any]) -> list[str]:
     """Returns the names of the classes, from the description or from what the task prepared."""
-    names = description.get('classes') or read_json(workdir / 'prepared' / 'classes.json', []).get('classes')
-    return [str(name) for name in names or ()]
+    prepared = (read_json(workdir / 'prepared' / name, []).get('classes') for name in NAMES)
+    names = description.get('classes') or next(filter(None, prepared), ())
+    return [str(name) for name in names]
 
 
 def header(

@@ -43,7 +43,8 @@ def samples_section(folder: epath.Path) -> Html:
 
 def _over_steps(title: str, frames: Sequence[Html]) -> Html:
     """Returns frames that report.js shows one at a time with a slider; without it they stand side by side."""
-    return tag('div', tag('h3', title), tag('div', frames, class_='frames'), class_='stepper')
+    kind = 'frames' if len(frames) > 1 else 'frames single'
+    return tag('div', tag('h3', title), tag('div', frames, class_=kind), class_='stepper')
 
 
 def _picture(file: epath.Path, step: int) -> Html:

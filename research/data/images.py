@@ -15,6 +15,7 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 from research.errors import UserError
 
 LIMIT = 8192  # pixels along a side of a picture that is accepted
+SHOWN, WIDE = 60, 960  # pictures in a grid of what a classifier said, and about how many pixels wide it is
 Color = tuple[int, int, int]
 RED, GREY, INK, PAPER = (214, 39, 40), (200, 200, 200), (30, 30, 30), (255, 255, 255)
 
@@ -197,3 +198,31 @@ def grid(
             middle = (left + cell[1] / 2, top + cell[0] - text / 2)
             draw.text(middle, caption, fill=INK, font=font, anchor='mm')
     return np.asarray(canvas)
+
+
+def right_and_wrong(
+    picture: Callable[[int], np.ndarray],
+    said: np.ndarray,
+    true: np.ndarray,
+    mask: np.ndarray,
+    classes: Sequence[str],
+) -> UInt8[np.ndarray, 'height width 3']:
+    """Returns what a classifier called its pictures: wrong ones first in a red frame, at most half of 60, then others.
+
+    Args:
+      picture: (row) -> its picture.
+      said, true: a class for each row. mask: 1 for rows, 0 for padding.
+    """
+    rows = np.flatnonzero(mask > 0)
+    right, wrong = rows[said[rows] == true[rows]], rows[said[rows] != true[rows]]
+    shown = wrong[: max(SHOWN // 2, SHOWN - len(right))]
+    shown = np.concatenate([shown, right[: SHOWN - len(shown)]])
+    mistaken = set(wrong.tolist())
+    captions = [
+        f'{classes[said[row]]}, is {classes[true[row]]}' if row in mistaken else classes[said[row]] for row in shown
+    ]
+    frames = [RED if row in mistaken else None for row in shown]
+    pictures = [picture(row) for row in shown]
+    height, width = pictures[0].shape[:2] if pictures else (1, 1)
+    columns = min(10, max(1, WIDE * height // (64 * width)))  # as `grid` enlarges them
+    return grid(pictures, columns, captions=captions, frames=frames)

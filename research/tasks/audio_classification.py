@@ -193,19 +193,14 @@ def make_render(spectrogram: Callable, facts: LabelFacts) -> Callable[..., dict[
 
     def render(batch, outputs):
         mask = np.asarray(batch.get('mask', np.ones(len(batch['audio']))))
-        said, label = np.asarray(outputs['logits']).argmax(-1), batch.get('label')
-        true = said if label is None else np.asarray(label)
-        shown = np.flatnonzero(mask > 0)
-        shown = shown[np.argsort(said[shown] == true[shown], kind='stable')]
+        said = np.asarray(outputs['logits']).argmax(-1)
+        true = np.asarray(batch.get('label', said))
         bands = np.asarray(spectrogram(np.asarray(batch['audio'])))[..., 0]
-        wrong = said != true
-        captions = [
-            f'{facts.classes[said[row]]}, is {facts.classes[true[row]]}' if wrong[row] else facts.classes[said[row]]
-            for row in shown
-        ]
-        frames = [images.RED if wrong[row] else None for row in shown]
-        pictures = [sounds.picture(bands[row].T) for row in shown]
-        return {'right_and_wrong': images.grid(pictures, 6, captions=captions, frames=frames)}
+
+        def picture(row):
+            return sounds.picture(bands[row].T)
+
+        return {'right_and_wrong': images.right_and_wrong(picture, said, true, mask, facts.classes)}
 
     return render
 

@@ -172,18 +172,9 @@ def make_render(facts: Facts) -> Callable[..., dict[str, np.ndarray]]:
 
     def render(batch, outputs):
         mask = np.asarray(batch.get('mask', np.ones(len(batch['image']))))
-        pictures, labels = np.asarray(batch['image']), batch.get('label')
-        said = np.asarray(outputs['logits']).argmax(-1)
-        true = said if labels is None else np.asarray(labels)
-        shown = np.flatnonzero(mask > 0)
-        shown = shown[np.argsort(said[shown] == true[shown], kind='stable')]
-        captions, frames = [], []
-        for row in shown:
-            wrong = said[row] != true[row]
-            name = facts.classes[said[row]]
-            captions.append(f'{name}, is {facts.classes[true[row]]}' if wrong else name)
-            frames.append(images.RED if wrong else None)
-        return {'right_and_wrong': images.grid(pictures[shown], 10, captions=captions, frames=frames)}
+        pictures, said = np.asarray(batch['image']), np.asarray(outputs['logits']).argmax(-1)
+        true = np.asarray(batch.get('label', said))
+        return {'right_and_wrong': images.right_and_wrong(pictures.__getitem__, said, true, mask, facts.classes)}
 
     return render
 

@@ -243,11 +243,12 @@ def test_a_broken_file_is_named(run, text):
     assert 'config.json could not be read' in page.text and 'PASS' in page.text
 
 
-def test_class_names_may_come_from_what_was_prepared(run):
+@pytest.mark.parametrize('name', ['classes.json', 'labels.json', 'columns.json'])
+def test_class_names_may_come_from_what_was_prepared(run, name):
     description = {**describe_groups(), 'classes': []}
     (run / 'description.json').write_text(json.dumps(description))
     (run / 'prepared').mkdir()
-    (run / 'prepared' / 'classes.json').write_text(json.dumps({'classes': ['ant', 'bee', 'cat']}))
+    (run / 'prepared' / name).write_text(json.dumps({'classes': ['ant', 'bee', 'cat']}))
     assert 'ant called bee: 1' in read(run).text
 
 

@@ -149,3 +149,26 @@ def test_a_grid_of_nothing_is_a_small_white_picture():
 
 def test_a_small_picture_is_enlarged_to_be_read():
     assert images.grid([np.zeros((8, 8, 1))]).shape[0] >= 64
+
+
+@pytest.mark.parametrize(('mistakes', 'rows', 'framed', 'shown'), [
+    (50, 200, 30, 60),  # half of the places are for what was right
+    (50, 70, 40, 60),  # unless there is less of it
+    (5, 20, 5, 20),
+    (0, 3, 0, 3),
+])  # fmt: skip
+def test_a_grid_of_right_and_wrong_has_room_for_both(mistakes, rows, framed, shown):
+    said = np.zeros(rows + 1, int)
+    true, mask = (np.arange(rows + 1) < mistakes).astype(int), np.arange(rows + 1) < rows
+    asked = []
+
+    def picture(row):
+        asked.append(int(row))
+        return np.zeros((4, 4, 1))
+
+    drawn = images.right_and_wrong(picture, said, true, mask, ('ant', 'bee'))
+    columns = min(10, shown)
+    height, width = drawn.shape[0] // -(-shown // columns), drawn.shape[1] // columns
+    assert len(asked) == shown and rows not in asked
+    corners = [tuple(drawn[number // columns * height, number % columns * width]) for number in range(shown)]
+    assert corners == [images.RED] * framed + [images.PAPER] * (shown - framed)
