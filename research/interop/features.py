@@ -23,7 +23,6 @@ from research.errors import UserError, choose
 from research.interop.inception import read_inception
 from research.nn.apply import entering
 from research.nn.inception import SIDE, InceptionV3
-from research.ops.kernel_distance import WIDEST
 from research.ops.paths import flatten_paths
 
 LAYER = 'head'  # what enters it are the features: the last layer of every classifier of `nn`
@@ -56,7 +55,7 @@ def resize_text(shape: tuple[int, int, int], size: tuple[int, int]) -> str:
 
 
 def make_space(
-    name: str, shape: tuple[int, int, int], pixels: int, network: str, load: Callable | None, kernel: bool
+    name: str, shape: tuple[int, int, int], pixels: int, network: str, load: Callable | None
 ) -> Space:
     """Returns the space of features called `name`.
 
@@ -66,23 +65,16 @@ def make_space(
       pixels: 'pixels' are of pictures shrunk to at most so many along a side.
       network: the folder of the classifier's run, or the file of Inception's weights.
       load: (folder) -> `core.model.Trained`, given by who resolves names.
-      kernel: whether the kernel distance is wanted, which takes the cube of the width.
 
     Raises:
-      UserError: for an unknown name, a network that is not there or does not fit, or too wide a space.
+      UserError: for an unknown name, a network that is not there or does not fit.
     """
     makers = {
         'pixels': lambda: pixel_space(shape, pixels),
         'classifier': lambda: classifier_space(shape, network, load),
         'inception': lambda: inception_space(shape, network),
     }
-    space = choose(name, makers, 'config.task.features')()
-    if kernel and space.width > WIDEST:
-        raise UserError(
-            f'config.task.kernel: the kernel distance takes the cube of the {space.width} features of a picture, and '
-            f'at most {WIDEST} are allowed; lower config.task.pixels, take a narrower classifier, or set kernel=False'
-        )
-    return space
+    return choose(name, makers, 'config.task.features')()
 
 
 def pixel_space(shape: tuple[int, int, int], most: int) -> Space:

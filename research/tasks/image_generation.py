@@ -27,6 +27,7 @@ from research.nn.apply import initialize, run
 from research.ops.adversarial import adversarial_loss, gradient_penalty, now_and_then, r1_penalty, right
 from research.ops.clouds import Train, cloud_figures, cloud_sums, read_train, store_train, train_cloud
 from research.ops.diff_augment import make_augment
+from research.ops.kernel_distance import KEPT
 from research.ops.noise import ALONE, DRAW, keys_of, labels_of, noise_of, per_example
 
 PAIRS = {
@@ -53,7 +54,7 @@ class Settings(NamedTuple):
     features: Literal['pixels', 'classifier', 'inception'] = 'pixels'  # in which the figures compare
     pixels: int = 16  # features 'pixels' are of pictures shrunk to at most so many pixels along a side
     network: str = ''  # the folder of the run whose features 'classifier' are, or the file of Inception's weights
-    kernel: bool = False  # also the kernel distance, for at most 128 features
+    kernel: bool = False  # also the kernel distance; above 128 features of the first 2,000 pictures
     neighbours: int = 5  # nearest training pictures shown for each of ten drawn ones; 0: none
 
 
@@ -97,7 +98,7 @@ def read_settings(config: Any) -> Settings:
 
 def space_of(settings: Settings, shape: tuple[int, int, int], load: Callable | None) -> Space:
     """Returns the space of features that the settings name."""
-    return make_space(settings.features, shape, settings.pixels, settings.network, load, settings.kernel)
+    return make_space(settings.features, shape, settings.pixels, settings.network, load)
 
 
 def checked_space(settings: Settings, facts: Facts, load: Callable | None) -> Space:
@@ -334,13 +335,14 @@ def make_measures(asked: Asked) -> tuple[Callable[..., dict[str, Array]], Callab
     def metrics(variables, batch, context):
         context = context._replace(train=False)
 
-        def sums(name, pictures):
-            return cloud_sums(name, space().of(pictures), train.moments.mean, batch['mask'], settings.kernel)
+        def sums(name, pictures, number=0):  # of wide points the first picture of each row is kept
+            index, mean = batch['index'] + number * KEPT, train.moments.mean
+            return cloud_sums(name, space().of(pictures), mean, index, batch['mask'], settings.kernel)
 
         total = None
         for number in range(settings.fakes):
             key = jax.random.fold_in(context.fold('noise'), number)
-            fake = sums('fake', asked.draw(variables, batch, key, context)[0])
+            fake = sums('fake', asked.draw(variables, batch, key, context)[0], number)
             total = fake if total is None else jax.tree.map(jnp.add, total, fake)
         return {**sums('real', batch['image']), **total}
 

@@ -57,8 +57,8 @@ def test_a_file_that_cannot_be_read_is_refused(tmp_path):
     with pytest.raises(UserError, match='no safetensors file.*safetensors.torch.save_file'):
         read_inception(str(broken), 'config.task.network')
     with pytest.raises(UserError, match='there is no such file'):
-        make_space('inception', (28, 28, 1), 0, '', None, False)
+        make_space('inception', (28, 28, 1), 0, '', None)
     with pytest.raises(UserError, match='not 2 channels'):
-        make_space('inception', (28, 28, 2), 0, str(FILE), None, False)
+        make_space('inception', (28, 28, 2), 0, str(FILE), None)
     with pytest.raises(UserError, match=r'shape \[2, 3, 3, 3\], and \[32, 3, 3, 3\] is wanted'):  # no thinner network
-        make_space('inception', (28, 28, 1), 0, str(FILE), None, False)
+        make_space('inception', (28, 28, 1), 0, str(FILE), None)

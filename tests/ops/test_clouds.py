@@ -7,6 +7,7 @@ from etils import epath
 from test_kernel_distance import by_pairs
 
 from research.ops.clouds import cloud_figures, cloud_sums, read_train, store_train, train_cloud
+from research.ops.kernel_distance import KEPT, WIDEST
 
 RNG = np.random.default_rng(0)
 CLOUDS = {
@@ -29,7 +30,7 @@ def test_figures_floors_and_signature(tmp_path):
     sums = {}
     for name in ('real', 'fake'):
         points, mask = np.float32(CLOUDS[name]), np.ones(len(CLOUDS[name]), np.float32)
-        part = cloud_sums(name, points, train.moments.mean, mask, True)
+        part = cloud_sums(name, points, train.moments.mean, np.arange(len(points)), mask, True)
         sums.update({key: np.asarray(value, np.float64) for key, value in part.items()})
     rows = cloud_figures(sums, train, 'space', 'features:mine', 2)
     value = {name: row[0] for name, row in rows.items()}
@@ -44,3 +45,27 @@ def test_figures_floors_and_signature(tmp_path):
     assert 'spread' in rows and all('not of Inception' in rows[name][3] for name in ('kernel_space', 'frechet_space'))
     named = cloud_figures(sums, train._replace(kernel=None), 'inception', 'features:theirs', 2)['frechet_inception']
     assert named[0] == value['frechet_space'] and named[3].startswith('Fréchet Inception distance (FID), 2 ')
+
+
+def test_of_wide_points_the_first_of_each_row_are_kept_and_paired(tmp_path):
+    """Two pictures are drawn for each row, rows come in batches with padding, in any order."""
+    width, rows = WIDEST + 1, 7
+    train, real, first, second = (RNG.normal(size=(count, width)) for count in (9, rows, rows, rows))
+    store_train(train_cloud(np.array_split(train, 4), True), epath.Path(tmp_path))
+    known, totals = read_train(epath.Path(tmp_path), True), {}
+    for chosen in ([3, 4, 5, 6], [0, 1, 2, 0]):
+        index, mask = np.array(chosen), np.float32([1, 1, 1, chosen[3] > 0])
+        parts = [('real', real, index), ('fake', first, index), ('fake', second, index + KEPT)]
+        for name, points, place in parts:
+            held = np.float32(points[index])
+            for key, value in cloud_sums(name, held, known.moments.mean, place, mask, True).items():
+                totals[key] = totals.get(key, 0) + np.asarray(value, np.float64)
+    rows = cloud_figures(totals, known, 'inception', 'features:theirs', 2)
+    assert totals['fake_count'] == 14 and totals['fake_points'].shape == (KEPT, width)
+    assert rows['kernel_inception'][0] == pytest.approx(by_pairs(first, real), rel=1e-4)
+    assert rows['kernel_inception_floor'][0] == pytest.approx(by_pairs(train, real), rel=1e-4)
+    mean = np.tile(train.mean(0), (2, 1))
+    assert rows['kernel_inception'][1] == pytest.approx(by_pairs(mean, real), rel=1e-4)
+    words = rows['kernel_inception'][3]
+    assert words.startswith('Kernel Inception distance (KID): ') and 'the first 2,000 of each' in words
+    assert rows['frechet_inception'][0] == pytest.approx(frechet(np.vstack([first, second]), real), rel=1e-3)

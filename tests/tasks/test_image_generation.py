@@ -159,7 +159,7 @@ def test_figures_are_of_pictures_shrunk_to_a_stated_size(tmp_path):
     config, folder = settings(pixels=4), epath.Path(tmp_path)
     image_generation.prepare(config, folder)
     task = image_generation.make(config, folder)
-    space = make_space('pixels', (8, 8, 1), 4, '', None, False)
+    space = make_space('pixels', (8, 8, 1), 4, '', None)
     small = np.asarray(space.of(task.source('test')[0]['image'][None]))
     assert small.shape == (1, 16)
     assert small.mean() == pytest.approx(task.source('test')[0]['image'].mean(), abs=0.05)
@@ -318,7 +318,7 @@ def test_features_of_a_classifier_that_was_trained_here(tmp_path):
     assert 'values:8|resize:none|real:9|fake:18' in about
 
     model = api.read_trained(run)  # the head's own product of the features
-    space = make_space('classifier', (8, 8, 1), 0, run, api.read_trained, True)
+    space = make_space('classifier', (8, 8, 1), 0, run, api.read_trained)
     points = np.asarray(space.of(rows['image']))
     head = model.variables.params['model']['head']
     logits = model.task.predict(model.variables, rows, context())['logits']
@@ -341,8 +341,3 @@ def test_features_of_a_classifier_that_was_trained_here(tmp_path):
 def test_spaces_that_cannot_be_are_refused_before_anything_trains(tmp_path, task, message):
     with pytest.raises(UserError, match=message):
         api.with_load(image_generation.prepare)(settings(**task), epath.Path(tmp_path))
-
-
-def test_the_kernel_distance_of_wide_pictures_is_refused():
-    with pytest.raises(UserError, match='cube of the 256 features'):
-        make_space('pixels', (28, 28, 1), 16, '', None, True)
