@@ -14,7 +14,7 @@ import torch
 import torchvision.models.inception as blocks
 from safetensors.numpy import save_file
 
-FOLDER = pathlib.Path(__file__).parent / 'fixtures' / 'inception'
+FOLDER = pathlib.Path(__file__).parent / 'inception'
 THINNER = 16
 
 

@@ -10,7 +10,7 @@ from research.errors import UserError
 from research.interop.features import inception_space, make_space
 from research.interop.inception import read_inception
 
-FOLDER = pathlib.Path(__file__).parent / 'fixtures' / 'inception'
+FOLDER = pathlib.Path(__file__).parent / 'inception'
 FILE = FOLDER / 'inception.safetensors'
 THINNER = 16  # widths in the fixture
 
