@@ -25,7 +25,7 @@ def get_config(variant: str = ''):
         'flip': True,
         'operations': 0,
         'magnitude': 9.0,
-        'erase': 0.25,
+        'erase': 0.1,
         'mixup': 0.0,
         'cutmix': 0.0,
         'label_smoothing': 0.1,
@@ -48,7 +48,7 @@ def get_config(variant: str = ''):
         weight_decay=5e-4, decay=('*kernel',),
     )  # fmt: skip
     config.train.update(
-        epochs=25.0, batch_size=64, eval_batch_size=1000, log_every=100, eval_every=1720, checkpoint_every=1720,
+        epochs=10.0, batch_size=64, eval_batch_size=1000, log_every=100, eval_every=1720, checkpoint_every=1720,
         sample_every=8600, ema=0.999,
     )  # fmt: skip
     config.expected = {}
@@ -63,6 +63,7 @@ def same(config) -> None:
 
 def gpu(config) -> None:
     """Full resolution in the first stage, 0.74 million parameters, for far longer; a GPU needs no unrolling."""
+    config.task.erase = 0.25
     config.model.update(widths=(32, 64, 96), depths=(3, 3, 3), stem='small', unroll=1, dtype='bfloat16')
     config.optimizer.model.update(learning_rate=0.2, warmup_steps=1000)
     config.train.update(epochs=120.0, batch_size=256, eval_every=2150, checkpoint_every=2150, workers=8)
