@@ -2,10 +2,11 @@
 
     python -m launch.train --config=configs/fashion_resnet.py --workdir=runs/fashion_resnet
 
-Trains for 25 epochs on 55,000 pictures ($TESSERA_DATA/fashion_mnist), mirrored, moved by up to 2 pixels and partly
-erased: what about an hour on 2 CPU cores gives (a step of 64 took 0.35 CPU-seconds on busy cores, so an epoch about
-300). To reach: 94% on the test split. Expected: open, not run to its end. Published: 95.4%, DenseNet-BC with 0.77
-million parameters (the data set's own list).
+Trains for 10 epochs on 55,000 pictures ($TESSERA_DATA/fashion_mnist), mirrored, moved by up to 2 pixels and some
+partly erased: about 3,600 CPU-seconds. To reach: 94% on the test split, which that is too short for. Expected: 91.5% to
+93% (seed 0: 92.2%, validation 92.5%; its first 3,822 of 8,594 steps followed the learning rate of 14 epochs). Accuracy
+on pictures as varied in training was 92% at the end: it has not begun to learn them by heart, and longer runs should go
+further. Published: 95.4%, DenseNet-BC with 0.77 million parameters (the data set's own list).
 
 Variants: `:vit` (a vision Transformer of 0.68 million parameters from scratch, patches of 7x7; a step of 64 took 0.29
 CPU-seconds), `:gpu` (the first stage at full resolution, 0.74 million parameters, 120 epochs in bfloat16), both open;
@@ -51,7 +52,7 @@ def get_config(variant: str = ''):
         epochs=10.0, batch_size=64, eval_batch_size=1000, log_every=100, eval_every=1720, checkpoint_every=1720,
         sample_every=8600, ema=0.999,
     )  # fmt: skip
-    config.expected = {}
+    config.expected = {'test': {'accuracy': (0.915, 0.93)}}
     variants = {'': same, 'gpu': gpu, 'vit': vit, 'tiny': tiny}
     choose(variant, variants, '--config=configs/fashion_resnet.py:...')(config)
     return config
@@ -63,6 +64,7 @@ def same(config) -> None:
 
 def gpu(config) -> None:
     """Full resolution in the first stage, 0.74 million parameters, for far longer; a GPU needs no unrolling."""
+    config.expected = {}
     config.task.erase = 0.25
     config.model.update(widths=(32, 64, 96), depths=(3, 3, 3), stem='small', unroll=1, dtype='bfloat16')
     config.optimizer.model.update(learning_rate=0.2, warmup_steps=1000)
@@ -71,6 +73,7 @@ def gpu(config) -> None:
 
 def vit(config) -> None:
     """A vision Transformer from scratch, in about the same time."""
+    config.expected = {}
     config.model = {
         'name': 'vit',
         'weights': '',
@@ -100,3 +103,4 @@ def tiny(config) -> None:
         epochs=0.0, steps=4, batch_size=16, eval_batch_size=64, log_every=1, eval_every=2, checkpoint_every=2,
         sample_every=2,
     )  # fmt: skip
+    config.expected = {}
