@@ -10,8 +10,8 @@ unigrams of the training part: 3.35. There is no test part, and no weights are c
 275 s on 2 CPU cores with other work on them (7 steps a second, 452 CPU-seconds in all).
 
 Variants: `:better` (RMS norm, rotary positions, SwiGLU, two heads, a larger start and learning rate, 1,300 steps:
-expected 1.72 to 1.78, seed 0: 1.748; 183 CPU-seconds with compilation and evaluation, where nanoGPT has at most
-2 x 112), `:gpu` (nanoGPT's set-up for a GPU, 10.8 million parameters;
+expected 1.72 to 1.78, seed 0: 1.748 and 1.740; the whole command 163 s, with compilation, evaluations and samples,
+where nanoGPT took 110 s on the same machine), `:gpu` (nanoGPT's set-up for a GPU, 10.8 million parameters;
 not run yet; its README: 1.4697), `:tiny` (for tests, on other text).
 """
 
