@@ -47,14 +47,7 @@ def get_config(variant: str = ''):
         'label_smoothing': 0.05,
         'top': 3,
     }
-    config.data = own_files(
-        name='free_spoken_digits',
-        speaker='',
-        folder='',
-        label_pattern='',
-        validation_fraction=0.15,
-        test_fraction=0.15,
-    )
+    config.data = {'name': 'free_spoken_digits', 'speaker': '', 'folder': ''}
     config.model = {
         'name': 'convnet',
         'filters': (16, 32, 64, 128),
@@ -113,8 +106,9 @@ def transformer(config) -> None:
 def own(config) -> None:
     """Sounds of your own, in a folder for each class."""
     config.task.update(sample_rate=16000, mels=40, top=0)
-    config.data = {key: value for key, value in config.data.to_dict().items() if key != 'speaker'}
-    config.data.update(name='', reader='audio_folder')
+    config.data = own_files(
+        reader='audio_folder', folder='', label_pattern='', validation_fraction=0.15, test_fraction=0.15,
+    )  # fmt: skip
     config.train.update(epochs=30.0, eval_every=100, checkpoint_every=100, sample_every=100)
     config.expected = {}
 

@@ -44,14 +44,7 @@ def get_config(variant: str = ''):
         'floor': 1e-10,
         'label_smoothing': 0.0,
     }
-    config.data = own_files(
-        name='free_spoken_digits',
-        speaker='',
-        folder='',
-        label_pattern='',
-        validation_fraction=0.15,
-        test_fraction=0.15,
-    )
+    config.data = {'name': 'free_spoken_digits', 'speaker': '', 'folder': ''}
     config.model = {
         'name': 'convnet',
         'filters': (32, 64),
@@ -76,8 +69,9 @@ def same(config):
 
 def own(config):
     """Sounds of your own, in a folder for each class."""
-    config.data = {key: value for key, value in config.data.to_dict().items() if key != 'speaker'}
-    config.data.update(name='', reader='audio_folder')
+    config.data = own_files(
+        reader='audio_folder', folder='', label_pattern='', validation_fraction=0.15, test_fraction=0.15,
+    )  # fmt: skip
     config.expected = {}
 
 
