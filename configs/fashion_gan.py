@@ -21,11 +21,12 @@ near as anything can be expected: 0.006 and -0.0005), on 2 CPU cores or an H200,
 
 On the way, against 5,000 validation pictures, `:sngan` 2.50, 1.02, 0.72, 0.56, 0.41, 0.36, 0.36, 0.35 after each
 thousand updates; `:dcgan` 3.47, 1.63, 1.04, 0.74, 0.54 on a CPU and 0.98, 0.38, 0.23, 0.17, 0.15 after 3,000, 6,000,
-... 15,000 on the H200; `:gpu` 0.64, 0.51, 0.47, 0.45 after 5,000 to 20,000 steps. SNGAN is ahead for its first 6,000 updates
-and then stands still, on either machine, where DCGAN goes on; its update also takes 2.3 times as long. So it is not the
-best of them here, against the literature's order, which is of pictures in colour and far longer runs. Of `:gpu` the first 9,358 steps followed rates that fall to zero over 45,000. Tried for SNGAN: a
-discriminator of (16, 32, 64) with rates of 4e-4 and 2e-4, 1.67, 0.83, 0.58, 0.56 after 2,000 to 5,000; rates that fall
-to zero over 4,500 updates, 3.21, 1.35, 0.97, 0.84 after 900 to 3,600 (stopped). `:wgan_gp` was not run.
+... 15,000 on the H200; `:gpu` 0.64, 0.51, 0.47, 0.45 after 5,000 to 20,000 steps, of which the first 9,358 followed
+rates that fall to zero over 45,000. SNGAN is ahead for its first 6,000 updates and then stands still, on either
+machine, where DCGAN goes on; its update also takes 2.3 times as long. So it is not the best of them here, against the
+literature's order, which is of pictures in colour and far longer runs. Tried for SNGAN: a discriminator of (16, 32, 64)
+with rates of 4e-4 and 2e-4, 1.67, 0.83, 0.58, 0.56 after 2,000 to 5,000; rates that fall to zero over 4,500 updates,
+3.21, 1.35, 0.97, 0.84 after 900 to 3,600 (stopped). `:wgan_gp` was not run.
 
 Every variant is told the class, draws from 128 numbers, and has a generator averaged over about the last thousand
 steps. Batches of 64 of the 55,000 training pictures; settings are those of the papers except where stated:
