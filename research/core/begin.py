@@ -1,5 +1,6 @@
 """Before step 1: the run's folder, what the task prepares, weights from where they are, and what is printed."""
 
+import contextlib
 import dataclasses
 import importlib.metadata
 import json
@@ -213,7 +214,14 @@ def coupling_notes(plan: Plan) -> list[str]:
 
 
 def store_environment(plan: Plan, workdir: epath.Path, times: Mapping[str, float], seconds: float) -> None:
-    """Writes environment.json: versions, devices, command, and how long each stage took."""
+    """Writes environment.json: versions, devices, command, how long each stage took, and all starts before this one.
+
+    A start that was killed left no time behind.
+    """
+    file = workdir / 'environment.json'
+    before: dict[str, Any] = {}
+    with contextlib.suppress(FileNotFoundError, ValueError):  # none, or torn: its times are lost, not the run
+        before = json.loads(file.read_text())
     packages = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy')
     versions = {name: importlib.metadata.version(name) for name in packages}
     environment = {
@@ -226,5 +234,6 @@ def store_environment(plan: Plan, workdir: epath.Path, times: Mapping[str, float
         'mesh': dataclasses.asdict(plan.config.mesh),
         'stages': {name: round(value, 3) for name, value in times.items()},
         'seconds': seconds,
+        'seconds_before': round(before.get('seconds_before', 0.0) + before.get('seconds', 0.0), 1),
     }
-    (workdir / 'environment.json').write_text(json.dumps(environment, indent=2))
+    file.write_text(json.dumps(environment, indent=2))

@@ -134,7 +134,9 @@ def tiles(
     if data:
         shown.append(('training examples', number(data)))
     if isinstance(environment.get('seconds'), (int, float)):
-        shown.append(('time in all', time_text(environment['seconds'])))
+        earlier = environment.get('seconds_before') or 0.0
+        name = 'time in all, earlier starts too' if earlier else 'time in all'
+        shown.append((name, time_text(environment['seconds'] + earlier)))
     pairs = [tag('div', tag('dd', value), tag('dt', name)) for name, value in shown]
     return tag('dl', pairs, class_='tiles') if pairs else None
 

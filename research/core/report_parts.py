@@ -269,6 +269,7 @@ def environment_section(environment: Mapping[str, Any]) -> Html:
         rows = [row(name, seconds) for name, seconds in stages.items()]
         whole = environment.get('seconds')
         total = f', {time_text(whole)} in all' if isinstance(whole, (int, float)) else ''
+        total += ' (of the last start)' if environment.get('seconds_before') else ''
         table = tag('table', tag('tbody', rows), class_='times')
         parts.append(
             tag(
@@ -278,7 +279,7 @@ def environment_section(environment: Mapping[str, Any]) -> Html:
                 note('Evaluation and waiting are a part of training.'),
             )
         )
-    rest = {name: value for name, value in environment.items() if name not in ('stages', 'seconds')}
+    rest = {name: value for name, value in environment.items() if name not in ('stages', 'seconds', 'seconds_before')}
     command = rest.pop('command', None)
     how = [tag('h3', 'Command'), tag('pre', command)] if command else []
     parts.append(tag('div', how, tag('h3', 'Machine'), _settings(rest)))

@@ -166,6 +166,14 @@ def test_a_report_shows_everything_that_the_folder_holds(run):
     assert {each['href'][1:] for each in page.all('a')} == {each['id'] for each in page.all('section')}
 
 
+def test_the_times_of_earlier_starts_are_shown(run):
+    file = run / 'environment.json'
+    file.write_text(json.dumps({**json.loads(file.read_text()), 'seconds_before': 50.0}))
+    text = read(run).text
+    assert '2 min 00 s' in text and 'time in all, earlier starts too' in text
+    assert '1 min 10 s in all (of the last start)' in text
+
+
 def test_a_report_needs_nothing_from_elsewhere(run):
     page = read(run)
     for name, attributes in page.elements:

@@ -133,6 +133,20 @@ def test_a_look_at_a_finished_run_leaves_its_times_alone(tmp_path):
     assert (tmp_path / 'environment.json').read_text() == before
 
 
+def test_the_times_of_earlier_starts_are_added_up(tmp_path):
+    file, seconds, before = tmp_path / 'environment.json', [], []
+    for steps in (2, 4, 6):
+        start(make_config(steps=steps), tmp_path, slope_task())
+        stored = json.loads(file.read_text())
+        seconds.append(stored['seconds'])
+        before.append(stored['seconds_before'])
+    assert before == pytest.approx([0.0, seconds[0], seconds[0] + seconds[1]])
+    assert seconds[0] > 0
+    file.write_text('{"torn')
+    start(make_config(steps=8), tmp_path, slope_task())
+    assert json.loads(file.read_text())['seconds_before'] == 0.0
+
+
 def test_another_config_in_the_same_folder_is_refused(tmp_path):
     start(make_config(steps=2), tmp_path, slope_task())
     with pytest.raises(UserError, match='train.batch_size: 8 there, 4 now'):
