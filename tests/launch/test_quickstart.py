@@ -270,13 +270,11 @@ def test_an_interrupt_lets_the_training_save(project, sent, code):
     (project / 'launch' / '__init__.py').touch()
     (project / 'launch' / 'train.py').write_text(CHILD)
     fill(project / '.venv', project)
-    command = [sys.executable, str(project / 'launch' / 'quickstart.py')]
-    pipes = {'stdout': subprocess.DEVNULL, 'stderr': subprocess.PIPE, 'text': True}
     # a suite in the background ignores SIGINT, and what it starts would too
-    child = subprocess.Popen(
-        command, env=environment(), start_new_session=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL), **pipes,
-    )  # fmt: skip
+    heard = 'import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); os.execv(sys.argv[1], sys.argv[1:])'
+    command = [sys.executable, '-c', heard, sys.executable, str(project / 'launch' / 'quickstart.py')]
+    pipes = {'stdout': subprocess.DEVNULL, 'stderr': subprocess.PIPE, 'text': True}
+    child = subprocess.Popen(command, env=environment(), start_new_session=True, **pipes)
     deadline = time.monotonic() + 30
     while not (project / 'ready').exists() and time.monotonic() < deadline:
         time.sleep(0.02)
