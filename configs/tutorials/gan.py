@@ -3,8 +3,9 @@
     python -m launch.train --config=configs/tutorials/gan.py --workdir=runs/tutorial_gan
     python -m launch.predict --workdir=runs/tutorial_gan --count=100 --output=runs/tutorial_gan/drawn
 
-Expected Fréchet distance in pixel space (pictures shrunk to 14x14; not an Inception FID): open. A step takes 0.06
-CPU-seconds, and there are 8,594 of them; the whole was not measured.
+Expected Fréchet distance in pixel space (shrunk to 14x14; not an Inception FID), 10,000 drawn pictures against the test
+split: 0.7 to 1.05 (seed 0: 0.848; the training pictures themselves 0.008, independent pixels 13.8), after 8,594 steps
+in about 470 CPU-seconds. What it draws can be told apart as clothes, with single black and white dots all over.
 
 Its settings, all kept:
 - Generator: noise to 128, 256, 512, 1024 units with LeakyReLU 0.2, then the pixels with tanh; no batch norm.
@@ -65,6 +66,7 @@ def get_config(variant: str = ''):
         checkpoint_every=4300,
         sample_every=860,
     )
+    config.expected = {'test': {'frechet_pixels': (0.7, 1.05)}}
     choose(variant, {'': same, 'tiny': tiny}, '--config=configs/tutorials/gan.py:...')(config)
     return config
 
