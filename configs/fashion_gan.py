@@ -13,17 +13,17 @@ near as anything can be expected: 0.006 and -0.0005), on 2 CPU cores or an H200,
 
 | variant | updates of the generator | Fréchet | kernel | time |
 |---|---|---|---|---|
-| `:sngan` | 8,000 | 0.353 | 0.019 | 65 min, about 6,000 CPU-s |
+| `:sngan` | 8,000 | 0.353 | 0.019 | about 68 min, 6,200 CPU-s (by its last 813) |
 | `:dcgan` | 5,000 | 0.493 | 0.023 | 19 min, 1,630 CPU-s |
 | `:dcgan` | 15,000 | 0.154 | 0.005 | H200, 4.5 min |
 | `:mlp` | 15,000 | 1.755 | 0.157 | 24 min, 1,100 CPU-s (H200: 1.766) |
-| `:gpu` | 8,000 (discriminator 24,000) | 0.438 | 0.020 | H200, about 6 min |
+| `:gpu` | 8,000 (discriminator 24,000) | 0.438 | 0.020 | H200, 9 min |
 
 On the way, against 5,000 validation pictures, `:sngan` 2.50, 1.02, 0.72, 0.56, 0.41, 0.36, 0.36, 0.35 after each
 thousand updates; `:dcgan` 3.47, 1.63, 1.04, 0.74, 0.54 on a CPU and 0.98, 0.38, 0.23, 0.17, 0.15 after 3,000, 6,000,
 ... 15,000 on the H200; `:gpu` 0.64, 0.51, 0.47, 0.45 after 5,000 to 20,000 steps, of which the first 9,358 followed
 rates that fall to zero over 45,000. SNGAN is ahead for its first 6,000 updates and then stands still, on either
-machine, where DCGAN goes on; its update also takes 2.3 times as long. So it is not the best of them here, against the
+machine, where DCGAN goes on; its update also takes 2.4 times as long. So it is not the best of them here, against the
 literature's order, which is of pictures in colour and far longer runs. Tried for SNGAN: a discriminator of (16, 32, 64)
 with rates of 4e-4 and 2e-4, 1.67, 0.83, 0.58, 0.56 after 2,000 to 5,000; rates that fall to zero over 4,500 updates,
 3.21, 1.35, 0.97, 0.84 after 900 to 3,600 (stopped). `:wgan_gp` was not run.

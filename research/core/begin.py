@@ -220,8 +220,9 @@ def store_environment(plan: Plan, workdir: epath.Path, times: Mapping[str, float
     """
     file = workdir / 'environment.json'
     before: dict[str, Any] = {}
-    with contextlib.suppress(FileNotFoundError, ValueError):  # none, or torn: its times are lost, not the run
-        before = json.loads(file.read_text())
+    if file.exists():
+        with contextlib.suppress(ValueError):  # torn: its times are lost, not the run
+            before = json.loads(file.read_text())
     packages = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy')
     versions = {name: importlib.metadata.version(name) for name in packages}
     environment = {

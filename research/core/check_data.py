@@ -18,6 +18,7 @@ from research.data import check, check_splits
 from research.data.check import Finding, chosen_numbers
 from research.data.readers import has_reader, reader_settings, sources
 from research.data.readers.rows import label_of, label_text
+from research.data.readers.settings import DataSettings
 from research.errors import UserError
 from research.ops.paths import flatten_paths
 
@@ -36,7 +37,9 @@ def check_data(config: Config, prepare: Callable, build: Callable, limit: int = 
     with tempfile.TemporaryDirectory() as folder:
         task, findings = build_task(config, epath.Path(folder), prepare, build)
         bounds, inputs = (bounds_of(task), task.inputs) if task else ({}, {})
-        allowed = config.data.get('error_limit', 100) if config.data.get('on_error') == 'skip' else -1
+        allowed = -1
+        if config.data.get('on_error') == 'skip':
+            allowed = config.data.get('error_limit', DataSettings.error_limit)
         raw_of = raw_source(config, task)
         surveys, resolved, names = [], [], {}
         for split in splits_of(config):
