@@ -1,8 +1,8 @@
-"""The residual pair of SNGAN: blocks that double or halve the picture, spectral norm, projection.
+"""The networks of SNGAN: a convolutional discriminator and a residual pair, spectral norm, projection.
 
-Miyato et al. 2018 (arXiv:1802.05957), appendix B.3; with `classes` above 0 the discriminator projects and the
-generator's batch norm has a scale and an offset for each class (Miyato and Koyama 2018, arXiv:1802.05637). With
-`spectral` off and no norm in the discriminator, the pair of WGAN-GP (Gulrajani et al. 2017, arXiv:1704.00028).
+Miyato et al. 2018 (arXiv:1802.05957), appendix B; with `classes` above 0 a discriminator projects on the label, and
+the residual generator's batch norm has a scale and an offset for each class (Miyato and Koyama 2018,
+arXiv:1802.05637). With `spectral` off, the residual pair is that of WGAN-GP (Gulrajani et al. 2017, arXiv:1704.00028).
 """
 
 import functools
@@ -131,6 +131,17 @@ class ResNetGenerator(nn.Module):
         return jnp.tanh(image.astype(jnp.float32))
 
 
+def project(
+    features: Float[Array, 'batch width'], labels: Int[Array, 'batch'], classes: int, spectral: bool, train: bool
+) -> Float[Array, 'batch']:
+    """Returns each row's logit, with its projection on the label where there are classes; call it while compact."""
+    logit = Dense(1, spectral, name='head')(features, train)[:, 0]
+    if classes:
+        embedded = Embed(classes, features.shape[-1], spectral, name='label')(labels, train)
+        logit += jnp.sum(embedded * features, axis=-1)
+    return logit
+
+
 class ResNetDiscriminator(nn.Module):
     """Residual blocks, of which the first `halvings` halve the picture, ReLU, sum over pixels, one logit."""
 
@@ -157,8 +168,36 @@ class ResNetDiscriminator(nn.Module):
             options = (width, number == 0, number < self.halvings, self.spectral, self.dtype)
             hidden = DownBlock(*options, name=f'block_{number}')(hidden, train)
         features = jnp.sum(jax.nn.relu(hidden).astype(jnp.float32), axis=(1, 2))
-        logit = Dense(1, self.spectral, name='head')(features, train)[:, 0]
-        if self.classes:
-            embedded = Embed(self.classes, features.shape[-1], self.spectral, name='label')(labels, train)
-            logit += jnp.sum(embedded * features, axis=-1)
-        return logit
+        return project(features, labels, self.classes, self.spectral, train)
+
+
+class ConvSNDiscriminator(nn.Module):
+    """4x4 convolutions that halve the picture, one of 3x3, LeakyReLU 0.1, one logit; spectral norm in all.
+
+    Table 3 of the paper, without the 3x3 convolutions before each halving; `dcgan.DCGANGenerator` is its generator.
+    """
+
+    classes: int = 0
+    widths: tuple[int, ...] = (64, 128)  # channels of each smaller picture
+    dtype: Literal['float32', 'bfloat16'] = 'float32'
+
+    def __post_init__(self):
+        check_settings('model.discriminator', widths=self.widths)
+        super().__post_init__()
+
+    @nn.compact
+    def __call__(
+        self,
+        images: Float[Array, 'batch height width channels'],
+        labels: Int[Array, 'batch'],
+        train: bool = False,
+    ) -> Float[Array, 'batch']:
+        """Returns one logit per image: large where it looks real."""
+        hidden = images
+        for number, width in enumerate(self.widths):
+            conv = Conv(width, 4, True, self.dtype, stride=2, name=f'conv_{number}')
+            hidden = jax.nn.leaky_relu(conv(hidden, train), 0.1)
+        conv = Conv(self.widths[-1], 3, True, self.dtype, name='conv_last')
+        hidden = jax.nn.leaky_relu(conv(hidden, train), 0.1)
+        features = hidden.reshape(hidden.shape[0], -1).astype(jnp.float32)
+        return project(features, labels, self.classes, True, train)

@@ -63,25 +63,26 @@ class Dense(nn.Module):
 
 
 class Conv(nn.Module):
-    """A convolution of stride 1 that keeps the picture's size, spectrally normalized or not."""
+    """A convolution whose picture is smaller by the stride alone, spectrally normalized or not."""
 
     width: int
     size: int  # of the kernel, along a side
     spectral: bool
     dtype: Literal['float32', 'bfloat16'] = 'float32'
     bias: bool = True
+    stride: int = 1
 
     @nn.compact
     def __call__(
         self, x: Float[Array, 'batch height width channels'], train: bool
-    ) -> Float[Array, 'batch height width channels_out']:
+    ) -> Float[Array, 'batch height_out width_out channels_out']:
         """Returns the convolved features; the matrix that is normalized is [size * size * channels, width]."""
         shape = (self.size, self.size, x.shape[-1], self.width)
         kernel = self.param('kernel', nn.initializers.xavier_uniform(), shape)
         if self.spectral:
             kernel = normalized(self, kernel, train)
         x = jax.lax.conv_general_dilated(
-            x.astype(self.dtype), kernel.astype(self.dtype), (1, 1), 'SAME',
+            x.astype(self.dtype), kernel.astype(self.dtype), (self.stride, self.stride), 'SAME',
             dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
         )  # fmt: skip
         return x + self.param('bias', nn.initializers.zeros, (self.width,)).astype(self.dtype) if self.bias else x

@@ -34,6 +34,7 @@ PAIRS = {
     'mlp': (gan.MLPGenerator, gan.MLPDiscriminator),
     'conv': (gan.ConvGenerator, gan.ConvDiscriminator),
     'dcgan': (dcgan.DCGANGenerator, dcgan.DCGANDiscriminator),
+    'sngan': (dcgan.DCGANGenerator, sngan.ConvSNDiscriminator),
     'resnet': (sngan.ResNetGenerator, sngan.ResNetDiscriminator),
 }
 SEEDS = 2**31 - 1

@@ -1,17 +1,19 @@
-"""The deep pairs: shapes, what the label does, sums and projection, and that what they add up to is small."""
+"""The deep pairs: shapes, what the label does, and what they compute, by hand and by other layers."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 
 from research.errors import UserError, unpack
 from research.nn.apply import initialize, run
-from research.nn.dcgan import DCGANDiscriminator, DCGANGenerator
-from research.nn.sngan import ResNetDiscriminator, ResNetGenerator
+from research.nn.dcgan import DCGANDiscriminator, DCGANGenerator, Doubling
+from research.nn.sngan import ConvSNDiscriminator, ResNetDiscriminator, ResNetGenerator
 
 PAIRS = {
     'dcgan': (lambda shape: DCGANGenerator(shape, 3, (4, 4)), DCGANDiscriminator(3, (4, 4))),
+    'sngan': (lambda shape: DCGANGenerator(shape, 3, (4, 4)), ConvSNDiscriminator(3, (4, 4))),
     'resnet': (lambda shape: ResNetGenerator(shape, 3, (4, 4, 4)), ResNetDiscriminator(3, (4, 4), 2)),
 }
 
@@ -58,7 +60,52 @@ def test_sizes_of_pictures_and_where_state_is_kept(pair, size):
     assert pictures.shape == (2, size, size, 3) and set(collections) == {'batch_stats'}
     collections, logits = shapes(discriminator, jnp.zeros((2, size, size, 3)))
     assert logits.shape == (2,)
-    assert set(collections) == {'spectral' if pair == 'resnet' else 'batch_stats'}
+    assert set(collections) == {'batch_stats' if pair == 'dcgan' else 'spectral'}
+
+
+def test_doubling_is_the_transposed_convolution_with_its_parameters_and_gradients():
+    picture = jax.random.normal(jax.random.key(0), (3, 7, 5, 6))
+    ours = Doubling(4)
+    other = nn.ConvTranspose(4, (4, 4), strides=(2, 2), kernel_init=nn.initializers.normal(0.02))
+    params = ours.init(jax.random.key(1), picture)
+    jax.tree.map(np.testing.assert_array_equal, params, other.init(jax.random.key(1), picture))
+    params = jax.tree.map(lambda leaf: leaf + 0.1, params)
+
+    def value_and_slopes(module):
+        def total(params, picture):
+            doubled = module.apply(params, picture)
+            return jnp.sum(jnp.sin(doubled)), doubled
+
+        return jax.value_and_grad(total, (0, 1), has_aux=True)(params, picture)
+
+    found, expected = value_and_slopes(ours), value_and_slopes(other)
+    assert found[0][1].shape == (3, 14, 10, 4)
+    jax.tree.map(lambda one, two: np.testing.assert_allclose(one, two, rtol=1e-4, atol=1e-4), found, expected)
+
+
+def test_convolutional_score_by_hand():
+    discriminator = ConvSNDiscriminator(3, (4, 5))
+    images, labels = jnp.float32(np.random.default_rng(0).normal(size=(4, 8, 8, 1))), jnp.array([0, 1, 2, 1])
+    params, collections = initialize(discriminator, jax.random.key(0), images, labels)
+    logits, _ = run(discriminator, params, collections, images, labels, train=False, key=None)
+    hidden = np.float64(images)
+
+    def divided(name, leaf='kernel'):
+        kernel, right = np.float64(params[name][leaf]), np.float64(collections['spectral'][name]['right'])
+        matrix = kernel.reshape(-1, kernel.shape[-1])
+        left = matrix @ right / np.linalg.norm(matrix @ right)
+        return kernel / np.linalg.norm(left @ matrix)  # the right direction after one more iteration
+
+    for name, stride in (('conv_0', 2), ('conv_1', 2), ('conv_last', 1)):
+        kernel = divided(name)
+        padded = np.pad(hidden, ((0, 0), (1, 1), (1, 1), (0, 0)))
+        windows = np.lib.stride_tricks.sliding_window_view(padded, kernel.shape[:2], (1, 2))[:, ::stride, ::stride]
+        hidden = np.einsum('bhwcij,ijco->bhwo', windows, kernel) + params[name]['bias']
+        hidden = np.where(hidden > 0, hidden, 0.1 * hidden)
+    features = hidden.reshape(4, -1)
+    expected = (features @ divided('head'))[:, 0] + params['head']['bias']
+    expected += (divided('label', 'embedding')[labels] * features).sum(-1)
+    np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_score_is_the_sum_over_pixels_and_the_projection_on_the_label():

@@ -276,10 +276,17 @@ DEEP = {
     'generator': {'widths': (4, 4), 'norm': 'batch'},
     'discriminator': {'widths': (4, 4), 'norm': 'group'},
 }
+RESIDUAL = {
+    'name': 'resnet',
+    'latent': 4,
+    'generator': {'widths': (4, 4)},
+    'discriminator': {'widths': (4, 4), 'halvings': 1},
+}
 
 
-def test_loss_with_penalties_is_the_same_on_a_mesh_in_parts_and_with_padding(folder):
-    task = image_generation.make(settings(DEEP, conditional=True, **GP), folder)
+@pytest.mark.parametrize('model', [DEEP, RESIDUAL], ids=['dcgan', 'resnet'])
+def test_loss_with_penalties_is_the_same_on_a_mesh_in_parts_and_with_padding(folder, model):
+    task = image_generation.make(settings(model, conditional=True, **GP), folder)
     task = task._replace(losses={'discriminator': task.losses['discriminator']})
     optimizers = {'discriminator': optax.sgd(1.0)}
     before = init_state(task, optimizers, 0.0, 0)
