@@ -8,6 +8,7 @@ import concurrent.futures
 import functools
 import multiprocessing
 import pickle
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -247,8 +248,9 @@ class Loader:
         return place(local, self._positions, self._batch_size, self._sharding)
 
     def close(self) -> None:
-        """Ends the threads or processes; safe to call twice."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        """Ends the threads or processes; safe to call twice, and in an iterator that outlives the interpreter."""
+        if not sys.is_finalizing():
+            self._pool.shutdown(wait=False, cancel_futures=True)
 
 
 def training_loader(

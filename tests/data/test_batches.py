@@ -1,5 +1,9 @@
 """The global order is a pure function of (seed, step), whatever reads it."""
 
+import pathlib
+import subprocess
+import sys
+
 import jax
 import numpy as np
 import pytest
@@ -18,6 +22,8 @@ from research.data.batches import (
     training_rows,
 )  # fmt: skip
 from research.errors import UserError
+
+ROOT = pathlib.Path(__file__).parents[2]
 
 
 def encode(raw, rng=None):
@@ -85,6 +91,21 @@ def test_a_consumer_that_stops_early_leaves_no_thread():
     batches.close()
     with pytest.raises(RuntimeError, match='shutdown'):
         loader._pool.submit(print)
+
+
+SCRIPT = """
+import jax
+from research.data.batches import training_loader
+loader = training_loader(range(10), lambda raw, rng=None: {'x': raw}, range(9), 4, 7,
+                         jax.sharding.SingleDeviceSharding(jax.devices()[0]))
+batches = iter(loader)
+print(next(batches)['x'].shape)
+"""
+
+
+def test_a_script_that_ends_within_its_batches_says_nothing():
+    found = subprocess.run([sys.executable, '-c', SCRIPT], capture_output=True, text=True, cwd=ROOT)
+    assert (found.returncode, found.stdout, found.stderr) == (0, '(4,)\n', '')
 
 
 def test_evaluation_loader_reads_each_row_once_and_a_limit():
