@@ -71,7 +71,7 @@ def get_config(variant: str = ''):
         'discriminator': {'widths': (48, 96), 'dtype': 'float32'},
     }
     for group, rate in (('discriminator', 6e-4), ('generator', 3e-4)):
-        config.optimizer[group].update(name='adam', learning_rate=rate, b1=0.0, b2=0.9, schedule='constant')
+        config.optimizer[group].update(name='adam', learning_rate=rate, b1=0.0, b2=0.9, schedule='trapezoid')
     config.train.update(
         steps=12_000, batch_size=64, eval_batch_size=500, log_every=100, eval_every=1000, checkpoint_every=1000,
         sample_every=3000, ema=0.999,
@@ -98,7 +98,7 @@ def mlp(config):
         'discriminator': {'widths': (1024, 512, 256), 'dropout': 0.3, 'dtype': 'float32'},
     }
     for group in config.optimizer:
-        config.optimizer[group].update(learning_rate=2e-4, b1=0.5, b2=0.999)
+        config.optimizer[group].update(learning_rate=2e-4, b1=0.5, b2=0.999, schedule='constant')
     config.train.update(steps=15_000, eval_every=3000, checkpoint_every=3000)
 
 
@@ -112,7 +112,7 @@ def dcgan(config):
         'discriminator': {'widths': (48, 96), 'norm': 'batch', 'dropout': 0.0, 'dtype': 'float32'},
     }
     for group in config.optimizer:
-        config.optimizer[group].update(learning_rate=2e-4, b1=0.5, b2=0.999)
+        config.optimizer[group].update(learning_rate=2e-4, b1=0.5, b2=0.999, schedule='constant')
     config.train.update(steps=15_000, eval_every=3000, checkpoint_every=3000)
 
 
@@ -124,6 +124,8 @@ def resnet(config):
         'generator': {'widths': (96, 32, 16), 'dtype': 'float32'},
         'discriminator': {'widths': (16, 64, 128), 'halvings': 2, 'spectral': True, 'dtype': 'float32'},
     }
+    for group in config.optimizer:
+        config.optimizer[group].schedule = 'constant'
     config.train.update(steps=8000, sample_every=2000)
 
 

@@ -86,9 +86,10 @@ class OptimizerSettings:
 
     name: Literal['adamw', 'adam', 'sgd'] = 'adamw'
     learning_rate: float = 1e-3
-    schedule: Literal['constant', 'cosine', 'linear', 'inverse_sqrt'] = 'constant'
+    schedule: Literal['constant', 'cosine', 'linear', 'trapezoid', 'inverse_sqrt'] = 'constant'
     warmup_steps: int = 0
-    end_fraction: float = 0.0  # of the learning rate, where cosine and linear end
+    end_fraction: float = 0.0  # of the learning rate, where cosine, linear and trapezoid end
+    cooldown: float = 0.25  # the last share of the updates, over which a trapezoid's rate falls
     b1: float = 0.9
     b2: float = 0.999
     eps: float = 1e-8
@@ -108,6 +109,8 @@ class OptimizerSettings:
         positive(self, 'optimizer', 'learning_rate', 'update_every', 'eps', 'layer_decay')
         positive(self, 'optimizer', 'warmup_steps', 'end_fraction', 'weight_decay', 'clip', 'l1', 'l2', zero=True)
         positive(self, 'optimizer', 'frozen_blocks', zero=True)
+        if not 0 < self.cooldown <= 1:
+            raise UserError(f'config.optimizer: cooldown must be above 0 and at most 1, got {self.cooldown!r}')
 
 
 @dataclasses.dataclass(frozen=True)

@@ -222,6 +222,14 @@ def test_linear():
     assert rates(4, 5, schedule='linear') == pytest.approx([2.0, 1.5, 1.0, 0.5, 0.0])
 
 
+def test_trapezoid_is_constant_and_then_falls_over_the_last_share():
+    found = rates(10, 11, schedule='trapezoid', warmup_steps=2, cooldown=0.5, end_fraction=0.5)
+    assert found == pytest.approx([1.0, 2.0, 2.0, 2.0, 2.0, 2.0, 2.0, 1.75, 1.5, 1.25, 1.0])
+    assert rates(4, 5, schedule='trapezoid', cooldown=1.0) == rates(4, 5, schedule='linear')
+    with pytest.raises(UserError, match='cooldown must be above 0'):
+        OptimizerSettings(cooldown=0.0)
+
+
 def test_inverse_sqrt():
     found = rates(100, 100, schedule='inverse_sqrt', warmup_steps=9)
     assert found == pytest.approx([2 * min(t / 9, math.sqrt(9 / t)) for t in range(1, 101)], rel=1e-5)
@@ -233,7 +241,7 @@ def test_warmup_counts_steps_of_the_run():
     assert rates(9, 3, warmup_steps=7, update_every=3) == pytest.approx([2 / 3, 4 / 3, 2.0])
 
 
-@pytest.mark.parametrize('schedule', ['constant', 'cosine', 'linear', 'inverse_sqrt'])
+@pytest.mark.parametrize('schedule', ['constant', 'cosine', 'linear', 'trapezoid', 'inverse_sqrt'])
 def test_runs_shorter_than_their_warmup(schedule):
     found = rates(3, 3, schedule=schedule, warmup_steps=10)
     assert found == pytest.approx([0.2, 0.4, 0.6])
