@@ -64,7 +64,7 @@ def leave(watch: Watch, error: BaseException) -> None:
 
     A broken collective is rarely the cause: when another process died, the watch finds it and names it.
     """
-    if isinstance(error, jax.errors.JaxRuntimeError):
+    if isinstance(error, jax.errors.JaxRuntimeError) or 'Gloo' in str(error):  # also raised as a ValueError
         watch.thread.join(watch.timeout + 2 * watch.interval)
     watch.close(FAILED + failure(error))
     if not isinstance(error, UserError):

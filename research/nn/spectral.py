@@ -11,6 +11,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
+from research.ops.constrain import constrain
+
 COLLECTION = 'spectral'
 TINY = 1e-12
 
@@ -30,6 +32,8 @@ def normalized(module: nn.Module, kernel: Float[Array, '*inputs outputs'], train
 
     While training the new direction is kept; otherwise nothing is. No gradient goes through the directions.
     """
+    # Whole on every device: XLA gets the gradients of the power iteration wrong where the matrix is split two ways.
+    kernel = constrain(kernel, *(None for _ in kernel.shape))
     matrix = kernel.astype(jnp.float32).reshape(-1, kernel.shape[-1])
     vector = module.variable(COLLECTION, 'right', lambda: start(module.make_rng('params'), matrix.shape[1]))
 
