@@ -32,7 +32,7 @@ def normalized(module: nn.Module, kernel: Float[Array, '*inputs outputs'], train
 
     While training the new direction is kept; otherwise nothing is. No gradient goes through the directions.
     """
-    # Whole on every device: XLA gets the gradients of the power iteration wrong where the matrix is split two ways.
+    # Whole on every device: with its kernels split on a mesh of data, fsdp and tensor, XLA gave wrong gradients.
     kernel = constrain(kernel, *(None for _ in kernel.shape))
     matrix = kernel.astype(jnp.float32).reshape(-1, kernel.shape[-1])
     vector = module.variable(COLLECTION, 'right', lambda: start(module.make_rng('params'), matrix.shape[1]))
