@@ -20,7 +20,7 @@ def make_schedule(settings: OptimizerSettings, updates: int) -> optax.Schedule:
     p = (count - W) / (updates - W) clipped to [0, 1], the rate is learning_rate * min(t / W, 1) times
         constant      1
         linear        1 - (1 - e) * p
-        trapezoid     1 - (1 - e) * max(1 - (1 - p) / cooldown, 0)    (Hägele et al. 2024, arXiv:2405.18392, eq. 1)
+        trapezoid     1 - (1 - e) * max(1 - (1 - p) / cooldown, 0)    (Hägele et al. 2024, arXiv:2405.18392)
         cosine        e + (1 - e) * (1 + cos(pi * p)) / 2    (Loshchilov & Hutter 2017, eq. 5)
         inverse_sqrt  min(1, sqrt(max(W, 1) / t))            (Vaswani et al. 2017, eq. 3)
     so the first update already moves, and the end is reached only after the last. A run shorter than
