@@ -81,8 +81,8 @@ def get_config(variant: str = ''):
     for group, rate in (('discriminator', 6e-4), ('generator', 3e-4)):
         config.optimizer[group].update(name='adam', learning_rate=rate, b1=0.0, b2=0.9, schedule='trapezoid')
     config.train.update(
-        steps=12_000, batch_size=64, eval_batch_size=500, log_every=100, eval_every=1000, checkpoint_every=1000,
-        sample_every=3000, ema=0.999,
+        steps=16_000, batch_size=64, eval_batch_size=500, log_every=100, eval_every=1000, checkpoint_every=1000,
+        sample_every=4000, ema=0.999,
     )  # fmt: skip
     variants = {
         '': same, 'sngan': same, 'mlp': mlp, 'dcgan': dcgan, 'resnet': resnet, 'wgan_gp': wgan_gp, 'gpu': gpu,
@@ -120,8 +120,7 @@ def dcgan(config):
         'discriminator': {'widths': (48, 96), 'norm': 'batch', 'dropout': 0.0, 'dtype': 'float32'},
     }
     for group in config.optimizer:
-        config.optimizer[group].update(learning_rate=2e-4, b1=0.5, b2=0.999, schedule='constant')
-    config.train.update(steps=15_000, eval_every=3000, checkpoint_every=3000)
+        config.optimizer[group].update(learning_rate=2e-4, b1=0.5, b2=0.999)
 
 
 def resnet(config):

@@ -1,6 +1,6 @@
 """Pictures of what a generator has learnt: the way between two draws, and the training pictures nearest to some."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,32 @@ from research.data.images import GREY, fit_image, grid
 ROWS, STEPS = 8, 10  # of the picture of interpolations
 DRAWN = 10  # pictures whose neighbours are shown
 BLOCK, MOST = 2048, 60_000  # training rows read at a time, and in all
+
+
+def pictures(
+    classes: int,
+    examples: Sequence[Any],
+    source: Callable[[str], Sequence[Any]],
+    shape: tuple[int, int, int],
+    neighbours: int,
+    answer: Callable[[Sequence[Any]], dict[str, np.ndarray]],
+) -> dict[str, UInt8[np.ndarray, 'height_all width_all 3']]:
+    """Returns pictures between two seeds, and the training pictures nearest to some: a task's `gallery`.
+
+    Args:
+      classes: how many labels a generator is told; 0 where it is told none.
+      examples: requests; the first `DRAWN` are drawn and held against the training pictures.
+      source: (split) -> its rows.
+      shape: height, width and channels.
+      neighbours: training pictures shown for each drawn one; with 0 there is no such picture.
+      answer: (requests) -> outputs, of which 'image' is shown.
+    """
+    between = answer(between_requests(classes))['image']
+    shown = {'interpolations': grid(between, STEPS, max(1, 48 // shape[0]))}
+    if neighbours:
+        drawn = answer(examples[:DRAWN])['image']
+        shown['neighbours'] = neighbours_picture(drawn, source('train'), shape, neighbours)
+    return shown
 
 
 def between_requests(classes: int) -> list[dict[str, Any]]:

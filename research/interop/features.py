@@ -36,6 +36,7 @@ class Space(NamedTuple):
     width: int
     of: Callable[[Float[Array, 'batch height width channels']], Float[Array, 'batch width']]
     rows: int = 1024  # pictures that fit into memory at a time
+    inception: bool = False  # distances in it are FID and KID
 
 
 def resized(
@@ -107,7 +108,7 @@ def inception_space(shape: tuple[int, int, int], network: str, thinner: int = 1)
     width = jax.eval_shape(of, jax.ShapeDtypeStruct((2, *shape), jnp.float32)).shape[1]
     resize = f'linear-{shape[0]}x{shape[1]}-to-{SIDE}x{SIDE}'
     signature = f'features:inception-v3-pool3|sha256:{digest(Variables(params, {}))}|values:{width}|resize:{resize}'
-    return Space('inception', signature, width, of, 32)
+    return Space('inception', signature, width, of, 32, inception=True)
 
 
 def classifier_space(shape: tuple[int, int, int], network: str, load: Callable | None) -> Space:

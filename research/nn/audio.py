@@ -9,6 +9,7 @@ from jaxtyping import Array, Float
 
 from research.errors import UserError
 from research.nn.apply import check_settings
+from research.nn.convolution import Conv
 from research.nn.resnet import normalize
 from research.nn.transformer_settings import TransformerSettings
 from research.nn.vision_transformer import VisionTransformer
@@ -67,7 +68,7 @@ class SoundConvolution(nn.Module):
             for part in range(self.convolutions):
                 name = f'{number}_{part}'
                 bias = self.norm == 'none'  # a norm would cancel it
-                features = nn.Conv(filters, size, use_bias=bias, dtype=self.dtype, name=f'conv_{name}')(features)
+                features = Conv(filters, size, use_bias=bias, dtype=self.dtype, name=f'conv_{name}')(features)
                 features = normalize(features, f'norm_{name}', self.norm, self.groups, train, self.dtype)
                 if part == self.convolutions - 1:
                     features = halve(features)  # before the ReLU, which is the same and costs a quarter

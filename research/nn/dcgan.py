@@ -16,6 +16,7 @@ from jaxtyping import Array, Float, Int
 from research.nn.apply import check_settings
 from research.nn.gan import GROUPS, ConvDiscriminator, check_doublings, with_label
 from research.nn.resnet import normalize
+from research.ops.convolution import convolution
 
 START = nn.initializers.normal(0.02)  # section 4 of the paper
 
@@ -36,10 +37,7 @@ class Doubling(nn.Module):
         """Returns the picture at twice the size."""
         batch, height, width, channels = x.shape
         kernel = self.param('kernel', START, (4, 4, channels, self.width)).astype(self.dtype)
-        convolve = functools.partial(
-            jax.lax.conv_general_dilated, x.astype(self.dtype), window_strides=(1, 1),
-            dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
-        )  # fmt: skip
+        convolve = functools.partial(convolution, x.astype(self.dtype), window_strides=(1, 1))
         # Row 2i + a of the answer is the sum over t of x[i + t + a - 1] kernel[2t + a]; the same for columns.
         phases = [
             convolve(kernel[a::2, b::2], padding=((1 - a, a), (1 - b, b))) for a in (0, 1) for b in (0, 1)

@@ -17,6 +17,7 @@ from jaxtyping import Array, Float, Int
 
 from research.errors import UserError
 from research.nn.apply import check_settings
+from research.nn.convolution import Conv
 from research.nn.resnet import normalize
 
 GROUPS = 8  # at most so many in a group norm
@@ -128,7 +129,7 @@ class ConvGenerator(nn.Module):
         hidden = with_label(noise, labels, self.classes)
         hidden = nn.Dense(math.prod(coarse), dtype=self.dtype, name='coarse')(hidden)
         hidden = leaky_relu(hidden).reshape(-1, *coarse)
-        conv = functools.partial(nn.Conv, kernel_size=(3, 3), dtype=self.dtype)
+        conv = functools.partial(Conv, kernel_size=(3, 3), dtype=self.dtype)
         for number, width in enumerate(self.widths):
             if number:
                 hidden = jnp.repeat(jnp.repeat(hidden, 2, axis=1), 2, axis=2)
@@ -162,7 +163,7 @@ class ConvDiscriminator(nn.Module):
         for number, width in enumerate(self.widths):
             norm = self.norm if number else 'none'
             shared = dict(use_bias=norm == 'none', dtype=self.dtype, name=f'conv_{number}')
-            hidden = nn.Conv(width, **shared, **self.convolution(number))(hidden)
+            hidden = Conv(width, **shared, **self.convolution(number))(hidden)
             hidden = leaky_relu(normalize(hidden, f'norm_{number}', norm, GROUPS, train, self.dtype))
             hidden = nn.Dropout(self.dropout, deterministic=not train)(hidden)
         return score(hidden.reshape(hidden.shape[0], -1), labels, self.classes, self.dtype)

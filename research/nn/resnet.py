@@ -13,6 +13,7 @@ from jaxtyping import Array, Float
 
 from research.errors import UserError
 from research.nn.apply import check_settings
+from research.nn.convolution import Conv
 
 
 def normalize(
@@ -58,7 +59,7 @@ class Block(nn.Module):
         """Returns the features after the block, smaller by the stride, and None: what `nn.scan` wants."""
         norm = dict(kind=self.norm, groups=self.groups, train=train, dtype=self.dtype)
         # No biases: the norm that follows would cancel them.
-        conv = functools.partial(nn.Conv, use_bias=False, dtype=self.dtype)
+        conv = functools.partial(Conv, use_bias=False, dtype=self.dtype)
         stride = (self.stride, self.stride)
         if self.bottleneck:
             inner = self.width // 4
@@ -108,8 +109,8 @@ class ResNet(nn.Module):
     (2, 2, 2, 2), stem 'large'; with depths (3, 4, 6, 3) it is ResNet-34. ResNet-50 is widths (256, 512, 1024, 2048),
     depths (3, 4, 6, 3), bottleneck, stem 'large'.
 
-    The blocks of a stage after its first have one shape; their parameters are stacked under 'blocks'. On a CPU,
-    `unroll` them all: XLA's convolutions inside a loop took ten times as long there.
+    The blocks of a stage after its first have one shape; their parameters are stacked under 'blocks', and a loop runs
+    over them. `unroll` makes its body longer: more for the compiler to merge, and to compile.
     """
 
     classes: int
@@ -145,7 +146,7 @@ class ResNet(nn.Module):
         width = self.widths[0] // (4 if self.bottleneck else 1)
         side, stride = {'small': (3, 1), 'half': (5, 2), 'large': (7, 2)}[self.stem]
         kernel, strides = (side, side), (stride, stride)
-        features = nn.Conv(width, kernel, strides, use_bias=False, dtype=self.dtype, name='stem_conv')(images)
+        features = Conv(width, kernel, strides, use_bias=False, dtype=self.dtype, name='stem_conv')(images)
         features = jax.nn.relu(normalize(features, 'stem_norm', self.norm, self.groups, train, self.dtype))
         if self.stem == 'large':
             features = nn.max_pool(features, (3, 3), (2, 2), 'SAME')

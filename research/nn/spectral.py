@@ -12,6 +12,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
 from research.ops.constrain import constrain
+from research.ops.convolution import convolution
 
 COLLECTION = 'spectral'
 TINY = 1e-12
@@ -85,10 +86,7 @@ class Conv(nn.Module):
         kernel = self.param('kernel', nn.initializers.xavier_uniform(), shape)
         if self.spectral:
             kernel = normalized(self, kernel, train)
-        x = jax.lax.conv_general_dilated(
-            x.astype(self.dtype), kernel.astype(self.dtype), (self.stride, self.stride), 'SAME',
-            dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
-        )  # fmt: skip
+        x = convolution(x.astype(self.dtype), kernel.astype(self.dtype), (self.stride, self.stride), 'SAME')
         return x + self.param('bias', nn.initializers.zeros, (self.width,)).astype(self.dtype) if self.bias else x
 
 

@@ -98,7 +98,9 @@ def kernel_cloud(parts: Mapping[str, np.ndarray], count: float, prefix: str = ''
     return KernelSums(float(count), cube, float(own))
 
 
-def cloud_figures(sums: Mapping[str, np.ndarray], train: Train, space: str, about: str, fakes: int) -> dict[str, Row]:
+def cloud_figures(
+    sums: Mapping[str, np.ndarray], train: Train, space: str, about: str, fakes: int, inception: bool = False
+) -> dict[str, Row]:
     """Returns the figures of the clouds 'real' and 'fake': Fréchet and kernel distance, their floors, and the spread.
 
     Args:
@@ -107,6 +109,7 @@ def cloud_figures(sums: Mapping[str, np.ndarray], train: Train, space: str, abou
       space: the name of the space of features, which the figures bear.
       about: its signature.
       fakes: generated pictures for each real one.
+      inception: whether the space is Inception's, in which the distances are called FID and KID.
     """
     # The moments are about the training mean, so that mean is zero there.
     centred = train.moments._replace(mean=np.zeros(len(train.moments.mean)))
@@ -117,7 +120,6 @@ def cloud_figures(sums: Mapping[str, np.ndarray], train: Train, space: str, abou
     floor = f'{about}|real:{counts["real"]}|train:{train.count}'
     noise = f'{space} drawn one by one, normal, with their training mean and deviation'
     baseline = frechet_distance(independent, real)
-    inception = space == 'inception'
     called = 'Fréchet Inception distance (FID)' if inception else 'Fréchet distance (not of Inception features)'
     rows = {
         f'frechet_{space}': (
@@ -131,23 +133,22 @@ def cloud_figures(sums: Mapping[str, np.ndarray], train: Train, space: str, abou
         ),
     }  # fmt: skip
     if train.kernel is not None:
-        rows.update(kernel_figures(sums, train, space, drawn, floor))
+        rows.update(kernel_figures(sums, train, space, drawn, floor, inception))
     spread = float(np.trace(fake.covariance) / np.trace(real.covariance))
     words = f'variance of the generated pictures over that of the real ones, {space}: 1 is right'
     return {**rows, 'spread': (spread, None, '', words, '')}
 
 
 def kernel_figures(
-    sums: Mapping[str, np.ndarray], train: Train, space: str, drawn: str, floor: str
+    sums: Mapping[str, np.ndarray], train: Train, space: str, drawn: str, floor: str, inception: bool
 ) -> dict[str, Row]:
     """Returns the kernel distance of the generated pictures, and that of the training ones."""
     rows = min(KEPT, sums['real_count'])
     real, fake = (kernel_cloud(sums, sums[f'{name}_count'], f'{name}_', rows) for name in ('real', 'fake'))
     point = f'always the training mean of the {space}'
     baseline = kernel_distance_of_point(train.moments.mean, real)
-    wide, inception = isinstance(real, KernelPoints), space == 'inception'
     called = 'Kernel Inception distance (KID)' if inception else 'kernel distance (KID, but not of Inception features)'
-    which = f'of the first {KEPT:,} of each' if wide else 'no subsets'
+    which = f'of the first {KEPT:,} of each' if isinstance(real, KernelPoints) else 'no subsets'
     words = f'unbiased squared discrepancy under (x.y / d + 1)^3, exact over all pairs, {which}'
     return {
         f'kernel_{space}': (

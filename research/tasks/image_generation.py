@@ -283,22 +283,6 @@ def make_show(facts: Facts) -> tuple[Callable[..., Any], Callable[..., Any]]:
     return decode, render
 
 
-def make_gallery(facts: Facts, settings: Settings, source: Callable, examples: list) -> Callable[..., dict[str, Any]]:
-    """Returns `gallery`: pictures between two seeds, and the training pictures nearest to some."""
-
-    def pictures(answer):
-        classes = len(facts.classes) if settings.conditional else 0
-        between = answer(gallery.between_requests(classes))['image']
-        shown = {'interpolations': images.grid(between, gallery.STEPS, max(1, 48 // facts.shape[0]))}
-        if settings.neighbours:
-            drawn = answer(examples[: gallery.DRAWN])['image']
-            rows = source('train')
-            shown['neighbours'] = gallery.neighbours_picture(drawn, rows, facts.shape, settings.neighbours)
-        return shown
-
-    return pictures
-
-
 class Asked(NamedTuple):
     """How answers and measures are drawn; all that `make` has read."""
 
@@ -348,7 +332,7 @@ def make_measures(asked: Asked) -> tuple[Callable[..., dict[str, Array]], Callab
         return {**sums('real', batch['image']), **total}
 
     def figures(sums):
-        rows = cloud_figures(sums, train, space().name, space().signature, settings.fakes)
+        rows = cloud_figures(sums, train, space().name, space().signature, settings.fakes, space().inception)
         return {name: Figure(*row) for name, row in rows.items()}
 
     return metrics, figures
@@ -380,7 +364,8 @@ def make(config: Any, folder: epath.Path, load: Callable | None = None) -> Task:
     model = unpack(Model, config.model, 'model')
     if model.latent < 1:
         raise UserError(f'config.model.latent must be above zero, got {model.latent}')
-    pair = make_pair(model, facts.shape, classes if settings.conditional else 0)
+    told = classes if settings.conditional else 0
+    pair = make_pair(model, facts.shape, told)
     check_penalty(config, settings, pair)
     space = functools.cache(lambda: checked_space(settings, facts, load))
     asked = Asked(pair, settings, facts, train, model.latent, space)
@@ -397,6 +382,6 @@ def make(config: Any, folder: epath.Path, load: Callable | None = None) -> Task:
         figures=figures,
         decode=decode,
         render=render,
-        gallery=make_gallery(facts, settings, data.source, examples),
+        gallery=functools.partial(gallery.pictures, told, examples, data.source, facts.shape, settings.neighbours),
         examples=examples,
     )

@@ -43,8 +43,9 @@ def test_figures_floors_and_signature(tmp_path):
     assert 'features:mine|real:20|fake:40' in rows['kernel_space'][3]
     assert 'features:mine|real:20|train:50' in rows['frechet_space_floor'][3]
     assert 'spread' in rows and all('not of Inception' in rows[name][3] for name in ('kernel_space', 'frechet_space'))
-    named = cloud_figures(sums, train._replace(kernel=None), 'inception', 'features:theirs', 2)['frechet_inception']
-    assert named[0] == value['frechet_space'] and named[3].startswith('Fréchet Inception distance (FID), 2 ')
+    named = cloud_figures(sums, train._replace(kernel=None), 'inception', 'features:theirs', 2, True)
+    number, *_, words, _ = named['frechet_inception']
+    assert number == value['frechet_space'] and words.startswith('Fréchet Inception distance (FID), 2 ')
 
 
 def test_of_wide_points_the_first_of_each_row_are_kept_and_paired(tmp_path):
@@ -60,7 +61,7 @@ def test_of_wide_points_the_first_of_each_row_are_kept_and_paired(tmp_path):
             held = np.float32(points[index])
             for key, value in cloud_sums(name, held, known.moments.mean, place, mask, True).items():
                 totals[key] = totals.get(key, 0) + np.asarray(value, np.float64)
-    rows = cloud_figures(totals, known, 'inception', 'features:theirs', 2)
+    rows = cloud_figures(totals, known, 'inception', 'features:theirs', 2, True)
     assert totals['fake_count'] == 14 and totals['fake_points'].shape == (KEPT, width)
     assert rows['kernel_inception'][0] == pytest.approx(by_pairs(first, real), rel=1e-4)
     assert rows['kernel_inception_floor'][0] == pytest.approx(by_pairs(train, real), rel=1e-4)

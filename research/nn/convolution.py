@@ -1,0 +1,9 @@
+"""The convolutional layer of every model that learns."""
+
+import functools
+
+from flax import linen as nn
+
+from research.ops.convolution import convolution
+
+Conv = functools.partial(nn.Conv, conv_general_dilated=convolution)
