@@ -22,7 +22,8 @@ def main(overrides: dict[str, str]) -> None:
         cells = []
         for method in methods:
             refusal = cell(name, method)
-            cells.append('trains' if not refusal else f'refuses ({len(reasons) + 1})')
+            told = ''.join(f' with {key}={value}' for key, value in extra(name, method).items())
+            cells.append(f'refuses ({len(reasons) + 1})' if refusal else f'trains{told}')
             if refusal:
                 reasons.append(f'{len(reasons) + 1}. `{name}`, {method}: {refusal}')
         print(f'| `{name}` | ' + ' | '.join(cells) + ' |')
@@ -35,6 +36,14 @@ def configs() -> list[str]:
 
     folder = api.ROOT / 'configs'
     return sorted(str(file.relative_to(folder))[:-3] for file in folder.rglob('*.py') if file.stem != '__init__')
+
+
+def extra(name: str, method: str) -> dict[str, str]:
+    """Returns what a method must be told of a config beside its own name: LoRA which of two networks it adapts."""
+    from research import api
+
+    groups = list(api.read(f'{name}:tiny').optimizer)
+    return {'lora.group': groups[-1]} if method == 'lora' and len(groups) > 1 else {}
 
 
 def cell(name: str, method: str) -> str:
@@ -53,7 +62,7 @@ def cell(name: str, method: str) -> str:
     from research.errors import UserError
 
     try:
-        config = api.read(f'{name}:tiny', {'methods': method})
+        config = api.read(f'{name}:tiny', {'methods': method, **extra(name, method)})
         with tempfile.TemporaryDirectory() as folder:
             api.prepare(config, epath.Path(folder))
             plan = make_plan(config, api.build(config, epath.Path(folder)), jax.devices()[:1])

@@ -33,7 +33,7 @@ class Images(NamedTuple):
 def read_image(file: str | os.PathLike | bytes) -> UInt8[np.ndarray, 'height width channels']:
     """Returns a picture file, or the bytes of one, as grey (1 channel) or colour (3), upright.
 
-    Transparent parts become white; 16-bit grey is scaled to 8 bits.
+    Transparent parts become white; grey of 16 bits, or of real numbers from 0 to 1, is scaled to 8 bits.
 
     Raises:
       UserError: where it is no picture that Pillow reads, or is larger than 8192 pixels along a side.
@@ -44,8 +44,8 @@ def read_image(file: str | os.PathLike | bytes) -> UInt8[np.ndarray, 'height wid
         with Image.open(io.BytesIO(content)) as opened:
             check_size((opened.height, opened.width), name)
             picture = ImageOps.exif_transpose(opened)
-            if picture.mode.startswith('I;16') or picture.mode == 'I':
-                return (np.asarray(picture, np.float64) / 65535 * 255).round().astype(np.uint8)[..., None]
+            if picture.mode.startswith('I') or picture.mode == 'F':
+                return scaled(np.asarray(picture, np.float64), 1.0 if picture.mode == 'F' else 65535.0, name)
             if 'A' in picture.getbands() or 'transparency' in picture.info:
                 picture = picture.convert('RGBA')
                 ground = Image.new('RGBA', picture.size, 'white')
@@ -58,6 +58,16 @@ def read_image(file: str | os.PathLike | bytes) -> UInt8[np.ndarray, 'height wid
             f'{name}: cannot be read as a picture ({error}); give a PNG, JPEG, WebP, GIF, BMP or TIFF'
         ) from None
     return np.atleast_3d(np.asarray(picture))
+
+
+def scaled(values: np.ndarray, most: float, name: str) -> UInt8[np.ndarray, 'height width 1']:
+    """Returns grey from 0 to `most` as 8 bits; a `UserError` for values outside."""
+    if not (values.min() >= 0 and values.max() <= most):  # NaN is neither
+        raise UserError(
+            f'{name} holds values from {values.min():g} to {values.max():g}, where grey of its kind is 0 to {most:g}: '
+            'scale it, or save it with 8 bits'
+        )
+    return (values / most * 255).round().astype(np.uint8)[..., None]
 
 
 def check_size(size: tuple[int, int], name: str) -> None:
@@ -139,6 +149,7 @@ def shift_image(
     """Returns the picture moved by up to `pixels` in each direction, uniformly; what appears is 0."""
     down, right = (int(each) - pixels for each in rng.integers(2 * pixels + 1, size=2))
     height, width, _ = image.shape
+    down, right = int(np.clip(down, -height, height)), int(np.clip(right, -width, width))
     moved = np.zeros_like(image)
     new_rows, new_columns = (
         slice(max(by, 0), size + min(by, 0)) for by, size in ((down, height), (right, width))

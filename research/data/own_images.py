@@ -3,7 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from research.data.images import Images
+import numpy as np
+
+from research.data.images import Images, check_image
 from research.data.readers import has_reader, sources, with_classes
 from research.data.readers.rows import SPLITS, Rows
 from research.errors import UserError
@@ -57,7 +59,7 @@ def checked_shape(shape: Sequence[Any]) -> tuple[int, ...]:
 
 def shape_of(rows: Rows) -> tuple[int, int, int]:
     """Returns the shape of the first picture; a `UserError` where it is too large to be meant."""
-    height, width, channels = rows[0]['image'].shape
+    height, width, channels = np.atleast_3d(check_image(rows[0]['image'])).shape
     if max(height, width) > LARGE:
         raise UserError(
             f'{rows.where(0)} is {height}x{width} pixels: say what the model sees, such as '

@@ -97,9 +97,11 @@ def inception_space(shape: tuple[int, int, int], network: str, thinner: int = 1)
     if shape[2] not in (1, 3):
         raise UserError(f"config.task.features='inception' reads grey pictures or RGB, not {shape[2]} channels")
     params = read_inception(network, 'config.task.network', thinner)
-    module = InceptionV3(thinner)
+    module, rows = InceptionV3(thinner), 32
 
     def of(pictures: Array) -> Array:
+        if len(pictures) > rows:
+            return jax.lax.map(lambda picture: of(picture[None])[0], pictures, batch_size=rows)
         size = (len(pictures), SIDE, SIDE, 3)
         coloured = jnp.broadcast_to(pictures, (*pictures.shape[:3], 3))
         stretched = jax.image.resize(coloured, size, 'linear', antialias=False)
@@ -108,7 +110,7 @@ def inception_space(shape: tuple[int, int, int], network: str, thinner: int = 1)
     width = jax.eval_shape(of, jax.ShapeDtypeStruct((2, *shape), jnp.float32)).shape[1]
     resize = f'linear-{shape[0]}x{shape[1]}-to-{SIDE}x{SIDE}'
     signature = f'features:inception-v3-pool3|sha256:{digest(Variables(params, {}))}|values:{width}|resize:{resize}'
-    return Space('inception', signature, width, of, 32, inception=True)
+    return Space('inception', signature, width, of, rows, inception=True)
 
 
 def classifier_space(shape: tuple[int, int, int], network: str, load: Callable | None) -> Space:

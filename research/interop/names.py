@@ -41,8 +41,8 @@ class Family(NamedTuple):
     prefix: str = ''  # of the names of the bare model inside one with a head
     unused: tuple[str, ...] = ()  # patterns of tensors that repeat others or belong to other heads
     encoder_decoder: bool = False
-    image: Callable[[Mapping[str, Any], set[str]], dict[str, int]] | None = None  # config and names -> the picture
-    image_config: Callable[[Mapping[str, int]], dict[str, Any]] | None = None
+    image: Callable[[Mapping[str, Any], set[str]], dict[str, Any]] | None = None  # config and names -> the picture
+    image_config: Callable[[Mapping[str, Any]], dict[str, Any]] | None = None
 
 
 def linear(name: str, path: str, bias: bool = True) -> list[Rule]:

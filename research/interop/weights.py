@@ -118,7 +118,7 @@ def check_tokenizer(tokenizer: Tokenizer | None, vocabulary: int, where: Any) ->
         )
 
 
-def param_shapes(family: Family, settings: TransformerSettings, image: Mapping[str, int]) -> dict[str, Any]:
+def param_shapes(family: Family, settings: TransformerSettings, image: Mapping[str, Any]) -> dict[str, Any]:
     """Returns {path: shape} of all parameters of a model; computes nothing."""
     return traced_shapes(settings, family.encoder_decoder, tuple(image.items()))
 
@@ -136,13 +136,13 @@ def traced_shapes(settings: TransformerSettings, encoder_decoder: bool, image: t
     return paths.flatten_paths(jax.eval_shape(model.init, jax.random.key(0), *inputs)['params'])
 
 
-def rules_of(family: Family, settings: TransformerSettings, image: Mapping[str, int]) -> list[Rule]:
+def rules_of(family: Family, settings: TransformerSettings, image: Mapping[str, Any]) -> list[Rule]:
     """Returns the rules of a model."""
     return list(family.rules(settings, image) if family.image else family.rules(settings))
 
 
 def read_params(
-    folder: Path, family: Family, settings: TransformerSettings, names: Mapping[str, str], image: Mapping[str, int]
+    folder: Path, family: Family, settings: TransformerSettings, names: Mapping[str, str], image: Mapping[str, Any]
 ) -> tuple[dict[str, Any], list[str]]:
     """Returns nested parameters, and the names of tensors that are left out.
 
@@ -192,7 +192,7 @@ def names_of(rule: Rule, shapes: Mapping[str, Any]) -> list[str]:
 
 
 def split(
-    rule: Rule, tensor: np.ndarray, shapes: Mapping[str, Any], name: str, folder: Path, image: Mapping[str, int]
+    rule: Rule, tensor: np.ndarray, shapes: Mapping[str, Any], name: str, folder: Path, image: Mapping[str, Any]
 ) -> list[np.ndarray]:
     """Returns a tensor of theirs as arrays for the rule's paths, of one layer.
 
@@ -213,7 +213,7 @@ def split(
     return np.split(ours, np.cumsum(sizes)[:-1], axis=-1) if len(sizes) > 1 else [ours]
 
 
-def laid_out(ours: np.ndarray, rule: Rule, image: Mapping[str, int]) -> np.ndarray:
+def laid_out(ours: np.ndarray, rule: Rule, image: Mapping[str, Any]) -> np.ndarray:
     """Returns an array of ours, of one layer, as their tensor."""
     if rule.form == 'transposed':
         return ours.T
@@ -255,7 +255,7 @@ def to_tensors(
     settings: TransformerSettings,
     params: Mapping[str, Any],
     prefixed: bool = True,
-    image: Mapping[str, int] = MappingProxyType({}),
+    image: Mapping[str, Any] = MappingProxyType({}),
 ) -> dict[str, np.ndarray]:
     """Returns parameters as tensors by their names: the inverse of `read_params`.
 

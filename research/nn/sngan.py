@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
+from research.errors import UserError
 from research.nn.apply import check_settings
 from research.nn.gan import check_doublings
 from research.nn.spectral import Conv, Dense, Embed
@@ -163,6 +164,12 @@ class ResNetDiscriminator(nn.Module):
         train: bool = False,
     ) -> Float[Array, 'batch']:
         """Returns one logit per image: large where it looks real."""
+        halvings = min(self.halvings, len(self.widths))
+        if min(images.shape[1:3]) < 2**halvings:
+            raise UserError(
+                f'config.model.discriminator.halvings={halvings}: {images.shape[1]}x{images.shape[2]} pixels '
+                'cannot be halved so often'
+            )
         hidden = images
         for number, width in enumerate(self.widths):
             options = (width, number == 0, number < self.halvings, self.spectral, self.dtype)

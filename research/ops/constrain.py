@@ -5,6 +5,7 @@ from jax.sharding import AxisType, PartitionSpec
 from jaxtyping import Array
 
 BATCH = ('data', 'fsdp')  # mesh axes over which the rows of a batch are spread
+ANY = ()  # no axis in particular
 
 
 def constrain(x: Array, *axes: str | tuple[str, ...] | None) -> Array:
@@ -12,11 +13,12 @@ def constrain(x: Array, *axes: str | tuple[str, ...] | None) -> Array:
 
     `axes` holds mesh axes for the leading dimensions of `x`: `constrain(x, BATCH, None, 'tensor')`; None, and
     dimensions that are not named, are kept whole. Axes that the mesh lacks, that are manual (inside
-    `jax.shard_map`) or that do not divide the dimension leave the layout of that dimension to the compiler.
+    `jax.shard_map`) or that do not divide the dimension leave the layout of that dimension to the compiler, and so
+    does `ANY`.
 
     Args:
       x: any array, [dimension, ...].
-      *axes: a mesh axis, several, or None for each leading dimension.
+      *axes: a mesh axis, several, None or `ANY` for each leading dimension.
     """
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or not isinstance(x, jax.core.Tracer):
@@ -41,4 +43,4 @@ def place(size: int, axis: str | tuple[str, ...] | None, auto: dict[str, int]):
     names = (axis,) if isinstance(axis, str) else tuple(axis)
     for name in names:
         ways *= auto.get(name, 0)
-    return names if ways and size % ways == 0 else PartitionSpec.UNCONSTRAINED
+    return names if names and ways and size % ways == 0 else PartitionSpec.UNCONSTRAINED

@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from research.ops.constrain import ANY, BATCH, constrain
+
 SPATIAL = 'HW'
 
 
@@ -29,6 +31,9 @@ def convolution(
     is a loop, one that skips a group a condition.) Here the gradients are in that layout from the start, by transposed
     operands: the same numbers, bit for bit. Gradients of gradients are XLA's own, and so is all on other devices.
 
+    Over several devices rows and channels may be split; heights and widths are kept whole. XLA would split those too,
+    where a reshape of split features suggests it, and its sums over three mesh axes were wrong then (jax 0.10.2).
+
     Args:
       x: pictures or series.
       kernel: size along each dimension, channels read, channels made.
@@ -37,6 +42,7 @@ def convolution(
     """
     del dimension_numbers
     spatial = SPATIAL[: x.ndim - 2]
+    x = constrain(x, BATCH, *(None for _ in spatial), ANY)
     further = dict(
         window_strides=tuple(window_strides),
         padding=padding if isinstance(padding, str) else tuple(map(tuple, padding)),

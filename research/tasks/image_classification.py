@@ -207,6 +207,9 @@ def vit_model(config: Any, facts: Facts, folder: epath.Path) -> Model:
     section, (height, width, _) = {**VIT, **without_name(config.model)}, facts.shape
     own = {key: section.pop(key) for key in Patches._fields if key in section}
     about = pretrained.read_about(section, folder)
+    load = pretrained.make_load(section, folder)
+    if about and about['image']['classes']:
+        load = in_order(load, about['image'].get('labels', ()), facts.classes)
     side = about['image']['patch'] if about else unpack(Patches, own, 'model').patch
     if side < 1 or height % side or width % side:
         raise UserError(f'config.model.patch={side} does not divide pictures of {height}x{width} pixels')
@@ -223,8 +226,22 @@ def vit_model(config: Any, facts: Facts, folder: epath.Path) -> Model:
         scores,
         about['mean'] if about else facts.mean,
         about['std'] if about else facts.std,
-        pretrained.make_load(section, folder),
+        load,
     )
+
+
+def in_order(load: Callable, labels: Sequence[str], classes: Sequence[str]) -> Callable:
+    """Returns weights whose last layer answers for `classes`, where it was made for the same ones in another order."""
+    if list(labels) == list(classes) or sorted(labels) != sorted(classes):
+        return load
+    order = np.array([list(labels).index(name) for name in classes])
+
+    def ordered() -> Variables:
+        variables = load()
+        head = {name: leaf[..., order] for name, leaf in variables.params['model']['head'].items()}
+        return variables._replace(params={'model': {**variables.params['model'], 'head': head}})
+
+    return ordered
 
 
 def make_loss(logits_of: Callable, classes: int, settings: Settings) -> Callable:

@@ -19,7 +19,7 @@ from jaxtyping import Array, Float
 from research.core.task import Aux, Figure, Input, Task, Variables, fold
 from research.data import gallery, images
 from research.data.fields import share, whole_number
-from research.data.image_sets import image_set
+from research.data.image_sets import image_set, in_no_order
 from research.errors import UserError, choose, unpack
 from research.interop.features import Space, features_of_rows, make_space
 from research.nn import dcgan, gan, sngan
@@ -119,7 +119,7 @@ def prepare(config: Any, folder: epath.Path, load: Callable | None = None) -> No
     `load` reads a trained run by its folder.
     """
     data, settings = image_set(config.data), read_settings(config)
-    rows, space = data.source('train'), space_of(settings, data.shape, load)
+    rows, space = in_no_order(config.data, data.source)('train'), space_of(settings, data.shape, load)
     counts = np.bincount([row['label'] for row in rows], minlength=len(data.classes))
     train = train_cloud(features_of_rows(space, rows, data.shape), settings.kernel)
     folder.mkdir(parents=True, exist_ok=True)
@@ -366,6 +366,7 @@ def make(config: Any, folder: epath.Path, load: Callable | None = None) -> Task:
         raise UserError(f'config.model.latent must be above zero, got {model.latent}')
     told = classes if settings.conditional else 0
     pair = make_pair(model, facts.shape, told)
+    source = in_no_order(config.data, data.source)
     check_penalty(config, settings, pair)
     space = functools.cache(lambda: checked_space(settings, facts, load))
     asked = Asked(pair, settings, facts, train, model.latent, space)
@@ -373,7 +374,7 @@ def make(config: Any, folder: epath.Path, load: Callable | None = None) -> Task:
     (metrics, figures), (decode, render) = make_measures(asked), make_show(facts)
     return Task(
         inputs=inputs_of(settings, classes),
-        source=data.source,
+        source=source,
         encode=make_encode(facts),
         init=pair.init,
         losses=make_losses(pair, settings, model.latent),
@@ -382,6 +383,6 @@ def make(config: Any, folder: epath.Path, load: Callable | None = None) -> Task:
         figures=figures,
         decode=decode,
         render=render,
-        gallery=functools.partial(gallery.pictures, told, examples, data.source, facts.shape, settings.neighbours),
+        gallery=functools.partial(gallery.pictures, told, examples, source, facts.shape, settings.neighbours),
         examples=examples,
     )

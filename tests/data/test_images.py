@@ -31,8 +31,16 @@ def test_reads_grey_colour_and_deep_pictures_from_files_and_bytes(tmp_path):
     np.testing.assert_array_equal(images.read_image(png(colour)), colour)
     deep = images.read_image(png(np.array([[0, 65535, 32768]], np.uint16)))
     np.testing.assert_array_equal(deep[..., 0], [[0, 255, 128]])
+    real = images.read_image(png(np.float32([[0, 1, 0.5]]), format='TIFF'))
+    np.testing.assert_array_equal(real[..., 0], [[0, 255, 128]])
     bits = images.read_image(png(np.array([[True, False]])))
     np.testing.assert_array_equal(bits[..., 0], [[255, 0]])
+
+
+@pytest.mark.parametrize('values', [np.float32([[0, 1.5]]), np.float32([[0, np.nan]]), np.int32([[0, 70_000]])])
+def test_grey_outside_of_what_its_kind_means_is_refused(values):
+    with pytest.raises(UserError, match='the picture holds values from .* where grey of its kind is 0 to'):
+        images.read_image(png(values, format='TIFF'))
 
 
 def test_transparency_becomes_white_and_a_photograph_stands_upright():
@@ -117,6 +125,12 @@ def test_a_shift_moves_every_pixel_alike(seed, pixels):
     ]
     assert len(found) == 1
     np.testing.assert_array_equal(moved, images.shift_image(image, np.random.default_rng(seed), pixels))
+
+
+@pytest.mark.parametrize('pixels', [7, 12])
+def test_a_shift_may_be_larger_than_the_picture(pixels):
+    moved = [images.shift_image(np.ones((6, 5, 1)), np.random.default_rng(seed), pixels) for seed in range(50)]
+    assert any(each.sum() == 0 for each in moved) and any(each.sum() > 0 for each in moved)
 
 
 def shifted(image, down, right):

@@ -1,5 +1,7 @@
 """A user's pictures: shape, classes as stored, and the messages where they cannot be."""
 
+import json
+
 import numpy as np
 import pytest
 from etils import epath
@@ -45,6 +47,16 @@ def test_shape_of_the_first_picture_or_as_given(folder):
         UserError, match='20x300 pixels: say what the model sees, such as --config.data.shape=64,64,1'
     ):
         [image_set(settings(folder, test_fraction=f)).shape for f in (0.0, 0.2, 0.5)]
+
+
+def test_pictures_may_be_lists_of_numbers_in_a_table(tmp_path):
+    picture, file = [[0, 10, 20], [30, 40, 50]], tmp_path / 'rows.jsonl'
+    file.write_text(''.join(json.dumps({'image': picture, 'label': label}) + '\n' for label in 'abab'))
+    data = image_set({'reader': 'jsonl', 'train': str(file), 'validation_fraction': 0.0, 'test_fraction': 0.0})
+    assert data.shape == (2, 3, 1) and np.asarray(data.source('train')[0]['image']).tolist() == picture
+    file.write_text(json.dumps({'image': [[1], [1, 2]], 'label': 'a'}) + '\n')
+    with pytest.raises(UserError, match="rows.jsonl, line 1: the lists of 'image' differ in length"):
+        image_set({'reader': 'jsonl', 'train': str(file), 'validation_fraction': 0.0, 'test_fraction': 0.0})
 
 
 def test_stored_classes_are_taken_and_nothing_is_read():

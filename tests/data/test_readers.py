@@ -72,6 +72,9 @@ def test_idx_finds_its_labels_and_names_what_is_broken(tmp_path):
     data = {'reader': 'idx', 'train': str(tmp_path / 'a-images-idx3-ubyte'), **WHOLE}
     with pytest.raises(UserError, match='a-images-idx3-ubyte has 3 and .*a-labels-idx1-ubyte has 2'):
         sources(data).source('train')
+    (tmp_path / 'b-images-idx3-ubyte').write_bytes(whole)
+    with pytest.raises(UserError, match="train: 2 IDX files for '.*' .*a-images-idx3-ubyte, .* name it"):
+        sources({**data, 'train': str(tmp_path / '*-images-idx3-ubyte')}).source('train')
     (tmp_path / 'a-images-idx3-ubyte').write_bytes(whole[:-5])
     with pytest.raises(UserError, match=r'a-images-idx3-ubyte: broken IDX file: 59 bytes .* asks for 64'):
         sources(data).source('train')

@@ -63,6 +63,8 @@ def test_files_and_samples_become_the_same_sound():
     ({'audio': np.zeros(500), 'rate': 0}, "'rate' must be 1,000 to 384,000"),
     ({'audio': np.zeros(500), 'rate': 'fast'}, "'rate' must be a whole number"),
     ({'audio': np.zeros(500), 'rate': 8000.5}, "'rate' must be a whole number"),
+    ({'audio': np.zeros(500), 'rate': float('nan')}, "'rate' must be a whole number"),
+    ({'audio': np.zeros(500), 'rate': float('inf')}, "'rate' must be a whole number"),
     ({'audio': np.zeros((2, 500)), 'rate': 8000}, r'at most 32 channels: got \[2, 500\]'),
     ({'audio': np.full(500, 1000.0), 'rate': 8000}, 'the largest is 1000'),
     ({'audio': [[0.0], [0.0, 1.0]], 'rate': 8000}, 'rows differ'),

@@ -2,6 +2,7 @@
 
 import pathlib
 
+import jax
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
@@ -31,6 +32,15 @@ def test_grey_pictures_are_colours_that_are_all_the_same():
     colours = np.repeat(grey, 3, axis=-1)
     found, same = (inception_space(each.shape[1:], str(FILE), THINNER).of(each) for each in (grey, colours))
     np.testing.assert_array_equal(found, same)
+
+
+def test_many_pictures_are_read_some_at_a_time():
+    space = inception_space((8, 8, 1), str(FILE), THINNER)
+    pictures = np.random.default_rng(2).random((space.rows + 2, 8, 8, 1), np.float32)
+    parts = [space.of(pictures[:4]), space.of(pictures[-4:])]
+    found = jax.jit(space.of)(pictures)
+    np.testing.assert_allclose(found[:4], parts[0], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(found[-4:], parts[1], rtol=1e-4, atol=1e-5)
 
 
 def changed(tmp_path, change):

@@ -222,6 +222,16 @@ def test_pretrained_weights_are_one_line(tmp_path):
     found = jax.jit(lambda v, b: task.predict(v, b, context()))(variables, batch)['logits']
     np.testing.assert_allclose(found, stored['logits'], atol=1e-4)
 
+    weights = shutil.copytree(FIXTURES / 'vit', tmp_path / 'vit')  # the same classes, in another order
+    told = json.loads((weights / 'config.json').read_text())
+    (weights / 'config.json').write_text(json.dumps({**told, 'id2label': {'0': 'c', '1': 'a', '2': 'b'}}))
+    named = {**model, 'weights': str(weights)}
+    image_classification.prepare(settings(named, data), folder)
+    task = image_classification.make(settings(named, data), folder)
+    ordered, _ = load_weights(task.load(), jax.jit(task.init)(jax.random.key(0)))
+    for name, leaf in ordered.params['model']['head'].items():
+        np.testing.assert_array_equal(leaf, np.asarray(variables.params['model']['head'][name])[..., [1, 2, 0]])
+
     shutil.rmtree(tmp_path / 'pictures' / 'c')  # two classes: the last layer is made anew, and that is said
     image_classification.prepare(settings(model, data), folder)
     task = image_classification.make(settings(model, data), folder)

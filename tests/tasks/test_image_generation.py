@@ -9,6 +9,7 @@ import numpy as np
 import optax
 import pytest
 from etils import epath
+from PIL import Image
 
 from research import api
 from research.core.state import init_state
@@ -28,6 +29,12 @@ CONV = {
     'latent': 4,
     'generator': {'widths': (4, 4), 'norm': 'batch'},
     'discriminator': {'widths': (4, 4), 'norm': 'batch'},
+}
+RESNET_TOO_DEEP = {
+    'name': 'resnet',
+    'latent': 4,
+    'generator': {'widths': (4, 4)},
+    'discriminator': {'widths': (4,) * 5, 'halvings': 5},
 }
 GROUPS = ('discriminator', 'generator')
 
@@ -227,10 +234,29 @@ def test_a_label_may_be_a_name(folder):
     (settings({**MLP, 'latent': 0}), 'latent'),
     (settings({**MLP, 'generator': {'width': (3,)}}), 'config.model.generator.width'),
     (settings({**CONV, 'generator': {'widths': (2,) * 5}}), 'give fewer'),
+    (settings(RESNET_TOO_DEEP, gradient_penalty=1.0), 'halvings=5: 8x8 pixels cannot be halved so often'),
 ])  # fmt: skip
 def test_impossible_settings_are_refused(folder, config, message):
     with pytest.raises(UserError, match=message):
         image_generation.make(config, folder)
+
+
+def test_rows_of_a_users_files_are_mixed_always_alike(tmp_path):
+    for number in range(60):
+        path = tmp_path / 'pictures' / 'ab'[number // 30]
+        path.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((8, 8), number, np.uint8)).save(path / f'{number:02}.png')
+    data = {'reader': 'image_folder', 'train': str(tmp_path / 'pictures'), 'test': '', 'validation': ''}
+    config = settings()
+    config.data = {**data, 'test_fraction': 0.2, 'validation_fraction': 0.2}
+    orders = []
+    for _ in range(2):
+        image_generation.prepare(config, epath.Path(tmp_path / 'prepared'))
+        rows = image_generation.make(config, epath.Path(tmp_path / 'prepared')).source('train')
+        orders.append([int(row['image'][0, 0, 0]) for row in rows])
+    assert orders[0] == orders[1] != sorted(orders[0]) and len(set(orders[0])) == len(orders[0])
+    labels = [row['label'] for row in rows]
+    assert 0 < sum(labels[: len(labels) // 2]) < len(labels) // 2
 
 
 def test_truncation_is_for_answers_alone(folder):

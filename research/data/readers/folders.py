@@ -58,7 +58,10 @@ def decoded(row: Mapping[str, Any], where: str, fields: Sequence[str]) -> Row:
         if isinstance(value, Mapping):
             value = value.get('bytes') or value.get('path')
         if isinstance(value, list):
-            row[field] = np.asarray(value)
+            try:
+                row[field] = np.asarray(value)
+            except ValueError:  # lists of different lengths
+                raise Broken(f'{where}: the lists of {field!r} differ in length') from None
         elif isinstance(value, str):
             row.update(read(read_file(Entry(value, '', value), where), f'{where}: {value}'))
         elif isinstance(value, bytes):

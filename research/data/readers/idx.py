@@ -54,8 +54,12 @@ def read_idx(parts: Mapping[str, list[Entry]], setting: str) -> Rows:
       setting: 'config.data.train', for messages.
 
     Raises:
-      UserError: where the arrays differ in length.
+      UserError: where the arrays differ in length, or a field has several files.
     """
+    for field, entries in parts.items():
+        if len(entries) > 1:
+            names = ', '.join(entry.name for entry in entries[:3]) + (', ...' if len(entries) > 3 else '')
+            raise UserError(f'{setting}: {len(entries)} IDX files for {field!r} ({names}), where one is read: name it')
     files = {field: entries[0] for field, entries in parts.items()}
     beside = labels_beside(next(iter(files.values())).name)
     if len(files) == 1 and beside:

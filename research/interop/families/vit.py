@@ -31,12 +31,14 @@ def settings_of(config, names):
 
 
 def image_of(config, names):
-    """Returns what a picture is: side in pixels, side of a patch, channels, and classes (0: no output layer)."""
+    """Returns what a picture is: side in pixels, side of a patch, channels, classes (0: no output layer), names."""
+    labels = config.get('id2label', {0: '', 1: ''})
     return {
         'size': config['image_size'],
         'patch': config['patch_size'],
         'channels': config.get('num_channels', 3),
-        'classes': len(config.get('id2label', {0: '', 1: ''})) if 'classifier.weight' in names else 0,
+        'classes': len(labels) if 'classifier.weight' in names else 0,
+        'labels': tuple(str(labels[key]) for key in sorted(labels, key=int)),
     }
 
 
