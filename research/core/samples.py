@@ -21,11 +21,12 @@ def write_samples(
 ) -> None:
     """Writes samples/<step>/examples.json and a PNG for each picture that the task renders.
 
-    The requests are the task's examples, or the first rows of the split, one batch at the most. With `last`, the
-    pictures of the task's gallery are written too.
+    The requests are the task's examples, or rows of the split, always the same, one batch at the most. (Not its first
+    rows: files often stand class by class.) With `last`, the pictures of the task's gallery are written too.
     """
     source: Any = task.examples or task.source(split)
-    raws = [source[row] for row in range(min(measure.batch_size, len(source)))]
+    order = range(len(source)) if task.examples else np.random.default_rng(0).permutation(len(source)).tolist()
+    raws = [source[row] for row in order[: measure.batch_size]]
     batch, outputs = answer(task, measure, variables, raws, 0)
     shown = task.gallery(lambda raws: answers(task, measure, variables, raws)) if last and task.gallery else {}
     if jax.process_index():

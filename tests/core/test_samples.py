@@ -1,5 +1,6 @@
 """What a run shows: one batch of examples, and at its end a gallery of any number of requests."""
 
+import json
 from types import SimpleNamespace
 
 import jax
@@ -40,3 +41,15 @@ def test_a_gallery_is_written_at_the_end_alone_and_answers_go_through_batches(tm
     (found,) = seen
     np.testing.assert_array_equal(found['y'], np.arange(7) * 2)
     np.testing.assert_array_equal(found['place'], np.arange(7))
+
+
+def test_of_a_split_rows_from_all_over_it_are_shown_always_the_same(tmp_path):
+    measure = Measure(None, lambda _, batch, seed: {'y': batch['x'] * 2}, 0, 8, SHARDING)
+    task = task_of([])
+    task.examples, task.source = [], lambda split: [{'x': number} for number in range(100)]
+    shown = []
+    for step in (1, 2):
+        write_samples(task, measure, None, epath.Path(tmp_path), step, 'test')
+        rows = json.loads((tmp_path / 'samples' / f'{step:08d}' / 'examples.json').read_text())
+        shown.append([int(row['output']['y']) // 2 for row in rows])
+    assert shown[0] == shown[1] and len(set(shown[0])) == 8 and max(shown[0]) > 50 > min(shown[0])
