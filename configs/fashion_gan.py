@@ -20,6 +20,7 @@ near as anything can be expected: 0.006 and -0.0005), on 2 CPU cores or an H200,
 | `:dcgan`, its rate constant | 15,000 | 0.154 | 0.0046 | H200, 4.5 min |
 | `:mlp` | 15,000 | 1.755 | 0.157 | 24 min, 1,100 CPU-s (H200: 1.766) |
 | `:resnet` | 8,000 | 0.353 | 0.019 | about 68 min, 6,200 CPU-s (by its last 813) |
+| `:wgan_gp` | 1,000 (critic 3,000) | 5.017 | 0.224 | one core, 42 min, 2,303 CPU-s, other work beside it |
 | `:gpu` | 8,000 (discriminator 24,000) | 0.438 | 0.020 | H200, 9 min |
 
 On the way, against 5,000 validation pictures, `:sngan` after 3,000, 6,000, 9,000, 12,000 and 16,000 updates: 0.685,
@@ -43,7 +44,7 @@ steps. Batches of 64 of the 55,000 training pictures; settings are those of the 
 - `:dcgan`: transposed convolutions, batch norm, non-saturating loss.
 - `:resnet`: SNGAN's residual pair, class-conditional batch norm, one update for one, narrower.
 - `:wgan_gp`: the residual pair without spectral norm, Wasserstein loss, gradient penalty 10, three updates of the
-  critic for each of the generator (they: five). It was not run.
+  critic for each of the generator (they: five). After 3,000 of its 8,000 it was still far: see above.
 - `:gpu`: the residual pair with its published widths, three updates of the discriminator for each of the generator,
   rates that fall to zero.
 - `:tiny` for tests (scikit-learn's digits, measured in pixels).
