@@ -22,9 +22,18 @@ def get_config(variant: str = ''):
     config = base()
     config.task = {
         'name': 'image_classification',
+        'resized_crop': 0.0,
         'shift': 2,
         'flip': False,
+        'operations': 0,
+        'magnitude': 9.0,
+        'erase': 0.0,
+        'mixup': 0.0,
+        'cutmix': 0.0,
         'label_smoothing': 0.1,
+        'center_crop': 0.0,
+        'standardize': True,
+        'statistics': 0,
         'top': 0,
     }
     config.data = own_files(

@@ -12,6 +12,7 @@ from absl import app, flags, logging
 from research.errors import UserError
 
 PREFIX = '--config.'
+HELP = ('-help', '-helpshort', '-helpfull', '-h', '-?')
 
 
 def split_overrides(arguments: Sequence[str]) -> tuple[list[str], dict[str, str]]:
@@ -40,8 +41,9 @@ def run(main: Callable[[dict[str, str]], int | None], arguments: Sequence[str] |
         rest, overrides = split_overrides(arguments)
     except UserError as error:
         fail(error)
-    if any(argument in ('--helpfull', '--help', '-h', '-?') for argument in rest):
-        print(sys.modules[main.__module__].__doc__)
+    if any(argument.replace('--', '-') in HELP for argument in rest[1:]):
+        print(help_text(main.__module__, any('helpfull' in argument for argument in rest[1:])))
+        return
 
     def guarded(_: Sequence[str]) -> int | None:
         try:
@@ -51,8 +53,22 @@ def run(main: Callable[[dict[str, str]], int | None], arguments: Sequence[str] |
             if flags.FLAGS.log_level == 'debug':
                 logging.exception('the stack of the message below')
             fail(error)
+        except OSError as error:
+            if error.filename is None:
+                raise
+            if flags.FLAGS.log_level == 'debug':
+                logging.exception('the stack of the message below')
+            fail(UserError(f'{os.fsdecode(error.filename)}: {error.strerror}'))
 
     app.run(guarded, argv=rest, flags_parser=parse)
+
+
+def help_text(module: str, full: bool) -> str:
+    """Returns what a program is for and its flags; with `full` those of all that it imports."""
+    about = (sys.modules[module].__doc__ or '').strip()
+    place = sys.argv[0] if module == '__main__' else module  # absl files a script's flags under its path
+    listed = flags.FLAGS.get_help() if full else flags.FLAGS.module_help(place)
+    return f'{about}\n\nflags:\n{listed}\n\n--config.a.b=value sets a value of the config; --helpfull lists all flags.'
 
 
 def parse(arguments: Sequence[str]) -> list[str]:

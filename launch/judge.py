@@ -14,7 +14,7 @@ import research
 GENERATOR = flags.DEFINE_string('generator', '', 'The folder of a run that makes images.')
 CLASSIFIER = flags.DEFINE_string('classifier', '', 'The folder of a run that classifies them.')
 COUNT = flags.DEFINE_integer('count', 1000, 'How many images.', lower_bound=1)
-SEED = flags.DEFINE_integer('seed', 0, 'Seed of the images.')
+SEED = flags.DEFINE_integer('seed', 0, 'Seed of the images.', lower_bound=0, upper_bound=2**31 - 1)
 
 
 def main(overrides: dict[str, str]) -> None:

@@ -8,9 +8,11 @@ from research.errors import nearest
 
 
 def programs() -> dict[str, str]:
-    """Returns {program: first line of its documentation} for each module of launch/ with a `main`."""
+    """Returns {program: first line of its documentation} for each other module of launch/ with a `main(overrides)`."""
     found = {}
     for file in sorted(pathlib.Path(__file__).parent.glob('*.py')):
+        if file.name == pathlib.Path(__file__).name:
+            continue
         text = file.read_text(encoding='utf-8')
         if 'def main(overrides' in text:
             found[file.stem] = text.split('\n', 1)[0].strip('"')
@@ -24,7 +26,7 @@ def main() -> None:
     if name in ('--help', '-h', 'help'):
         print('usage: tessera PROGRAM [flags]\n')
         for each, about in known.items():
-            print(f'  {each:10} {about}')
+            print(f'  {each:12} {about}')
         print('\ntessera PROGRAM --help shows its flags.')
         return
     if name not in known:

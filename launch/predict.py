@@ -18,7 +18,7 @@ import research
 WORKDIR = flags.DEFINE_string('workdir', '', 'The folder of the run.')
 INPUT = flags.DEFINE_multi_string('input', [], 'A text, a file or a folder; may be given several times.')
 COUNT = flags.DEFINE_integer('count', 0, 'How many answers of a model that needs no input.', lower_bound=0)
-SEED = flags.DEFINE_integer('seed', 0, 'Seed of sampled answers.')
+SEED = flags.DEFINE_integer('seed', 0, 'Seed of sampled answers.', lower_bound=0, upper_bound=2**31 - 1)
 OUTPUT = flags.DEFINE_string('output', '', 'Folder for answers.jsonl and pictures; default: standard output.')
 
 
@@ -34,7 +34,8 @@ def main(overrides: dict[str, str]) -> None:
     folder = pathlib.Path(OUTPUT.value) if OUTPUT.value else None
     if folder:
         folder.mkdir(parents=True, exist_ok=True)
-    lines = (folder / 'answers.jsonl').open('w', encoding='utf-8') if folder else sys.stdout
+    unfinished = folder / 'answers.jsonl.unfinished' if folder else None
+    lines = unfinished.open('w', encoding='utf-8') if unfinished else sys.stdout
     number = 0
     for batch, outputs, count in model.outputs(requests, SEED.value):
         rows = {name: value[:count] for name, value in outputs.items()}
@@ -50,6 +51,7 @@ def main(overrides: dict[str, str]) -> None:
         number += count
     if folder:
         lines.close()
+        unfinished.replace(folder / 'answers.jsonl')
         print(f'{number} answers in {folder}')
 
 

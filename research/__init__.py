@@ -1,4 +1,4 @@
-"""Tessera: train, measure, explain, shrink and serve models of every kind, from one functional codebase.
+"""Tessera: train, measure, fine-tune, plan and predict with models of many kinds, from one functional codebase.
 
     import research
     summary = research.run('configs/digits.py', 'runs/digits')

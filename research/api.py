@@ -61,10 +61,14 @@ def load_config(spec: str) -> ml_collections.ConfigDict:
     """Returns the ConfigDict of 'path' or 'path:variant', with a section for every method.
 
     Raises:
-      UserError: when the file, its `get_config` or the variant is not there.
+      UserError: when the file, its `get_config` or the variant is not there, or it is no Python file.
     """
     path, _, variant = spec.partition(':')
     file = find_config(path)
+    if file.suffix != '.py':
+        raise UserError(f'--config={path}: a config is a Python file (.py) with a function get_config(variant)')
+    if 'get_config' not in file.read_text(encoding='utf-8', errors='replace'):  # a program would define its flags
+        raise UserError(f'{path} has no function get_config(variant)')
     loader = importlib.util.spec_from_file_location(f'config_{file.stem}', file)
     module = importlib.util.module_from_spec(loader)
     loader.loader.exec_module(module)
@@ -101,8 +105,11 @@ def read_run(workdir: Any, overrides: Mapping[str, str] | None = None) -> Config
     file = epath.Path(workdir) / 'config.json'
     if not file.exists():
         raise UserError(f'{workdir} is not the folder of a run: it has no config.json')
-    stored = ml_collections.ConfigDict(json.loads(file.read_text())).lock()
-    return read(stored, overrides)
+    try:
+        stored = json.loads(file.read_text())
+    except ValueError:
+        raise UserError(f'{file} is damaged: put back what it held') from None
+    return read(ml_collections.ConfigDict(stored).lock(), overrides)
 
 
 def task_module(config: Config) -> Any:

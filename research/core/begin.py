@@ -9,7 +9,7 @@ import platform
 import shlex
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -30,6 +30,7 @@ from research.core.describe import (
 )  # fmt: skip
 from research.core.flops import count_flops, expected_seconds
 from research.core.layers import call_order, describe_layers
+from research.core.logs import is_local, write_text
 from research.core.plan import Plan
 from research.core.state import State
 from research.core.task import Variables
@@ -40,8 +41,42 @@ from research.ops import paths
 # What may change between two starts in the same folder: none of it changes what was trained so far.
 FREE = {
     'steps', 'epochs', 'eval_batch_size', 'log_every', 'eval_every', 'eval_split', 'test_split', 'checkpoint_every',
-    'keep_last', 'patience', 'average', 'sample_every', 'prefetch', 'workers',
+    'keep_last', 'patience', 'average', 'sample_every', 'prefetch', 'workers', 'best',
 }  # fmt: skip
+
+# What a run writes beside config.json, which it writes first: without that these are somebody else's.
+WRITTEN = (
+    'prepared', 'checkpoints', 'checksums', 'damaged', 'samples', 'tensorboard', 'metrics.jsonl', 'figures.json',
+    'description.json', 'environment.json', 'report.html',
+)  # fmt: skip
+LOCK = 'running.lock'
+
+
+@contextlib.contextmanager
+def alone(workdir: epath.Path) -> Iterator[None]:
+    """Keeps a second start out of the folder for as long as it is open; the system lets go of it when a process dies.
+
+    Raises:
+      UserError: where another process trains there.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows has other locks
+        fcntl = None
+    if fcntl is None or jax.process_index() or not is_local(workdir):
+        yield
+        return
+    workdir.mkdir(parents=True, exist_ok=True)
+    with (workdir / LOCK).open('w') as file:
+        try:
+            fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(
+                f'{workdir}: another process trains there now; wait for it, or use another --workdir'
+            ) from None
+        except OSError:  # a file system without locks
+            pass
+        yield
 
 
 def as_dicts(config: Config) -> dict[str, Any]:
@@ -52,28 +87,53 @@ def as_dicts(config: Config) -> dict[str, Any]:
 def store_config(config: Config, workdir: epath.Path) -> None:
     """Writes config.json, or checks that the run that is there was started with the same settings.
 
+    A run that has not saved a step yet begins anew where they differ.
+
     Raises:
-      UserError: lists the settings that differ; intervals and the mesh may.
+      UserError: lists the settings that differ (intervals and the mesh may), or what is there and is no run's.
     """
     if jax.process_index():
         distributed.wait_for_all('config')  # process 0 has written it when these compare theirs
     file = workdir / 'config.json'
     if file.exists():
-        old, new = (flatten(values) for values in (json.loads(file.read_text()), as_dicts(config)))
+        try:
+            stored = json.loads(file.read_text())
+        except ValueError:
+            raise UserError(f'{file} is damaged: put back what it held, or use another --workdir') from None
+        old, new = (flatten(values) for values in (stored, as_dicts(config)))
         differing = [
             f'  {key}: {old.get(key)!r} there, {new.get(key)!r} now'
             for key in sorted(old.keys() | new.keys())
             if old.get(key) != new.get(key) and not free(key)
         ]
-        if differing:
+        if differing and not jax.process_index() and not any(map(has_files, saved_in(workdir))):
+            print(f'{workdir}: no step was saved there; begins anew with other settings')
+            if (workdir / 'prepared').exists():
+                (workdir / 'prepared').rmtree()
+        elif differing:
             raise UserError(
                 f'{workdir} holds a run of another config:\n' + '\n'.join(differing[:10])
                 + '\nUse another --workdir, or remove that folder.'
             )  # fmt: skip
+    elif found := [name for name in WRITTEN if (workdir / name).exists()]:
+        raise UserError(
+            f'{workdir} holds {", ".join(found)} and no config.json of a run, which would write there: '
+            'use another --workdir'
+        )
     if jax.process_index() == 0:
         workdir.mkdir(parents=True, exist_ok=True)
-        file.write_text(config_module.to_json(config))
+        write_text(file, config_module.to_json(config))
         distributed.wait_for_all('config')
+
+
+def saved_in(workdir: epath.Path) -> tuple[epath.Path, ...]:
+    """Returns the folders of saved steps."""
+    return workdir / 'checkpoints', workdir / 'checksums'
+
+
+def has_files(folder: epath.Path) -> bool:
+    """Returns whether a folder is there and not empty."""
+    return folder.exists() and any(folder.iterdir())
 
 
 def free(key: str) -> bool:
@@ -186,7 +246,7 @@ def describe_run(plan: Plan, compiled: Any, workdir: epath.Path, start: int) -> 
         seconds_per_step=expected_seconds(flops['total'], devices['count'], devices['platform']),
     )  # fmt: skip
     description['notes'] = [*(task.notes() if task.notes else ()), *coupling_notes(plan)]
-    (workdir / 'description.json').write_text(json.dumps(description, indent=2))
+    write_text(workdir / 'description.json', json.dumps(description, indent=2))
     print(summary_text(description))
     for note in description['notes']:
         print(f'note: {note}')
@@ -237,4 +297,4 @@ def store_environment(plan: Plan, workdir: epath.Path, times: Mapping[str, float
         'seconds': seconds,
         'seconds_before': round(before.get('seconds_before', 0.0) + before.get('seconds', 0.0), 1),
     }
-    file.write_text(json.dumps(environment, indent=2))
+    write_text(file, json.dumps(environment, indent=2))

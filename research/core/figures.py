@@ -9,6 +9,7 @@ import numpy as np
 from etils import epath
 
 from research.core.config import Config
+from research.core.logs import write_text
 from research.core.task import Figure
 from research.errors import UserError
 
@@ -80,13 +81,16 @@ def store_figures(workdir: epath.Path, entries: Mapping[str, Any]) -> None:
     """Adds {split: entry} to the run's figures.json; other splits stay."""
     stored = read_figures(workdir)
     stored.update(entries)
-    (workdir / 'figures.json').write_text(json.dumps(stored, indent=2))
+    write_text(workdir / 'figures.json', json.dumps(stored, indent=2))
 
 
 def read_figures(workdir: epath.Path) -> dict[str, Any]:
-    """Returns the run's stored figures, {} where there are none yet."""
+    """Returns the run's stored figures, {} where there are none yet or the file is damaged: they are measured again."""
     file = workdir / 'figures.json'
-    return json.loads(file.read_text()) if file.exists() else {}
+    try:
+        return json.loads(file.read_text()) if file.exists() else {}
+    except ValueError:
+        return {}
 
 
 def figures_text(entry: Mapping[str, Any]) -> str:

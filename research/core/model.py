@@ -1,5 +1,7 @@
 """A trained run as an object: predict, evaluate, and the pure functions underneath."""
 
+import functools
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -11,7 +13,7 @@ from research.core.checkpoint import read_average, read_weights
 from research.core.config import Config, MeshSettings
 from research.core.evaluate import Measure, evaluate, make_measure
 from research.core.records import best_step
-from research.core.requests import open_files
+from research.core.requests import encode_named, open_files
 from research.core.state import served_from
 from research.core.task import Figure, Raw, Task, Variables
 from research.core.trees import transfer
@@ -46,9 +48,10 @@ class Model(NamedTuple):
         """
         seed = self.config.seed if seed is None else seed
         size = self.measure.batch_size
+        encode = functools.partial(encode_named, self.task.encode)
         for start in range(0, len(raws), size):
             part = raws[start : start + size]
-            batch = requests(self.task.encode, [check_request(self.task, raw) for raw in part], size)
+            batch = requests(encode, [check_request(self.task, raw) for raw in part], size)
             batch['index'] = batch['index'] + start
             placed = place(batch, range(size), size, self.measure.sharding)
             with jax.set_mesh(self.mesh):
@@ -99,10 +102,11 @@ def read_trained(config: Config, workdir: epath.Path, build: Callable[[Config, e
       UserError: when the run has no good checkpoint or its weights do not fit the config.
     """
     task = build(config, workdir / 'prepared')
+    say = functools.partial(print, file=sys.stderr)  # standard output is for answers
     if config.train.average:
-        weights = read_average(workdir, config.train.average)
+        weights = read_average(workdir, config.train.average, say)
     else:
-        weights = read_weights(workdir, best_step(workdir) if config.train.best else None)
+        weights = read_weights(workdir, best_step(workdir) if config.train.best else None, say)
     shapes = jax.eval_shape(task.init, jax.random.key(0))
     found, report = transfer(shapes, served_from(weights, workdir))
     if report.missing or report.misshapen:

@@ -3,7 +3,7 @@
 import json
 import os
 import pathlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from research.core.task import Input, Task
@@ -11,6 +11,12 @@ from research.errors import UserError
 
 PICTURES = ('.png', '.jpg', '.jpeg', '.bmp', '.gif', '.webp')
 SOUNDS = ('.wav', '.flac', '.ogg', '.mp3', '.aif', '.aiff')
+
+
+class FileContent(bytes):
+    """The bytes of a file, with its name for messages."""
+
+    name = ''
 
 
 def read_requests(inputs: Mapping[str, Input], values: Sequence[str]) -> list[dict[str, Any]]:
@@ -31,22 +37,35 @@ def open_files(inputs: Mapping[str, Input], request: Mapping[str, Any]) -> dict[
     Only programs that a person runs do this: `encode` takes bytes, so a request from elsewhere reads no file.
     """
 
-    def content(name: str, value: Any) -> Any:
+    def opened(name: str, value: Any) -> Any:
         if name not in inputs or inputs[name].kind not in ('image', 'audio'):
             return value
         if not isinstance(value, (str, os.PathLike)):
             return value
         try:
-            return pathlib.Path(value).read_bytes()
+            content = FileContent(pathlib.Path(value).read_bytes())
         except OSError as error:
             raise UserError(f'{name}={os.fspath(value)}: cannot be read ({error.strerror})') from None
+        content.name = os.fspath(value)
+        return content
 
-    return {name: content(name, value) for name, value in request.items()}
+    return {name: opened(name, value) for name, value in request.items()}
+
+
+def encode_named(encode: Callable[[Any], Any], request: Mapping[str, Any]) -> Any:
+    """Returns the encoded request; what is wrong with it is said with the names of its files."""
+    try:
+        return encode(request)
+    except UserError as error:
+        names = [value.name for value in request.values() if isinstance(value, FileContent)]
+        if not names:
+            raise
+        raise UserError(f'{", ".join(names)}: {error}') from None
 
 
 def requests_of(inputs: Mapping[str, Input], value: str) -> Iterator[dict[str, Any]]:
     """Yields the requests of one value."""
-    path = pathlib.Path(value) if value.strip() and len(value) < 1000 and '\n' not in value else None
+    path = path_of(value)
     if value.lstrip().startswith('{'):
         yield parse_object(value, 'the --input text')
     elif path is not None and path.is_dir():
@@ -59,10 +78,18 @@ def requests_of(inputs: Mapping[str, Input], value: str) -> Iterator[dict[str, A
         yield {only_field(inputs, 'text', value): value}
 
 
+def path_of(value: str) -> pathlib.Path | None:
+    """Returns the file or folder that a value names, None for a text that names none."""
+    try:
+        return pathlib.Path(value) if value.strip() and os.stat(value) else None
+    except (OSError, ValueError):  # nothing there, too long for a name, or a null byte
+        return None
+
+
 def requests_of_file(inputs: Mapping[str, Input], file: pathlib.Path) -> Iterator[dict[str, Any]]:
     """Yields the requests of one file: JSON lines, a picture, a sound, or a whole text."""
     if file.suffix == '.jsonl':
-        for number, line in enumerate(file.read_text(encoding='utf-8').splitlines(), 1):
+        for number, line in enumerate(read_utf8(file).splitlines(), 1):
             if line.strip():
                 yield parse_object(line, f'{file}, line {number}')
     elif file.suffix.lower() in PICTURES:
@@ -70,11 +97,18 @@ def requests_of_file(inputs: Mapping[str, Input], file: pathlib.Path) -> Iterato
     elif file.suffix.lower() in SOUNDS:
         yield {only_field(inputs, 'audio', str(file)): file}
     else:
-        try:
-            yield {only_field(inputs, 'text', str(file)): file.read_text(encoding='utf-8')}
-        except UnicodeDecodeError:
-            known = f'a picture ({", ".join(PICTURES)}) nor a sound ({", ".join(SOUNDS)})'
-            raise UserError(f'{file} is neither UTF-8 text nor {known}') from None
+        yield {only_field(inputs, 'text', str(file)): read_utf8(file)}
+
+
+def read_utf8(file: pathlib.Path) -> str:
+    """Returns the text of a file; a UserError that names it where it cannot be read or is no text."""
+    try:
+        return file.read_text(encoding='utf-8')
+    except OSError as error:
+        raise UserError(f'{file}: cannot be read ({error.strerror})') from None
+    except UnicodeDecodeError:
+        known = f'a picture ({", ".join(PICTURES)}) nor a sound ({", ".join(SOUNDS)})'
+        raise UserError(f'{file} is neither UTF-8 text nor {known}') from None
 
 
 def parse_object(text: str, where: str) -> dict[str, Any]:

@@ -119,10 +119,10 @@ class Loop:
         self.records.write(step, split, values)
         self.times['evaluate'] = self.times.get('evaluate', 0.0) + time.perf_counter() - started
         self.progress.say(f'step {step}: {split} ' + ', '.join(f'{k} {v:.4g}' for k, v in list(values.items())[:4]))
+        if train.best and train.best not in values:
+            raise UserError(f'config.train.best={train.best!r}: {split} has the figures {", ".join(values)}')
         if not train.best or not step:  # untrained weights are measured for the curve, never chosen
             return False
-        if train.best not in values:
-            raise UserError(f'config.train.best={train.best!r}: {split} has the figures {", ".join(values)}')
         return self.best.update(values[train.best], step, figures[train.best].better)
 
     def before_step(self, state: State, step: int, fresh: bool) -> None:
@@ -144,7 +144,7 @@ class Loop:
         """Saves the state after its metrics have been checked; only the copy to the host is waited for."""
         self.flush()
         meta = {'best_value': self.best.value, 'best_step': self.best.step, 'since': self.best.since}
-        meta['account'] = self.account(step)
+        meta['account'], meta['best'] = self.account(step), self.plan.config.train.best
         self.records.flush()
         self.checkpoints.save(step, state, meta, best)
 
@@ -211,17 +211,19 @@ def run(config: Config, workdir: epath.Path, prepare: Callable, build: Callable)
     """
     times: dict[str, float] = {}
     started = time.perf_counter()
-    begin_module.store_config(config, workdir)
-    with stage('prepare', times):
-        begin_module.prepare_once(config, workdir, prepare)
-        task = build(config, workdir / 'prepared')
-        plan = make_plan(config, task)
-    with jax.set_mesh(plan.mesh):
-        checkpoints = open_checkpoints(workdir, config.train.keep_last)
-        try:
-            summary = train(plan, workdir, checkpoints, times, functools.partial(build, config, workdir / 'prepared'))
-        finally:
-            checkpoints.close()
+    with begin_module.alone(workdir):
+        begin_module.store_config(config, workdir)
+        with stage('prepare', times):
+            begin_module.prepare_once(config, workdir, prepare)
+            task = build(config, workdir / 'prepared')
+            plan = make_plan(config, task)
+        rebuild = functools.partial(build, config, workdir / 'prepared')
+        with jax.set_mesh(plan.mesh):
+            checkpoints = open_checkpoints(workdir, config.train.keep_last)
+            try:
+                summary = train(plan, workdir, checkpoints, times, rebuild)
+            finally:
+                checkpoints.close()
     summary['seconds'] = round(time.perf_counter() - started, 1)
     summary['waited'] = times.get('waited for data', 0.0) / max(times.get('train', 0.0), 1e-9)
     if jax.process_index() == 0:
@@ -254,7 +256,7 @@ def train(
         loop = Loop(
             plan, workdir, make_measure(plan.task, config.seed, size, plan.batch_sharding), checkpoints,
             Records(workdir, start or -1, main), Progress(plan.steps, start, config.train.batch_size, main),
-            Best(meta.get('best_value'), meta.get('best_step', -1), meta.get('since', 0)), times, rebuild,
+            best_of(meta, config.train.best), times, rebuild,
         )  # fmt: skip
         distributed.wait_for_all('compiled')
         with stage('train', times):
@@ -270,10 +272,22 @@ def train(
         raise UserError(out_of_memory_message(error, memory, begin_module.as_dicts(config))) from None
 
 
+def best_of(meta: Mapping[str, Any], name: str) -> Best:
+    """Returns the best value so far that was saved with a step; none yet where another figure chooses now."""
+    if meta.get('best', name) != name:
+        return Best()
+    return Best(meta.get('best_value'), meta.get('best_step', -1), meta.get('since', 0))
+
+
 def finish(loop: Loop, state: State, step: int, reason: str) -> dict[str, Any]:
     """Measures and saves the last state, then measures the chosen weights on both splits, samples and stores."""
     plan, train = loop.plan, loop.plan.config.train
-    improved = loop.evaluate(state, step) if train.eval_split else False
+    try:
+        improved = loop.evaluate(state, step) if train.eval_split else False
+    except UserError:  # of a figure that does not exist: it must not cost what was trained
+        loop.save(state, step, False)
+        loop.checkpoints.wait()
+        raise
     loop.save(state, step, improved)
     loop.checkpoints.wait()
     chosen, chosen_step = served(state), step

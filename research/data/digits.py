@@ -11,6 +11,7 @@ import pathlib
 import numpy as np
 
 from research.data.images import Images
+from research.errors import choose
 
 FRACTIONS = {'train': 0.70, 'validation': 0.15, 'test': 0.15}
 
@@ -42,7 +43,7 @@ def digits() -> Images:
     scaled = pixels[..., None].astype(np.float32) / 16
 
     def source(split: str) -> list[dict]:
-        return [{'image': scaled[row], 'label': int(labels[row])} for row in rows[split]]
+        return [{'image': scaled[row], 'label': int(labels[row])} for row in choose(split, rows, 'split')]
 
     return Images(
         source, tuple(map(str, range(10))), scaled.shape[1:], tuple(rows), 'light strokes on a dark ground'

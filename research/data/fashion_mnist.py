@@ -5,13 +5,11 @@ Learning Algorithms", 2017 (arXiv:1708.07747). Intensities 0 to 255 become float
 """
 
 import functools
-import os
-import pathlib
 
 import numpy as np
 
 from research.data.images import Images
-from research.data.readers.archives import find
+from research.data.readers.archives import data_root, find
 from research.data.readers.idx import read_array
 from research.errors import UserError, choose
 
@@ -35,8 +33,7 @@ def fashion_mnist(folder: str = '', examples: int = 0) -> Images:
     """
     if not 0 <= examples <= TRAIN:
         raise UserError(f'config.data.examples must be 0 (all) to {TRAIN:,}, got {examples}')
-    beside = pathlib.Path(__file__).parent.parent.parent.parent / 'shared' / 'data'
-    place = folder or f'{os.environ.get("TESSERA_DATA", beside)}/fashion_mnist'
+    place = folder or f'{data_root()}/fashion_mnist'
 
     @functools.cache
     def arrays(name: str) -> tuple[np.ndarray, np.ndarray]:

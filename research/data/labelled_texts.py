@@ -1,13 +1,12 @@
 """The data sets of labelled texts by name, and those that users bring."""
 
 import functools
-import os
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 from research.data.readers import has_reader, sources, without_reader
-from research.data.readers.archives import find, open_part
+from research.data.readers.archives import data_root, find, open_part
 from research.data.readers.rows import Broken, Row, Rows, change, parts_by_hash, select
 from research.data.readers.tables import read_delimited, row_name
 from research.errors import UserError, choose, nearest, unpack
@@ -49,8 +48,7 @@ def chinese(topics: int = 4) -> LabelledTexts:
 
 def data_folder(folder: str, name: str) -> str:
     """Returns where a data set lies: `folder`, or below $TESSERA_DATA."""
-    beside = pathlib.Path(__file__).parent.parent.parent.parent / 'shared' / 'data'
-    return folder or f'{os.environ.get("TESSERA_DATA", beside)}/{name}'
+    return folder or f'{data_root()}/{name}'
 
 
 def sst2(folder: str = '') -> LabelledTexts:

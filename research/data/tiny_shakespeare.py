@@ -5,11 +5,9 @@ the first 90% of the characters are for training, the rest for validation; there
 """
 
 import hashlib
-import os
-import pathlib
 from collections.abc import Callable
 
-from research.data.readers.archives import find, read_bytes
+from research.data.readers.archives import data_root, find, read_bytes
 from research.data.text import Corpus
 from research.errors import UserError
 
@@ -24,8 +22,7 @@ def tiny_shakespeare(folder: str = '') -> Callable[[], Corpus]:
     """
 
     def corpus() -> Corpus:
-        beside = pathlib.Path(__file__).parent.parent.parent.parent / 'shared' / 'data'
-        place = folder or f'{os.environ.get("TESSERA_DATA", beside)}/tiny_shakespeare'
+        place = folder or f'{data_root()}/tiny_shakespeare'
         text = read_bytes(find((f'{place}/input.txt',), 'config.data.folder')[0]).decode()
         if len(text) != CHARACTERS:
             raise UserError(f'{place}/input.txt has {len(text):,} characters, the corpus has {CHARACTERS:,}')

@@ -2,8 +2,9 @@
 
 import pytest
 
-from research.core.requests import open_files, read_requests
+from research.core.requests import encode_named, open_files, read_requests
 from research.core.task import Input
+from research.data.images import read_image
 from research.errors import UserError
 
 TEXT, IMAGE = {'text': Input('text')}, {'image': Input('image'), 'note': Input('text')}
@@ -31,3 +32,23 @@ def test_pictures_are_read_as_bytes_and_texts_stay_texts(tmp_path):
 def test_what_cannot_be_read_is_said(inputs, value, message):
     with pytest.raises(UserError, match=message):
         read_requests(inputs, [value])
+
+
+def test_a_long_text_is_a_text():
+    assert read_requests(TEXT, ['a' * 300, 'b\0']) == [{'text': 'a' * 300}, {'text': 'b\0'}]
+
+
+@pytest.mark.parametrize('name', ['a.txt', 'a.jsonl'])
+def test_files_that_are_no_text_are_named(tmp_path, name):
+    (tmp_path / name).write_bytes(b'\xff\xfe\x00')
+    with pytest.raises(UserError, match=f'{name} is neither UTF-8 text nor'):
+        read_requests(TEXT, [str(tmp_path / name)])
+
+
+def test_what_is_wrong_with_the_content_of_a_file_is_said_with_its_name(tmp_path):
+    (tmp_path / 'x.png').write_bytes(b'no picture')
+    request = open_files(IMAGE, {'image': str(tmp_path / 'x.png')})
+    with pytest.raises(UserError, match='x.png: the picture: cannot be read'):
+        encode_named(lambda raw: read_image(raw['image']), request)
+    with pytest.raises(UserError, match='^the picture: cannot be read'):
+        encode_named(lambda raw: read_image(raw['image']), {'image': b'no picture'})

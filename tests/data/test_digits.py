@@ -3,9 +3,11 @@
 import hashlib
 
 import numpy as np
+import pytest
 from sklearn.datasets import load_digits
 
 from research.data.digits import digits, split_rows
+from research.errors import UserError
 
 # SHA-256 of the row numbers as little-endian int64: only with these are figures of two dates comparable.
 FIXED = {'train': '1870c7c1b951db5f', 'validation': 'd4b7bc48a70b4e33', 'test': '352e527e98155f5b'}
@@ -45,3 +47,8 @@ def test_rows_are_scans_between_0_and_1_with_their_label():
     assert 0 <= row['image'].min() and 0.5 < row['image'].max() <= 1
     assert data.classes[row['label']] in '0123456789'
     np.testing.assert_array_equal(row['image'], data.source('test')[0]['image'])
+
+
+def test_an_unknown_split_is_named():
+    with pytest.raises(UserError, match="split: 'tset' is unknown; did you mean 'test'"):
+        digits().source('tset')

@@ -6,7 +6,8 @@ import pytest
 from reader_files import WHOLE, make_archive, pack, png
 
 from research.data.readers import sources
-from research.data.readers.archives import find
+from research.data.readers.archives import data_root, find
+from research.data.readers.idx import read_array
 from research.errors import UserError
 
 BROKEN = [
@@ -174,3 +175,29 @@ def test_a_bucket_is_read_through_epath(tmp_path, monkeypatch):
     assert rows[0]['label'] == 'cat' and rows[0]['image'][0, 0, 0] == 9
     with pytest.raises(UserError, match='there is no such file; look it up in the bucket'):
         find('gs://bucket/none', 'config.data.train')
+
+
+def test_an_idx_file_cut_in_its_head_is_named(tmp_path):
+    (tmp_path / 'x-idx3-ubyte').write_bytes(b'\0\0\x08\x03\0\0')
+    with pytest.raises(UserError, match='x-idx3-ubyte: broken IDX file: 6 bytes, where its head alone has 16'):
+        read_array(find(str(tmp_path / 'x-idx3-ubyte'), 'config.data.train')[0])
+
+
+def test_an_empty_folder_is_called_empty(tmp_path):
+    (tmp_path / 'empty').mkdir()
+    with pytest.raises(UserError, match="empty': the folder holds no file"):
+        find(str(tmp_path / 'empty'), 'config.data.train')
+
+
+def test_a_missing_folder_of_the_data_sets_names_its_variable(tmp_path, monkeypatch):
+    monkeypatch.setenv('TESSERA_DATA', str(tmp_path / 'nowhere'))
+    with pytest.raises(UserError, match='nowhere is not there .TESSERA_DATA=.*; set TESSERA_DATA') as error:
+        find(f'{data_root()}/sst2/train.tsv', 'config.data.folder')
+    assert 'choose' not in str(error.value)
+    monkeypatch.setenv('TESSERA_DATA', str(tmp_path))
+    with pytest.raises(UserError, match='sst2 is not there .TESSERA_DATA=.*; set TESSERA_DATA'):
+        find(f'{data_root()}/sst2/train.tsv', 'config.data.folder')
+    (tmp_path / 'sst2').mkdir()
+    (tmp_path / 'sst2' / 'train.csv').write_text('')
+    with pytest.raises(UserError, match="sst2 did you mean 'train.csv'"):
+        find(f'{data_root()}/sst2/train.tsv', 'config.data.folder')

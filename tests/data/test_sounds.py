@@ -7,6 +7,7 @@ import pytest
 import soundfile
 
 from research.data import sounds
+from research.data.readers.folders import read_sound
 from research.data.readers.rows import Rows
 from research.data.sound_sets import sound_set
 from research.data.synthetic_sounds import KINDS, tone
@@ -150,3 +151,12 @@ def test_no_take_and_no_recording_is_in_two_splits(data, monkeypatch):
         assert {name[0] for name in parts['test']} == {str(fold)}
         recordings = [{name.split('-')[1] for name in each} for each in parts.values()]
         assert sum(map(len, recordings)) == len(set.union(*recordings)) == 188
+
+
+def test_a_wav_that_is_cut_short_is_named_and_a_stream_is_read():
+    whole = file_of(sine(8000, 440), 8000)
+    with pytest.raises(UserError, match='a.wav: the sound is cut short'):
+        read_sound(whole[: len(whole) // 2], 'a.wav')
+    place = whole.index(b'data') + 4
+    streamed = whole[:place] + b'\xff' * 4 + whole[place + 4 :]
+    assert len(read_sound(streamed, 'a.wav')['audio']) == len(read_sound(whole, 'a.wav')['audio']) == 4000

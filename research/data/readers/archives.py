@@ -14,6 +14,7 @@ import io
 import itertools
 import lzma
 import os
+import pathlib
 import re
 import shutil
 import tarfile
@@ -218,7 +219,7 @@ def find(paths: str | tuple, setting: str) -> list[Entry]:
             raise UserError(f'{setting}={text!r}: the environment variable {unset[1]} is not set')
         entries = find_in_archive(path) or find_outside(path)
         if not entries:
-            raise UserError(f'{setting}={text!r}: there is no such file; {neighbours(path)}')
+            raise UserError(f'{setting}={text!r}: {absence(path)}')
         found += entries
     if not found:
         raise UserError(f'{setting} is empty: name a file, a folder or a pattern such as data/*.jsonl')
@@ -283,6 +284,24 @@ def find_in_archive(path: str) -> list[Entry]:
             if not inner or name == inner or name.startswith(inner + '/') or fnmatch.fnmatchcase(name, inner):
                 entries.append(Entry(f'{file}/{name}', below(name, root), file, name))
     return entries
+
+
+def data_root() -> str:
+    """Returns the folder of the data sets: $TESSERA_DATA, or shared/data beside this repository."""
+    return os.environ.get('TESSERA_DATA') or str(pathlib.Path(__file__).parents[4] / 'shared' / 'data')
+
+
+def absence(path: str) -> str:
+    """Returns why there is no file at a path, and what to do."""
+    if is_local(path) and os.path.isdir(path):
+        return 'the folder holds no file (hidden ones do not count)'
+    root = data_root().rstrip('/')
+    place = '/'.join([root, path.removeprefix(root).strip('/').split('/')[0]])
+    if path.startswith(f'{root}/') and is_local(root) and not os.path.exists(place):
+        missing = place if os.path.isdir(root) else root
+        variable = f'TESSERA_DATA={root}' if os.environ.get('TESSERA_DATA') else 'TESSERA_DATA is not set'
+        return f'{missing} is not there ({variable}); set TESSERA_DATA to the folder that holds the data sets'
+    return f'there is no such file; {neighbours(path)}'
 
 
 def neighbours(path: str) -> str:

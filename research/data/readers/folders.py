@@ -16,16 +16,20 @@ from research.errors import UserError
 
 PICTURES = ('.png', '.jpg', '.jpeg', '.bmp', '.gif', '.webp', '.tif', '.tiff', '.ppm', '.pgm')
 SOUNDS = ('.wav', '.flac', '.ogg', '.mp3', '.aif', '.aiff')
+STREAMED = 0x7FFF0000  # a WAV file that states so many bytes of samples or more was written as a stream
 
 
 def read_sound(data: bytes, name: str) -> Row:
     """Returns {'audio': float32 [samples] or [samples, channels] in [-1, 1], 'rate': samples a second}.
 
     Raises:
-      Broken: where libsndfile does not read it, or it holds no sample.
+      Broken: where libsndfile does not read it, it is cut short, or it holds no sample.
     """
     import soundfile
 
+    stated, there = data_bytes(data)
+    if stated > there:
+        raise Broken(f'{name}: the sound is cut short: {stated:,} bytes of samples by its head, {there:,} are there')
     try:
         audio, rate = soundfile.read(io.BytesIO(data), dtype='float32')
     except (soundfile.SoundFileError, RuntimeError) as error:
@@ -34,6 +38,22 @@ def read_sound(data: bytes, name: str) -> Row:
     if not len(audio):
         raise Broken(f'{name}: the sound has no samples')
     return {'audio': audio, 'rate': int(rate)}
+
+
+def data_bytes(data: bytes) -> tuple[int, int]:
+    """Returns how many bytes of samples a WAV file states and how many follow; (0, 0) where it states none.
+
+    What was written as a stream states 0, or about 2 or 4 GiB: its length was not known.
+    """
+    if data[:4] != b'RIFF' or data[8:12] != b'WAVE':
+        return 0, 0
+    start = 12
+    while start + 8 <= len(data):
+        size = int.from_bytes(data[start + 4 : start + 8], 'little')
+        if data[start : start + 4] == b'data':
+            return (size if size < STREAMED else 0), len(data) - start - 8
+        start += 8 + size + size % 2
+    return 0, 0
 
 
 def read_picture(data: bytes, name: str) -> Row:

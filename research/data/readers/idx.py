@@ -28,10 +28,12 @@ def read_array(entry: Entry) -> np.ndarray:
     if len(data) < 4 or data[:2] != b'\0\0' or data[2] not in TYPES or not data[3]:
         raise UserError(f'{entry.name}: not an IDX file (it starts with {data[:4].hex(" ") or "nothing"})')
     start = 4 + 4 * data[3]
+    if len(data) < start:
+        raise UserError(f'{entry.name}: broken IDX file: {len(data):,} bytes, where its head alone has {start:,}')
     shape = tuple(np.frombuffer(data[4:start], '>u4').tolist())
     kind = np.dtype(TYPES[data[2]])
     needed = start + math.prod(shape) * kind.itemsize
-    if len(shape) != data[3] or len(data) != needed:
+    if len(data) != needed:
         raise UserError(
             f'{entry.name}: broken IDX file: {len(data):,} bytes where its head, {list(shape)} of '
             f'{kind.name}, asks for {needed:,}'
