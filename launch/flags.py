@@ -49,16 +49,12 @@ def run(main: Callable[[dict[str, str]], int | None], arguments: Sequence[str] |
         try:
             setup()
             return main(overrides)
-        except UserError as error:
-            if flags.FLAGS.log_level == 'debug':
-                logging.exception('the stack of the message below')
-            fail(error)
-        except OSError as error:
-            if error.filename is None:
+        except (UserError, OSError) as error:
+            if isinstance(error, OSError) and error.filename is None:
                 raise
             if flags.FLAGS.log_level == 'debug':
                 logging.exception('the stack of the message below')
-            fail(UserError(f'{os.fsdecode(error.filename)}: {error.strerror}'))
+            fail(error if isinstance(error, UserError) else f'{os.fsdecode(error.filename)}: {error.strerror}')
 
     app.run(guarded, argv=rest, flags_parser=parse)
 
@@ -82,7 +78,7 @@ def parse(arguments: Sequence[str]) -> list[str]:
     return rest
 
 
-def fail(error: Exception) -> None:
+def fail(error: Exception | str) -> None:
     """Prints one message and exits with status 1."""
     print(f'\nerror: {error}', file=sys.stderr)
     sys.exit(1)

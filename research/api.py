@@ -8,7 +8,6 @@ import functools
 import importlib
 import importlib.util
 import inspect
-import json
 import pathlib
 import pkgutil
 import types
@@ -105,11 +104,7 @@ def read_run(workdir: Any, overrides: Mapping[str, str] | None = None) -> Config
     file = epath.Path(workdir) / 'config.json'
     if not file.exists():
         raise UserError(f'{workdir} is not the folder of a run: it has no config.json')
-    try:
-        stored = json.loads(file.read_text())
-    except ValueError:
-        raise UserError(f'{file} is damaged: put back what it held') from None
-    return read(ml_collections.ConfigDict(stored).lock(), overrides)
+    return read(ml_collections.ConfigDict(config_module.stored_values(file)).lock(), overrides)
 
 
 def task_module(config: Config) -> Any:

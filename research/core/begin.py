@@ -96,11 +96,7 @@ def store_config(config: Config, workdir: epath.Path) -> None:
         distributed.wait_for_all('config')  # process 0 has written it when these compare theirs
     file = workdir / 'config.json'
     if file.exists():
-        try:
-            stored = json.loads(file.read_text())
-        except ValueError:
-            raise UserError(f'{file} is damaged: put back what it held, or use another --workdir') from None
-        old, new = (flatten(values) for values in (stored, as_dicts(config)))
+        old, new = (flatten(values) for values in (config_module.stored_values(file), as_dicts(config)))
         differing = [
             f'  {key}: {old.get(key)!r} there, {new.get(key)!r} now'
             for key in sorted(old.keys() | new.keys())

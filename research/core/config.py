@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 import ml_collections
+from etils import epath
 
 from research.data.readers.settings import DataSettings
 from research.errors import UserError, choose, fits, nearest, unpack
@@ -242,6 +243,18 @@ def to_json(config: Config) -> str:
     values = dataclasses.asdict(config)
     values.update(values.pop('settings'))
     return json.dumps(values, indent=2)
+
+
+def stored_values(file: epath.Path) -> dict[str, Any]:
+    """Returns what `to_json` wrote into a file.
+
+    Raises:
+      UserError: where the file is damaged.
+    """
+    try:
+        return json.loads(file.read_text())
+    except ValueError:
+        raise UserError(f'{file} is damaged: put back what it held, or use another --workdir') from None
 
 
 def override(config: ml_collections.ConfigDict, assignments: Mapping[str, str]) -> None:

@@ -12,12 +12,13 @@ from jax._src import distributed as jax_distributed
 
 from research.core.rendezvous import is_local, meet, split_address
 from research.core.watch import DONE, FAILED, Watch, end_process, failure
+from research.data.fields import whole_number
 from research.errors import UserError
 
 
 def cluster(environment: Mapping[str, str]) -> str:
     """Returns the kind of cluster this process was started on as one of several, '' for a single process."""
-    if whole_number(environment, 'SLURM_NTASKS') > 1 and 'SLURM_PROCID' in environment:
+    if processes(environment, 'SLURM_NTASKS') > 1 and 'SLURM_PROCID' in environment:
         return 'SLURM'
     if ',' in environment.get('TPU_WORKER_HOSTNAMES', ''):
         return 'a TPU pod'
@@ -25,19 +26,14 @@ def cluster(environment: Mapping[str, str]) -> str:
         return 'several TPU slices'
     if 'JOBSET_NAME' in environment and 'JOB_COMPLETION_INDEX' in environment:
         return 'a Kubernetes JobSet'
-    if whole_number(environment, 'OMPI_COMM_WORLD_SIZE') > 1:
+    if processes(environment, 'OMPI_COMM_WORLD_SIZE') > 1:
         return 'Open MPI'
     return ''
 
 
-def whole_number(environment: Mapping[str, str], name: str) -> int:
+def processes(environment: Mapping[str, str], name: str) -> int:
     """Returns how many processes an environment variable says there are, 1 where it is not set."""
-    value = environment.get(name, '1')
-    try:
-        return int(value)
-    except ValueError:
-        message = f'the environment variable {name}={value!r} must be a whole number: correct it or unset it'
-        raise UserError(message) from None
+    return int(whole_number(environment.get(name, '1'), f'the environment variable {name}', 0, 2**31 - 1))
 
 
 @contextlib.contextmanager

@@ -11,7 +11,6 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
-from research.ops.constrain import constrain
 from research.ops.convolution import convolution
 
 COLLECTION = 'spectral'
@@ -33,8 +32,6 @@ def normalized(module: nn.Module, kernel: Float[Array, '*inputs outputs'], train
 
     While training the new direction is kept; otherwise nothing is. No gradient goes through the directions.
     """
-    # Whole on every device: with its kernels split on a mesh of data, fsdp and tensor, XLA gave wrong gradients.
-    kernel = constrain(kernel, *(None for _ in kernel.shape))
     matrix = kernel.astype(jnp.float32).reshape(-1, kernel.shape[-1])
     vector = module.variable(COLLECTION, 'right', lambda: start(module.make_rng('params'), matrix.shape[1]))
 

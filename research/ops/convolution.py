@@ -41,8 +41,7 @@ def convolution(
       dimension_numbers: what flax says of them; channels are last.
     """
     del dimension_numbers
-    spatial = SPATIAL[: x.ndim - 2]
-    x = constrain(x, BATCH, *(None for _ in spatial), ANY)
+    x = constrain(x, BATCH, *(None for _ in x.shape[1:-1]), ANY)
     further = dict(
         window_strides=tuple(window_strides),
         padding=padding if isinstance(padding, str) else tuple(map(tuple, padding)),
@@ -52,36 +51,26 @@ def convolution(
     )
     if feature_group_count == 1 and jax.default_backend() == 'cpu':
         return transposed(tuple(further.items()), x, kernel)
-    layout = (f'N{spatial}C', f'{spatial}IO', f'N{spatial}C')
-    return jax.lax.conv_general_dilated(
-        x, kernel, dimension_numbers=layout, feature_group_count=feature_group_count, **further
-    )
+    return laid_out(('N_C', '_IO', 'N_C'), x, kernel, feature_group_count=feature_group_count, **further)
+
+
+def laid_out(layout: tuple[str, str, str], x: Array, kernel: Array, **further: Any) -> Array:
+    """Returns the convolution of operands that are laid out as said, with '_' for the spatial dimensions."""
+    numbers = tuple(each.replace('_', SPATIAL[: x.ndim - 2]) for each in layout)
+    return jax.lax.conv_general_dilated(x, kernel, dimension_numbers=numbers, **further)
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
 def transposed(further: tuple, x: Array, kernel: Array) -> Array:
     """Returns the convolution, a function of which both gradients are plain convolutions, channels last."""
-    spatial = SPATIAL[: x.ndim - 2]
-    layout = (f'N{spatial}C', f'{spatial}IO', f'N{spatial}C')
-    return jax.lax.conv_general_dilated(x, kernel, dimension_numbers=layout, **dict(further))
+    return laid_out(('N_C', '_IO', 'N_C'), x, kernel, **dict(further))
 
 
 @transposed.defjvp
 def slopes(further: tuple, primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
     """Returns the convolution and its change; the layouts are those whose transposes are channels last."""
     (x, kernel), (x_change, kernel_change) = primals, tangents
-    spatial, further = SPATIAL[: x.ndim - 2], dict(further)
-    first, last = 0, x.ndim - 1
-    inner = tuple(range(1, last))
-    by_x = jax.lax.conv_general_dilated(
-        x_change, jnp.swapaxes(kernel, -1, -2), dimension_numbers=(f'N{spatial}C', f'{spatial}OI', f'N{spatial}C'),
-        **further,
-    )  # fmt: skip
-    by_kernel = jax.lax.conv_general_dilated(
-        x.transpose(last, *inner, first), jnp.moveaxis(kernel_change, -2, 0),
-        dimension_numbers=(f'C{spatial}N', f'I{spatial}O', f'{spatial}NC'), **further,
-    )  # fmt: skip
-    out = jax.lax.conv_general_dilated(
-        x, kernel, dimension_numbers=(f'N{spatial}C', f'{spatial}IO', f'N{spatial}C'), **further
-    )
-    return out, by_x + jnp.moveaxis(by_kernel, -2, 0)
+    by_x = laid_out(('N_C', '_OI', 'N_C'), x_change, jnp.swapaxes(kernel, -1, -2), **dict(further))
+    turned, change = jnp.swapaxes(x, 0, -1), jnp.moveaxis(kernel_change, -2, 0)
+    by_kernel = laid_out(('C_N', 'I_O', '_NC'), turned, change, **dict(further))
+    return transposed(further, x, kernel), by_x + jnp.moveaxis(by_kernel, -2, 0)
