@@ -2,6 +2,7 @@
 
 import json
 
+import golden
 import jax
 import numpy as np
 import pytest
@@ -45,12 +46,21 @@ def planned(request, tmp_path_factory):
 
 
 @pytest.fixture(scope='module')
-def built(planned):
-    """The same with one compiled step, shared by all checks, for one config of each model of each task."""
-    name, plan = planned
-    if name not in EACH_MODEL and name not in EVERY_COMMIT:
-        pytest.skip('another config of this task has the same model: only its plan is looked at')
-    return build(plan)
+def trained(planned):
+    """The same with one compiled step and its first steps taken, shared by all checks."""
+    return build(planned[1])
+
+
+@pytest.fixture(scope='module')
+def built(planned, request):
+    """A trained config; one for each model of each task, since the others would repeat the same checks."""
+    if planned[0] not in EACH_MODEL and planned[0] not in EVERY_COMMIT:
+        pytest.skip('another config of this task has the same model')
+    return request.getfixturevalue('trained')
+
+
+def test_first_steps_are_the_recorded_ones(planned, trained):
+    golden.check(planned[0], trained)
 
 
 def test_the_step_can_be_traced(planned):

@@ -1,0 +1,77 @@
+"""What the first steps of every config gave when it was last changed on purpose: a net under refactorings.
+
+tests/golden.json holds, for each config at ':tiny', the losses of its first steps, the metrics after them, and the
+sum and L2 norm of every parameter leaf. To record them anew, with a reason in the commit:
+
+    TESSERA_RECORD=1 python -m pytest -p no:xdist tests/test_contract.py -k recorded
+"""
+
+import json
+import os
+import pathlib
+from typing import Any
+
+import jax
+import numpy as np
+from contract import Built
+
+from research.core.evaluate import evaluate, make_measure, scalars
+from research.core.state import served
+from research.ops import paths
+
+FILE = pathlib.Path(__file__).with_suffix('.json')
+TOLERANCE = 1e-5  # relative: a leaf's sum to its L1 norm, for sums cancel
+
+
+def summarize(built: Built) -> dict[str, Any]:
+    """Returns the losses, metrics and parameter sums of a config after its first steps."""
+    plan = built.plan
+    losses = [
+        {name: float(total / weight) for name, (total, weight) in logs.items() if weight} for logs in built.logs
+    ]
+    leaves = {}
+    for group, tree in built.after.variables.params.items():
+        for path, leaf in paths.flatten_paths(tree).items():
+            values = np.asarray(leaf, np.float64)
+            leaves[f'{group}/{path}'] = [values.sum(), np.sqrt((values**2).sum()), np.abs(values).sum()]
+    replicated = jax.sharding.NamedSharding(plan.mesh, jax.sharding.PartitionSpec())
+    measure = make_measure(plan.task, 0, 8, replicated)
+    with jax.set_mesh(plan.mesh):
+        metrics = scalars(evaluate(plan.task, measure, served(built.after), built.config.train.eval_split, whole=False)[0])
+    return rounded({'losses': losses, 'metrics': metrics, 'parameters': leaves})
+
+
+def rounded(value: Any) -> Any:
+    """Returns nested values with eight significant digits, as they stand in the file."""
+    if isinstance(value, dict):
+        return {name: rounded(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [rounded(item) for item in value]
+    return float(f'{float(value):.8g}')
+
+
+def check(name: str, built: Built) -> None:
+    """Compares a config with what was recorded, or records it where TESSERA_RECORD is set."""
+    known = json.loads(FILE.read_text()) if FILE.exists() else {}
+    new = summarize(built)
+    if os.environ.get('TESSERA_RECORD'):
+        lines = (f'{json.dumps(key)}: {json.dumps(value)}' for key, value in sorted({**known, name: new}.items()))
+        FILE.write_text('{\n' + ',\n'.join(lines) + '\n}\n')
+        return
+    assert name in known, f'{name} was never recorded: see tests/golden.py'
+    old = known[name]
+    for step, (before, now) in enumerate(zip(old['losses'], new['losses'], strict=True)):
+        compare(f'losses of step {step + 1}', before, now)
+    compare('metrics', old['metrics'], new['metrics'])
+    assert old['parameters'].keys() == new['parameters'].keys()
+    for path, (total, norm, size) in new['parameters'].items():
+        expected = old['parameters'][path]
+        np.testing.assert_allclose(norm, expected[1], rtol=TOLERANCE, atol=TOLERANCE * 1e-3, err_msg=path)
+        np.testing.assert_allclose(total, expected[0], rtol=0, atol=TOLERANCE * (size + 1e-3), err_msg=path)
+
+
+def compare(what: str, old: dict[str, float], new: dict[str, float]) -> None:
+    """Asserts that two dicts hold the same names and values."""
+    assert old.keys() == new.keys(), what
+    for name, value in old.items():
+        np.testing.assert_allclose(new[name], value, rtol=TOLERANCE, atol=1e-7, err_msg=f'{what}: {name}')
