@@ -6,7 +6,7 @@
 
 The first command trains the classifier in whose features the pictures are measured: 64 numbers before its last
 layer. Fréchet and kernel distance bear its name and the hash of its weights; they are no Inception FID or KID, and only
-figures of the same hash can be compared (the table's: sha256:172f2b5a0f4c7412): no range is expected of others.
+metrics of the same hash can be compared (the table's: sha256:172f2b5a0f4c7412): no range is expected of others.
 
 Measured after training on 10,000 drawn pictures against the test split (seed 0; the training pictures themselves, as
 near as anything can be expected: 0.006 and -0.0005), on 2 CPU cores or an H200, with other work on them:

@@ -167,7 +167,7 @@ def own(config):
 def tiny(config):
     """Everything small, on the project's own English and Chinese sentences: seconds, for tests."""
     own(config)
-    sample = ROOT / 'research' / 'data' / 'samples' / 'chinese.tsv'
+    sample = ROOT / 'research' / 'data' / 'sets' / 'samples' / 'chinese.tsv'
     config.task.update(vocabulary=800, length=32, row_length=64, beams=2, bleu_tokenizer='zh', score_count=4)
     config.task.update(examples=('Winter here is cold and long.', 'The rain stopped.'))
     config.model.update(width=16, layers=2, heads=2, hidden_width=16, initial_scale=0.25, scan=True)

@@ -21,8 +21,8 @@ JSON = flags.DEFINE_bool('json', False, 'Print the findings as JSON instead of t
 def main(overrides: dict[str, str]) -> int:
     """Prints the report; returns 1 where there is an error."""
     from research import api
-    from research.core.check_data import check_data
-    from research.data.check_text import report_text, verdict
+    from research.data.check.task import check_data
+    from research.data.check.text import report_text, verdict
     from research.errors import UserError
 
     if not CONFIG.value:

@@ -20,23 +20,40 @@ OURS = (*FOLDERS, 'tests', 'benchmarks')
 MAY_IMPORT = {
     'research': ('research.api', 'research.errors'),
     'research.api': ('research',),  # resolves names for scripts and notebooks, as launch does
-    'research.core': ('research.core', 'research.data', 'research.ops', 'research.errors'),
+    'research.capacity': ('research.capacity', 'research.core', 'research.ops', 'research.data', 'research.errors'),
+    'research.checkpoint': (
+        'research.checkpoint', 'research.core.task', 'research.core.pytree', 'research.ops', 'research.errors',
+    ),
+    'research.cluster': ('research.cluster', 'research.data.fields', 'research.errors'),
+    'research.core': (
+        'research.core', 'research.checkpoint', 'research.cluster', 'research.data', 'research.ops', 'research.errors',
+        'research.report', 'research.capacity.flops',
+    ),
     'research.data': ('research.data', 'research.ops', 'research.errors'),
+    'research.data.check.task': ('research.data', 'research.core', 'research.ops', 'research.errors'),
     'research.errors': (),
     'research.explain': (
         'research.explain', 'research.core', 'research.ops', 'research.data', 'research.errors',
     ),
-    'research.interop': (
-        'research.interop', 'research.core', 'research.nn', 'research.ops', 'research.data',
+    'research.families': (
+        'research.families', 'research.core.task', 'research.models', 'research.nn', 'research.ops', 'research.data',
         'research.errors',
     ),
+    'research.interop': (
+        'research.interop', 'research.core', 'research.nn', 'research.ops', 'research.data', 'research.errors',
+    ),
     'research.methods': ('research.core.task', 'research.ops', 'research.errors'),
+    'research.models': (
+        'research.models', 'research.core.task', 'research.interop', 'research.nn', 'research.ops', 'research.data',
+        'research.errors',
+    ),
     'research.nn': ('research.nn', 'research.ops', 'research.errors'),
     'research.ops': ('research.ops', 'research.data', 'research.errors'),
+    'research.report': ('research.report', 'research.core', 'research.ops', 'research.errors'),
     'research.serve': ('research.serve', 'research.core', 'research.ops', 'research.data', 'research.errors'),
     'research.tasks': (
-        'research.core.task', 'research.nn', 'research.ops', 'research.data', 'research.interop',
-        'research.errors',
+        'research.core.task', 'research.families', 'research.models', 'research.nn', 'research.ops', 'research.data',
+        'research.interop', 'research.errors',
     ),
     'launch': ('launch', 'research'),
     'configs': ('configs', 'research.core.config', 'research.errors'),
@@ -45,7 +62,7 @@ MAY_IMPORT = {
 # Packages that only some of our modules may import.
 RESERVED = {
     'flax': ('research.nn',),
-    'orbax': ('research.core.checkpoint',),
+    'orbax': ('research.checkpoint.store',),
     'tensorflow': ('launch.prepare_data',),
     'tensorflow_text': ('launch.prepare_data',),
     'tensorflow_hub': ('launch.prepare_data',),

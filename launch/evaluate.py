@@ -12,17 +12,18 @@ import research
 
 WORKDIR = flags.DEFINE_string('workdir', '', 'The folder of the run.')
 SPLIT = flags.DEFINE_string('split', 'test', 'The split to measure: train, validation or test.')
-JSON = flags.DEFINE_bool('json', False, 'Print the figures as JSON instead of a table.')
+JSON = flags.DEFINE_bool('json', False, 'Print the metrics as JSON instead of a table.')
 
 
 def main(overrides: dict[str, str]) -> None:
-    """Prints the figures of the split and stores them in the run's figures.json."""
-    from research.core import figures
+    """Prints the metrics of the split and stores them in the run's metrics.json."""
+    from research.core import metrics as metrics_module
+
 
     model = research.load(WORKDIR.value, overrides)
-    entry = figures.measure_split(model.evaluate, model.config, SPLIT.value, model.step)
-    figures.store_figures(model.workdir, {SPLIT.value: entry})
-    print(json.dumps(entry, indent=2) if JSON.value else figures.figures_text(entry))
+    entry = metrics_module.measure_split(model.evaluate, model.config, SPLIT.value, model.step)
+    metrics_module.store_metrics(model.workdir, {SPLIT.value: entry})
+    print(json.dumps(entry, indent=2) if JSON.value else metrics_module.metrics_text(entry))
 
 
 if __name__ == '__main__':

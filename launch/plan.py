@@ -31,10 +31,10 @@ def main(overrides: dict[str, str]) -> int:
     from etils import epath
 
     from research import api
-    from research.core.ahead import find_target
-    from research.core.chips import read_topology
-    from research.core.plan_text import print_plan
-    from research.core.planning import Planner, make_report, read_mesh
+    from research.capacity.aot import find_target
+    from research.capacity.chips import read_topology
+    from research.capacity.planner import Planner, make_report, read_mesh
+    from research.capacity.text import print_plan
     from research.errors import UserError
 
     for flag, name, example in ((CONFIG, 'config', 'configs/gpt.py:8b'), (TOPOLOGY, 'topology', 'v5e:8x8')):

@@ -14,7 +14,7 @@ WORKDIR = flags.DEFINE_string('workdir', '', 'The folder of the run.')
 def main(overrides: dict[str, str]) -> None:
     """Writes the report and prints its path."""
     from research import api
-    from research.core.report import write_report
+    from research.report.page import write_report
 
     api.read_run(WORKDIR.value)  # a clear error where there is no run
     print(f'report: {write_report(epath.Path(WORKDIR.value))}')

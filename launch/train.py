@@ -25,7 +25,7 @@ TIMEOUT = flags.DEFINE_integer('timeout', 120, 'Seconds until a missing or dead 
 
 def main(overrides: dict[str, str]) -> int:
     """Runs the config of the flags; the exit status of a run stopped by a signal is 128 + its number."""
-    from research.core import distributed
+    from research.cluster import join as distributed
     from research.errors import UserError
 
     if not CONFIG.value:

@@ -115,10 +115,10 @@ def task_module(config: Config) -> Any:
 
 def prepare(config: Config, folder: epath.Path) -> None:
     """Builds what the task needs besides weights, in `folder`."""
-    with_load(task_module(config).prepare)(config, folder)
+    bind_run_loader(task_module(config).prepare)(config, folder)
 
 
-def with_load(function: Callable) -> Callable:
+def bind_run_loader(function: Callable) -> Callable:
     """Returns a task's `prepare` or `make`, given `load` where it has such a parameter: how it reads another run.
 
     `load(workdir)` is `read_trained`; tasks may not resolve names themselves.
@@ -146,7 +146,7 @@ def read_trained(workdir: str):
 
 def build(config: Config, folder: epath.Path) -> Task:
     """Returns the task of a config with its methods applied, in order."""
-    task = with_load(task_module(config).make)(config, folder)
+    task = bind_run_loader(task_module(config).make)(config, folder)
     if config.train.init_from:
         task = task._replace(load=load_from(config.train.init_from))
     available = method_modules()
@@ -157,11 +157,11 @@ def build(config: Config, folder: epath.Path) -> Task:
 
 
 def load_from(workdir: str):
-    """Returns a function that reads the served variables of another run, for `Task.load`."""
-    from research.core.checkpoint import read_weights
-    from research.core.state import served_from
+    """Returns a function that reads the eval_variables variables of another run, for `Task.load`."""
+    from research.checkpoint.store import read_weights
+    from research.core.state import eval_variables_from
 
-    return lambda: served_from(read_weights(epath.Path(workdir)), workdir)
+    return lambda: eval_variables_from(read_weights(epath.Path(workdir)), workdir)
 
 
 def run(config: str | Mapping[str, Any] | Config, workdir: str, **overrides: Any) -> dict[str, Any]:

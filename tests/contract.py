@@ -9,7 +9,7 @@ from etils import epath
 
 from research import api
 from research.core.config import Config
-from research.core.plan import Plan, make_plan
+from research.core.runspec import RunSpec, make_run_spec
 from research.core.state import State
 from research.data.batches import encode_rows, place
 
@@ -28,7 +28,7 @@ class Planned(NamedTuple):
 
     config: Config
     folder: epath.Path
-    plan: Plan
+    plan: RunSpec
 
 
 class Built(NamedTuple):
@@ -36,7 +36,7 @@ class Built(NamedTuple):
 
     config: Config
     folder: epath.Path
-    plan: Plan
+    plan: RunSpec
     compiled: Any
     before: State
     after: State
@@ -44,7 +44,7 @@ class Built(NamedTuple):
     steps: int
 
 
-def batch_of(plan: Plan, step: int) -> dict[str, jax.Array]:
+def batch_of(plan: RunSpec, step: int) -> dict[str, jax.Array]:
     """Returns the device batch of a step."""
     rows = plan.rows(step)
     local = encode_rows(plan.task.source('train'), plan.task.encode, rows, plan.config.seed)
@@ -52,7 +52,7 @@ def batch_of(plan: Plan, step: int) -> dict[str, jax.Array]:
 
 
 def run_steps(
-    plan: Plan, compiled: Any, steps: int, state: State | None = None
+    plan: RunSpec, compiled: Any, steps: int, state: State | None = None
 ) -> tuple[State, list[dict[str, Any]]]:
     """Returns the state after `steps` from `state` or the start, and the logs of each."""
     state, logs = state or plan.init(), []
@@ -68,7 +68,7 @@ def plan_of(name: str, folder: epath.Path, overrides: dict[str, str] | None = No
     config = api.read(f'{name}:tiny', overrides)
     folder.mkdir(parents=True, exist_ok=True)
     api.prepare(config, folder)
-    return Planned(config, folder, make_plan(config, api.build(config, folder), jax.devices()[:1]))
+    return Planned(config, folder, make_run_spec(config, api.build(config, folder), jax.devices()[:1]))
 
 
 def build(planned: Planned) -> Built:

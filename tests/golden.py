@@ -15,8 +15,8 @@ import jax
 import numpy as np
 from contract import Built
 
-from research.core.evaluate import evaluate, make_measure, scalars
-from research.core.state import served
+from research.core.evaluate import evaluate, make_evaluator, scalars
+from research.core.state import eval_variables
 from research.ops import paths
 
 FILE = pathlib.Path(__file__).with_suffix('.json')
@@ -35,9 +35,10 @@ def summarize(built: Built) -> dict[str, Any]:
             values = np.asarray(leaf, np.float64)
             leaves[f'{group}/{path}'] = [values.sum(), np.sqrt((values**2).sum()), np.abs(values).sum()]
     replicated = jax.sharding.NamedSharding(plan.mesh, jax.sharding.PartitionSpec())
-    measure = make_measure(plan.task, 0, 8, replicated)
+    measure = make_evaluator(plan.task, 0, 8, replicated)
     with jax.set_mesh(plan.mesh):
-        metrics = scalars(evaluate(plan.task, measure, served(built.after), built.config.train.eval_split, whole=False)[0])
+        split = built.config.train.eval_split
+        metrics = scalars(evaluate(plan.task, measure, eval_variables(built.after), split, whole=False)[0])
     return rounded({'losses': losses, 'metrics': metrics, 'parameters': leaves})
 
 

@@ -10,11 +10,11 @@ from contract import all_configs, assert_equal, build, plan_of, run_steps
 from etils import epath
 
 from research import api
+from research.checkpoint.store import open_checkpoints
 from research.core import config as config_module
-from research.core.checkpoint import open_checkpoints
-from research.core.evaluate import evaluate, make_measure, scalars
-from research.core.plan import make_plan
-from research.core.state import served
+from research.core.evaluate import evaluate, make_evaluator, scalars
+from research.core.runspec import make_run_spec
+from research.core.state import eval_variables
 from research.data.batches import Row, encode_rows, place, requests
 from research.errors import UserError
 from research.ops import paths
@@ -114,7 +114,7 @@ def test_sharded_equals_single(built):
     values = json.loads(config_module.to_json(built.config))
     values['mesh'] = {'data': 2, 'fsdp': 2, 'tensor': 2, 'smallest': 64}
     config = api.read(values)
-    plan = make_plan(config, api.build(config, built.folder))
+    plan = make_run_spec(config, api.build(config, built.folder))
     sharded, logs = run_steps(plan, plan.compile(), built.steps)
     for (path, single), split in zip(
         jax.tree_util.tree_leaves_with_path(built.after.variables), jax.tree.leaves(sharded.variables), strict=True
@@ -133,14 +133,14 @@ def test_save_and_restore_are_equal(built, tmp_path):
     assert_equal(built.after, restored)
 
 
-def test_figures_do_not_depend_on_the_batch_size(built):
+def test_metrics_do_not_depend_on_the_batch_size(built):
     task, values = built.plan.task, []
     split = built.config.train.eval_split
     replicated = jax.sharding.NamedSharding(built.plan.mesh, jax.sharding.PartitionSpec())
     for size in (3, 8):
-        measure = make_measure(task, 0, size, replicated)
+        measure = make_evaluator(task, 0, size, replicated)
         with jax.set_mesh(built.plan.mesh):
-            values.append(scalars(evaluate(task, measure, served(built.after), split, whole=False)[0]))
+            values.append(scalars(evaluate(task, measure, eval_variables(built.after), split, whole=False)[0]))
     assert values[0].keys() == values[1].keys() and values[0]
     for name in values[0]:
         np.testing.assert_allclose(values[0][name], values[1][name], rtol=2e-3, atol=1e-5, err_msg=name)
@@ -151,11 +151,11 @@ def test_predict_and_decode_answer_a_person(built):
     raws = list(task.examples[:2]) or [task.source('train')[0], task.source('train')[1]]
     answers = []
     for size in (2, 4):
-        measure = make_measure(task, 0, size, built.plan.batch_sharding)
+        measure = make_evaluator(task, 0, size, built.plan.batch_sharding)
         batch = requests(task.encode, raws, size)
         with jax.set_mesh(built.plan.mesh):
             outputs = measure.predict(
-                served(built.after), place(batch, range(size), size, built.plan.batch_sharding), 0
+                eval_variables(built.after), place(batch, range(size), size, built.plan.batch_sharding), 0
             )
         rows = [{name: np.asarray(value)[row] for name, value in outputs.items()} for row in range(len(raws))]
         answers.append([task.decode(row) for row in rows])
@@ -170,9 +170,9 @@ def test_pictures_are_pictures(built):
         pytest.skip('this task shows no pictures')
     source = task.examples or task.source('train')
     batch = requests(task.encode, [source[row] for row in range(4)], 4)
-    measure = make_measure(task, 0, 4, built.plan.batch_sharding)
+    measure = make_evaluator(task, 0, 4, built.plan.batch_sharding)
     with jax.set_mesh(built.plan.mesh):
-        outputs = measure.predict(served(built.after), place(batch, range(4), 4, built.plan.batch_sharding), 0)
+        outputs = measure.predict(eval_variables(built.after), place(batch, range(4), 4, built.plan.batch_sharding), 0)
     for name, picture in task.render(batch, jax.device_get(outputs)).items():
         assert picture.dtype == np.uint8 and picture.ndim == 3 and picture.shape[2] == 3, name
 

@@ -2,14 +2,14 @@
 
 import pytest
 
-from launch.matrix import cell, configs
+from launch.method_matrix import cell, configs
 from research import api
 
 TRAINED = ('fashion_private', 'spoken_digits')  # the first configs of their tasks refuse privacy
 
 
 def one_of_each_task() -> list[str]:
-    """Returns the first config, by name, of every task; `python -m launch.matrix` tries all configs."""
+    """Returns the first config, by name, of every task; `python -m launch.method_matrix` tries all configs."""
     tasks = {}
     for name in configs():
         tasks.setdefault(api.read(f'{name}:tiny').task['name'], name)

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from contract import ROOT
 
-from research.core import distributed
-from research.core.checkpoint import read_weights
+from research.checkpoint.store import read_weights
+from research.cluster import join as distributed
 from research.errors import UserError
 
 CONFIG = 'configs/fashion_mlp.py:tiny'  # scikit-learn's digits; batch norm over devices is tested with the mesh

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from contract import ROOT, assert_equal
 
-from research.core.checkpoint import finished_steps, read_weights
+from research.checkpoint.store import finished_steps, read_weights
 
 CONFIGS = ('configs/digits.py', 'configs/digits_gan.py', 'configs/python_lm.py')
 STEPS = 20
@@ -73,9 +73,9 @@ def test_kill_at_random_moments_changes_no_bit(config, tmp_path):
     whole, killed = read_weights(tmp_path / 'whole'), read_weights(tmp_path / 'killed')
     assert whole['step'] == killed['step'] == STEPS
     assert_equal((whole['variables'], whole['average']), (killed['variables'], killed['average']))
-    values = [json.loads((tmp_path / name / 'figures.json').read_text()) for name in ('whole', 'killed')]
+    values = [json.loads((tmp_path / name / 'metrics.json').read_text()) for name in ('whole', 'killed')]
     for split in values[0]:
-        rows = [each[split]['figures'] for each in values]
+        rows = [each[split]['metrics'] for each in values]
         assert {k: v['value'] for k, v in rows[0].items()} == {k: v['value'] for k, v in rows[1].items()}
     records = [
         [json.loads(line) for line in (tmp_path / name / 'metrics.jsonl').read_text().splitlines()]

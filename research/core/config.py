@@ -48,7 +48,7 @@ class TrainSettings:
     test_split: str = 'test'  # measured once, at the end, with the best weights; '' for none
     checkpoint_every: int = 0
     keep_last: int = 2
-    best: str = ''  # the figure of eval_split that chooses the best checkpoint, as 'accuracy' or 'loss'
+    best: str = ''  # the metric of eval_split that chooses the best checkpoint, as 'accuracy' or 'loss'
     patience: int = 0  # stop after this many evaluations without a better `best`; 0: never
     ema: float = 0.0  # decay of the averaged weights that are evaluated and served; 0: none
     average: int = 0  # checkpoints, the last ones, whose mean is evaluated and served; 0: the best or the newest
@@ -141,7 +141,7 @@ class Config:
     settings: Mapping[str, Mapping[str, Any]]  # {method: its section}
     mesh: MeshSettings
     train: TrainSettings
-    expected: Mapping[str, Mapping[str, tuple[float, float]]]  # {split: {figure: (low, high)}}
+    expected: Mapping[str, Mapping[str, tuple[float, float]]]  # {split: {metric: (low, high)}}
     seed: int
 
 
@@ -209,7 +209,7 @@ def read_config(config: Mapping[str, Any], methods: Mapping[str, Mapping[str, An
         settings={name: values.get(name) or {} for name in chosen},
         mesh=unpack(MeshSettings, values['mesh'], 'mesh'),
         train=unpack(TrainSettings, values['train'], 'train'),
-        expected={split: read_ranges(split, figures) for split, figures in values['expected'].items()},
+        expected={split: read_ranges(split, metrics) for split, metrics in values['expected'].items()},
         seed=values['seed'],
     )
 
@@ -225,10 +225,10 @@ def read_optimizer(group: str, section: Any) -> OptimizerSettings:
         raise UserError(text if group in text else text.replace('optimizer.', f'optimizer.{group}.', 1)) from None
 
 
-def read_ranges(split: str, figures: Any) -> dict[str, tuple[float, float]]:
-    """Returns {figure: (low, high)} of one split; a UserError for anything that is not a range."""
+def read_ranges(split: str, metrics: Any) -> dict[str, tuple[float, float]]:
+    """Returns {metric: (low, high)} of one split; a UserError for anything that is not a range."""
     ranges = {}
-    for name, pair in figures.items() if isinstance(figures, Mapping) else [('', figures)]:
+    for name, pair in metrics.items() if isinstance(metrics, Mapping) else [('', metrics)]:
         where = f'config.expected.{split}.{name}'.rstrip('.')
         if not (isinstance(pair, (tuple, list)) and len(pair) == 2 and all(fits(each, float) for each in pair)):
             raise UserError(f'{where}: expected a range (low, high), got {pair!r}')

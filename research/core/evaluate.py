@@ -1,4 +1,4 @@
-"""Evaluation: streaming sums over a whole split, then figures held against a trivial baseline."""
+"""Evaluation: streaming sums over a whole split, then metrics held against a trivial baseline."""
 
 import functools
 import time
@@ -8,12 +8,12 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from research.core.task import Batch, Context, Figure, Task, Variables, fold
+from research.core.task import Batch, Context, Metric, Task, Variables, fold
 from research.data.batches import evaluation_loader
 from research.errors import UserError
 
 
-class Measure(NamedTuple):
+class Evaluator(NamedTuple):
     """The compiled device functions of a task, made once and used for every evaluation of a run."""
 
     sums: Callable  # (variables, batch) -> {name: sums}
@@ -23,7 +23,7 @@ class Measure(NamedTuple):
     sharding: Any  # of batches
 
 
-def make_measure(task: Task, seed: int, batch_size: int, sharding: jax.sharding.Sharding) -> Measure:
+def make_evaluator(task: Task, seed: int, batch_size: int, sharding: jax.sharding.Sharding) -> Evaluator:
     """Returns the jitted functions; the key depends on the seed alone, and examples fold in their index."""
     replicated = jax.sharding.NamedSharding(sharding.mesh, jax.sharding.PartitionSpec())
 
@@ -31,25 +31,25 @@ def make_measure(task: Task, seed: int, batch_size: int, sharding: jax.sharding.
         return Context(fold(jax.random.key(seed), 'evaluate'), np.int32(0), False)
 
     def sums(variables: Variables, batch: Batch) -> dict[str, jax.Array]:
-        return task.metrics(variables, batch, context(seed))
+        return task.metric_sums(variables, batch, context(seed))
 
     def predict(variables: Variables, batch: Batch, seed: Any) -> dict[str, jax.Array]:
         return task.predict(variables, batch, context(seed))
 
     jit = functools.partial(jax.jit, out_shardings=replicated)
-    return Measure(jit(sums), jit(predict), seed, batch_size, sharding)
+    return Evaluator(jit(sums), jit(predict), seed, batch_size, sharding)
 
 
 def evaluate(
-    task: Task, measure: Measure, variables: Variables, split: str, whole: bool = True
-) -> tuple[dict[str, Figure], int, float]:
-    """Returns the figures of a split, the number of its examples, and the seconds it took.
+    task: Task, measure: Evaluator, variables: Variables, split: str, whole: bool = True
+) -> tuple[dict[str, Metric], int, float]:
+    """Returns the metrics of a split, the number of its examples, and the seconds it took.
 
     Sums are added up in float64 on the host, one batch late, so that the devices never wait. With `whole`,
     `finalize` is included: it reads predictions, which can take far longer than sums.
 
     Raises:
-      UserError: when the split is empty or a figure that should be a number is not finite.
+      UserError: when the split is empty or a metric that should be a number is not finite.
     """
     started = time.perf_counter()
     source = task.source(split)
@@ -62,10 +62,10 @@ def evaluate(
         add(totals, pending)
         pending = sums
     add(totals, pending)
-    figures = dict(task.figures(totals))
+    metrics = dict(task.metrics(totals))
     if whole and task.finalize is not None:
-        figures.update(task.finalize(decoded(task, measure, variables, source)))
-    return figures, len(source), time.perf_counter() - started
+        metrics.update(task.finalize(decoded(task, measure, variables, source)))
+    return metrics, len(source), time.perf_counter() - started
 
 
 def add(totals: dict[str, np.ndarray], sums: Mapping[str, jax.Array] | None) -> None:
@@ -74,7 +74,7 @@ def add(totals: dict[str, np.ndarray], sums: Mapping[str, jax.Array] | None) -> 
         totals[name] = totals.get(name, 0.0) + np.asarray(value, np.float64)
 
 
-def decoded(task: Task, measure: Measure, variables: Variables, source: Any) -> Iterator[tuple[Any, Any]]:
+def decoded(task: Task, measure: Evaluator, variables: Variables, source: Any) -> Iterator[tuple[Any, Any]]:
     """Yields (raw row, decoded prediction) in index order, without padding."""
     count = min(task.finalize_count or len(source), len(source))
     index = 0
@@ -85,6 +85,6 @@ def decoded(task: Task, measure: Measure, variables: Variables, source: Any) -> 
             index += 1
 
 
-def scalars(figures: Mapping[str, Figure]) -> dict[str, float]:
-    """Returns the figures that are single numbers."""
-    return {name: float(figure.value) for name, figure in figures.items() if np.ndim(figure.value) == 0}
+def scalars(metrics: Mapping[str, Metric]) -> dict[str, float]:
+    """Returns the metrics that are single numbers."""
+    return {name: float(metric.value) for name, metric in metrics.items() if np.ndim(metric.value) == 0}

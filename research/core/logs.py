@@ -55,7 +55,7 @@ def read_records(path: epath.PathLike) -> list[dict[str, Any]]:
     return records
 
 
-class Records:
+class MetricsWriter:
     """Writes metrics.jsonl, and TensorBoard event files where the run's folder is local.
 
     A run that goes on from `step` first drops the records of later steps: they will be made again. Where a
@@ -125,7 +125,7 @@ class Records:
             self._events.close()
         self._write, self._file, self._events = False, None, None
 
-    def __enter__(self) -> 'Records':
+    def __enter__(self) -> 'MetricsWriter':
         return self
 
     def __exit__(self, *_: Any) -> None:

@@ -8,15 +8,15 @@ from typing import Any, NamedTuple
 import jax
 from etils import epath
 
+from research.checkpoint.manifest import best_step
+from research.checkpoint.store import read_average, read_weights
 from research.core import sharding as sharding_module
-from research.core.checkpoint import read_average, read_weights
 from research.core.config import Config, MeshSettings
-from research.core.evaluate import Measure, evaluate, make_measure
-from research.core.records import best_step
+from research.core.evaluate import Evaluator, evaluate, make_evaluator
+from research.core.pytree import transfer
 from research.core.requests import encode_named, open_files
-from research.core.state import served_from
-from research.core.task import Figure, Raw, Task, Variables
-from research.core.trees import transfer
+from research.core.state import eval_variables_from
+from research.core.task import Metric, Raw, Task, Variables
 from research.data.batches import place, requests
 from research.errors import UserError, nearest
 
@@ -37,7 +37,7 @@ class Model(NamedTuple):
     task: Task
     variables: Variables
     step: int
-    measure: Measure
+    measure: Evaluator
     mesh: jax.sharding.Mesh
     workdir: epath.Path
 
@@ -77,8 +77,8 @@ class Model(NamedTuple):
         batch = requests(self.task.encode, raws, self.measure.batch_size)
         return jax.eval_shape(self.measure.predict, self.variables, batch, 0)
 
-    def evaluate(self, split: str) -> tuple[dict[str, Figure], int, float]:
-        """Returns the figures of a split, its number of examples, and the seconds it took."""
+    def evaluate(self, split: str) -> tuple[dict[str, Metric], int, float]:
+        """Returns the metrics of a split, its number of examples, and the seconds it took."""
         with jax.set_mesh(self.mesh):
             return evaluate(self.task, self.measure, self.variables, split)
 
@@ -108,7 +108,7 @@ def read_trained(config: Config, workdir: epath.Path, build: Callable[[Config, e
     else:
         weights = read_weights(workdir, best_step(workdir) if config.train.best else None, say)
     shapes = jax.eval_shape(task.init, jax.random.key(0))
-    found, report = transfer(shapes, served_from(weights, workdir))
+    found, report = transfer(shapes, eval_variables_from(weights, workdir))
     if report.missing or report.misshapen:
         raise UserError(f'{workdir}: the weights do not fit the config\n{report}')
     return Trained(config, task, found, int(weights['step']))
@@ -126,5 +126,5 @@ def load(config: Config, workdir: epath.Path, build: Callable[[Config, epath.Pat
     shardings = sharding_module.state_shardings(shapes, mesh, config.mesh)
     variables = jax.tree.map(jax.device_put, found, shardings)
     size = sharding_module.round_up(config.train.eval_batch_size or config.train.batch_size, mesh)
-    measure = make_measure(task, config.seed, size, sharding_module.batch_sharding(mesh))
+    measure = make_evaluator(task, config.seed, size, sharding_module.batch_sharding(mesh))
     return Model(config, task, variables, step, measure, mesh, workdir)

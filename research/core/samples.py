@@ -10,14 +10,14 @@ import numpy as np
 from etils import epath
 from PIL import Image
 
-from research.core.describe import readable
-from research.core.evaluate import Measure
+from research.core.evaluate import Evaluator
 from research.core.task import Raw, Task, Variables
 from research.data.batches import place, requests
+from research.report.describe import readable
 
 
 def write_samples(
-    task: Task, measure: Measure, variables: Variables, workdir: epath.Path, step: int, split: str, last: bool = False
+    task: Task, measure: Evaluator, variables: Variables, workdir: epath.Path, step: int, split: str, last: bool = False
 ) -> None:
     """Writes samples/<step>/examples.json and a PNG for each picture that the task renders.
 
@@ -48,7 +48,7 @@ def write_samples(
 
 
 def answer(
-    task: Task, measure: Measure, variables: Variables, raws: Sequence[Raw], start: int
+    task: Task, measure: Evaluator, variables: Variables, raws: Sequence[Raw], start: int
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Returns (batch, outputs) of at most a batch of requests, the first of which is number `start`; padded."""
     batch = requests(task.encode, raws, measure.batch_size)
@@ -57,7 +57,7 @@ def answer(
     return batch, jax.device_get(measure.predict(variables, placed, measure.seed))
 
 
-def answers(task: Task, measure: Measure, variables: Variables, raws: Sequence[Raw]) -> dict[str, np.ndarray]:
+def answers(task: Task, measure: Evaluator, variables: Variables, raws: Sequence[Raw]) -> dict[str, np.ndarray]:
     """Returns the outputs for any number of requests, as host arrays without padding."""
     parts, size = [], measure.batch_size
     for start in range(0, len(raws), size):

@@ -28,7 +28,7 @@ def init_state(task: Task, optimizers: dict[str, optax.GradientTransformation], 
     return State(jnp.zeros((), jnp.int32), variables, optimizer, average)
 
 
-def served(state: State) -> Variables:
+def eval_variables(state: State) -> Variables:
     """Returns the variables that are evaluated and served: the average where there is one."""
     return state.variables if state.average is None else state.average
 
@@ -54,7 +54,7 @@ def check_groups(task: Task, shapes: Variables, optimizers: dict[str, Any]) -> N
             raise UserError(f'a method replaced the gradient of group {group!r}, which has no loss')
 
 
-def served_from(weights: dict[str, Any], workdir: Any) -> Variables:
+def eval_variables_from(weights: dict[str, Any], workdir: Any) -> Variables:
     """Returns the served variables out of a run's stored tree, as host arrays."""
     tree = weights.get('average') or weights['variables']
     if isinstance(tree, Variables):

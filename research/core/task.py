@@ -2,7 +2,7 @@
 
     data     inputs, source, encode                   what goes in
     model    init, load, losses, gradients, predict, generate
-    measure  metrics, figures, finalize               how good it is
+    measure  metric_sums, metrics, finalize            how good it is
     show     decode, render                           what a person reads
 
 A module of `research/tasks/` has `prepare(config, folder)`, which builds once, from the training split
@@ -100,7 +100,7 @@ class Input(NamedTuple):
     about: str = ''
 
 
-class Figure(NamedTuple):
+class Metric(NamedTuple):
     """One measured value, the trivial baseline to hold it against, and which direction is better."""
 
     value: Any  # a number, or a nested list (confusion matrix)
@@ -123,14 +123,14 @@ class Task(NamedTuple):
     init: Callable[[PRNGKeyArray], Variables]
     losses: Mapping[str, Loss]
     predict: Callable[[Variables, Batch, Context], dict[str, Array]]
-    metrics: Callable[[Variables, Batch, Context], dict[str, Array]]  # sums over examples, masked by batch['mask']
-    figures: Callable[[Mapping[str, np.ndarray]], dict[str, Figure]]
+    metric_sums: Callable[[Variables, Batch, Context], dict[str, Array]]  # sums over examples, masked by batch['mask']
+    metrics: Callable[[Mapping[str, np.ndarray]], dict[str, Metric]]
     decode: Callable[[Mapping[str, np.ndarray]], Any]  # outputs of one example -> JSON-able, for a person
     load: Callable[[], Variables] | None = None  # host arrays, taken where path and shape match
     gradients: Mapping[str, Gradient] = {}
     mixes: str = ''  # what in the losses mixes the rows of a batch ('config.task.mixup'); '' where each is by itself
     generate: Generate | None = None
-    finalize: Callable[[Iterator[tuple[Raw, Any]]], dict[str, Figure]] | None = None
+    finalize: Callable[[Iterator[tuple[Raw, Any]]], dict[str, Metric]] | None = None
     finalize_count: int = 0  # how many rows `finalize` reads; 0: the whole split
     render: Callable[[Batch, Mapping[str, Any]], dict[str, np.ndarray]] | None = None  # name -> uint8 [h, w, 3]
     gallery: Callable[[Callable[[Sequence[Raw]], Any]], dict[str, np.ndarray]] | None = None

@@ -1,6 +1,6 @@
 """The one training loop: prepare, plan, init or restore, { evaluate | save | step }, summary and report.
 
-Evaluation and saving come before the step, so a figure describes the weights that are saved with it.
+Evaluation and saving come before the step, so a metric describes the weights that are saved with it.
 Metrics are fetched one step late, so that the devices never wait for the host.
 """
 
@@ -16,22 +16,22 @@ from typing import Any
 import jax
 from etils import epath
 
-from research.core import begin as begin_module
-from research.core import distributed
-from research.core import figures as figures_module
-from research.core.checkpoint import Checkpoints, open_checkpoints, read_average
+from research.checkpoint.store import Checkpoints, open_checkpoints, read_average
+from research.cluster import join as distributed
+from research.cluster.signals import stop_requested
+from research.core import metrics as metrics_module
+from research.core import startup as begin_module
 from research.core.config import Config
-from research.core.describe import is_out_of_memory, out_of_memory_message
-from research.core.evaluate import Measure, evaluate, make_measure, scalars
-from research.core.logs import Meter, Progress, Records, stage
-from research.core.plan import Plan, make_plan
-from research.core.report import write_report
+from research.core.evaluate import Evaluator, evaluate, make_evaluator, scalars
+from research.core.logs import Meter, MetricsWriter, Progress, stage
+from research.core.memory import is_out_of_memory, out_of_memory_message
+from research.core.runspec import RunSpec, make_run_spec
 from research.core.samples import write_samples
 from research.core.sharding import round_up
-from research.core.signals import stop_requested
-from research.core.state import State, served, served_from
+from research.core.state import State, eval_variables, eval_variables_from
 from research.data.batches import training_loader
 from research.errors import UserError
+from research.report.page import write_report
 
 STOPPED = 'asked to stop by {}'
 DONE_BEFORE = 'done before'
@@ -40,7 +40,7 @@ SHOWN = ('loss', 'accuracy')  # of the logs, while training; all are recorded
 
 @dataclasses.dataclass
 class Best:
-    """The best value so far of the figure that chooses checkpoints, and how long ago it was."""
+    """The best value so far of the metric that chooses checkpoints, and how long ago it was."""
 
     value: float | None = None
     step: int = -1
@@ -60,11 +60,11 @@ class Best:
 class Loop:
     """What the loop works with; everything on the device is a function of `state` and the batch."""
 
-    plan: Plan
+    plan: RunSpec
     workdir: epath.Path
-    measure: Measure
+    measure: Evaluator
     checkpoints: Checkpoints
-    records: Records
+    records: MetricsWriter
     progress: Progress
     best: Best
     times: dict[str, float]
@@ -114,16 +114,16 @@ class Loop:
         train = self.plan.config.train
         started = time.perf_counter()
         task, split = self.plan.task, train.eval_split
-        figures, _, _ = evaluate(task, self.measure, served(state), split, whole=False)
-        values = scalars(figures)
+        metrics, _, _ = evaluate(task, self.measure, eval_variables(state), split, whole=False)
+        values = scalars(metrics)
         self.records.write(step, split, values)
         self.times['evaluate'] = self.times.get('evaluate', 0.0) + time.perf_counter() - started
         self.progress.say(f'step {step}: {split} ' + ', '.join(f'{k} {v:.4g}' for k, v in list(values.items())[:4]))
         if train.best and train.best not in values:
-            raise UserError(f'config.train.best={train.best!r}: {split} has the figures {", ".join(values)}')
+            raise UserError(f'config.train.best={train.best!r}: {split} has the metrics {", ".join(values)}')
         if not train.best or not step:  # untrained weights are measured for the curve, never chosen
             return False
-        return self.best.update(values[train.best], step, figures[train.best].better)
+        return self.best.update(values[train.best], step, metrics[train.best].better)
 
     def before_step(self, state: State, step: int, fresh: bool) -> None:
         """Evaluates, samples and saves where due. A state that was just restored has had all this done."""
@@ -136,7 +136,7 @@ class Loop:
         self.flush()
         improved = self.evaluate(state, step) if evaluates else False
         if samples:
-            write_samples(self.plan.task, self.measure, served(state), self.workdir, step, self.shown_split)
+            write_samples(self.plan.task, self.measure, eval_variables(state), self.workdir, step, self.shown_split)
         if step and (saves or improved):
             self.save(state, step, improved)
 
@@ -204,7 +204,7 @@ def run(config: Config, workdir: epath.Path, prepare: Callable, build: Callable)
       build: (config, folder) -> Task with its methods applied.
 
     Returns:
-      {'step', 'reason', 'figures', 'failures', 'report', 'seconds', 'waited' (share of the training time)}.
+      {'step', 'reason', 'metrics', 'failures', 'report', 'seconds', 'waited' (share of the training time)}.
 
     Raises:
       UserError: for anything the user can put right.
@@ -216,7 +216,7 @@ def run(config: Config, workdir: epath.Path, prepare: Callable, build: Callable)
         with stage('prepare', times):
             begin_module.prepare_once(config, workdir, prepare)
             task = build(config, workdir / 'prepared')
-            plan = make_plan(config, task)
+            plan = make_run_spec(config, task)
         rebuild = functools.partial(build, config, workdir / 'prepared')
         with jax.set_mesh(plan.mesh):
             checkpoints = open_checkpoints(workdir, config.train.keep_last)
@@ -236,14 +236,14 @@ def run(config: Config, workdir: epath.Path, prepare: Callable, build: Callable)
 
 
 def train(
-    plan: Plan, workdir: epath.Path, checkpoints: Checkpoints, times: dict[str, float], rebuild: Callable[[], Any]
+    plan: RunSpec, workdir: epath.Path, checkpoints: Checkpoints, times: dict[str, float], rebuild: Callable[[], Any]
 ) -> dict[str, Any]:
     """Runs one plan to its end and measures it."""
     config = plan.config
     with stage('init or restore', times):
         state, start, meta = begin_module.restore_or_init(plan, checkpoints)
     main = jax.process_index() == 0
-    stored = figures_module.read_figures(workdir)
+    stored = metrics_module.read_metrics(workdir)
     if start >= plan.steps and stored:
         print(f'{workdir}: all {plan.steps:,} steps were done before; nothing is left to train')
         return summarize(stored, start, DONE_BEFORE)
@@ -254,8 +254,8 @@ def train(
         memory = begin_module.describe_run(plan, compiled, workdir, start)
         size = round_up(config.train.eval_batch_size or config.train.batch_size, plan.mesh)
         loop = Loop(
-            plan, workdir, make_measure(plan.task, config.seed, size, plan.batch_sharding), checkpoints,
-            Records(workdir, start or -1, main), Progress(plan.steps, start, config.train.batch_size, main),
+            plan, workdir, make_evaluator(plan.task, config.seed, size, plan.batch_sharding), checkpoints,
+            MetricsWriter(workdir, start or -1, main), Progress(plan.steps, start, config.train.batch_size, main),
             best_of(meta, config.train.best), times, rebuild,
         )  # fmt: skip
         distributed.wait_for_all('compiled')
@@ -273,7 +273,7 @@ def train(
 
 
 def best_of(meta: Mapping[str, Any], name: str) -> Best:
-    """Returns the best value so far that was saved with a step; none yet where another figure chooses now."""
+    """Returns the best value so far that was saved with a step; none yet where another metric chooses now."""
     if meta.get('best', name) != name:
         return Best()
     return Best(meta.get('best_value'), meta.get('best_step', -1), meta.get('since', 0))
@@ -284,27 +284,27 @@ def finish(loop: Loop, state: State, step: int, reason: str) -> dict[str, Any]:
     plan, train = loop.plan, loop.plan.config.train
     try:
         improved = loop.evaluate(state, step) if train.eval_split else False
-    except UserError:  # of a figure that does not exist: it must not cost what was trained
+    except UserError:  # of a metric that does not exist: it must not cost what was trained
         loop.save(state, step, False)
         loop.checkpoints.wait()
         raise
     loop.save(state, step, improved)
     loop.checkpoints.wait()
-    chosen, chosen_step = served(state), step
+    chosen, chosen_step = eval_variables(state), step
     if train.average:
         chosen, _ = begin_module.load_weights(
-            served_from(read_average(loop.workdir, train.average), loop.workdir), chosen
+            eval_variables_from(read_average(loop.workdir, train.average), loop.workdir), chosen
         )
     elif train.best and loop.best.step not in (step, -1):
         try:
             best, _, chosen_step = loop.checkpoints.restore(plan.state, loop.best.step)
-            chosen = served(best)
+            chosen = eval_variables(best)
         except UserError as error:  # a damaged file must not cost what was trained
             print(f'{error}\nthe last weights are measured instead of the best')
     entries, account = {}, loop.account(step)  # of the whole run, whichever step was chosen
     with stage('final evaluation', loop.times):
         for split in filter(None, (train.eval_split, train.test_split)):
-            entries[split] = figures_module.measure_split(
+            entries[split] = metrics_module.measure_split(
                 lambda split: evaluate(plan.task, loop.measure, chosen, split),
                 plan.config,
                 split,
@@ -315,41 +315,41 @@ def finish(loop: Loop, state: State, step: int, reason: str) -> dict[str, Any]:
             loop.records.write(chosen_step, train.test_split, flat(entries[train.test_split]))
         write_samples(plan.task, loop.measure, chosen, loop.workdir, chosen_step, loop.shown_split, last=True)
     if jax.process_index() == 0:
-        figures_module.store_figures(loop.workdir, entries)
+        metrics_module.store_metrics(loop.workdir, entries)
     loop.records.close()
     return summarize(entries, step, reason)
 
 
 def flat(entry: Mapping[str, Any]) -> dict[str, float]:
     """Returns the numbers of a stored entry."""
-    return {name: row['value'] for name, row in entry['figures'].items() if not isinstance(row['value'], list)}
+    return {name: row['value'] for name, row in entry['metrics'].items() if not isinstance(row['value'], list)}
 
 
-def summarize(figures: Mapping[str, Any], step: int, reason: str) -> dict[str, Any]:
+def summarize(metrics: Mapping[str, Any], step: int, reason: str) -> dict[str, Any]:
     """Returns what `run` returns."""
     return {
         'step': step,
         'reason': reason,
-        'figures': dict(figures),
-        'failures': figures_module.failures(figures),
+        'metrics': dict(metrics),
+        'failures': metrics_module.failures(metrics),
         'report': '',
     }
 
 
 def summary_text(summary: Mapping[str, Any], workdir: epath.Path) -> str:
-    """Returns what is printed at the end: figures, PASS or FAIL, the report, and the next commands."""
+    """Returns what is printed at the end: metrics, PASS or FAIL, the report, and the next commands."""
     lines = ['']
     if summary['reason']:
         lines.append(f'stopped at step {summary["step"]:,}: {summary["reason"]}')
     if summary['reason'].startswith('asked'):
         lines.append('saved; the same command goes on from here')
         return '\n'.join(lines)
-    lines += [figures_module.figures_text(entry) for entry in summary['figures'].values()]
-    ranged = any(row['expected'] for entry in summary['figures'].values() for row in entry['figures'].values())
+    lines += [metrics_module.metrics_text(entry) for entry in summary['metrics'].values()]
+    ranged = any(row['expected'] for entry in summary['metrics'].values() for row in entry['metrics'].values())
     if summary['failures']:
         lines.append(f'FAIL: outside the expected range: {", ".join(summary["failures"])}')
     elif ranged:
-        lines.append('PASS: every figure with an expected range is inside it')
+        lines.append('PASS: every metric with an expected range is inside it')
     lines.append(f'{summary["seconds"]:g} s in all; {summary["waited"]:.1%} of the training time waited for data')
     lines += ['', f'report    {summary["report"]}']
     lines.append(f'next      python -m launch.predict --workdir={workdir} ' + next_flags(workdir))

@@ -4,7 +4,7 @@
     'classifier'  what enters the last layer of a classifier of pictures that this codebase has trained
     'inception'   Inception-v3, from a file of the user's: the space of the Fréchet Inception distance
 
-A space has a signature that says what it is, down to the hash of its weights, so that figures of one are never
+A space has a signature that says what it is, down to the hash of its weights, so that metrics of one are never
 taken for those of another.
 """
 
@@ -18,10 +18,10 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from research.core.task import Batch, Context, Variables
-from research.data.images import fit_image
+from research.data.image.images import fit_image
 from research.errors import UserError, choose
 from research.interop.inception import read_inception
-from research.nn.apply import entering
+from research.nn.apply import capture_inputs
 from research.nn.inception import SIDE, InceptionV3
 from research.ops.paths import flatten_paths
 
@@ -167,7 +167,7 @@ def features_of(task: Any, variables: Variables, pictures: Array) -> Float[Array
     count = len(pictures)
     batch: Batch = {'image': pictures, 'index': jnp.arange(count), 'mask': jnp.ones(count)}
     context = Context(jax.random.key(0), jnp.int32(0), False)
-    found = entering(LAYER, lambda: task.predict(variables, batch, context))
+    found = capture_inputs(LAYER, lambda: task.predict(variables, batch, context))
     if not found:
         raise LookupError(LAYER)
     return found[-1].reshape(count, -1).astype(jnp.float32)

@@ -24,7 +24,7 @@ WANTED = (
 )  # fmt: skip
 
 
-class Place(NamedTuple):
+class WeightsSource(NamedTuple):
     """A folder on this machine, and what it is: the name it was asked by, and the commit (hub only)."""
 
     folder: Path
@@ -32,7 +32,7 @@ class Place(NamedTuple):
     revision: str
 
 
-def locate(name: str, revision: str = '') -> Place:
+def locate(name: str, revision: str = '') -> WeightsSource:
     """Returns the folder `name`, or the hub's repository of that name, downloaded unless it is in the cache.
 
     Args:
@@ -47,7 +47,7 @@ def locate(name: str, revision: str = '') -> Place:
     if folder.is_dir():
         if revision:
             raise UserError(f'config.model.revision={revision!r}: {name!r} is a folder, which has no revisions')
-        return Place(folder, str(folder.resolve()), '')
+        return WeightsSource(folder, str(folder.resolve()), '')
     if not re.fullmatch(r'[\w.-]+(/[\w.-]+)?', name) or name.startswith('.'):
         raise UserError(f'config.model.weights={name!r}: there is no such folder, and it is no name of the hub')
     try:
@@ -66,7 +66,7 @@ def locate(name: str, revision: str = '') -> Place:
             f'could not be reached ({type(error).__name__}: {reason}). Go online, set HF_ENDPOINT to a mirror, or '
             'give a folder that holds config.json and model.safetensors'
         ) from None
-    return Place(Path(found), name, Path(found).name)
+    return WeightsSource(Path(found), name, Path(found).name)
 
 
 def endpoint() -> str:

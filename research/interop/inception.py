@@ -41,7 +41,7 @@ def read_inception(name: str, where: str, thinner: int = 1) -> dict[str, Any]:
     if classes != CLASSES:
         raise UserError(
             f"{where}={name!r}: 'fc.weight' has {classes:,} rows, and the weights that the Fréchet Inception distance "
-            f'is defined by have {CLASSES:,}: with others the figure would be called what it is not. {how_to_get(file)}'
+            f'is defined by have {CLASSES:,}: with others the metric would be called what it is not. {how_to_get(file)}'
         )
     expected = jax.eval_shape(InceptionV3(thinner).init, jax.random.key(0), jnp.zeros((1, SIDE, SIDE, 3)))['params']
     return {layer: folded(tensors, layer, wanted['kernel'].shape, file) for layer, wanted in expected.items()}

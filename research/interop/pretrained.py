@@ -15,9 +15,9 @@ from etils import epath
 from tokenizers import Tokenizer
 
 from research.core.task import Variables
-from research.data.text import END
+from research.data.text.corpus import END
 from research.errors import UserError, unpack
-from research.interop.files import Place, locate, read_json
+from research.interop.files import WeightsSource, locate, read_json
 from research.interop.names import Family
 from research.interop.sentence_pieces import from_marian
 from research.interop.vocabulary import read_tokenizer
@@ -88,7 +88,7 @@ def store(model: Mapping[str, Any], folder: epath.Path, kind: str) -> Tokenizer 
     return tokenizer
 
 
-def place_of(model: Mapping[str, Any]) -> Place | None:
+def place_of(model: Mapping[str, Any]) -> WeightsSource | None:
     """Returns where the weights of `config.model` are, or None where it names none; raises as `locate` does."""
     name, revision = (model.get(key, '') for key in KEYS)
     if not name and revision:
@@ -96,7 +96,7 @@ def place_of(model: Mapping[str, Any]) -> Place | None:
     return locate(name, revision) if name else None
 
 
-def write_about(folder: epath.Path, place: Place, family: str, settings: Mapping[str, Any], more: Any) -> None:
+def write_about(folder: epath.Path, place: WeightsSource, family: str, settings: Mapping[str, Any], more: Any) -> None:
     """Writes weights.json."""
     about = {'name': place.name, 'revision': place.revision, 'family': family, 'settings': settings, **more}
     folder.mkdir(parents=True, exist_ok=True)

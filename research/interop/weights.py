@@ -23,7 +23,7 @@ from tokenizers import Tokenizer
 
 from research.errors import UserError, choose
 from research.interop.families import bert, gpt2, llama, marian, t5, vit
-from research.interop.files import Place, Tensors, locate, read_json, write_tensors
+from research.interop.files import Tensors, WeightsSource, locate, read_json, write_tensors
 from research.interop.names import Family, Rule
 from research.interop.vocabulary import read_tokenizer
 from research.nn.encoder_decoder import EncoderDecoder
@@ -66,7 +66,7 @@ def family_of(model_type: str) -> Family:
     return choose(model_type, {each.model_type: each for each in known}, "config.json's model_type")
 
 
-def read_settings(place: Place) -> tuple[Family, dict[str, Any], dict[str, Any], dict[str, str]]:
+def read_settings(place: WeightsSource) -> tuple[Family, dict[str, Any], dict[str, Any], dict[str, str]]:
     """Returns family, config.json, settings, and {name of a tensor as the rules write it: as the files do}.
 
     Raises:

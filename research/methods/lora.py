@@ -86,7 +86,7 @@ def apply(task: Task, settings: Settings, config: Any = None) -> Task:
         load=load if task.load else None,
         losses={name: on_merged(loss) for name, loss in task.losses.items()},
         predict=on_merged(task.predict),
-        metrics=on_merged(task.metrics),
+        metric_sums=on_merged(task.metric_sums),
         generate=generate,
     )
 
@@ -155,7 +155,7 @@ def add_product(
 ) -> Float[Array, '...']:
     """Returns the kernel plus scale * A B, in the kernel's shape and type.
 
-    The product is taken in full precision, so that what is served after `merge` equals what was trained.
+    The product is taken in full precision, so that what is eval_variables after `merge` equals what was trained.
     """
     product = jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)
     return (kernel + scale * product.reshape(kernel.shape)).astype(kernel.dtype)

@@ -1,7 +1,7 @@
 """Differentially private training: DP-SGD (Abadi et al. 2016, arXiv:1607.00133, algorithm 1).
 
 Every row's gradient is clipped, the clipped gradients are summed, and noise is added to the sum once a step.
-What is protected is whether any one row of the training split was there. What is not: figures measured on
+What is protected is whether any one row of the training split was there. What is not: metrics measured on
 other splits, what the task's `prepare` read from the training split, and the logs of the losses, which are
 without noise.
 
@@ -77,7 +77,7 @@ def apply(task: Task, settings: Settings, config: Any) -> Task:
 
     Of `config` it reads `train` (batch size, sampling, steps) and each group's `optimizer.update_every`.
     Epsilon and the noise multiplier are computed when they are first asked for, so that a trained model can
-    be served where neither training data nor the accounting library are.
+    be eval_variables where neither training data nor the accounting library are.
 
     Raises:
       UserError: for a group that cannot be private; when it is traced, for one in `public` that reads rows.
@@ -345,7 +345,7 @@ def notes(budget: Budget, settings: Settings, train: Any, private: Sequence[str]
         f'{groups} is trained privately: epsilon {budget.spent(budget.steps):.3g} at delta '
         f'{settings.delta:g} after {budget.steps:,} steps, for one row more or less among {count:,}; noise '
         f'multiplier {budget.noise_multiplier:.4g} ({chosen}), clip {settings.clip:g}, {sampling}',
-        'not private: the logged losses and accuracies, which are of training rows without noise; figures of '
+        'not private: the logged losses and accuracies, which are of training rows without noise; metrics of '
         'other splits; what was prepared from the training split (statistics, vocabularies, class counts)',
         'the noise follows from config.seed, which is stored in this folder: whoever has it, or guesses it, '
         'can take the noise off again',

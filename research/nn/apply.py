@@ -54,7 +54,7 @@ def check_settings(where: str, dropout: float = 0.0, **sizes: Sequence[int]) -> 
             raise UserError(f'config.{where}.{name} must be above zero, got {given}')
 
 
-def entering(layer: str, function: Callable[[], Any]) -> list[Any]:
+def capture_inputs(layer: str, function: Callable[[], Any]) -> list[Any]:
     """Returns what enters each layer called `layer` while `function` runs modules: features before a head."""
     found = []
 

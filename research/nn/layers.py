@@ -21,7 +21,7 @@ ACTIVATIONS = {
 }
 
 
-class Around(NamedTuple):
+class BlockContext(NamedTuple):
     """What all blocks of a stack are given besides the stream and the cache."""
 
     mask: Mask
@@ -119,7 +119,7 @@ class Attention(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, 'batch length width'], around: Around, cache: Any, layer: Int[Array, '']
+        self, x: Float[Array, 'batch length width'], around: BlockContext, cache: Any, layer: Int[Array, '']
     ) -> tuple[Float[Array, 'batch length width'], Any]:
         """Returns the attended features and the cache with this layer's keys and values in it.
 
@@ -155,7 +155,7 @@ class CrossAttention(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, 'batch length width'], around: Around, cache: Any, layer: Int[Array, '']
+        self, x: Float[Array, 'batch length width'], around: BlockContext, cache: Any, layer: Int[Array, '']
     ) -> tuple[Float[Array, 'batch length width'], Any]:
         """Returns the attended features and the cache; given a memory, its keys and values are in it."""
         settings, query = self.settings, to_heads(self.settings, x, 'query')
@@ -200,7 +200,7 @@ class Block(nn.Module):
     cross: bool = False
 
     @nn.compact
-    def __call__(self, carry: tuple[Array, Any], layer: Int[Array, ''], around: Around) -> tuple:
+    def __call__(self, carry: tuple[Array, Any], layer: Int[Array, ''], around: BlockContext) -> tuple:
         """Returns ((stream, cache), None) after this layer."""
         x, cache = carry
         settings, shared = self.settings, (self.settings, self.train)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from research.errors import UserError
-from research.nn.layers import Around, Block, Head, dense, embedding, normalize
+from research.nn.layers import Block, BlockContext, Head, dense, embedding, normalize
 from research.nn.positions import angles, frequencies, in_segments, relative_bias, sinusoids, stretch
 from research.nn.transformer_settings import TransformerSettings
 from research.ops.attention import Mask
@@ -63,7 +63,7 @@ class Stack(nn.Module):
         self, x, length=None, segments=None, prefix=None, cache=None, read_from=None, types=None,
         memory=None, memory_mask=None,
     ):  # fmt: skip
-        """Returns hidden states and cache of embedded tokens x; other arguments as of `Transformer`, `Around`."""
+        """Returns hidden states and cache of embedded tokens x; other arguments as of `Transformer`, `BlockContext`."""
         settings, count = self.settings, x.shape[1]
         settings.check_length(count)
         offsets = jnp.arange(count)[None]
@@ -83,7 +83,7 @@ class Stack(nn.Module):
             keys = count if read_from is None else cache['key'].shape[2]
             table = self.relative.embedding
             bias = relative_bias(table, places, keys, not settings.causal, settings.relative_distance)
-        around = Around(mask, turns_of(settings, positions), bias, memory, memory_mask)
+        around = BlockContext(mask, turns_of(settings, positions), bias, memory, memory_mask)
         x = constrain(self.enter(x, positions, types), BATCH)
         (x, cache), _ = self.blocks((x, cache), jnp.arange(settings.layers), around)
         if settings.norm_position == 'pre':

@@ -99,7 +99,7 @@ def gradient_penalty(
     return jnp.square(jnp.sqrt(squared_slopes(judge, between) + TINY) - 1)
 
 
-def now_and_then(
+def lazy_regularization(
     penalty: Callable[[], Float[Array, 'batch']], step: Int[Array, ''], every: int
 ) -> Float[Array, 'batch']:
     """Returns `every` times the penalty at each step that `every` divides, and 0 at those between.

@@ -1,6 +1,6 @@
-"""How good a classifier is: masked sums on the device, figures from the sums on the host.
+"""How good a classifier is: masked sums on the device, metrics from the sums on the host.
 
-All figures come from one confusion matrix, a calibration table and two sums, so they are the same for
+All metrics come from one confusion matrix, a calibration table and two sums, so they are the same for
 any batch size and any number of devices.
 """
 
@@ -22,7 +22,7 @@ ABOUT = {
 }
 
 
-class Measure(NamedTuple):
+class MetricRow(NamedTuple):
     """A value beside what the trivial baseline reaches (None where it has none), and what both mean."""
 
     value: float | list
@@ -38,7 +38,7 @@ def classification_sums(
     mask: Float[Array, 'batch'],
     top: int = 0,
 ) -> dict[str, Array]:
-    """Returns sums over the examples whose mask is 1: everything that `classification_figures` needs.
+    """Returns sums over the examples whose mask is 1: everything that `classification_metrics` needs.
 
     Args:
       logits: unnormalised log-probabilities.
@@ -101,10 +101,10 @@ def calibration_error(table: Float[np.ndarray, 'bins 3']) -> float:
     return float(ratio(np.abs(right - confidence).sum(), count.sum()))
 
 
-def classification_figures(
+def classification_metrics(
     sums: Mapping[str, np.ndarray], train_counts: Sequence[float], top: int = 0
-) -> dict[str, Measure]:
-    """Returns the figures of `classification_sums`, beside a baseline that knows only the training counts.
+) -> dict[str, MetricRow]:
+    """Returns the metrics of `classification_sums`, beside a baseline that knows only the training counts.
 
     Macro means are over the classes that occur in this split or were predicted, as scikit-learn's
     `average='macro'` without `labels`.
@@ -123,14 +123,14 @@ def classification_figures(
     always = 'always the commonest class of the training split'
     # One is added to each count: a class that is missing from training must not make the baseline infinite.
     prior = (train_counts + 1) / (train_counts + 1).sum()
-    figures = {
-        'accuracy': Measure(float(found['accuracy']), float(trivial['accuracy']), about='share that is right',
+    metrics = {
+        'accuracy': MetricRow(float(found['accuracy']), float(trivial['accuracy']), about='share that is right',
                             baseline_about=always),
-        'loss': Measure(float(ratio(sums['nll'], count)), float(-ratio(true @ np.log(prior), count)), 'lower',
+        'loss': MetricRow(float(ratio(sums['nll'], count)), float(-ratio(true @ np.log(prior), count)), 'lower',
                         'cross-entropy, nats an example', 'class frequencies of the training split'),
     }  # fmt: skip
     if top:
-        figures[f'top_{top}'] = Measure(
+        metrics[f'top_{top}'] = MetricRow(
             float(ratio(sums['top'], count)),
             float(ratio(true[order[:top]].sum(), count)),
             about=f'share whose class is among the {top} most probable',
@@ -138,17 +138,17 @@ def classification_figures(
         )
     present, trivial_present = (each.sum(0) + each.sum(1) > 0 for each in (confusion, constant))
     for name, about in ABOUT.items():
-        figures[name] = Measure(
+        metrics[name] = MetricRow(
             float(found[name][present].mean()),
             float(trivial[name][trivial_present].mean()),
             about=f'{about}, mean over {present.sum()} classes',
             baseline_about=always,
         )
-        figures[f'{name}_per_class'] = Measure(found[name].tolist(), about=f'{about}, class by class')
+        metrics[f'{name}_per_class'] = MetricRow(found[name].tolist(), about=f'{about}, class by class')
     about = f'expected calibration error, {BINS} bins: how far confidence and accuracy are apart'
-    figures['calibration_error'] = Measure(
+    metrics['calibration_error'] = MetricRow(
         calibration_error(sums['calibration']), better='lower', about=about
     )
     about = 'examples; row: true class, column: predicted class'
-    figures['confusion'] = Measure(confusion.astype(int).tolist(), better='', about=about)
-    return figures
+    metrics['confusion'] = MetricRow(confusion.astype(int).tolist(), better='', about=about)
+    return metrics

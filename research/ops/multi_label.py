@@ -1,4 +1,4 @@
-"""How good a model is that gives an example any number of labels: masked sums, and figures from them."""
+"""How good a model is that gives an example any number of labels: masked sums, and metrics from them."""
 
 from collections.abc import Mapping, Sequence
 
@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from research.ops.classification import Measure, ratio
+from research.ops.classification import MetricRow, ratio
 from research.ops.losses import sigmoid_cross_entropy
 
 
@@ -16,7 +16,7 @@ def multi_label_sums(
     mask: Float[Array, 'batch'],
     threshold: float = 0.5,
 ) -> dict[str, Array]:
-    """Returns sums over the examples whose mask is 1: everything that `multi_label_figures` needs.
+    """Returns sums over the examples whose mask is 1: everything that `multi_label_metrics` needs.
 
     Args:
       logits: log-odds of each label; those of padding may be anything.
@@ -52,10 +52,10 @@ def means(hit: np.ndarray, given: np.ndarray, true: np.ndarray) -> dict[str, flo
     return found
 
 
-def multi_label_figures(
+def multi_label_metrics(
     sums: Mapping[str, np.ndarray], train_counts: Sequence[float], train_size: float
-) -> dict[str, Measure]:
-    """Returns the figures of `multi_label_sums`, beside baselines that know only the training counts.
+) -> dict[str, MetricRow]:
+    """Returns the metrics of `multi_label_sums`, beside baselines that know only the training counts.
 
     0 / 0 counts as 0, as scikit-learn's `zero_division=0`; macro means are over all labels.
 
@@ -74,28 +74,28 @@ def multi_label_figures(
     trivial_wrong = np.where(usual, count - true, true).sum()
     every = means(true, np.full(labels, count), true)
     always, commonest = 'always every label', 'each label as in most training rows'
-    figures = {
-        'f1_micro': Measure(0.0, about='F1 over all decisions together'),
-        'f1_macro': Measure(0.0, about='F1, mean over the labels'),
-        'precision_micro': Measure(0.0, about='right share of the labels given'),
-        'precision_macro': Measure(0.0, about='right share of the labels given, mean over the labels'),
-        'recall_micro': Measure(0.0, about='found share of the labels there'),
-        'recall_macro': Measure(0.0, about='found share of the labels there, mean over the labels'),
+    metrics = {
+        'f1_micro': MetricRow(0.0, about='F1 over all decisions together'),
+        'f1_macro': MetricRow(0.0, about='F1, mean over the labels'),
+        'precision_micro': MetricRow(0.0, about='right share of the labels given'),
+        'precision_macro': MetricRow(0.0, about='right share of the labels given, mean over the labels'),
+        'recall_micro': MetricRow(0.0, about='found share of the labels there'),
+        'recall_macro': MetricRow(0.0, about='found share of the labels there, mean over the labels'),
     }
     found = means(hit, given, true)
-    figures = {
+    metrics = {
         name: each._replace(value=found[name], baseline=every[name], baseline_about=always)
-        for name, each in figures.items()
+        for name, each in metrics.items()
     }
     cells = max(count * labels, 1)
-    figures['exact'] = Measure(float(ratio(sums['exact'], count)), about='share with every label right')
-    figures['hamming'] = Measure(
+    metrics['exact'] = MetricRow(float(ratio(sums['exact'], count)), about='share with every label right')
+    metrics['hamming'] = MetricRow(
         float(wrong / cells), float(trivial_wrong / cells), 'lower', 'share of single decisions that are wrong',
         commonest,
     )  # fmt: skip
-    figures['loss'] = Measure(
+    metrics['loss'] = MetricRow(
         float(sums['nll']) / cells, float(trivial_loss), 'lower', 'cross-entropy, nats a label',
         'label frequencies of the training split',
     )  # fmt: skip
     per_label = ratio(2 * hit, given + true).tolist()
-    return figures | {'f1_per_class': Measure(per_label, about='F1, label by label')}
+    return metrics | {'f1_per_class': MetricRow(per_label, about='F1, label by label')}

@@ -1,4 +1,4 @@
-"""How good predicted numbers are: masked sums, and figures from them; rank correlation from the pairs."""
+"""How good predicted numbers are: masked sums, and metrics from them; rank correlation from the pairs."""
 
 from collections.abc import Mapping, Sequence
 
@@ -6,13 +6,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from research.ops.classification import Measure, ratio
+from research.ops.classification import MetricRow, ratio
 
 
 def regression_sums(
     predicted: Float[Array, 'batch'], targets: Float[Array, 'batch'], mask: Float[Array, 'batch']
 ) -> dict[str, Array]:
-    """Returns sums over the examples whose mask is 1: everything that `regression_figures` needs.
+    """Returns sums over the examples whose mask is 1: everything that `regression_metrics` needs.
 
     Both are best given in standard deviations from the training mean: then no sum cancels.
     """
@@ -32,8 +32,8 @@ def regression_sums(
     }  # fmt: skip
 
 
-def regression_figures(sums: Mapping[str, np.ndarray], deviation: float) -> dict[str, Measure]:
-    """Returns the figures of `regression_sums`, beside the baseline that always says the training mean.
+def regression_metrics(sums: Mapping[str, np.ndarray], deviation: float) -> dict[str, MetricRow]:
+    """Returns the metrics of `regression_sums`, beside the baseline that always says the training mean.
 
     Args:
       sums: of numbers in standard deviations from the training mean, summed over a whole split.
@@ -45,10 +45,10 @@ def regression_figures(sums: Mapping[str, np.ndarray], deviation: float) -> dict
     mean = 'always the training mean'
     square, error = (float(ratio(sums[name], count)) for name in ('square', 'absolute'))
     return {
-        'mse': Measure(square * deviation**2, tt * deviation**2, 'lower', 'mean squared error', mean),
-        'mae': Measure(error * deviation, absolute * deviation, 'lower', 'mean absolute error', mean),
-        'pearson': Measure(float(ratio(covariance, spread)), about='correlation of predictions and labels'),
-        'loss': Measure(square, tt, 'lower', 'squared error in training variances', mean),
+        'mse': MetricRow(square * deviation**2, tt * deviation**2, 'lower', 'mean squared error', mean),
+        'mae': MetricRow(error * deviation, absolute * deviation, 'lower', 'mean absolute error', mean),
+        'pearson': MetricRow(float(ratio(covariance, spread)), about='correlation of predictions and labels'),
+        'loss': MetricRow(square, tt, 'lower', 'squared error in training variances', mean),
     }
 
 

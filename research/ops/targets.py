@@ -1,4 +1,4 @@
-"""What labels are, as functions of a model's scores: its loss, its sums and figures, and its answer.
+"""What labels are, as functions of a model's scores: its loss, its sums and metrics, and its answer.
 
 One class, any number of labels, or a number: a task that reads any input takes one of these for its output.
 """
@@ -11,10 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from research.ops.classification import Measure, classification_figures, classification_sums
+from research.ops.classification import MetricRow, classification_metrics, classification_sums
 from research.ops.losses import sigmoid_cross_entropy, softmax_cross_entropy
-from research.ops.multi_label import multi_label_figures, multi_label_sums
-from research.ops.regression import regression_figures, regression_sums
+from research.ops.multi_label import multi_label_metrics, multi_label_sums
+from research.ops.regression import regression_metrics, regression_sums
 
 
 class Target(NamedTuple):
@@ -25,7 +25,7 @@ class Target(NamedTuple):
     logs: Callable[[Array, Array, Array], dict[str, Array]]  # (scores, labels, mask) -> sums for the progress line
     answer: Callable[[Array], dict[str, Array]]  # scores -> outputs, among them 'logits'
     sums: Callable[[Array, Array, Array], dict[str, Array]]  # (scores, labels, mask)
-    figures: Callable[[Mapping[str, np.ndarray]], dict[str, Measure]]
+    metrics: Callable[[Mapping[str, np.ndarray]], dict[str, MetricRow]]
     decode: Callable[[Mapping[str, np.ndarray]], Any]  # outputs of one example -> for a person
 
 
@@ -67,7 +67,7 @@ def single(
         logs,
         answer,
         lambda scores, labels, mask: classification_sums(logits_of(scores), labels, mask, counted),
-        lambda sums: classification_figures(sums, counts, counted),
+        lambda sums: classification_metrics(sums, counts, counted),
         decode,
     )
 
@@ -104,7 +104,7 @@ def multi(
         logs,
         lambda scores: {'logits': scores, 'probability': jax.nn.sigmoid(scores)},
         lambda scores, labels, mask: multi_label_sums(scores, labels, mask, threshold),
-        lambda sums: multi_label_figures(sums, counts, size),
+        lambda sums: multi_label_metrics(sums, counts, size),
         decode,
     )
 
@@ -126,6 +126,6 @@ def regression(mean: float, deviation: float) -> Target:
         lambda scores, labels, mask: {'error': jnp.sum(jnp.abs(scores[:, 0] - standard(labels)) * deviation * mask)},
         lambda scores: {'logits': scores, 'value': scores[:, 0] * deviation + mean},
         lambda scores, labels, mask: regression_sums(scores[:, 0], standard(labels), mask),
-        lambda sums: regression_figures(sums, deviation),
+        lambda sums: regression_metrics(sums, deviation),
         lambda outputs: {'value': float(outputs['value'])},
     )

@@ -1,4 +1,4 @@
-"""How well tokens are predicted: masked sums on the device, figures beside a unigram model on the host."""
+"""How well tokens are predicted: masked sums on the device, metrics beside a unigram model on the host."""
 
 import math
 from collections.abc import Mapping
@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from research.ops.classification import Measure
+from research.ops.classification import MetricRow
 from research.ops.losses import softmax_cross_entropy
 
 UNIGRAMS = 'unigrams of the training split'
@@ -43,7 +43,7 @@ def token_sums(
     }
 
 
-def token_figures(sums: Mapping[str, np.ndarray], what: str) -> dict[str, Measure]:
+def token_metrics(sums: Mapping[str, np.ndarray], what: str) -> dict[str, MetricRow]:
     """Returns loss and perplexity per token and accuracy beside those of unigrams, and bits per byte of 'bytes'.
 
     `what` names the tokens that are counted, as in 'masked token'.
@@ -52,14 +52,14 @@ def token_figures(sums: Mapping[str, np.ndarray], what: str) -> dict[str, Measur
     tokens = max(values['tokens'], 1.0)
     nll, unigram = values['nll'] / tokens, values['unigram_nll'] / tokens
     found = {
-        'loss': Measure(nll, unigram, 'lower', f'cross-entropy per {what}, nats', UNIGRAMS),
-        'perplexity': Measure(power(nll), power(unigram), 'lower', f'per {what}', UNIGRAMS),
+        'loss': MetricRow(nll, unigram, 'lower', f'cross-entropy per {what}, nats', UNIGRAMS),
+        'perplexity': MetricRow(power(nll), power(unigram), 'lower', f'per {what}', UNIGRAMS),
     }
     if 'bytes' in values:
         bits = math.log(2) * max(values['bytes'], 1.0)
         shares = values['nll'] / bits, values['unigram_nll'] / bits
-        found['bits_per_byte'] = Measure(*shares, 'lower', 'of text, its ends included', UNIGRAMS)
-    found['accuracy'] = Measure(
+        found['bits_per_byte'] = MetricRow(*shares, 'lower', 'of text, its ends included', UNIGRAMS)
+    found['accuracy'] = MetricRow(
         values['correct'] / tokens, values['unigram_correct'] / tokens, 'higher', f'{what} the likeliest',
         'always the commonest token',
     )  # fmt: skip

@@ -13,10 +13,11 @@ import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
-from research.core.task import Aux, Figure, Input, Task, Variables
-from research.data import images, sounds
+from research.core.task import Aux, Input, Metric, Task, Variables
+from research.data.audio import sounds
+from research.data.audio.sound_sets import sound_set
+from research.data.image import images
 from research.data.labels import LabelFacts, collect, make_encode_label, read_labels, write_labels
-from research.data.sound_sets import sound_set
 from research.errors import UserError, choose, unpack
 from research.nn.apply import initialize, run
 from research.nn.audio import SoundConvolution, SoundTransformer, patches_of
@@ -253,11 +254,11 @@ def make(config: Any, folder: epath.Path) -> Task:
     def predict(variables, batch, context):
         return target.answer(evaluated(variables, batch, context))
 
-    def metrics(variables, batch, context):
+    def metric_sums(variables, batch, context):
         return target.sums(evaluated(variables, batch, context), batch['label'], batch['mask'])
 
-    def figures(sums):
-        return {name: Figure(*each) for name, each in target.figures(sums).items()}
+    def metrics(sums):
+        return {name: Metric(*each) for name, each in target.metrics(sums).items()}
 
     def spectrogram(samples):
         return features({'audio': samples}, False)
@@ -275,8 +276,8 @@ def make(config: Any, folder: epath.Path) -> Task:
         losses={'model': make_loss(scores, features, target, settings)},
         mixes='config.task.mixup' if settings.mixup else '',
         predict=predict,
+        metric_sums=metric_sums,
         metrics=metrics,
-        figures=figures,
         decode=target.decode,
         render=make_render(jax.jit(spectrogram), facts),
     )

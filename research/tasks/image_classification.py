@@ -12,17 +12,17 @@ import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
-from research.core.task import Aux, Context, Figure, Input, Task, Variables
-from research.data import images
-from research.data.augmentations import Augmentations, augment, center_crop
-from research.data.image_sets import image_set
+from research.core.task import Aux, Context, Input, Metric, Task, Variables
+from research.data.image import images
+from research.data.image.augmentations import Augmentations, augment, center_crop
+from research.data.image.image_sets import image_set
 from research.errors import UserError, choose, unpack
 from research.interop import pretrained
 from research.nn.apply import initialize, run
 from research.nn.mlp import MLP
 from research.nn.resnet import ResNet
 from research.nn.vision_transformer import VisionTransformer
-from research.ops.classification import classification_figures, classification_sums
+from research.ops.classification import classification_metrics, classification_sums
 from research.ops.losses import soft_cross_entropy, softmax_cross_entropy
 from research.ops.mixing import mix
 
@@ -36,7 +36,7 @@ VIT = {
 class Settings(NamedTuple):
     """Settings of `config.task`: how training pictures are varied, and what is measured."""
 
-    # On the host, in this order; as of `research.data.augmentations.Augmentations`.
+    # On the host, in this order; as of `research.data.image.augmentations.Augmentations`.
     resized_crop: float = 0.0  # a crop of at least this share of the area, resized; ImageNet: 0.08
     shift: int = 0  # training pictures are moved by up to so many pixels
     flip: bool = False  # half of the training pictures are mirrored left to right
@@ -298,12 +298,12 @@ def make(config: Any, folder: epath.Path) -> Task:
         logits, _ = logits_of(variables, batch['image'], context._replace(train=False))
         return {'logits': logits, 'probability': jax.nn.softmax(logits)}
 
-    def metrics(variables, batch, context):
+    def metric_sums(variables, batch, context):
         logits, _ = logits_of(variables, batch['image'], context._replace(train=False))
         return classification_sums(logits, batch['label'], batch['mask'], top)
 
-    def figures(sums):
-        return {name: Figure(*each) for name, each in classification_figures(sums, facts.counts, top).items()}
+    def metrics(sums):
+        return {name: Metric(*each) for name, each in classification_metrics(sums, facts.counts, top).items()}
 
     height, width, _ = facts.shape
     return Task(
@@ -317,8 +317,8 @@ def make(config: Any, folder: epath.Path) -> Task:
         mixes=settings.mixes,
         load=model.load,
         predict=predict,
+        metric_sums=metric_sums,
         metrics=metrics,
-        figures=figures,
         decode=make_decode(facts, top),
         render=make_render(facts),
     )

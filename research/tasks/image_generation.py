@@ -16,17 +16,17 @@ import numpy as np
 from etils import epath
 from jaxtyping import Array, Float
 
-from research.core.task import Aux, Figure, Input, Task, Variables, fold
-from research.data import gallery, images
+from research.core.task import Aux, Input, Metric, Task, Variables, fold
 from research.data.fields import share, whole_number
-from research.data.image_sets import image_set, in_no_order
+from research.data.image import gallery, images
+from research.data.image.image_sets import deterministic_shuffle, image_set
 from research.errors import UserError, choose, unpack
 from research.interop.features import Space, features_of_rows, make_space
 from research.nn import dcgan, gan, sngan
 from research.nn.apply import initialize, run
-from research.ops.adversarial import adversarial_loss, gradient_penalty, now_and_then, r1_penalty, right
-from research.ops.clouds import Train, cloud_figures, cloud_sums, read_train, store_train, train_cloud
+from research.ops.adversarial import adversarial_loss, gradient_penalty, lazy_regularization, r1_penalty, right
 from research.ops.diff_augment import make_augment
+from research.ops.generative_metrics import Train, cloud_metrics, cloud_sums, read_train, store_train, train_cloud
 from research.ops.kernel_distance import KEPT
 from research.ops.noise import ALONE, DRAW, keys_of, labels_of, noise_of, per_example
 
@@ -50,9 +50,9 @@ class Settings(NamedTuple):
     penalty_every: int = 1  # updates of the discriminator from one penalty to the next, which is so many times larger
     augment: tuple = ()  # of 'color', 'translation', 'cutout': what the discriminator sees of real and fake
     conditional: bool = False  # generator and discriminator are told the label
-    truncation: float = 0.0  # answers draw noise anew where it is larger; 0: never. Figures are without it
-    fakes: int = 4  # pictures drawn for each real one when the figures are computed
-    features: Literal['pixels', 'classifier', 'inception'] = 'pixels'  # in which the figures compare
+    truncation: float = 0.0  # answers draw noise anew where it is larger; 0: never. Metrics are without it
+    fakes: int = 4  # pictures drawn for each real one when the metrics are computed
+    features: Literal['pixels', 'classifier', 'inception'] = 'pixels'  # in which the metrics compare
     pixels: int = 16  # features 'pixels' are of pictures shrunk to at most so many pixels along a side
     network: str = ''  # the folder of the run whose features 'classifier' are, or the file of Inception's weights
     kernel: bool = False  # also the kernel distance; above 128 features of the first 2,000 pictures
@@ -119,7 +119,7 @@ def prepare(config: Any, folder: epath.Path, load: Callable | None = None) -> No
     `load` reads a trained run by its folder.
     """
     data, settings = image_set(config.data), read_settings(config)
-    rows, space = in_no_order(config.data, data.source)('train'), space_of(settings, data.shape, load)
+    rows, space = deterministic_shuffle(config.data, data.source)('train'), space_of(settings, data.shape, load)
     counts = np.bincount([row['label'] for row in rows], minlength=len(data.classes))
     train = train_cloud(features_of_rows(space, rows, data.shape), settings.kernel)
     folder.mkdir(parents=True, exist_ok=True)
@@ -229,7 +229,7 @@ def make_penalty(pair: Pair, settings: Settings) -> Callable[..., Float[Array, '
                 total += settings.gradient_penalty * gradient_penalty(judge, real, fakes, shares)
             return total
 
-        return now_and_then(due, context.step, settings.penalty_every)
+        return lazy_regularization(due, context.step, settings.penalty_every)
 
     return penalty
 
@@ -313,11 +313,11 @@ def make_predict(asked: Asked) -> Callable[..., dict[str, Array]]:
     return predict
 
 
-def make_measures(asked: Asked) -> tuple[Callable[..., dict[str, Array]], Callable[[Any], dict[str, Figure]]]:
-    """Returns `metrics`, sums over real and drawn pictures as points in the space of features, and `figures`."""
+def make_measures(asked: Asked) -> tuple[Callable[..., dict[str, Array]], Callable[[Any], dict[str, Metric]]]:
+    """Returns `metric_sums`, sums over real and drawn pictures as points in the space of features, and `metrics`."""
     settings, train, space = asked.settings, asked.train, asked.space
 
-    def metrics(variables, batch, context):
+    def metric_sums(variables, batch, context):
         context = context._replace(train=False)
 
         def sums(name, pictures, number=0):  # of wide points the first picture of each row is kept
@@ -331,11 +331,11 @@ def make_measures(asked: Asked) -> tuple[Callable[..., dict[str, Array]], Callab
             total = fake if total is None else jax.tree.map(jnp.add, total, fake)
         return {**sums('real', batch['image']), **total}
 
-    def figures(sums):
-        rows = cloud_figures(sums, train, space().name, space().signature, settings.fakes, space().inception)
-        return {name: Figure(*row) for name, row in rows.items()}
+    def metrics(sums):
+        rows = cloud_metrics(sums, train, space().name, space().signature, settings.fakes, space().inception)
+        return {name: Metric(*row) for name, row in rows.items()}
 
-    return metrics, figures
+    return metric_sums, metrics
 
 
 def inputs_of(settings: Settings, classes: int) -> dict[str, Input]:
@@ -353,7 +353,7 @@ def inputs_of(settings: Settings, classes: int) -> dict[str, Input]:
 def make(config: Any, folder: epath.Path, load: Callable | None = None) -> Task:
     """Returns the task; its networks are the pair `config.model.name`, its data set is `config.data.name`.
 
-    `load` reads a trained run by its folder: the classifier whose features the figures are of.
+    `load` reads a trained run by its folder: the classifier whose features the metrics are of.
 
     Raises:
       UserError: for a setting that does not exist or cannot be.
@@ -366,12 +366,12 @@ def make(config: Any, folder: epath.Path, load: Callable | None = None) -> Task:
         raise UserError(f'config.model.latent must be above zero, got {model.latent}')
     told = classes if settings.conditional else 0
     pair = make_pair(model, facts.shape, told)
-    source = in_no_order(config.data, data.source)
+    source = deterministic_shuffle(config.data, data.source)
     check_penalty(config, settings, pair)
     space = functools.cache(lambda: checked_space(settings, facts, load))
     asked = Asked(pair, settings, facts, train, model.latent, space)
     examples = [{'label': number % classes} if settings.conditional else {} for number in range(100)]
-    (metrics, figures), (decode, render) = make_measures(asked), make_show(facts)
+    (metric_sums, metrics), (decode, render) = make_measures(asked), make_show(facts)
     return Task(
         inputs=inputs_of(settings, classes),
         source=source,
@@ -379,8 +379,8 @@ def make(config: Any, folder: epath.Path, load: Callable | None = None) -> Task:
         init=pair.init,
         losses=make_losses(pair, settings, model.latent),
         predict=make_predict(asked),
+        metric_sums=metric_sums,
         metrics=metrics,
-        figures=figures,
         decode=decode,
         render=render,
         gallery=functools.partial(gallery.pictures, told, examples, source, facts.shape, settings.neighbours),

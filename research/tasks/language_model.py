@@ -16,19 +16,19 @@ import numpy as np
 from etils import epath
 from tokenizers import Tokenizer
 
-from research.core.task import Aux, Context, Figure, Generate, Input, Task, Variables
-from research.data.packing import Packed
-from research.data.python_source import python_lines
-from research.data.text import END, Blocks, decode_text
-from research.data.text_sets import text_set
-from research.data.token_streams import Facts, read_facts, read_stream, request_text, request_tokens, store_streams
+from research.core.task import Aux, Context, Generate, Input, Metric, Task, Variables
+from research.data.sets.python_source import python_lines
+from research.data.text.corpus import END, Blocks, decode_text
+from research.data.text.packing import Packed
+from research.data.text.text_sets import text_set
+from research.data.text.token_streams import Facts, read_facts, read_stream, request_text, request_tokens, store_streams
 from research.errors import UserError, choose, unpack
 from research.interop.pretrained import make_load, read_shape, stream_tokenizer
 from research.nn.apply import initialize
 from research.nn.transformer import Transformer, empty_cache
 from research.ops.losses import softmax_cross_entropy
 from research.ops.sampling import check_sampling, sample
-from research.ops.token_metrics import token_figures, token_sums, unigrams
+from research.ops.token_metrics import token_metrics, token_sums, unigrams
 
 
 @dataclasses.dataclass(frozen=True)
@@ -210,22 +210,22 @@ def row_prompt(row: Mapping[str, Any]) -> Any:
     return jnp.maximum(first // 2, 1)
 
 
-def make_metrics(model: Transformer, facts: Facts) -> Callable:
-    """Returns `metrics`: sums over tokens for the model and for a unigram model of the training split."""
+def make_metric_sums(model: Transformer, facts: Facts) -> Callable:
+    """Returns `metric_sums`: sums over tokens for the model and for a unigram model of the training split."""
     baseline, sizes = unigrams(facts.counts), np.asarray(facts.bytes, np.float32)
 
-    def metrics(variables, batch, context):
+    def metric_sums(variables, batch, context):
         logits = apply(model, variables, batch, context._replace(train=False))
         targets, mask = batch['targets'], token_mask(batch)
         sums = token_sums(logits, targets, mask, baseline)
         return {**sums, 'bytes': jnp.sum(jnp.asarray(sizes)[targets] * mask)}
 
-    return metrics
+    return metric_sums
 
 
-def figures(sums: Mapping[str, np.ndarray]) -> dict[str, Figure]:
+def metrics(sums: Mapping[str, np.ndarray]) -> dict[str, Metric]:
     """Returns loss, perplexity, bits per byte and accuracy, beside those of the training split's unigrams."""
-    return {name: Figure(*measure) for name, measure in token_figures(sums, 'token').items()}
+    return {name: Metric(*measure) for name, measure in token_metrics(sums, 'token').items()}
 
 
 def make_decode(tokenizer: Tokenizer) -> Callable:
@@ -260,7 +260,7 @@ def describe(tokenizer: Tokenizer, row: Mapping[str, np.ndarray]) -> dict[str, s
 def make_finalize(tokenizer: Tokenizer, settings: Settings) -> Callable | None:
     """Returns the check of generated text against the corpus' own continuations, or None."""
 
-    def finalize(pairs: Iterator[tuple[Mapping[str, Any], Any]]) -> dict[str, Figure]:
+    def finalize(pairs: Iterator[tuple[Mapping[str, Any], Any]]) -> dict[str, Metric]:
         written, own = [], []
         for raw, decoded in itertools.islice(pairs, settings.check_count):
             start = int(row_prompt({'length': np.int32(settings.length), **raw}))
@@ -271,7 +271,7 @@ def make_finalize(tokenizer: Tokenizer, settings: Settings) -> Callable | None:
         about = f"{good} of {lines} generated lines that Python's tokenize accepts, {len(written)} texts"
         own_about = f'the corpus continues itself: {own_good} of {own_lines}'
         shares = good / max(lines, 1), own_good / max(own_lines, 1)
-        return {'python_lines': Figure(*shares, '', about, own_about)}  # the corpus is a mark, not a floor
+        return {'python_lines': Metric(*shares, '', about, own_about)}  # the corpus is a mark, not a floor
 
     return choose(settings.check, {'python': finalize, '': None}, 'config.task.check')
 
@@ -305,8 +305,8 @@ def make(config: Any, folder: epath.Path) -> Task:
         load=make_load(config.model, folder),
         losses={'model': make_loss(model)},
         predict=make_predict(generate, settings),
-        metrics=make_metrics(model, facts),
-        figures=figures,
+        metric_sums=make_metric_sums(model, facts),
+        metrics=metrics,
         decode=make_decode(facts.tokenizer),
         generate=generate,
         finalize=make_finalize(facts.tokenizer, settings),

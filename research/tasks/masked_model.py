@@ -21,19 +21,19 @@ import numpy as np
 from etils import epath
 from tokenizers import Tokenizer
 
-from research.core.task import Aux, Context, Figure, Input, Task, Variables
-from research.data.corruption import generator_of, mask_tokens
-from research.data.text import UNKNOWN, Blocks, decode_text
-from research.data.text_sets import text_set
-from research.data.token_streams import Facts, read_facts, read_stream, request_text, request_tokens, store_streams
-from research.data.tokens import pretrained_tokens
-from research.data.words import Words
+from research.core.task import Aux, Context, Input, Metric, Task, Variables
+from research.data.text.corpus import UNKNOWN, Blocks, decode_text
+from research.data.text.corruption import generator_of, mask_tokens
+from research.data.text.text_sets import text_set
+from research.data.text.token_streams import Facts, read_facts, read_stream, request_text, request_tokens, store_streams
+from research.data.text.tokens import pretrained_tokens
+from research.data.text.words import Words
 from research.errors import UserError, unpack
 from research.interop.pretrained import make_load, read_shape, store
 from research.nn.apply import initialize
 from research.nn.transformer import Transformer
 from research.ops.losses import softmax_cross_entropy
-from research.ops.token_metrics import token_figures, token_sums, unigrams
+from research.ops.token_metrics import token_metrics, token_sums, unigrams
 
 MASK = '[MASK]'
 
@@ -224,20 +224,20 @@ def make_loss(model: Transformer) -> Callable:
     return loss
 
 
-def make_metrics(model: Transformer, facts: Facts) -> Callable:
-    """Returns `metrics`: sums over hidden tokens for the model and for a unigram model of the training split."""
+def make_metric_sums(model: Transformer, facts: Facts) -> Callable:
+    """Returns `metric_sums`: sums over hidden tokens for the model and for a unigram model of the training split."""
     baseline = unigrams(facts.counts)
 
-    def metrics(variables, batch, context):
+    def metric_sums(variables, batch, context):
         logits = apply(model, variables, batch, context._replace(train=False))
         return token_sums(logits, batch['targets'], asked_mask(batch), baseline)
 
-    return metrics
+    return metric_sums
 
 
-def figures(sums: Mapping[str, np.ndarray]) -> dict[str, Figure]:
+def metrics(sums: Mapping[str, np.ndarray]) -> dict[str, Metric]:
     """Returns loss, perplexity and accuracy over hidden tokens, beside those of the training split's unigrams."""
-    return {name: Figure(*measure) for name, measure in token_figures(sums, 'hidden token').items()}
+    return {name: Metric(*measure) for name, measure in token_metrics(sums, 'hidden token').items()}
 
 
 def make_predict(model: Transformer, top: int) -> Callable:
@@ -312,8 +312,8 @@ def make(config: Any, folder: epath.Path) -> Task:
         load=make_load(config.model, folder),
         losses={'model': make_loss(model)},
         predict=make_predict(model, settings.top),
-        metrics=make_metrics(model, facts),
-        figures=figures,
+        metric_sums=make_metric_sums(model, facts),
+        metrics=metrics,
         decode=functools.partial(decode, facts.tokenizer, marks),
         examples=[{'text': text} for text in settings.prompts],
         describe=functools.partial(describe, facts.tokenizer),

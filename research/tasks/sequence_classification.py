@@ -11,11 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
-from research.core.task import Aux, Figure, Input, Task, Variables
-from research.data import genes
-from research.data.encoded import EncodedRow, encode_split
-from research.data.gene_sets import gene_set
+from research.core.task import Aux, Input, Metric, Task, Variables
+from research.data.cache import EncodedRow, encode_split
 from research.data.labels import LabelFacts, collect, make_encode_label, read_labels, write_labels
+from research.data.sequence import genes
+from research.data.sequence.gene_sets import gene_set
 from research.errors import UserError, choose, unpack
 from research.nn.apply import initialize, run
 from research.nn.sequence_models import SequenceConvolution
@@ -24,7 +24,7 @@ from research.nn.transformer_settings import TransformerSettings
 from research.ops import targets
 from research.ops.targets import Target
 
-NAMED = 12  # most classes whose errors are figures of their own
+NAMED = 12  # most classes whose errors are metrics of their own
 
 
 class Settings(NamedTuple):
@@ -127,14 +127,14 @@ def make_module(config: Any, settings: Settings, units: int) -> tuple[Any, Calla
     return module, lambda batch: (*inputs(batch), jnp.zeros_like(batch['kmers']))
 
 
-def with_errors(figures: dict[str, Figure], facts: LabelFacts) -> dict[str, Figure]:
-    """Returns the figures and, where there are few classes, the share of each that is called another."""
+def with_errors(metrics: dict[str, Metric], facts: LabelFacts) -> dict[str, Metric]:
+    """Returns the metrics and, where there are few classes, the share of each that is called another."""
     if len(facts.classes) > NAMED:
-        return figures
+        return metrics
     for number, name in enumerate(facts.classes):
-        error = 1 - figures['recall_per_class'].value[number]
-        figures[f'error_{name}'] = Figure(error, None, 'lower', f'share of class {name} that is called another')
-    return figures
+        error = 1 - metrics['recall_per_class'].value[number]
+        metrics[f'error_{name}'] = Metric(error, None, 'lower', f'share of class {name} that is called another')
+    return metrics
 
 
 def make(config: Any, folder: epath.Path) -> Task:
@@ -165,12 +165,12 @@ def make(config: Any, folder: epath.Path) -> Task:
     def predict(variables, batch, context):
         return target.answer(scores(variables, batch, context._replace(train=False)))
 
-    def metrics(variables, batch, context):
+    def metric_sums(variables, batch, context):
         found = scores(variables, batch, context._replace(train=False))
         return target.sums(found, batch['label'], batch['mask'])
 
-    def figures(sums):
-        return with_errors({name: Figure(*each) for name, each in target.figures(sums).items()}, facts)
+    def metrics(sums):
+        return with_errors({name: Metric(*each) for name, each in target.metrics(sums).items()}, facts)
 
     about = f'{facts.about}; {settings.length} letters, cut: {settings.cut}'
     return Task(
@@ -180,7 +180,7 @@ def make(config: Any, folder: epath.Path) -> Task:
         init=init,
         losses={'model': loss},
         predict=predict,
+        metric_sums=metric_sums,
         metrics=metrics,
-        figures=figures,
         decode=target.decode,
     )

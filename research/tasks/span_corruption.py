@@ -18,18 +18,18 @@ import numpy as np
 from etils import epath
 from tokenizers import Tokenizer
 
-from research.core.task import Aux, Context, Figure, Generate, Input, Task, Variables
-from research.data.corruption import corrupt_spans, fill_spans, generator_of, span_sizes, spans
-from research.data.text import END, Blocks, decode_text
-from research.data.text_sets import text_set
-from research.data.token_streams import Facts, read_facts, read_stream, request_text, request_tokens, store_streams
+from research.core.task import Aux, Context, Generate, Input, Metric, Task, Variables
+from research.data.text.corpus import END, Blocks, decode_text
+from research.data.text.corruption import corrupt_spans, fill_spans, generator_of, span_sizes, spans
+from research.data.text.text_sets import text_set
+from research.data.text.token_streams import Facts, read_facts, read_stream, request_text, request_tokens, store_streams
 from research.errors import UserError, unpack
 from research.interop.pretrained import make_load, read_marks, read_shape, store
 from research.nn.apply import initialize
 from research.nn.encoder_decoder import EncoderDecoder
 from research.ops.losses import softmax_cross_entropy
 from research.ops.sampling import check_sampling, sample
-from research.ops.token_metrics import token_figures, token_sums, unigrams
+from research.ops.token_metrics import token_metrics, token_sums, unigrams
 
 SENTINEL = re.compile(r'(<extra_id_\d+>)')
 
@@ -250,20 +250,20 @@ def make_loss(model: EncoderDecoder) -> Callable:
     return loss
 
 
-def make_metrics(model: EncoderDecoder, counts: np.ndarray) -> Callable:
-    """Returns `metrics`: sums over target tokens for the model and for a unigram model of training targets."""
+def make_metric_sums(model: EncoderDecoder, counts: np.ndarray) -> Callable:
+    """Returns `metric_sums`: sums over target tokens for the model and for a unigram model of training targets."""
     baseline = unigrams(counts)
 
-    def metrics(variables, batch, context):
+    def metric_sums(variables, batch, context):
         logits = apply(model, variables, batch, context._replace(train=False))
         return token_sums(logits, batch['targets'], token_mask(batch), baseline)
 
-    return metrics
+    return metric_sums
 
 
-def figures(sums: Mapping[str, np.ndarray]) -> dict[str, Figure]:
+def metrics(sums: Mapping[str, np.ndarray]) -> dict[str, Metric]:
     """Returns loss, perplexity and accuracy over target tokens, beside those of the training targets' unigrams."""
-    return {name: Figure(*measure) for name, measure in token_figures(sums, 'target token').items()}
+    return {name: Metric(*measure) for name, measure in token_metrics(sums, 'target token').items()}
 
 
 def make_predict(generate: Generate, settings: Settings) -> Callable:
@@ -314,8 +314,8 @@ def make(config: Any, folder: epath.Path) -> Task:
         load=make_load(config.model, folder),
         losses={'model': make_loss(model)},
         predict=make_predict(generate, settings),
-        metrics=make_metrics(model, tokens.target_counts()),
-        figures=figures,
+        metric_sums=make_metric_sums(model, tokens.target_counts()),
+        metrics=metrics,
         decode=tokens.decode,
         generate=generate,
         examples=[{'text': text} for text in settings.prompts],

@@ -14,14 +14,14 @@ import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
-from research.core.task import Aux, Figure, Input, Task, Variables
-from research.data.encoded import EncodedRow, encode_split
+from research.core.task import Aux, Input, Metric, Task, Variables
+from research.data.cache import EncodedRow, encode_split
 from research.data.readers.rows import label_text, sort_names
-from research.data.table_sets import table_set
+from research.data.table.table_sets import table_set
 from research.errors import UserError, nearest, unpack
 from research.nn.apply import initialize, run
 from research.nn.table import TableMLP
-from research.ops.classification import classification_figures, classification_sums
+from research.ops.classification import classification_metrics, classification_sums
 from research.ops.losses import softmax_cross_entropy
 
 MISSING, OTHER = 0, 1  # numbers of the categories that stand for no value and for one too rare or never seen
@@ -259,13 +259,13 @@ def make(config: Any, folder: epath.Path) -> Task:
         logits = logits_of(variables, batch, context._replace(train=False))
         return {'logits': logits, 'probability': jax.nn.softmax(logits)}
 
-    def metrics(variables, batch, context):
+    def metric_sums(variables, batch, context):
         logits = logits_of(variables, batch, context._replace(train=False))
         return classification_sums(logits, batch['label'], batch['mask'], top if top > 1 else 0)
 
-    def figures(sums):
-        found = classification_figures(sums, facts.counts, top if top > 1 else 0)
-        return {name: Figure(*each) for name, each in found.items()}
+    def metrics(sums):
+        found = classification_metrics(sums, facts.counts, top if top > 1 else 0)
+        return {name: Metric(*each) for name, each in found.items()}
 
     return Task(
         inputs=make_inputs(facts),
@@ -274,7 +274,7 @@ def make(config: Any, folder: epath.Path) -> Task:
         init=init,
         losses={'model': loss},
         predict=predict,
+        metric_sums=metric_sums,
         metrics=metrics,
-        figures=figures,
         decode=make_decode(facts, top + (top == 1)),
     )

@@ -12,16 +12,16 @@ import numpy as np
 from etils import epath
 from tokenizers import Tokenizer
 
-from research.core.task import Aux, Figure, Input, Task, Variables
-from research.data import ngrams
-from research.data import tokens as tokens_module
-from research.data.encoded import EncodedRow, encode_split
-from research.data.labelled_texts import labelled_texts
+from research.core.task import Aux, Input, Metric, Task, Variables
+from research.data.cache import EncodedRow, encode_split
 from research.data.labels import Kind, LabelFacts, collect, make_encode_label, read_labels, write_labels
-from research.data.ngrams import GramSettings
-from research.data.text import load_array, save_array
-from research.data.tokens import Frame, Tokens
-from research.data.word_segmentation import WordSettings
+from research.data.text import ngrams
+from research.data.text import tokens as tokens_module
+from research.data.text.corpus import load_array, save_array
+from research.data.text.labelled_texts import labelled_texts
+from research.data.text.ngrams import GramSettings
+from research.data.text.tokens import Frame, Tokens
+from research.data.text.word_segmentation import WordSettings
 from research.errors import UserError, choose, unpack
 from research.interop import pretrained
 from research.nn.apply import initialize, run
@@ -291,10 +291,10 @@ def make_encode(settings: Settings, facts: LabelFacts, arrays: Callable) -> Call
     return encode
 
 
-def rank_correlation(answers: Any) -> dict[str, Figure]:
+def rank_correlation(answers: Any) -> dict[str, Metric]:
     """Returns Spearman's correlation of answers and labels."""
     pairs = [(answer['value'], float(raw['label'])) for raw, answer in answers]
-    return {'spearman': Figure(spearman(*zip(*pairs, strict=True)), about='correlation of the ranks')}
+    return {'spearman': Metric(spearman(*zip(*pairs, strict=True)), about='correlation of the ranks')}
 
 
 def make(config: Any, folder: epath.Path) -> Task:
@@ -323,7 +323,7 @@ def make(config: Any, folder: epath.Path) -> Task:
     def predict(variables, batch, context):
         return target.answer(scores(variables, batch, context._replace(train=False)))
 
-    def metrics(variables, batch, context):
+    def metric_sums(variables, batch, context):
         found = scores(variables, batch, context._replace(train=False))
         return target.sums(found, batch['label'], batch['mask'])
 
@@ -337,8 +337,8 @@ def make(config: Any, folder: epath.Path) -> Task:
         init=lambda key: Variables({'model': model.init(key)}, {}),
         losses={'model': loss},
         predict=predict,
-        metrics=metrics,
-        figures=lambda sums: {name: Figure(*each) for name, each in target.figures(sums).items()},
+        metric_sums=metric_sums,
+        metrics=lambda sums: {name: Metric(*each) for name, each in target.metrics(sums).items()},
         decode=target.decode,
         load=model.load,
         finalize=rank_correlation if facts.kind == 'number' else None,

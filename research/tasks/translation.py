@@ -18,11 +18,11 @@ import numpy as np
 from etils import epath
 from tokenizers import Tokenizer
 
-from research.core.task import Aux, Context, Figure, Generate, Input, Task, Variables
-from research.data.own_pairs import own_pairs
-from research.data.pair_packing import pack
-from research.data.pair_rows import SIDES, Tokenizers, learn, read_rows, store, tokens_of
-from research.data.text import encode_text, load_array
+from research.core.task import Aux, Context, Generate, Input, Metric, Task, Variables
+from research.data.text.corpus import encode_text, load_array
+from research.data.text.own_pairs import own_pairs
+from research.data.text.pair_packing import pack
+from research.data.text.pair_rows import SIDES, Tokenizers, learn, read_rows, store, tokens_of
 from research.errors import UserError, unpack
 from research.interop import pretrained
 from research.nn.apply import initialize
@@ -256,13 +256,13 @@ def make_predict(generate: Generate, settings: Settings, start: int) -> Callable
     return predict
 
 
-def make_metrics(model: EncoderDecoder, counts: np.ndarray) -> Callable:
-    """Returns `metrics`: sums over target tokens for the model and for a unigram model of the training targets."""
+def make_metric_sums(model: EncoderDecoder, counts: np.ndarray) -> Callable:
+    """Returns `metric_sums`: sums over target tokens for the model and for a unigram model of the training targets."""
     smoothed = counts.astype(np.float64) + 1  # so that a token never seen is not impossible
     unigram = -np.log(smoothed / smoothed.sum()).astype(np.float32)
     commonest = int(np.argmax(counts))
 
-    def metrics(variables, batch, context):
+    def metric_sums(variables, batch, context):
         logits = apply(model, variables, batch, context._replace(train=False))
         targets, mask = batch['targets'], token_mask(batch)
         return {
@@ -273,19 +273,19 @@ def make_metrics(model: EncoderDecoder, counts: np.ndarray) -> Callable:
             'unigram_correct': jnp.sum((targets == commonest) * mask),
         }
 
-    return metrics
+    return metric_sums
 
 
-def figures(sums: Mapping[str, np.ndarray]) -> dict[str, Figure]:
+def metrics(sums: Mapping[str, np.ndarray]) -> dict[str, Metric]:
     """Returns loss, perplexity and accuracy, beside those of the training targets' unigrams."""
     values = {name: float(value) for name, value in sums.items()}
     tokens = max(values['tokens'], 1.0)
     nll, unigram = values['nll'] / tokens, values['unigram_nll'] / tokens
     about = 'unigrams of the training targets'
     return {
-        'loss': Figure(nll, unigram, 'lower', 'cross-entropy per target token, nats, not smoothed', about),
-        'perplexity': Figure(power(nll), power(unigram), 'lower', 'per token', about),
-        'accuracy': Figure(
+        'loss': Metric(nll, unigram, 'lower', 'cross-entropy per target token, nats, not smoothed', about),
+        'perplexity': Metric(power(nll), power(unigram), 'lower', 'per token', about),
+        'accuracy': Metric(
             values['correct'] / tokens, values['unigram_correct'] / tokens, 'higher',
             'next token the likeliest, the reference before it known', 'always the commonest token',
         ),
@@ -319,7 +319,7 @@ def make_decode(tokenizers: Tokenizers) -> Callable:
 def make_finalize(settings: Settings) -> Callable:
     """Returns the scores of all translations together; packed rows have no reference of their own."""
 
-    def finalize(pairs: Iterator[tuple[Mapping[str, Any], Any]]) -> dict[str, Figure]:
+    def finalize(pairs: Iterator[tuple[Mapping[str, Any], Any]]) -> dict[str, Metric]:
         found = [(raw['source'], raw['target'], decoded['text']) for raw, decoded in pairs if 'target' in raw]
         if not found:
             return {}
@@ -330,7 +330,7 @@ def make_finalize(settings: Settings) -> Callable:
         found = {}
         for name, (score, signature) in scores.items():
             about = f'{SCORES[name]}, {search}: {signature}'
-            found[name] = Figure(score, copied[name][0], 'higher', about, 'the source itself')
+            found[name] = Metric(score, copied[name][0], 'higher', about, 'the source itself')
         return found
 
     return finalize
@@ -379,8 +379,8 @@ def make(config: Any, folder: epath.Path) -> Task:
         load=pretrained.make_load(config.model, folder),
         losses={'model': make_loss(model, settings.label_smoothing)},
         predict=make_predict(generate, settings, tokenizers.start),
-        metrics=make_metrics(model, counts),
-        figures=figures,
+        metric_sums=make_metric_sums(model, counts),
+        metrics=metrics,
         decode=make_decode(tokenizers),
         generate=generate,
         finalize=make_finalize(settings),

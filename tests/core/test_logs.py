@@ -19,7 +19,7 @@ def lines(folder) -> list[dict]:
 
 
 def test_records_are_written_at_once_and_read_back(tmp_path):
-    with logs.Records(tmp_path, tensorboard=False) as records:
+    with logs.MetricsWriter(tmp_path, tensorboard=False) as records:
         records.write(10, 'train', {'loss': 0.5, 'broken': math.inf})
         records.write(10, 'validation', {'loss': 0.25})
         assert [line['kind'] for line in lines(tmp_path)] == ['train', 'validation']  # before it is closed
@@ -30,12 +30,12 @@ def test_records_are_written_at_once_and_read_back(tmp_path):
 
 
 def test_resuming_drops_later_records_and_a_torn_line(tmp_path):
-    with logs.Records(tmp_path, tensorboard=False) as records:
+    with logs.MetricsWriter(tmp_path, tensorboard=False) as records:
         for step in (10, 20, 30):
             records.write(step, 'train', {'loss': step})
     with (tmp_path / logs.FILE).open('a') as file:
         file.write('{"step": 15, "kind": "tr')
-    with logs.Records(tmp_path, step=20, tensorboard=False) as records:
+    with logs.MetricsWriter(tmp_path, step=20, tensorboard=False) as records:
         assert [line['step'] for line in lines(tmp_path)] == [10, 20]
         records.write(25, 'train', {'loss': 25})
     assert [line['step'] for line in lines(tmp_path)] == [10, 20, 25]
@@ -46,7 +46,7 @@ def test_resuming_drops_later_records_and_a_torn_line(tmp_path):
 @settings(max_examples=30, deadline=None)
 def test_records_survive_a_kill_at_any_byte(tmp_path_factory, cut):
     folder = tmp_path_factory.mktemp('run')
-    with logs.Records(folder, tensorboard=False) as records:
+    with logs.MetricsWriter(folder, tensorboard=False) as records:
         for step in range(4):
             records.write(step, 'train', {'loss': 0.123456789})
     path = folder / logs.FILE
@@ -61,14 +61,14 @@ def test_no_file_is_no_records(tmp_path):
 
 
 def test_only_the_first_process_writes(tmp_path):
-    with logs.Records(tmp_path / 'run', write=False) as records:
+    with logs.MetricsWriter(tmp_path / 'run', write=False) as records:
         records.write(1, 'train', {'loss': 1.0})
         records.flush()
     assert not (tmp_path / 'run').exists()
 
 
 def test_tensorboard_event_files_hold_the_values(tmp_path):
-    with logs.Records(tmp_path) as records:
+    with logs.MetricsWriter(tmp_path) as records:
         records.write(7, 'validation', {'accuracy': 0.5, 'broken': math.nan})
     (file,) = (tmp_path / 'tensorboard').iterdir()
     assert file.name.startswith('events.out.tfevents')
@@ -108,13 +108,13 @@ def test_a_store_that_cannot_append_gets_the_file_whole(monkeypatch):
     monkeypatch.setattr(logs.epath, 'Path', lambda path: path)
     store = Store()
     folder = StorePath(store, 'mem://bucket/run')
-    with logs.Records(folder) as records:
+    with logs.MetricsWriter(folder) as records:
         records.write(1, 'train', {'loss': 1.0})
         assert store[f'mem://bucket/run/{logs.FILE}'] == b''  # not yet: writing it again costs
         records.flush()
         assert store[f'mem://bucket/run/{logs.FILE}'].count(b'\n') == 1
         records.write(2, 'train', {'loss': 0.5})
-    with logs.Records(folder, step=1) as records:
+    with logs.MetricsWriter(folder, step=1) as records:
         records.write(3, 'train', {'loss': 0.25})
     assert [record['step'] for record in logs.read_records(folder / logs.FILE)] == [1, 3]
     assert list(store) == [f'mem://bucket/run/{logs.FILE}']  # no events, no part

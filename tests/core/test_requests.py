@@ -4,7 +4,7 @@ import pytest
 
 from research.core.requests import encode_named, open_files, read_requests
 from research.core.task import Input
-from research.data.images import read_image
+from research.data.image.images import read_image
 from research.errors import UserError
 
 TEXT, IMAGE = {'text': Input('text')}, {'image': Input('image'), 'note': Input('text')}

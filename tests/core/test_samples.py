@@ -7,7 +7,7 @@ import jax
 import numpy as np
 from etils import epath
 
-from research.core.evaluate import Measure
+from research.core.evaluate import Evaluator
 from research.core.samples import write_samples
 
 SHARDING = jax.sharding.NamedSharding(
@@ -33,7 +33,7 @@ def task_of(seen):
 
 def test_a_gallery_is_written_at_the_end_alone_and_answers_go_through_batches(tmp_path):
     seen = []
-    measure = Measure(None, lambda _, batch, seed: {'y': batch['x'] * 2, 'place': batch['index']}, 0, 3, SHARDING)
+    measure = Evaluator(None, lambda _, batch, seed: {'y': batch['x'] * 2, 'place': batch['index']}, 0, 3, SHARDING)
     for step, last in ((1, False), (2, True)):
         write_samples(task_of(seen), measure, None, epath.Path(tmp_path), step, 'test', last)
     names = [sorted(file.name for file in (tmp_path / 'samples' / f'{step:08d}').iterdir()) for step in (1, 2)]
@@ -44,7 +44,7 @@ def test_a_gallery_is_written_at_the_end_alone_and_answers_go_through_batches(tm
 
 
 def test_of_a_split_rows_from_all_over_it_are_shown_always_the_same(tmp_path):
-    measure = Measure(None, lambda _, batch, seed: {'y': batch['x'] * 2}, 0, 8, SHARDING)
+    measure = Evaluator(None, lambda _, batch, seed: {'y': batch['x'] * 2}, 0, 8, SHARDING)
     task = task_of([])
     task.examples, task.source = [], lambda split: [{'x': number} for number in range(100)]
     shown = []

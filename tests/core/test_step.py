@@ -42,8 +42,8 @@ def linear_task(gradients=None):
         init=init,
         losses={'first': first, 'second': second},
         predict=None,
+        metric_sums=None,
         metrics=None,
-        figures=None,
         decode=None,
         gradients=gradients or {},
     )

@@ -12,11 +12,11 @@ from etils import epath
 
 import research
 from research import api
+from research.checkpoint.store import finished_steps, read_weights
 from research.core import model, train
-from research.core.checkpoint import finished_steps, read_weights
 from research.core.config import base
-from research.core.state import served_from
-from research.core.task import Aux, Figure, Task, Variables
+from research.core.state import eval_variables_from
+from research.core.task import Aux, Metric, Task, Variables
 from research.errors import UserError
 
 
@@ -33,7 +33,7 @@ def slope_task(data=(1.0, 2.0, 3.0, 4.0), explode_at=None, load=None) -> Task:
             total = total + jnp.where(context.step == explode_at, jnp.inf, 0.0) * variables.params['model']['kernel']
         return total, Aux(jnp.sum(batch['mask']))
 
-    def metrics(variables, batch, context):
+    def metric_sums(variables, batch, context):
         error = jnp.abs(variables.params['model']['kernel'] - 2)
         return {'error': jnp.sum(batch['mask'] * error), 'count': jnp.sum(batch['mask'])}
 
@@ -44,8 +44,8 @@ def slope_task(data=(1.0, 2.0, 3.0, 4.0), explode_at=None, load=None) -> Task:
         init=init,
         losses={'model': loss},
         predict=lambda variables, batch, context: {'y': 2 * batch['x']},
-        metrics=metrics,
-        figures=lambda sums: {'error': Figure(sums['error'] / sums['count'], 2.0, 'lower')},
+        metric_sums=metric_sums,
+        metrics=lambda sums: {'error': Metric(sums['error'] / sums['count'], 2.0, 'lower')},
         decode=lambda outputs: {'y': float(outputs['y'])},
         load=load,
     )
@@ -63,21 +63,21 @@ def start(config, folder, task):
     return train.run(config, epath.Path(folder), lambda config, folder: None, lambda config, folder: task)
 
 
-def test_a_run_ends_with_figures_records_and_a_report(tmp_path, capsys):
+def test_a_run_ends_with_metrics_records_and_a_report(tmp_path, capsys):
     summary = start(make_config(eval_every=4), tmp_path, slope_task())
-    assert summary['figures']['test']['figures']['error']['value'] < 0.1 and not summary['failures']
+    assert summary['metrics']['test']['metrics']['error']['value'] < 0.1 and not summary['failures']
     records = [json.loads(line) for line in (tmp_path / 'metrics.jsonl').read_text().splitlines()]
     assert [record['step'] for record in records if record['kind'] == 'validation'] == [0, 4, 8, 12]
     losses = [record['values']['loss'] for record in records if record['kind'] == 'train']
     assert len(losses) == 12 and losses == sorted(losses, reverse=True)
-    signature = summary['figures']['test']['signature']
+    signature = summary['metrics']['test']['signature']
     assert signature['split'] == 'test' and signature['examples'] == 4
     assert (tmp_path / 'report.html').exists() and 'next' in capsys.readouterr().out
     again = start(make_config(eval_every=4), tmp_path, slope_task())
-    assert again['reason'] == 'done before' and again['figures'] == summary['figures']
+    assert again['reason'] == 'done before' and again['metrics'] == summary['metrics']
 
 
-def test_figures_outside_the_expected_range_fail(tmp_path, capsys):
+def test_metrics_outside_the_expected_range_fail(tmp_path, capsys):
     config = make_config()
     config = dataclasses.replace(config, expected={'test': {'error': (0.5, 1.0)}})
     summary = start(config, tmp_path, slope_task())
@@ -94,9 +94,9 @@ def test_a_loss_that_is_not_finite_stops_before_it_is_saved(tmp_path):
 def test_the_best_checkpoint_is_kept_and_measured(tmp_path):
     config = make_config(eval_every=2, checkpoint_every=2, best='error')
     worse = slope_task()
-    worse = worse._replace(figures=lambda sums: {'error': Figure(-sums['error'] / sums['count'], None, 'lower')})
+    worse = worse._replace(metrics=lambda sums: {'error': Metric(-sums['error'] / sums['count'], None, 'lower')})
     summary = start(config, tmp_path, worse)  # the first evaluation after a step is the best
-    assert summary['figures']['test']['step'] == 2
+    assert summary['metrics']['test']['step'] == 2
     assert finished_steps(tmp_path) == [2, 10, 12]
 
 
@@ -104,8 +104,8 @@ def test_the_mean_of_the_last_checkpoints_is_measured_and_loaded(tmp_path):
     config = make_config(checkpoint_every=2, keep_last=3, average=3)
     summary = start(config, tmp_path, slope_task())
     kernels = [read_weights(tmp_path, step)['variables'].params['model']['kernel'] for step in (8, 10, 12)]
-    entry = summary['figures']['test']
-    assert entry['figures']['error']['value'] == pytest.approx(abs(np.mean(kernels) - 2), rel=1e-5)
+    entry = summary['metrics']['test']
+    assert entry['metrics']['error']['value'] == pytest.approx(abs(np.mean(kernels) - 2), rel=1e-5)
     assert entry['signature']['settings']['averaged_checkpoints'] == 3
     loaded = model.load(config, epath.Path(tmp_path), lambda config, folder: slope_task())
     np.testing.assert_allclose(loaded.variables.params['model']['kernel'], np.mean(kernels), rtol=1e-6)
@@ -114,7 +114,7 @@ def test_the_mean_of_the_last_checkpoints_is_measured_and_loaded(tmp_path):
 def test_patience_stops_early_and_again_when_started_again(tmp_path):
     config = make_config(steps=100, eval_every=2, best='error', patience=3)
     task = slope_task()
-    task = task._replace(figures=lambda sums: {'error': Figure(1.0, None, 'lower')})
+    task = task._replace(metrics=lambda sums: {'error': Metric(1.0, None, 'lower')})
     assert start(config, tmp_path, task)['step'] == 8
     assert start(config, tmp_path, task)['step'] == 8
 
@@ -155,7 +155,7 @@ def test_another_config_in_the_same_folder_is_refused(tmp_path):
 
 def test_weights_of_another_run_are_taken_by_path(tmp_path, capsys):
     start(make_config(), tmp_path / 'first', slope_task())
-    given = served_from(read_weights(tmp_path / 'first'), 'first')
+    given = eval_variables_from(read_weights(tmp_path / 'first'), 'first')
     task = slope_task(load=lambda: given)
     start(make_config(steps=1), tmp_path / 'second', task)
     moved = read_weights(tmp_path / 'second')['variables'].params['model']['kernel']
@@ -183,11 +183,11 @@ def test_batch_that_does_not_divide_over_the_devices(tmp_path):
 def test_restores_on_another_number_of_devices(tmp_path):
     config = make_config(steps=6)
     start(config, tmp_path, slope_task())
-    from research.core.checkpoint import open_checkpoints
-    from research.core.plan import make_plan
+    from research.checkpoint.store import open_checkpoints
+    from research.core.runspec import make_run_spec
 
     for count in (1, 4):
-        plan = make_plan(config, slope_task(), jax.devices()[:count])
+        plan = make_run_spec(config, slope_task(), jax.devices()[:count])
         checkpoints = open_checkpoints(epath.Path(tmp_path), 2)
         state, _, step = checkpoints.restore(plan.state)
         checkpoints.close()
@@ -211,4 +211,4 @@ def test_workers_refuse_a_task_that_no_other_process_can_build(tmp_path):
 
 def test_a_run_may_measure_nothing(tmp_path):
     config = make_config(steps=2, eval_split='', test_split='', eval_every=1, sample_every=1)
-    assert start(config, tmp_path, slope_task())['figures'] == {}
+    assert start(config, tmp_path, slope_task())['metrics'] == {}

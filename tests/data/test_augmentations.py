@@ -5,10 +5,10 @@ import types
 import numpy as np
 import pytest
 
-from research.data import augmentations
-from research.data.augmentations import OPERATIONS, Augmentations, augment
 from research.data.batches import Row, encode_rows
-from research.data.images import fit_image
+from research.data.image import augmentations
+from research.data.image.augmentations import OPERATIONS, Augmentations, augment
+from research.data.image.images import fit_image
 from research.errors import UserError
 
 RNG = np.random.default_rng(0)

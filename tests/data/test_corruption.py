@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from research.data.corruption import (
+from research.data.text.corpus import character_tokenizer, encode_text, train_tokenizer
+from research.data.text.corruption import (
     composition,
     corrupt_spans,
     fill_spans,
@@ -14,8 +15,7 @@ from research.data.corruption import (
     span_sizes,
     spans,
 )
-from research.data.text import character_tokenizer, encode_text, train_tokenizer
-from research.data.words import Words
+from research.data.text.words import Words
 
 MASK, ORDINARY = 1, np.arange(2, 50)
 

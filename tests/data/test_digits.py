@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from research.data.digits import digits, split_rows
+from research.data.sets.digits import digits, split_rows
 from research.errors import UserError
 
-# SHA-256 of the row numbers as little-endian int64: only with these are figures of two dates comparable.
+# SHA-256 of the row numbers as little-endian int64: only with these are metrics of two dates comparable.
 FIXED = {'train': '1870c7c1b951db5f', 'validation': 'd4b7bc48a70b4e33', 'test': '352e527e98155f5b'}
 
 

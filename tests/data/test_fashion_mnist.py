@@ -5,8 +5,8 @@ import hashlib
 import numpy as np
 import pytest
 
-from research.data.fashion_mnist import fashion_mnist
-from research.data.image_sets import image_set
+from research.data.image.image_sets import image_set
+from research.data.sets.fashion_mnist import fashion_mnist
 from research.errors import UserError
 
 

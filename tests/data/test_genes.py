@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from research.data import genes
-from research.data.gene_sets import gene_set, stratified_parts
 from research.data.readers import sources
 from research.data.readers.rows import Rows
+from research.data.sequence import genes
+from research.data.sequence.gene_sets import gene_set, stratified_parts
 from research.errors import UserError
 
 

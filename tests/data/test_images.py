@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from research.data import images
+from research.data.image import images
 from research.errors import UserError
 
 RNG = np.random.default_rng(0)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from etils import epath
 
-from research.data.labelled_texts import labelled_texts
 from research.data.labels import collect, make_encode_label, read_labels, write_labels
+from research.data.text.labelled_texts import labelled_texts
 from research.errors import UserError
 
 SPLITS = ('train', 'validation', 'test')

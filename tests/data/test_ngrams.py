@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from etils import epath
 
-from research.data import ngrams
-from research.data.ngrams import GramSettings
+from research.data.text import ngrams
+from research.data.text.ngrams import GramSettings
 from research.errors import UserError
 
 

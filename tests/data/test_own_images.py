@@ -9,7 +9,7 @@ from PIL import Image
 from reader_files import idx_bytes
 
 from research import api
-from research.data.image_sets import image_set
+from research.data.image.image_sets import image_set
 from research.errors import UserError
 
 

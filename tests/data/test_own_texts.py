@@ -2,8 +2,8 @@
 
 import pytest
 
-from research.data.own_texts import own_texts
 from research.data.readers import sources
+from research.data.text.own_texts import own_texts
 from research.errors import UserError
 
 

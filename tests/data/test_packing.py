@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from research.data.packing import Packed, cut, pack
-from research.data.text import Blocks
+from research.data.text.corpus import Blocks
+from research.data.text.packing import Packed, cut, pack
 
 END = 0
 

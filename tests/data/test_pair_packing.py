@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from research.data.own_pairs import own_pairs
-from research.data.pair_packing import PackedRows, Ragged, first_fit, flatten, pack, padding_share
+from research.data.text.own_pairs import own_pairs
+from research.data.text.pair_packing import PackedRows, Ragged, first_fit, flatten, pack, padding_share
 from research.errors import UserError
 
 

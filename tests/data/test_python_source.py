@@ -9,8 +9,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from research.data.python_source import is_python_line, python_lines, python_source, split_of, whole_lines
-from research.data.text import (
+from research.data.sets.python_source import is_python_line, python_lines, python_source, split_of, whole_lines
+from research.data.text.corpus import (
     END,
     Blocks,
     bytes_of_tokens,
@@ -20,7 +20,7 @@ from research.data.text import (
     save_array,
     train_tokenizer,
 )
-from research.data.text_sets import text_set
+from research.data.text.text_sets import text_set
 from research.errors import UserError
 
 

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import soundfile
 
-from research.data import sounds
+from research.data.audio import sounds
+from research.data.audio.sound_sets import sound_set
 from research.data.readers.folders import read_sound
 from research.data.readers.rows import Rows
-from research.data.sound_sets import sound_set
-from research.data.synthetic_sounds import KINDS, tone
+from research.data.sets.synthetic_sounds import KINDS, tone
 from research.errors import UserError
 
 

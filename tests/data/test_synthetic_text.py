@@ -2,8 +2,8 @@
 
 import pytest
 
-from research.data.synthetic_text import counted_tokenizer, synthetic_text
-from research.data.text import END, encode_text
+from research.data.sets.synthetic_text import counted_tokenizer, synthetic_text
+from research.data.text.corpus import END, encode_text
 from research.errors import UserError
 
 

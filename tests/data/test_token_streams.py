@@ -9,7 +9,7 @@ from etils import epath
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from research.data.text import (
+from research.data.text.corpus import (
     END,
     UNKNOWN,
     Corpus,
@@ -20,8 +20,8 @@ from research.data.text import (
     make_tokenizer,
     train_tokenizer,
 )
-from research.data.text_sets import text_set
-from research.data.token_streams import read_facts, read_stream, request_text, request_tokens, store_streams
+from research.data.text.text_sets import text_set
+from research.data.text.token_streams import read_facts, read_stream, request_text, request_tokens, store_streams
 from research.errors import UserError
 
 ALPHABET = 'abc \n猫é'

@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from research.data import tokens
-from research.data.labelled_texts import labelled_texts
-from research.data.tokens import Frame, lay
-from research.data.word_segmentation import CHINESE_STOP_WORDS, CLEAN, WordSettings, make_words
+from research.data.text import tokens
+from research.data.text.labelled_texts import labelled_texts
+from research.data.text.tokens import Frame, lay
+from research.data.text.word_segmentation import CHINESE_STOP_WORDS, CLEAN, WordSettings, make_words
 from research.errors import UserError
 
 

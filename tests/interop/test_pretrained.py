@@ -15,8 +15,8 @@ import pytest
 from etils import epath
 from tokenizers import Tokenizer
 
-from research.core.begin import load_weights
-from research.data.text import END
+from research.core.startup import load_weights
+from research.data.text.corpus import END
 from research.errors import UserError
 from research.interop import pretrained, weights
 from research.methods import lora

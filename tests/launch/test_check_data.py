@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from research import api
-from research.core.check_data import check_data
+from research.data.check.task import check_data
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 

@@ -9,8 +9,12 @@ from contract import ROOT
 
 import launch.flags
 
+PROGRAM = 'from launch.main import main; main()'
 
-@pytest.mark.parametrize('command', [['-m', 'launch.judge'], ['-c', 'from launch.main import main; main()', 'judge']])
+
+@pytest.mark.parametrize(
+    'command', [['-m', 'launch.classify_samples'], ['-c', PROGRAM, 'classify_samples']]
+)
 def test_help_is_printed_once_and_is_no_failure(command):
     done = subprocess.run([sys.executable, *command, '--help'], cwd=ROOT, text=True, capture_output=True, timeout=60)
     assert done.returncode == 0, done.stderr
@@ -18,7 +22,7 @@ def test_help_is_printed_once_and_is_no_failure(command):
 
 
 def test_a_seed_that_jax_cannot_take_is_refused():
-    command = [sys.executable, '-m', 'launch.judge', '--seed=3000000000']
+    command = [sys.executable, '-m', 'launch.classify_samples', '--seed=3000000000']
     done = subprocess.run(command, cwd=ROOT, text=True, capture_output=True, timeout=60)
     assert done.returncode == 1 and '--seed=3000000000' in done.stderr and 'Traceback' not in done.stderr
 

@@ -236,7 +236,7 @@ def test_the_three_trainings_the_judge_and_what_to_type_next(in_project, monkeyp
         ['launch.train', '--config=configs/digits.py', '--workdir=runs/digits'],
         ['launch.train', '--config=configs/digits_gan.py', '--workdir=runs/digits_gan'],
         ['launch.train', '--config=configs/python_lm.py', '--workdir=runs/python_lm'],
-        ['launch.judge', '--generator=runs/digits_gan', '--classifier=runs/digits', '--count=1000'],
+        ['launch.classify_samples', '--generator=runs/digits_gan', '--classifier=runs/digits', '--count=1000'],
     ]
     printed = capsys.readouterr().out
     assert '[3/6] digits  0 kB, 0 s' in printed and '[6/6] judge' in printed

@@ -7,8 +7,8 @@ from contract import run_steps
 
 from research import api
 from research.core.config import base
-from research.core.plan import make_plan
-from research.core.task import Aux, Context, Figure, Task, Variables
+from research.core.runspec import make_run_spec
+from research.core.task import Aux, Context, Metric, Task, Variables
 from research.methods import privacy
 
 CONTEXT = Context(jax.random.key(1), jnp.zeros((), jnp.int32), True)
@@ -86,7 +86,7 @@ def private_task(
     def predict(variables, batch, context):
         return {'error': errors_of(variables.params['model'], batch, by_library, jnp)}
 
-    def metrics(variables, batch, context):
+    def metric_sums(variables, batch, context):
         return {'sum': loss(variables.params['model'], batch, context)[0], 'count': jnp.sum(batch['mask'])}
 
     def loss_of(group):
@@ -95,8 +95,8 @@ def private_task(
     task = Task(
         inputs={}, source=lambda split: raws, encode=lambda raw, rng=None: dict(raw),
         init=lambda key: Variables({group: jax.tree.map(jnp.asarray, make_params()) for group in groups}, {}),
-        losses={group: loss_of(group) for group in groups}, predict=predict, metrics=metrics,
-        figures=lambda sums: {'error': Figure(sums['sum'] / sums['count'], None, 'lower')},
+        losses={group: loss_of(group) for group in groups}, predict=predict, metric_sums=metric_sums,
+        metrics=lambda sums: {'error': Metric(sums['sum'] / sums['count'], None, 'lower')},
         decode=lambda outputs: {'error': outputs['error'].tolist()},
     )._replace(**fields)  # fmt: skip
     config = base(groups)
@@ -111,6 +111,6 @@ def private_task(
 
 
 def run_plan(task, config, devices, steps=3):
-    plan = make_plan(config, task, jax.devices()[:devices])
+    plan = make_run_spec(config, task, jax.devices()[:devices])
     state, logs = run_steps(plan, plan.compile(), steps)
     return jax.device_get(state.variables.params), logs[-1]

@@ -67,7 +67,7 @@ def make_task():
     def predict(variables, batch, context):
         return {'output': forward(variables.params['model'], batch)}
 
-    def metrics(variables, batch, context):
+    def metric_sums(variables, batch, context):
         return {'sum': (forward(variables.params['model'], batch).sum(-1) * batch['mask']).sum()}
 
     def start(variables, prompts, capacity):
@@ -79,8 +79,8 @@ def make_task():
 
     return Task(
         inputs={}, source=lambda split: [], encode=lambda raw, rng=None: {}, init=init,
-        losses={'model': model_loss, 'critic': critic_loss}, predict=predict, metrics=metrics,
-        figures=lambda sums: {}, decode=lambda outputs: outputs, load=lambda: LOADED,
+        losses={'model': model_loss, 'critic': critic_loss}, predict=predict, metric_sums=metric_sums,
+        metrics=lambda sums: {}, decode=lambda outputs: outputs, load=lambda: LOADED,
         gradients={'model': Gradient(None, None)}, generate=Generate(start, step, -1, 8),
     )  # fmt: skip
 
@@ -152,7 +152,7 @@ def test_weights_from_elsewhere_go_to_the_base():
 
 def test_the_function_is_unchanged_at_the_start(plain, adapted, batch):
     (before, original), (task, variables) = plain, adapted
-    for ours, theirs in zip((task.predict, task.metrics), (before.predict, before.metrics), strict=True):
+    for ours, theirs in zip((task.predict, task.metric_sums), (before.predict, before.metrics), strict=True):
         for name, value in theirs(original, batch, CONTEXT).items():
             np.testing.assert_array_equal(ours(variables, batch, CONTEXT)[name], value)
     for group in before.losses:

@@ -22,7 +22,7 @@ from privacy_task import (
 
 from research import api
 from research.core import config as config_module
-from research.core.plan import make_plan
+from research.core.runspec import make_run_spec
 from research.core.step import accumulate, bind
 from research.core.task import Aux, Gradient
 from research.methods import lora, privacy
@@ -194,7 +194,7 @@ def test_three_private_steps_agree_on_1_and_8_devices_and_under_accumulation():
 def test_a_poisson_batch_is_divided_by_the_rows_expected():
     settings = privacy.Settings(clip=1e9, noise_multiplier=1e-15, delta=1e-3)
     task, config = private_task(settings, sampling='poisson')
-    plan = make_plan(config, task, jax.devices()[:1])
+    plan = make_run_spec(config, task, jax.devices()[:1])
     assert len(plan.rows(0)) == plan.capacity == plan.batch['mask'].shape[0] > 16
     real = [row.index for row in plan.rows(0) if row.real]
     after, logs = run_plan(task, config, 1, steps=1)

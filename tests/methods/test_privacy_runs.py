@@ -11,8 +11,8 @@ from etils import epath
 from privacy_task import CONTEXT, assert_close, loss, make_batch, make_params, private_task, run_plan
 
 from research.core import train
-from research.core.begin import check_account
-from research.core.plan import make_plan
+from research.core.runspec import make_run_spec
+from research.core.startup import check_account
 from research.core.task import Aux, Gradient, Variables
 from research.errors import UserError
 from research.methods import lora, privacy
@@ -38,7 +38,7 @@ def test_batch_statistics_are_refused_and_the_group_norm_named():
         private_task(**with_statistics(['batch_stats']))
     task, config = private_task(**with_statistics(['moving']))
     with pytest.raises(UserError, match='privacy has no noise for what a loss keeps.*model/moving'):
-        make_plan(config, task, jax.devices()[:1]).compile()
+        make_run_spec(config, task, jax.devices()[:1]).compile()
 
 
 def test_what_cannot_be_private_is_refused():
@@ -69,7 +69,7 @@ def test_a_missing_library_is_said_before_anything_compiles(monkeypatch):
     task, config = private_task()
     monkeypatch.setitem(__import__('sys').modules, 'dp_accounting', None)
     with pytest.raises(UserError, match=r"pip install -e '\.\[privacy\]'"):
-        make_plan(config, task, jax.devices()[:1])
+        make_run_spec(config, task, jax.devices()[:1])
 
 
 def game(reads_label):
@@ -108,7 +108,7 @@ def test_a_public_group_cannot_read_the_rows():
     with pytest.raises(
         UserError, match="privacy.public: the loss of group 'generator' reads target of the rows"
     ):
-        make_plan(config, task, jax.devices()[:1]).compile()
+        make_run_spec(config, task, jax.devices()[:1]).compile()
     task, config = private_task(settings, 'poisson', groups=groups, **game(reads_label=False))
     assert list(task.gradients) == ['model']
     variables = task.init(None)
@@ -170,8 +170,8 @@ def test_epsilon_is_shown_logged_and_stored(tmp_path, capsys):
     spent = {each['step']: each['values']['epsilon'] for each in records if each['kind'] == 'train'}
     assert list(spent) == [2, 4, 6, 8, 10] and sorted(spent.values()) == list(spent.values())
     assert 1.96 < spent[10] <= 2.0 and f'epsilon {spent[4]:.4g}' in printed
-    assert summary['figures']['test']['signature']['account'] == {'epsilon': spent[10], 'delta': 1e-3}
-    stored = json.loads((tmp_path / 'figures.json').read_text())
+    assert summary['metrics']['test']['signature']['account'] == {'epsilon': spent[10], 'delta': 1e-3}
+    stored = json.loads((tmp_path / 'metrics.json').read_text())
     assert stored['validation']['signature']['account']['epsilon'] == spent[10]
     assert any(
         'not private' in note for note in json.loads((tmp_path / 'description.json').read_text())['notes']
@@ -190,7 +190,7 @@ def test_a_run_made_longer_keeps_its_noise_or_is_refused(tmp_path):
     given = privacy.Settings(noise_multiplier=2.0, delta=1e-3)
     before = private_task(given, 'poisson', steps=4)[0].account(4)
     task, longer = private_task(given, 'poisson', steps=8)
-    check_account(make_plan(longer, task, jax.devices()[:1]), before, 4)
+    check_account(make_run_spec(longer, task, jax.devices()[:1]), before, 4)
 
 
 def test_a_served_model_needs_no_data_and_no_library(monkeypatch):

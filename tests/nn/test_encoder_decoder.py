@@ -143,7 +143,7 @@ def test_adapters_train_and_leave_the_weights_alone():
 
     task = Task(
         inputs={}, source=None, encode=None, init=lambda key: Variables({'model': params}, {}), losses={'model': loss},
-        predict=lambda variables, batch, context: {}, metrics=None, figures=None, decode=None,
+        predict=lambda variables, batch, context: {}, metric_sums=None, metrics=None, decode=None,
     )  # fmt: skip
     adapted = lora.apply(task._replace(metrics=task.predict), lora.Settings(rank=2))
     variables, context = jax.jit(adapted.init)(jax.random.key(0)), Context(jax.random.key(1), jnp.int32(0), True)

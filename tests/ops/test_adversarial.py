@@ -7,7 +7,7 @@ import pytest
 from scipy.special import expit
 
 from research.errors import UserError
-from research.ops.adversarial import adversarial_loss, gradient_penalty, now_and_then, r1_penalty, right
+from research.ops.adversarial import adversarial_loss, gradient_penalty, lazy_regularization, r1_penalty, right
 from research.ops.losses import sigmoid_cross_entropy
 
 RNG = np.random.default_rng(0)
@@ -122,7 +122,7 @@ def test_penalty_of_a_discriminator_without_a_slope_has_a_finite_gradient():
 
 
 def test_a_lazy_penalty_is_as_large_on_average():
-    values = [now_and_then(lambda: jnp.float32([1.0, 2.0]), jnp.int32(step), 4) for step in range(8)]
+    values = [lazy_regularization(lambda: jnp.float32([1.0, 2.0]), jnp.int32(step), 4) for step in range(8)]
     np.testing.assert_allclose(np.mean(values, 0), [1, 2])
     assert [float(value[0]) for value in values] == [4, 0, 0, 0, 4, 0, 0, 0]
 

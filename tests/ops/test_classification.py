@@ -1,4 +1,4 @@
-"""Classification figures against scikit-learn, whatever the batches and the padding."""
+"""Classification metrics against scikit-learn, whatever the batches and the padding."""
 
 import jax
 import jax.numpy as jnp
@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn import metrics
+from sklearn import metrics as reference
 
-from research.ops.classification import BINS, classification_figures, classification_sums
+from research.ops.classification import BINS, classification_metrics, classification_sums
 
 
 def example(count, classes, seed, sharpness=2.0):
@@ -22,39 +22,39 @@ def example(count, classes, seed, sharpness=2.0):
 sums_of = jax.jit(classification_sums, static_argnums=3)
 
 
-def figures_of(logits, labels, train_counts, top=0):
-    """Returns the figures of one batch, padded to whole hundreds so that few shapes compile."""
+def metrics_of(logits, labels, train_counts, top=0):
+    """Returns the metrics of one batch, padded to whole hundreds so that few shapes compile."""
     padding = -len(labels) % 100
     mask = np.float32(np.arange(len(labels) + padding) < len(labels))
     logits, labels = np.pad(logits, ((0, padding), (0, 0))), np.pad(labels, (0, padding))
-    return classification_figures(jax.device_get(sums_of(logits, labels, mask, top)), train_counts, top)
+    return classification_metrics(jax.device_get(sums_of(logits, labels, mask, top)), train_counts, top)
 
 
 @settings(max_examples=12, deadline=None)
 @given(st.integers(1, 40), st.sampled_from([2, 5]), st.integers(0, 10_000))
-def test_figures_equal_scikit_learn(count, classes, seed):
+def test_metrics_equal_scikit_learn(count, classes, seed):
     logits, labels = example(count, classes, seed)
-    figures = figures_of(logits, labels, np.ones(classes), top=2)
+    metrics = metrics_of(logits, labels, np.ones(classes), top=2)
     predicted = logits.argmax(-1)
-    assert figures['accuracy'].value == pytest.approx(metrics.accuracy_score(labels, predicted))
+    assert metrics['accuracy'].value == pytest.approx(reference.accuracy_score(labels, predicted))
     everything = range(classes)
     np.testing.assert_array_equal(
-        figures['confusion'].value, metrics.confusion_matrix(labels, predicted, labels=everything)
+        metrics['confusion'].value, reference.confusion_matrix(labels, predicted, labels=everything)
     )
     for name, function in (
-        ('precision', metrics.precision_score), ('recall', metrics.recall_score), ('f1', metrics.f1_score),
+        ('precision', reference.precision_score), ('recall', reference.recall_score), ('f1', reference.f1_score),
     ):  # fmt: skip
         macro = function(labels, predicted, average='macro', zero_division=0)
         each = function(labels, predicted, average=None, labels=everything, zero_division=0)
-        assert figures[name].value == pytest.approx(macro)
-        np.testing.assert_allclose(figures[f'{name}_per_class'].value, each)
+        assert metrics[name].value == pytest.approx(macro)
+        np.testing.assert_allclose(metrics[f'{name}_per_class'].value, each)
     probability = np.asarray(jax.nn.softmax(logits))
-    assert figures['loss'].value == pytest.approx(
-        metrics.log_loss(labels, probability, labels=everything), rel=1e-4, abs=1e-5
+    assert metrics['loss'].value == pytest.approx(
+        reference.log_loss(labels, probability, labels=everything), rel=1e-4, abs=1e-5
     )
     if classes > 2:
-        top = metrics.top_k_accuracy_score(labels, logits, k=2, labels=everything)
-        assert figures['top_2'].value == pytest.approx(top)
+        top = reference.top_k_accuracy_score(labels, logits, k=2, labels=everything)
+        assert metrics['top_2'].value == pytest.approx(top)
 
 
 def test_calibration_error_equals_a_loop_over_bins():
@@ -66,15 +66,15 @@ def test_calibration_error_equals_a_loop_over_bins():
         inside = (confidence > low) & (confidence <= low + 1 / BINS)
         if inside.any():
             expected += abs(right[inside].mean() - confidence[inside].mean()) * inside.mean()
-    value = figures_of(logits, labels, np.ones(4))['calibration_error'].value
+    value = metrics_of(logits, labels, np.ones(4))['calibration_error'].value
     assert value == pytest.approx(expected, abs=1e-4)
 
 
 def test_a_classifier_that_is_always_sure_and_right_is_calibrated():
     labels = np.arange(6, dtype=np.int32) % 3
-    figures = figures_of(np.float32(np.eye(3)[labels] * 100), labels, np.ones(3))
-    assert figures['calibration_error'].value == pytest.approx(0, abs=1e-6)
-    wrong = figures_of(np.float32(np.eye(3)[(labels + 1) % 3] * 100), labels, np.ones(3))
+    metrics = metrics_of(np.float32(np.eye(3)[labels] * 100), labels, np.ones(3))
+    assert metrics['calibration_error'].value == pytest.approx(0, abs=1e-6)
+    wrong = metrics_of(np.float32(np.eye(3)[(labels + 1) % 3] * 100), labels, np.ones(3))
     assert wrong['calibration_error'].value == pytest.approx(1, abs=1e-6)
 
 
@@ -82,7 +82,7 @@ def test_a_classifier_that_is_always_sure_and_right_is_calibrated():
 @given(st.integers(1, 30), st.sampled_from([3, 8]), st.integers(0, 1000))
 def test_batches_and_padding_do_not_matter(count, size, seed):
     logits, labels = example(count, 4, seed)
-    whole = figures_of(logits, labels, np.ones(4), top=2)
+    whole = metrics_of(logits, labels, np.ones(4), top=2)
     totals = {}
     for start in range(0, count, size):
         padding = size - len(labels[start : start + size])
@@ -92,8 +92,8 @@ def test_batches_and_padding_do_not_matter(count, size, seed):
         mask = np.float32(np.arange(size) < size - padding)
         for name, value in sums_of(part, np.int32(names), mask, 2).items():
             totals[name] = totals.get(name, 0) + np.asarray(value, np.float64)
-    for name, figure in classification_figures(totals, np.ones(4), 2).items():
-        np.testing.assert_allclose(figure.value, whole[name].value, rtol=1e-5, atol=1e-6, err_msg=name)
+    for name, metric in classification_metrics(totals, np.ones(4), 2).items():
+        np.testing.assert_allclose(metric.value, whole[name].value, rtol=1e-5, atol=1e-6, err_msg=name)
 
 
 def test_ties_rank_by_class_and_not_a_number_is_never_a_hit():
@@ -109,11 +109,11 @@ def test_ties_rank_by_class_and_not_a_number_is_never_a_hit():
 def test_baselines_are_those_of_the_commonest_training_class():
     logits, labels = example(200, 4, 5)
     counts = np.array([10, 50, 30, 0])
-    figures = figures_of(logits, labels, counts, top=2)
+    metrics = metrics_of(logits, labels, counts, top=2)
     constant = np.full(200, 1)
-    assert figures['accuracy'].baseline == pytest.approx((labels == 1).mean())
-    assert figures['top_2'].baseline == pytest.approx(np.isin(labels, (1, 2)).mean())
-    assert figures['f1'].baseline == pytest.approx(metrics.f1_score(labels, constant, average='macro'))
+    assert metrics['accuracy'].baseline == pytest.approx((labels == 1).mean())
+    assert metrics['top_2'].baseline == pytest.approx(np.isin(labels, (1, 2)).mean())
+    assert metrics['f1'].baseline == pytest.approx(reference.f1_score(labels, constant, average='macro'))
     prior = (counts + 1) / (counts + 1).sum()
-    assert figures['loss'].baseline == pytest.approx(-np.log(prior[labels]).mean())
-    assert 'commonest' in figures['accuracy'].baseline_about
+    assert metrics['loss'].baseline == pytest.approx(-np.log(prior[labels]).mean())
+    assert 'commonest' in metrics['accuracy'].baseline_about

@@ -1,4 +1,4 @@
-"""Figures of several labels and of numbers against scikit-learn and SciPy; one unit against two."""
+"""Metrics of several labels and of numbers against scikit-learn and SciPy; one unit against two."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -28,23 +28,23 @@ def test_several_labels_are_measured_as_scikit_learn_does():
     truth = (generator.random((40, 4)) < [0.5, 0.2, 0.9, 0.0]).astype(np.float32)
     scores = generator.normal(size=(40, 4)).astype(np.float32) + truth
     target = targets.multi(list('abcd'), [20, 8, 36, 0], 40, threshold=0.6)
-    figures = target.figures(in_batches(target.sums, scores, truth))
+    metrics = target.metrics(in_batches(target.sums, scores, truth))
     given = 1 / (1 + np.exp(-scores)) > 0.6
     for kind in ('micro', 'macro'):
         for name, function in (('f1', 'f1_score'), ('precision', 'precision_score'), ('recall', 'recall_score')):
             expected = getattr(sklearn_metrics, function)(truth, given, average=kind, zero_division=0)
-            assert figures[f'{name}_{kind}'].value == pytest.approx(expected, abs=1e-6)
+            assert metrics[f'{name}_{kind}'].value == pytest.approx(expected, abs=1e-6)
     every = sklearn_metrics.f1_score(truth, np.ones_like(truth), average='micro')
-    assert figures['f1_micro'].baseline == pytest.approx(every)
-    assert figures['exact'].value == pytest.approx(sklearn_metrics.accuracy_score(truth, given))
-    assert figures['hamming'].value == pytest.approx(sklearn_metrics.hamming_loss(truth, given))
+    assert metrics['f1_micro'].baseline == pytest.approx(every)
+    assert metrics['exact'].value == pytest.approx(sklearn_metrics.accuracy_score(truth, given))
+    assert metrics['hamming'].value == pytest.approx(sklearn_metrics.hamming_loss(truth, given))
     usual = np.tile([0, 0, 1, 0], (40, 1))  # a label that half of the rows have is not usual
-    assert figures['hamming'].baseline == pytest.approx(sklearn_metrics.hamming_loss(truth, usual))
+    assert metrics['hamming'].baseline == pytest.approx(sklearn_metrics.hamming_loss(truth, usual))
     probability = 1 / (1 + np.exp(-scores.astype(np.float64)))
     loss = np.mean([sklearn_metrics.log_loss(truth[:, k], probability[:, k], labels=[0, 1]) for k in range(4)])
-    assert figures['loss'].value == pytest.approx(loss, rel=1e-5)
+    assert metrics['loss'].value == pytest.approx(loss, rel=1e-5)
     each = sklearn_metrics.f1_score(truth, given, average=None, zero_division=0)
-    assert figures['f1_per_class'].value == pytest.approx(each.tolist())
+    assert metrics['f1_per_class'].value == pytest.approx(each.tolist())
     assert np.mean(np.asarray(target.values(scores, truth))) == pytest.approx(loss, rel=1e-5)
     answer = target.decode({name: np.asarray(value)[0] for name, value in target.answer(jnp.asarray(scores)).items()})
     assert set(answer['labels']) == {'abcd'[k] for k in np.flatnonzero(given[0])} and len(answer['probability']) == 4
@@ -55,13 +55,13 @@ def test_numbers_are_measured_as_scipy_does():
     truth = (50 + 10 * generator.normal(size=60)).round()
     scores = ((truth - 52) / 9 + 0.4 * generator.normal(size=60)).astype(np.float32)[:, None]
     target = targets.regression(52.0, 9.0)
-    figures = target.figures(in_batches(target.sums, scores, truth.astype(np.float32)))
+    metrics = target.metrics(in_batches(target.sums, scores, truth.astype(np.float32)))
     predicted = scores[:, 0] * 9.0 + 52
-    assert figures['mse'].value == pytest.approx(sklearn_metrics.mean_squared_error(truth, predicted), rel=1e-4)
-    assert figures['mae'].value == pytest.approx(sklearn_metrics.mean_absolute_error(truth, predicted), rel=1e-4)
-    assert figures['mse'].baseline == pytest.approx(np.mean((truth - 52) ** 2), rel=1e-5)
-    assert figures['mae'].baseline == pytest.approx(np.mean(np.abs(truth - 52)), rel=1e-5)
-    assert figures['pearson'].value == pytest.approx(scipy.stats.pearsonr(truth, predicted)[0], abs=1e-5)
+    assert metrics['mse'].value == pytest.approx(sklearn_metrics.mean_squared_error(truth, predicted), rel=1e-4)
+    assert metrics['mae'].value == pytest.approx(sklearn_metrics.mean_absolute_error(truth, predicted), rel=1e-4)
+    assert metrics['mse'].baseline == pytest.approx(np.mean((truth - 52) ** 2), rel=1e-5)
+    assert metrics['mae'].baseline == pytest.approx(np.mean(np.abs(truth - 52)), rel=1e-5)
+    assert metrics['pearson'].value == pytest.approx(scipy.stats.pearsonr(truth, predicted)[0], abs=1e-5)
     assert spearman(predicted, truth) == pytest.approx(scipy.stats.spearmanr(predicted, truth)[0], abs=1e-9)
     np.testing.assert_allclose(ranks([3, 1, 3, 2]), scipy.stats.rankdata([3, 1, 3, 2]))
     assert spearman([1, 1, 1], [1, 2, 3]) == 0
@@ -76,5 +76,5 @@ def test_one_unit_is_the_sigmoid_of_two_classes():
     np.testing.assert_allclose(target.values(scores, labels), -np.log(probability), rtol=1e-6)
     np.testing.assert_allclose(target.answer(scores)['probability'][:, 1], probability, rtol=1e-6)
     assert target.logs(scores, labels, jnp.ones(2))['accuracy'] == 1
-    figures = target.figures(in_batches(target.sums, np.asarray(scores), np.asarray(labels), size=2))
-    assert figures['accuracy'].value == 0.5 and figures['loss'].value == pytest.approx(-np.log(probability).mean())
+    metrics = target.metrics(in_batches(target.sums, np.asarray(scores), np.asarray(labels), size=2))
+    assert metrics['accuracy'].value == 0.5 and metrics['loss'].value == pytest.approx(-np.log(probability).mean())

@@ -12,9 +12,9 @@ from research import api
 from research.core.model import check_request
 from research.core.requests import read_requests
 from research.core.task import Context
+from research.data.audio.sounds import SoundRow
 from research.data.batches import LazyGenerator, Row, encode_rows
-from research.data.sounds import SoundRow
-from research.data.synthetic_sounds import RATE, tone
+from research.data.sets.synthetic_sounds import RATE, tone
 from research.errors import UserError
 from research.tasks import audio_classification
 
@@ -152,7 +152,7 @@ def test_a_folder_of_sounds_is_split_and_its_files_are_requests(folder, tmp_path
 
 
 def test_a_broken_file_of_a_folder_is_named_and_found_by_a_look_at_the_data(folder, tmp_path, capsys):
-    from research.core.check_data import check_data
+    from research.data.check.task import check_data
 
     (folder / 'low' / 'broken.wav').write_bytes(b'RIFF no sound at all')
     soundfile.write(folder / 'low' / 'short.wav', np.zeros(8), RATE)

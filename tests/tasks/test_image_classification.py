@@ -13,10 +13,10 @@ import pytest
 from etils import epath
 from PIL import Image
 
-from research.core.begin import coupling_notes, load_weights
+from research.core.startup import coupling_notes, load_weights
 from research.core.task import Context, Variables
-from research.data.digits import digits
-from research.data.images import PAPER, RED
+from research.data.image.images import PAPER, RED
+from research.data.sets.digits import digits
 from research.errors import UserError
 from research.methods import privacy
 from research.ops.mixing import mix
@@ -248,7 +248,7 @@ def test_pictures_of_another_shape_than_the_weights_are_refused_before_the_data_
         image_classification.prepare(settings({**model, 'weights': str(FIXTURES / 'bert')}), epath.Path(tmp_path))
 
 
-def test_padding_changes_neither_loss_nor_figures(folder):
+def test_padding_changes_neither_loss_nor_metrics(folder):
     task = image_classification.make(settings(), folder)
     variables, batch = task.init(jax.random.key(1)), batch_of(task, 8)
     short = {name: value[:5] for name, value in batch.items()}
@@ -258,7 +258,7 @@ def test_padding_changes_neither_loss_nor_figures(folder):
     )
     assert one == pytest.approx(float(two), rel=1e-6) and aux.weight == other.weight == 5
     first, second = (
-        task.figures(jax.device_get(task.metrics(variables, b, context()))) for b in (short, padded)
+        task.metrics(jax.device_get(task.metric_sums(variables, b, context()))) for b in (short, padded)
     )
     for name in first:
         np.testing.assert_allclose(first[name].value, second[name].value, rtol=1e-6, err_msg=name)

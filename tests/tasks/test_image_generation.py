@@ -1,4 +1,4 @@
-"""The GAN's parts: which loss moves what, where noise comes from, and what the figures mean."""
+"""The GAN's parts: which loss moves what, where noise comes from, and what the metrics mean."""
 
 import json
 from types import SimpleNamespace
@@ -15,12 +15,12 @@ from research import api
 from research.core.state import init_state
 from research.core.step import make_step
 from research.core.task import Context
-from research.data.digits import digits
-from research.data.gallery import nearest
+from research.data.image.gallery import nearest
+from research.data.sets.digits import digits
 from research.errors import UserError
 from research.interop.features import make_space
-from research.ops.clouds import read_train
 from research.ops.frechet import Moments, frechet_distance
+from research.ops.generative_metrics import read_train
 from research.tasks import image_generation
 
 MLP = {'name': 'mlp', 'latent': 4, 'generator': {'widths': (8,)}, 'discriminator': {'widths': (8,)}}
@@ -148,21 +148,21 @@ def test_floor_baseline_and_distance_are_what_they_say(folder):
     variables, batch = task.init(jax.random.key(0)), batch_of(task, task.source('test'))
     sums = {
         name: np.asarray(value, np.float64)
-        for name, value in task.metrics(variables, batch, context()).items()
+        for name, value in task.metric_sums(variables, batch, context()).items()
     }
     assert sums['real_count'] == 269 and sums['fake_count'] == 2 * 269
-    figures = task.figures(sums)
-    assert figures['frechet_pixels_floor'].value == pytest.approx(frechet_distance(train, test), rel=1e-3)
+    metrics = task.metrics(sums)
+    assert metrics['frechet_pixels_floor'].value == pytest.approx(frechet_distance(train, test), rel=1e-3)
     alone = train._replace(covariance=np.diag(np.diag(train.covariance)))
-    assert figures['frechet_pixels'].baseline == pytest.approx(frechet_distance(alone, test), rel=1e-3)
-    assert figures['frechet_pixels'].value > figures['frechet_pixels'].baseline  # untrained
+    assert metrics['frechet_pixels'].baseline == pytest.approx(frechet_distance(alone, test), rel=1e-3)
+    assert metrics['frechet_pixels'].value > metrics['frechet_pixels'].baseline  # untrained
     copied = {**sums, **{f'fake_{part}': sums[f'real_{part}'] for part in ('count', 'sum', 'square')}}
-    figures = task.figures(copied)
-    assert figures['frechet_pixels'].value == pytest.approx(0, abs=1e-4)
-    assert figures['spread'].value == pytest.approx(1)
+    metrics = task.metrics(copied)
+    assert metrics['frechet_pixels'].value == pytest.approx(0, abs=1e-4)
+    assert metrics['spread'].value == pytest.approx(1)
 
 
-def test_figures_are_of_pictures_shrunk_to_a_stated_size(tmp_path):
+def test_metrics_are_of_pictures_shrunk_to_a_stated_size(tmp_path):
     config, folder = settings(pixels=4), epath.Path(tmp_path)
     image_generation.prepare(config, folder)
     task = image_generation.make(config, folder)
@@ -170,9 +170,9 @@ def test_figures_are_of_pictures_shrunk_to_a_stated_size(tmp_path):
     small = np.asarray(space.of(task.source('test')[0]['image'][None]))
     assert small.shape == (1, 16)
     assert small.mean() == pytest.approx(task.source('test')[0]['image'].mean(), abs=0.05)
-    sums = task.metrics(task.init(jax.random.key(0)), batch_of(task, task.source('test')[:8]), context())
+    sums = task.metric_sums(task.init(jax.random.key(0)), batch_of(task, task.source('test')[:8]), context())
     assert sums['fake_square'].shape == (16, 16)
-    about = task.figures(jax.device_get(sums))['frechet_pixels'].about
+    about = task.metrics(jax.device_get(sums))['frechet_pixels'].about
     assert 'features:pixels|values:16|range:0-1|resize:linear-antialias-8x8-to-4x4|real:8|fake:16' in about
 
 
@@ -265,7 +265,7 @@ def test_truncation_is_for_answers_alone(folder):
     answers = [np.asarray(jax.jit(task.predict)(variables, batch, context())['image']) for task in (whole, cut)]
     assert answers[1].std(0).mean() < answers[0].std(0).mean() / 5
     rows = batch_of(whole, whole.source('test')[:4])
-    sums = [jax.device_get(jax.jit(task.metrics)(variables, rows, context())) for task in (whole, cut)]
+    sums = [jax.device_get(jax.jit(task.metric_sums)(variables, rows, context())) for task in (whole, cut)]
     np.testing.assert_array_equal(sums[0]['fake_sum'], sums[1]['fake_sum'])
 
 
@@ -339,14 +339,14 @@ def test_features_of_a_classifier_that_was_trained_here(tmp_path):
     api.run('configs/digits.py:mlp', run, train__epochs=0.0, model__widths='(8,)', **quick)
     folder = epath.Path(tmp_path) / 'prepared'
     config = settings(features='classifier', network=run, kernel=True)
-    api.with_load(image_generation.prepare)(config, folder)
-    task = api.with_load(image_generation.make)(config, folder)
+    api.bind_run_loader(image_generation.prepare)(config, folder)
+    task = api.bind_run_loader(image_generation.make)(config, folder)
     rows = batch_of(task, task.source('test')[:9])
-    sums = jax.device_get(jax.jit(task.metrics)(task.init(jax.random.key(0)), rows, context()))
-    figures = task.figures(sums)
+    sums = jax.device_get(jax.jit(task.metric_sums)(task.init(jax.random.key(0)), rows, context()))
+    metrics = task.metrics(sums)
     names = {f'{kind}_classifier{floor}' for kind in ('frechet', 'kernel') for floor in ('', '_floor')}
-    assert names < set(figures)
-    about = figures['kernel_classifier'].about
+    assert names < set(metrics)
+    about = metrics['kernel_classifier'].about
     assert 'features:image_classification/mlp-before-head|trained-on:digits|step:2|sha256:' in about
     assert 'values:8|resize:none|real:9|fake:18' in about
 
@@ -363,7 +363,7 @@ def test_features_of_a_classifier_that_was_trained_here(tmp_path):
     changed = image_generation.make(config, folder)
     changed.encode({})  # answers need no classifier
     with pytest.raises(UserError, match='is not what this run began with'):
-        api.with_load(image_generation.make)(config, folder).figures(sums)
+        api.bind_run_loader(image_generation.make)(config, folder).metrics(sums)
 
 
 @pytest.mark.parametrize(('task', 'message'), [
@@ -373,4 +373,4 @@ def test_features_of_a_classifier_that_was_trained_here(tmp_path):
 ])  # fmt: skip
 def test_spaces_that_cannot_be_are_refused_before_anything_trains(tmp_path, task, message):
     with pytest.raises(UserError, match=message):
-        api.with_load(image_generation.prepare)(settings(**task), epath.Path(tmp_path))
+        api.bind_run_loader(image_generation.prepare)(settings(**task), epath.Path(tmp_path))

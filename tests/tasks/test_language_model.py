@@ -1,4 +1,4 @@
-"""The language model task: what it stores, loss and figures in float64, generation, requests, meshes."""
+"""The language model task: what it stores, loss and metrics in float64, generation, requests, meshes."""
 
 import json
 import math
@@ -15,7 +15,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from research.core.requests import read_requests
 from research.core.task import Context
 from research.data.batches import encode_rows, evaluation_rows, requests
-from research.data.text import load_array
+from research.data.text.corpus import load_array
 from research.errors import UserError
 from research.tasks.language_model import make, prepare
 
@@ -55,7 +55,7 @@ def variables(task):
 def functions(task):
     """The task's device functions, compiled once a shape."""
     return {
-        'metrics': jax.jit(lambda variables, batch: task.metrics(variables, batch, context())),
+        'metrics': jax.jit(lambda variables, batch: task.metric_sums(variables, batch, context())),
         'predict': jax.jit(lambda variables, batch: task.predict(variables, batch, context())),
         'loss': jax.jit(lambda variables, batch: task.losses['model'](variables, batch, context(True))),
     }
@@ -147,7 +147,7 @@ def test_loss_is_the_sum_over_tokens_of_real_rows(task, variables, functions):
     assert functions['loss'](variables, spoilt)[0] == total
 
 
-def test_figures_equal_float64_for_any_batch_size(task, folder, variables, functions):
+def test_metrics_equal_float64_for_any_batch_size(task, folder, variables, functions):
     count = 13
     results = []
     for size in (8, 5):
@@ -155,7 +155,7 @@ def test_figures_equal_float64_for_any_batch_size(task, folder, variables, funct
         for step in range(-(-count // size)):
             for name, value in functions['metrics'](variables, rows(task, count, size, step)).items():
                 sums[name] = sums.get(name, 0.0) + np.float64(value)
-        results.append(task.figures(sums))
+        results.append(task.metrics(sums))
     batch = rows(task, count, count)
     logits = log_probabilities(functions['loss'](variables, batch)[1].outputs['logits'])
     nll = -np.take_along_axis(logits, batch['targets'][..., None], -1)
@@ -168,11 +168,11 @@ def test_figures_equal_float64_for_any_batch_size(task, folder, variables, funct
         'bits_per_byte': (nll.sum() / length / math.log(2), unigram.sum() / length / math.log(2)),
         'accuracy': [np.mean(guess == batch['targets']) for guess in (logits.argmax(-1), counts.argmax())],
     }
-    for figures in results:
-        assert set(figures) == set(expected)
+    for metrics in results:
+        assert set(metrics) == set(expected)
         for name, (value, baseline) in expected.items():
-            np.testing.assert_allclose(figures[name].value, value, rtol=1e-5)
-            np.testing.assert_allclose(figures[name].baseline, baseline, rtol=1e-5)
+            np.testing.assert_allclose(metrics[name].value, value, rtol=1e-5)
+            np.testing.assert_allclose(metrics[name].baseline, baseline, rtol=1e-5)
 
 
 def greedy(task, variables, tokens, most):
@@ -229,9 +229,9 @@ def test_sampled_text_does_not_depend_on_the_batch(folder, variables):
 def test_finalize_holds_generated_lines_against_the_corpus(task):
     source = task.source('validation')
     decoded = [{'text': "x\na = 1\nb = what?\n"}] * 3 + [{'text': 'one line'}] * 9
-    figure = task.finalize(zip(source, decoded, strict=False))['python_lines']
-    assert figure.value == 0.5 and figure.better == ''
-    assert 0 <= figure.baseline <= 1 and '3 of 6' in figure.about and '5 texts' in figure.about
+    metric = task.finalize(zip(source, decoded, strict=False))['python_lines']
+    assert metric.value == 0.5 and metric.better == ''
+    assert 0 <= metric.baseline <= 1 and '3 of 6' in metric.about and '5 texts' in metric.about
     assert task.finalize_count == 5
 
 

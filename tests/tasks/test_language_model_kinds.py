@@ -6,9 +6,9 @@ import pytest
 from etils import epath
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from text_tasks import answers, built, chinese, config, context, figures_of, log_probabilities, rows
+from text_tasks import answers, built, chinese, config, context, log_probabilities, metrics_of, rows
 
-from research.data.text import decode_text, encode_text, train_tokenizer
+from research.data.text.corpus import decode_text, encode_text, train_tokenizer
 from research.errors import UserError
 from research.tasks.language_model import make
 
@@ -99,7 +99,7 @@ def test_prefix_is_seen_whole_and_not_predicted(prefix):
     changed['tokens'][:, 8] = (changed['tokens'][:, 8] + 1) % 60  # the first after it
     np.testing.assert_allclose(logits(changed)[:, :8], before[:, :8], atol=1e-6)
     picked = np.take_along_axis(log_probabilities(before), batch['targets'][..., None], -1)[..., 0]
-    value = figures_of(prefix, variables, batch)['loss'].value
+    value = metrics_of(prefix, variables, batch)['loss'].value
     assert value == pytest.approx(-picked[:, 7:].mean(), rel=1e-5)
 
 

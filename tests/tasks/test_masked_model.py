@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 import pytest
-from text_tasks import answers, built, chinese, config, context, figures_of, log_probabilities, rows
+from text_tasks import answers, built, chinese, config, context, log_probabilities, metrics_of, rows
 
 from research.errors import UserError
 from research.tasks.masked_model import MASK, make
@@ -41,7 +41,7 @@ def test_rows_ask_for_hidden_tokens_anew_in_every_epoch(task):
     assert MASK in text['masked text'] and text['target'].count('shown as') == 5
 
 
-def test_loss_and_figures_count_what_is_asked_in_real_rows(task, variables):
+def test_loss_and_metrics_count_what_is_asked_in_real_rows(task, variables):
     batch = rows(task, 4)
     batch['count'][1] = 2  # fewer words found
     batch['mask'][3] = 0
@@ -49,9 +49,9 @@ def test_loss_and_figures_count_what_is_asked_in_real_rows(task, variables):
     picked = np.take_along_axis(log_probabilities(aux.outputs['logits']), batch['targets'][..., None], -1)[..., 0]
     counted = np.array([[1] * 5, [1, 1, 0, 0, 0], [1] * 5, [0] * 5])
     assert float(total) == pytest.approx(-(picked * counted).sum(), rel=1e-5) and aux.weight == 12
-    figures = figures_of(task, variables, batch)
-    assert figures['loss'].value == pytest.approx(-(picked * counted).sum() / 12, rel=1e-5)
-    assert set(figures) == {'loss', 'perplexity', 'accuracy'} and figures['accuracy'].baseline is not None
+    metrics = metrics_of(task, variables, batch)
+    assert metrics['loss'].value == pytest.approx(-(picked * counted).sum() / 12, rel=1e-5)
+    assert set(metrics) == {'loss', 'perplexity', 'accuracy'} and metrics['accuracy'].baseline is not None
 
 
 def test_padding_does_not_matter(task, variables):

@@ -12,9 +12,9 @@ from safetensors.numpy import load_file, save_file
 from text_tasks import answers, built, config, context, log_probabilities, rows
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from research.core.begin import load_weights
 from research.core.config import OptimizerSettings
 from research.core.optimizer import make_optimizer
+from research.core.startup import load_weights
 from research.core.task import Variables
 from research.data.batches import requests
 from research.errors import UserError

@@ -66,7 +66,7 @@ def test_settings_that_cannot_be_are_named(built, overrides, message):
         built(**overrides)
 
 
-def test_a_transformer_reads_kmers_and_its_errors_are_figures(built, tmp_path):
+def test_a_transformer_reads_kmers_and_its_errors_are_metrics(built, tmp_path):
     config = api.load_config('configs/splice_sites.py:tiny')
     with config.unlocked():
         config.model = {'name': 'transformer', 'width': 8, 'layers': 1, 'heads': 2}
@@ -81,10 +81,10 @@ def test_a_transformer_reads_kmers_and_its_errors_are_figures(built, tmp_path):
     rows = [task.encode(task.source('test')[number]) for number in range(6)]
     batch = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
     batch |= {'mask': np.ones(6, np.float32), 'index': np.arange(6)}
-    sums = jax.jit(task.metrics)(variables, batch, Context(jax.random.key(0), 0, False))
-    figures = task.figures({name: np.asarray(value, np.float64) for name, value in sums.items()})
-    recall = figures['recall_per_class'].value
-    assert [figures[f'error_{name}'].value for name in ('first', 'none', 'second')] == [1 - each for each in recall]
+    sums = jax.jit(task.metric_sums)(variables, batch, Context(jax.random.key(0), 0, False))
+    metrics = task.metrics({name: np.asarray(value, np.float64) for name, value in sums.items()})
+    recall = metrics['recall_per_class'].value
+    assert [metrics[f'error_{name}'].value for name in ('first', 'none', 'second')] == [1 - each for each in recall]
     outputs = task.predict(variables, batch, Context(jax.random.key(0), 0, False))
     answer = task.decode({name: np.asarray(value)[0] for name, value in outputs.items()})
     assert answer['label'] in ('first', 'none', 'second')

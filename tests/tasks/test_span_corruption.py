@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 import pytest
-from text_tasks import answers, built, chinese, config, context, figures_of, log_probabilities, rows
+from text_tasks import answers, built, chinese, config, context, log_probabilities, metrics_of, rows
 
 from research.errors import UserError
 from research.tasks.span_corruption import make
@@ -42,16 +42,16 @@ def test_rows_are_source_and_target_of_one_text(task):
     assert shown[0]['target'].startswith('<extra_id_0>') and '<extra_id_4>' in shown[0]['target']
 
 
-def test_loss_and_figures_count_target_tokens_of_real_rows(task, variables):
+def test_loss_and_metrics_count_target_tokens_of_real_rows(task, variables):
     batch = rows(task, 3)
     batch['mask'][2] = 0
     total, aux = jax.jit(lambda v, b: task.losses['model'](v, b, context()))(variables, batch)
     picked = np.take_along_axis(log_probabilities(aux.outputs['logits']), batch['targets'][..., None], -1)[..., 0]
     assert float(total) == pytest.approx(-picked[:2].sum(), rel=1e-5) and aux.weight == 28
-    figures = figures_of(task, variables, batch)
-    assert figures['loss'].value == pytest.approx(-picked[:2].mean(), rel=1e-5)
+    metrics = metrics_of(task, variables, batch)
+    assert metrics['loss'].value == pytest.approx(-picked[:2].mean(), rel=1e-5)
     # one of the 14 tokens of a target is each of 5 sentinels and the end: at least log 14 for those
-    assert 0.4 * np.log(14) < figures['loss'].baseline < np.log(300)
+    assert 0.4 * np.log(14) < metrics['loss'].baseline < np.log(300)
 
 
 def test_baseline_knows_how_often_sentinels_come(task):

@@ -9,7 +9,7 @@ from etils import epath
 
 from research import api
 from research.core.task import Context
-from research.data.table_sets import table_set
+from research.data.table.table_sets import table_set
 from research.errors import UserError
 
 HEADER = 'age,city,code,note,label\n'

@@ -69,7 +69,7 @@ def answers(task, variables, raws):
     ],
 )
 def test_every_kind_of_label_is_learnt_and_answered(table, label, labels, model, pair):
-    """The gradient of the loss lowers it, figures are there, a request is answered without a label."""
+    """The gradient of the loss lowers it, metrics are there, a request is answered without a label."""
     task = built(table, label, model, pair, labels=labels)
     batch = batch_of(task, [task.source('train')[row] for row in range(4)])
     context = Context(jax.random.key(1), 0, False)
@@ -83,9 +83,9 @@ def test_every_kind_of_label_is_learnt_and_answered(table, label, labels, model,
     size = sum(float(np.sum(np.square(leaf))) for leaf in jax.tree.leaves(gradient))
     stepped = jax.tree.map(lambda leaf, slope: leaf - 1e-3 / size * slope, variables.params, gradient)
     assert loss(stepped) < value
-    sums = jax.jit(task.metrics)(variables, batch, context)
-    figures = task.figures({name: np.asarray(each, np.float64) for name, each in sums.items()})
-    assert float(figures['loss'].value) == pytest.approx(float(value), rel=1e-4)
+    sums = jax.jit(task.metric_sums)(variables, batch, context)
+    metrics = task.metrics({name: np.asarray(each, np.float64) for name, each in sums.items()})
+    assert float(metrics['loss'].value) == pytest.approx(float(value), rel=1e-4)
     request = {'text': 'good', 'pair': 'fine'} if pair else {'text': 'good'}
     answer = answers(task, variables, [request])[0]
     if labels == 'single':

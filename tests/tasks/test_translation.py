@@ -23,7 +23,7 @@ MODEL = {
     'width': 16, 'layers': 1, 'heads': 2, 'hidden_width': 16, 'positions': 'sinusoidal', 'activation': 'relu',
     'initial_scale': 0.3,
 }  # fmt: skip
-SAMPLE = epath.Path(__file__).parent.parent.parent / 'research' / 'data' / 'samples' / 'chinese.tsv'
+SAMPLE = epath.Path(__file__).parent.parent.parent / 'research' / 'data' / 'sets' / 'samples' / 'chinese.tsv'
 DATA = {'reader': 'tsv', 'train': str(SAMPLE), 'fields': 'english:source,text:target'}
 
 
@@ -54,7 +54,7 @@ def variables(task):
 def functions(task):
     """The task's device functions, compiled once a shape."""
     return {
-        'metrics': jax.jit(lambda variables, batch: task.metrics(variables, batch, context())),
+        'metrics': jax.jit(lambda variables, batch: task.metric_sums(variables, batch, context())),
         'predict': jax.jit(lambda variables, batch: task.predict(variables, batch, context())),
         'loss': jax.jit(lambda variables, batch: task.losses['model'](variables, batch, context())),
     }
@@ -100,7 +100,7 @@ def test_packed_equals_single_pairs(task, variables, functions):
         assert float(single[name]) == pytest.approx(float(first[name]), rel=1e-5), name
 
 
-def test_loss_and_figures_equal_float64(task, variables, functions, folder):
+def test_loss_and_metrics_equal_float64(task, variables, functions, folder):
     batch = encode_rows(task.source('test'), task.encode, evaluation_rows(3, 4, 0), 0)
     _, aux = functions['loss'](variables, batch)
     logits = np.asarray(aux.outputs['logits'], np.float64)
@@ -116,7 +116,7 @@ def test_loss_and_figures_equal_float64(task, variables, functions, folder):
             tokens += 1
     total, aux = functions['loss'](variables, batch)
     assert (float(total), float(aux.weight)) == (pytest.approx(smooth, rel=1e-5), tokens)
-    found = task.figures({name: np.asarray(value) for name, value in functions['metrics'](variables, batch).items()})
+    found = task.metrics({name: np.asarray(value) for name, value in functions['metrics'](variables, batch).items()})
     assert found['loss'].value == pytest.approx(nll / tokens, rel=1e-5)
     assert found['loss'].baseline == pytest.approx(unigram / tokens, rel=1e-5)
     assert found['perplexity'].value == pytest.approx(math.exp(nll / tokens), rel=1e-4)
@@ -201,7 +201,7 @@ def test_tokenizers_of_their_own_and_long_pairs_left_out(tmp_path):
 
 def test_multi30k_is_read_as_its_source_says(data):
     from research import api
-    from research.data.own_pairs import own_pairs
+    from research.data.text.own_pairs import own_pairs
 
     found = own_pairs(api.read('configs/multi30k_translation.py').data)()
     assert found.about['pairs'] == {'train': 29_000, 'validation': 1014, 'test': 1000}

@@ -13,7 +13,7 @@ from etils import epath
 from research.core.task import Context
 from research.data.batches import encode_rows, evaluation_rows, requests
 
-CHINESE = pathlib.Path(__file__).parent.parent.parent / 'research' / 'data' / 'samples' / 'chinese.tsv'
+CHINESE = pathlib.Path(__file__).parent.parent.parent / 'research' / 'data' / 'sets' / 'samples' / 'chinese.tsv'
 MODEL = {'width': 16, 'layers': 2, 'heads': 2, 'scan': True, 'initial_scale': 0.2}
 
 
@@ -54,10 +54,10 @@ def answers(task, variables, raws):
     return json.loads(json.dumps(found))
 
 
-def figures_of(task, variables, batch):
-    """Returns the figures of one batch."""
-    sums = jax.jit(lambda v, b: task.metrics(v, b, context()))(variables, batch)
-    return task.figures({name: np.asarray(value, np.float64) for name, value in sums.items()})
+def metrics_of(task, variables, batch):
+    """Returns the metrics of one batch."""
+    sums = jax.jit(lambda v, b: task.metric_sums(v, b, context()))(variables, batch)
+    return task.metrics({name: np.asarray(value, np.float64) for name, value in sums.items()})
 
 
 def log_probabilities(logits):

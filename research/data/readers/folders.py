@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from research.data.images import read_image
+from research.data.image.images import read_image
 from research.data.readers.archives import Entry, named, read_bytes, suffix_of
 from research.data.readers.rows import Broken, Row, Rows
 from research.errors import UserError

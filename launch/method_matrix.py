@@ -1,0 +1,87 @@
+"""Tries every method on every config at ':tiny' and prints the table of the README.
+
+    python -m launch.method_matrix
+"""
+
+import tempfile
+
+import launch.flags
+
+STEPS = 2
+
+
+def main(overrides: dict[str, str]) -> None:
+    """Prints one row a config: 'trains', or the reason why a method refuses."""
+    from research import api
+
+    methods = sorted(api.method_defaults())
+    print('| config | ' + ' | '.join(methods) + ' |')
+    print('|---' * (len(methods) + 1) + '|')
+    reasons = []
+    for name in configs():
+        cells = []
+        for method in methods:
+            refusal = cell(name, method)
+            told = ''.join(f' with {key}={value}' for key, value in extra(name, method).items())
+            cells.append(f'refuses ({len(reasons) + 1})' if refusal else f'trains{told}')
+            if refusal:
+                reasons.append(f'{len(reasons) + 1}. `{name}`, {method}: {refusal}')
+        print(f'| `{name}` | ' + ' | '.join(cells) + ' |')
+    print('\n'.join(['', *reasons]))
+
+
+def configs() -> list[str]:
+    """Returns the names of all configs of the project."""
+    from research import api
+
+    folder = api.ROOT / 'configs'
+    return sorted(str(file.relative_to(folder))[:-3] for file in folder.rglob('*.py') if file.stem != '__init__')
+
+
+def extra(name: str, method: str) -> dict[str, str]:
+    """Returns what a method must be told of a config beside its own name: LoRA which of two networks it adapts."""
+    from research import api
+
+    groups = list(api.read(f'{name}:tiny').optimizer)
+    return {'lora.group': groups[-1]} if method == 'lora' and len(groups) > 1 else {}
+
+
+def cell(name: str, method: str) -> str:
+    """Trains a config with one method for two steps; returns '' or the reason why the method refused.
+
+    Raises:
+      AssertionError: when a logged value is not finite, or nothing moved.
+    """
+    import jax
+    import numpy as np
+    from etils import epath
+
+    from research import api
+    from research.core.runspec import make_run_spec
+    from research.data.batches import encode_rows, place
+    from research.errors import UserError
+
+    try:
+        config = api.read(f'{name}:tiny', {'methods': method, **extra(name, method)})
+        with tempfile.TemporaryDirectory() as folder:
+            api.prepare(config, epath.Path(folder))
+            plan = make_run_spec(config, api.build(config, epath.Path(folder)), jax.devices()[:1])
+            state, source = plan.init(), plan.task.source('train')
+            before = jax.device_get(state.variables)
+            compiled = plan.compile()
+            with jax.set_mesh(plan.mesh):
+                for step in range(max(STEPS, *plan.update_every.values())):
+                    rows = plan.rows(step)
+                    local = encode_rows(source, plan.task.encode, rows, config.seed)
+                    batch = place(local, range(len(rows)), len(rows), plan.batch_sharding)
+                    state, logs = compiled(state, batch)
+            assert all(np.isfinite(value).all() for value in jax.tree.leaves(jax.device_get(logs))), (name, method)
+            moved = jax.tree.map(lambda a, b: not np.array_equal(a, b), before, jax.device_get(state.variables))
+            assert any(jax.tree.leaves(moved)), (name, method)
+    except UserError as error:
+        return str(error).split('\n')[0]
+    return ''
+
+
+if __name__ == '__main__':
+    launch.flags.run(main)

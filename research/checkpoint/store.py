@@ -1,0 +1,293 @@
+"""Checkpoints: Orbax writes and reads the arrays; our records say which steps can be trusted.
+
+Orbax restores a step with a flipped bit, a missing marker or half of its files without a word, so a step
+counts only once its record stands (research/checkpoint/manifest.py, which also describes the folders). In a step,
+`weights/` holds variables and average and can be read without the rest of the state, which is in `rest/`.
+
+`restore` belongs to the one run that writes to a folder: it moves and deletes what is in the way. `steps`,
+`best` and `read_weights` change nothing and may look while that run goes on. With several processes, all of
+them call the methods of `Checkpoints`; only process 0 writes records and deletes.
+"""
+
+import json
+import logging
+import os
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+from etils import epath
+
+from research.checkpoint import manifest as records
+from research.checkpoint.manifest import arrays_path, best_step, find_good, finished_steps
+from research.core.pytree import Path, Transfer, check_fit, flat, nest, transfer
+from research.core.task import Tree, Variables
+from research.errors import UserError
+
+__all__ = [
+    'Checkpoints', 'Transfer', 'best_step', 'finished_steps', 'open_checkpoints', 'read_average', 'read_weights',
+    'transfer',
+]  # fmt: skip
+
+WEIGHTS = ('variables', 'average')  # the fields of the state that can be read alone
+
+
+class Checkpoints:
+    """The checkpoints of one run; see `open_checkpoints`."""
+
+    def __init__(self, folder: epath.Path, keep_last: int, commit_file: bool):
+        mode = ocp.options.AtomicityMode.COMMIT_FILE if commit_file else ocp.options.AtomicityMode.AUTO
+        atomicity = ocp.options.AtomicityOptions(mode=mode)
+        handler = ocp.CompositeCheckpointHandler(
+            weights=ocp.StandardCheckpointHandler(),
+            rest=ocp.StandardCheckpointHandler(),
+            composite_options=ocp.CompositeOptions(atomicity_options=atomicity),
+        )
+        self.folder = folder
+        self.keep_last = keep_last
+        self.checkpointer = ocp.AsyncCheckpointer(handler, atomicity_options=atomicity)
+        self.executor = ThreadPoolExecutor(1, thread_name_prefix='checkpoint')
+        self.pending: Future | None = None
+        self.current = -1  # the step that this object saved or restored last
+
+    def save(self, step: int, state: Tree, meta: Mapping[str, Any], best: bool = False) -> None:
+        """Saves `state` as `step` in the background; returns once its arrays are copied to the host.
+
+        The state may be donated right after. The step saved or restored last is not written again when it is
+        saved once more: it only takes the new `meta`, and becomes the best if `best` is set.
+
+        Args:
+          step: the number of updates made.
+          state: a NamedTuple of pytrees of arrays, such as `State`, on any sharding.
+          meta: anything JSON can hold; `restore` returns it.
+          best: whether `best()` is this step from now on.
+
+        Raises:
+          UserError: when the save before this one failed, or the folder holds this step or a later one that
+            this object neither saved nor restored.
+        """
+        self.wait()
+        meta = json.loads(json.dumps(meta))  # a copy, and an error here rather than in the background
+        if step == self.current:
+            self.pending = self.executor.submit(self._describe, step, meta, best)
+            return
+        newest = max(self.steps(), default=-1)
+        if newest >= step:
+            raise UserError(
+                f'step {step} cannot be saved: {self.folder} already holds step {newest}; either another run '
+                'writes there, or this one did not go on from its newest step; use another folder'
+            )
+        items = {name: ocp.args.StandardSave(nest(part)) for name, part in by_item(flat(state)).items()}
+        self.checkpointer.save(  # force: over what a killed save of this step has left
+            arrays_path(self.folder, step), args=ocp.args.Composite(**items), force=True
+        )
+        self.current = step
+        self.pending = self.executor.submit(self._commit, step, meta, best)
+
+    def _commit(self, step: int, meta: Mapping[str, Any], best: bool) -> None:
+        self.checkpointer.wait_until_finished()
+        if jax.process_index() == 0:
+            records.write_record(self.folder, records.make_record(self.folder, step, meta, best))
+            records.retire(self.folder, self.keep_last)
+
+    def _describe(self, step: int, meta: Mapping[str, Any], best: bool) -> None:
+        if jax.process_index() == 0:
+            record = records.read_record(self.folder, step)
+            records.write_record(self.folder, record._replace(meta=meta, best=best or record.best))
+            records.retire(self.folder, self.keep_last)
+
+    def wait(self) -> None:
+        """Returns when nothing is being written any more.
+
+        Raises:
+          UserError: when the save in progress failed, for instance because the disk is full.
+        """
+        pending, self.pending = self.pending, None
+        if pending is None:
+            return
+        try:
+            pending.result()
+        except Exception as error:
+            step, self.current, good = self.current, -1, self.steps()
+            left = f'the newest finished step is {good[-1]}' if good else 'there is no finished step'
+            raise UserError(f'step {step} could not be saved in {self.folder}: {error}; {left}') from error
+
+    def close(self) -> None:
+        """Waits as `wait` does, then frees the threads."""
+        try:
+            self.wait()
+        finally:
+            self.executor.shutdown()
+            self.checkpointer.close()
+
+    def steps(self) -> list[int]:
+        """Returns the finished steps, ascending."""
+        return finished_steps(self.folder)
+
+    def best(self) -> int | None:
+        """Returns the finished step last saved as the best one, or None."""
+        return best_step(self.folder)
+
+    def restore(
+        self, target: Tree, step: int | None = None, say: Callable[[str], None] = print
+    ) -> tuple[Tree, dict[str, Any], int] | None:
+        """Returns (state, meta, step) of the newest step that verifies, or None where none was ever finished.
+
+        Each newer step is told to `say` in one sentence (which file, what is wrong, what is used instead) and
+        moved out of the way, so that training can save it again; what killed saves left is deleted. When
+        `step` is given, only that one will do, and nothing is moved.
+
+        Args:
+          target: the state as `jax.ShapeDtypeStruct`s; their shardings need not be the saved ones, and where
+            there is none the first device is meant.
+          step: the step wanted, or None.
+          say: what to do with a sentence for the user.
+
+        Raises:
+          UserError: when steps exist but none verifies, or the state does not fit `target`; names the files
+            or the paths with both shapes.
+        """
+        self.wait()
+        finished, unfinished = records.share(
+            [finished_steps(self.folder), records.unfinished_steps(self.folder)]
+        )
+        record, damaged = find_good(self.folder, finished, step, together=True)
+        wanted = flat(target)
+        if record is not None:
+            check_fit(saved_shapes(self.folder, record.step), wanted, f'{self.folder}, step {record.step}')
+        if step is None and jax.process_index() == 0:
+            records.clear(self.folder, record and record.step, damaged, unfinished, say)
+        if record is None:
+            return None
+        items = {
+            name: ocp.args.StandardRestore(nest({path: placed(leaf) for path, leaf in part.items()}))
+            for name, part in by_item(wanted).items()
+        }
+        found = self.checkpointer.restore(
+            arrays_path(self.folder, record.step), args=ocp.args.Composite(**items)
+        )
+        leaves = {path: leaf for name in items for path, leaf in flat(found[name]).items()}
+        self.current = record.step
+        state = jax.tree.unflatten(jax.tree.structure(target), [leaves[path] for path in wanted])
+        return state, dict(record.meta), record.step
+
+
+def open_checkpoints(folder: epath.Path, keep_last: int, commit_file: bool = False) -> Checkpoints:
+    """Returns the checkpoints of the run in `folder`, of which the last `keep_last` and the best are kept.
+
+    With `commit_file` a step is written in place and marked when whole, as Orbax always does on gs://, where
+    no folder can be renamed; otherwise it is written under another name and renamed.
+    """
+    absl = logging.getLogger('absl')
+    if not_orbax not in absl.filters:
+        absl.addFilter(not_orbax)
+    return Checkpoints(epath.Path(folder).resolve(), keep_last, commit_file)
+
+
+def not_orbax(record: logging.LogRecord) -> bool:
+    """Returns whether to log: nothing of Orbax unless debugging, for its failures reach us as exceptions."""
+    ours = f'{os.sep}orbax{os.sep}checkpoint{os.sep}' not in record.pathname
+    return ours or logging.getLogger('absl').isEnabledFor(logging.DEBUG)
+
+
+def read_weights(
+    folder: epath.Path, step: int | None = None, say: Callable[[str], None] = print
+) -> dict[str, Any]:
+    """Returns the weights of a run as NumPy trees, without its config, its optimizer or its devices.
+
+    Changes nothing in `folder`, may read while the run goes on, and concerns only the process that calls it.
+
+    Args:
+      folder: the run's folder.
+      step: the step wanted, or None for the newest that verifies.
+      say: told in one sentence about each damaged step that was passed over.
+
+    Returns:
+      {'variables': Variables, 'average': Variables or None, 'step': int, 'meta': dict}; containers other than
+      dicts come back as dicts of their field names or positions.
+
+    Raises:
+      UserError: when there is no step, none verifies, or the one wanted does not; names the files.
+    """
+    folder = epath.Path(folder).resolve()
+    finished = finished_steps(folder)
+    try:
+        record, damaged = find_good(folder, finished, step, together=False, item='weights/')
+        if record is None:
+            raise UserError(f'{folder} has no finished checkpoint; train it first, or name another run')
+        tree = read_item(arrays_path(folder, record.step) / 'weights')
+    except Exception:
+        if step is not None or finished_steps(folder) == finished:
+            raise
+        return read_weights(folder, None, say)  # the run went on and deleted what was being read
+    for bad, problem in damaged.items():
+        say(f'step {bad} of {folder} cannot be used: {problem}; step {record.step} is used instead')
+    found = {name: Variables(part['params'], part.get('extra', {})) for name, part in tree.items()}
+    return {'average': None, **found, 'step': record.step, 'meta': dict(record.meta)}
+
+
+def read_average(folder: epath.Path, count: int, say: Callable[[str], None] = print) -> dict[str, Any]:
+    """Returns the weights of a run as `read_weights` does, each the mean over its last `count` checkpoints.
+
+    Fewer are averaged where there are fewer, which `say` is told. Sums are in float64; leaves that are not
+    floating point, such as counters, are the newest checkpoint's, and so are 'step' and 'meta'. Averaging the
+    end of a run: Vaswani et al. 2017 (arXiv:1706.03762), section 6.1. With several processes, all of them call it.
+
+    Raises:
+      UserError: when there is no step, or one of those to be averaged does not verify.
+    """
+    steps = records.share(finished_steps(epath.Path(folder).resolve())[-count:])
+    if len(steps) < count:
+        say(f'{folder} holds {len(steps)} checkpoints: they are averaged in place of {count}')
+    newest = read_weights(folder, steps[-1] if steps else None, say)
+    totals = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), weights_of(newest))
+    for step in steps[:-1]:
+        totals = jax.tree.map(np.add, totals, weights_of(read_weights(folder, step, say)))
+
+    def mean(total: np.ndarray, leaf: np.ndarray) -> np.ndarray:
+        return (total / len(steps)).astype(leaf.dtype) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
+
+    return {**newest, **jax.tree.map(mean, totals, weights_of(newest))}
+
+
+def weights_of(found: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what of `read_weights` is averaged."""
+    return {name: found[name] for name in WEIGHTS}
+
+
+def read_item(path: epath.Path) -> dict[str, Any]:
+    """Returns one item of a step as a NumPy tree, whatever devices it was saved from."""
+    handler = ocp.PyTreeCheckpointHandler()
+    as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), handler.metadata(path).tree)
+    return handler.restore(path, args=ocp.args.PyTreeRestore(restore_args=as_numpy))
+
+
+def saved_shapes(folder: epath.Path, step: int) -> dict[Path, Any]:
+    """Returns {path: shape and dtype} of the arrays in a step."""
+    handler, found = ocp.StandardCheckpointHandler(), {}
+    for item in arrays_path(folder, step).iterdir():
+        if item.is_dir():
+            found |= flat(handler.metadata(item).tree)
+    return found
+
+
+def by_item(leaves: Mapping[Path, Any]) -> dict[str, dict[Path, Any]]:
+    """Returns the leaves of a state in the two items of a step; an item without any is left out."""
+    if len({'.'.join(path) for path in leaves}) < len(leaves):
+        raise ValueError('paths of the state differ only by "." and "/", which Orbax would silently confuse')
+    items: dict[str, dict[Path, Any]] = {}
+    for path, leaf in leaves.items():
+        items.setdefault('weights' if path[0] in WEIGHTS else 'rest', {})[path] = leaf
+    return items
+
+
+def placed(leaf: Any) -> jax.ShapeDtypeStruct:
+    """Returns a leaf's shape, dtype and sharding, which is the first device where it has none."""
+    sharding = getattr(leaf, 'sharding', None)
+    if sharding is None:
+        sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)

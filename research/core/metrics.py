@@ -1,0 +1,127 @@
+"""Metrics as people read and files keep them: baseline, expected range, verdict in words, signature."""
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from etils import epath
+
+from research.core.config import Config
+from research.core.logs import write_text
+from research.core.task import Metric
+from research.errors import UserError
+
+
+def verdict(metric: Metric) -> str:
+    """Says in words how a metric stands to its baseline; empty where there is none."""
+    if metric.baseline is None or not metric.better or np.ndim(metric.value):
+        return ''
+    if not math.isfinite(metric.value):
+        return 'not a number'
+    name = metric.baseline_about or 'the trivial baseline'
+    if metric.value == metric.baseline:
+        return f'no better than {name}'
+    better = (metric.value > metric.baseline) == (metric.better == 'higher')
+    return f'better than {name}' if better else f'WORSE than {name}: the model has learnt nothing of use here'
+
+
+def record(
+    metrics: Mapping[str, Metric], expected: Mapping[str, tuple[float, float]], signature: dict[str, Any], step: int
+) -> dict[str, Any]:
+    """Returns metrics as they are stored: with verdict, expected range, PASS or FAIL, and their signature.
+
+    Raises:
+      UserError: for an expected range of a metric that does not exist.
+    """
+    rows = {}
+    for name in expected:
+        if name not in metrics:
+            split = signature['split']
+            raise UserError(f'config.expected.{split}.{name}: no such metric; there is {", ".join(metrics)}')
+    for name, metric in metrics.items():
+        low, high = expected.get(name, (None, None))
+        value = np.asarray(metric.value).tolist()
+        rows[name] = {
+            **metric._asdict(),
+            'value': value,
+            'verdict': verdict(metric),
+            'expected': None if low is None else [low, high],
+            'passed': None if low is None else bool(low <= value <= high),
+        }
+    return {'step': step, 'metrics': rows, 'signature': signature}
+
+
+def measure_split(
+    evaluate: Callable[[str], tuple[dict[str, Metric], int, float]], config: Config, split: str, step: int,
+    account: Mapping[str, float] | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """Returns the stored form of a split's metrics, with the signature that makes them comparable.
+
+    `account` is the task's own account of the whole run.
+    """
+    metrics, count, seconds = evaluate(split)
+    signature = {
+        'split': split,
+        'examples': count,
+        'seed': config.seed,
+        'step': step,
+        'settings': {
+            'task': dict(config.task), 'data': dict(config.data),
+            'averaged_weights': bool(config.train.ema), 'averaged_checkpoints': config.train.average,
+        },
+        'seconds': round(seconds, 3),
+        **({'account': dict(account)} if account else {}),
+    }
+    return record(metrics, config.expected.get(split, {}), signature, step)
+
+
+def store_metrics(workdir: epath.Path, entries: Mapping[str, Any]) -> None:
+    """Adds {split: entry} to the run's metrics.json; other splits stay."""
+    stored = read_metrics(workdir)
+    stored.update(entries)
+    write_text(workdir / 'metrics.json', json.dumps(stored, indent=2))
+
+
+def read_metrics(workdir: epath.Path) -> dict[str, Any]:
+    """Returns the run's stored metrics, {} where there are none yet or the file is damaged: they are measured again."""
+    for name, key in (('metrics.json', 'metrics'), ('figures.json', 'figures')):  # runs before version 0.2
+        file = workdir / name
+        if not file.exists():
+            continue
+        try:
+            stored = json.loads(file.read_text())
+        except ValueError:
+            return {}
+        return {split: {**entry, 'metrics': entry[key]} for split, entry in stored.items()}
+    return {}
+
+
+def metrics_text(entry: Mapping[str, Any]) -> str:
+    """Returns the metrics of a split as a table of text; nested ones stay in metrics.json and the report."""
+    signature = entry['signature']
+    account = ''.join(f', {name} {value:.4g}' for name, value in signature.get('account', {}).items())
+    lines = [f'{signature["split"]}: {signature["examples"]:,} examples, step {entry["step"]:,}{account}']
+    for name, row in entry['metrics'].items():
+        if isinstance(row['value'], list):
+            continue
+        cells = [f'  {name:<24} {row["value"]:>10.4g}']
+        if row['baseline'] is not None:
+            words = '' if not row['verdict'] or row['verdict'].startswith('better') else f' ({row["verdict"]})'
+            cells.append(f'baseline {row["baseline"]:.4g}{words}')
+        if row['expected']:
+            low, high = row['expected']
+            cells.append(f'expected {low:g} to {high:g}: {"PASS" if row["passed"] else "FAIL"}')
+        lines.append('   '.join(cells))
+    return '\n'.join(lines)
+
+
+def failures(metrics: Mapping[str, Any]) -> list[str]:
+    """Returns 'split/metric' for every stored metric outside its expected range."""
+    return [
+        f'{split}/{name}'
+        for split, entry in metrics.items()
+        for name, row in entry['metrics'].items()
+        if row['passed'] is False
+    ]

@@ -1,0 +1,132 @@
+"""What a check of data saw, as text for a terminal: tables, histograms, findings and one line of verdict."""
+
+import collections
+from collections.abc import Sequence
+
+import numpy as np
+
+from research.data.check.survey import Finding, Survey
+
+BAR = 30  # characters of the longest bar
+CLASSES = 20  # lines of the table of classes
+
+
+def sizes_text(surveys: Sequence[Survey]) -> list[str]:
+    """Returns the rows of each split in one line."""
+    parts = [
+        f'{each.split} {each.total:,}'
+        + (f' ({len(each.numbers):,} looked at)' if len(each.numbers) < each.total else '')
+        for each in surveys
+    ]
+    return ['rows       ' + '   '.join(parts)]
+
+
+def labels_text(surveys: Sequence[Survey]) -> list[str]:
+    """Returns a table of classes: rows and share in each split, the commonest first."""
+    counters = {each.split: collections.Counter(each.labels) for each in surveys if each.labels}
+    if not counters:
+        return []
+    total = sum(counters.values(), collections.Counter())
+    width = max(5, *(len(name[:30]) for name in total))
+    lines = ['', f'{"class":{width}}  ' + '  '.join(f'{split:>16}' for split in counters)]
+    for name, _ in total.most_common(CLASSES):
+        cells = [
+            f'{counter[name]:9,} {counter[name] / counter.total():6.1%}' for counter in counters.values()
+        ]
+        lines.append(f'{name[:30]:{width}}  ' + '  '.join(cells))
+    if len(total) > CLASSES:
+        lines.append(f'... and {len(total) - CLASSES:,} more classes')
+    return lines
+
+
+def histogram(values: Sequence[float], title: str, bins: int = 8) -> list[str]:
+    """Returns a histogram as lines; the last bin holds all above the 98th percentile."""
+    array = np.asarray(values, float)
+    low, high = float(array.min()), float(np.percentile(array, 98))
+    whole = bool(np.all(array == array.round()))
+    middle, top = number_text(float(np.median(array))), number_text(float(array.max()))
+    head = f'{title}: {number_text(low)} to {top}, median {middle}'
+    if high <= low:
+        return ['', head]
+    edges = np.linspace(low, high, bins + 1)
+    edges = np.unique(np.ceil(edges)) if whole else edges
+    places = np.clip(np.searchsorted(edges, array, side='right') - 1, 0, len(edges) - 1)
+    counts = np.bincount(places, minlength=len(edges))
+    names = [f'from {number_text(edge)}' for edge in edges]
+    width = max(map(len, names))
+    rows = [
+        f'  {name:>{width}}  {"#" * round(BAR * count / counts.max()):{BAR}} {count:,}'
+        for name, count in zip(names, counts, strict=True)
+        if count
+    ]
+    return ['', head, *rows]
+
+
+def number_text(value: float) -> str:
+    """Returns a number as people write it: 1,234 or 0.25."""
+    return f'{value:,.0f}' if value == round(value) else f'{value:,.3g}'
+
+
+def fields_text(seen: Survey) -> list[str]:
+    """Returns what the fields of a split hold: lengths of texts and sounds, sizes of pictures, columns."""
+    lines = []
+    for name, texts in seen.texts.items():
+        lines += histogram([len(text) for text in texts], f'{seen.split} {name!r}, characters')
+    for name, counter in seen.shapes.items():
+        lines.append('')
+        each = ', '.join(f'{"x".join(map(str, shape))}: {count:,}' for shape, count in counter.most_common(5))
+        lines.append(
+            f'{seen.split} {name!r}, height x width x channels: {each}'
+            + (', ...' if len(counter) > 5 else '')
+        )
+    for name, sounds in seen.sounds.items():
+        lines += histogram([seconds for seconds, _, _ in sounds], f'{seen.split} {name!r}, seconds')
+    if seen.values:
+        lines += ['', f'{seen.split} columns']
+        width = max(len(name[:30]) for name in seen.values)
+        lines += [f'  {name[:30]:{width}}  {column_text(values)}' for name, values in seen.values.items()]
+    return lines
+
+
+def column_text(values: Sequence) -> str:
+    """Returns a column in one line: its range, or its commonest values, and how many are missing."""
+    there = [value for value in values if value is not None and str(value).strip() not in ('', '?', 'nan')]
+    missing = f', {len(values) - len(there):,} missing' if len(there) < len(values) else ''
+    try:
+        array = np.asarray([float(value) for value in there])
+        text = (
+            f'{number_text(array.min())} to {number_text(array.max())}, mean {array.mean():.4g}'
+            if there
+            else 'nothing'
+        )
+    except (TypeError, ValueError):
+        counter = collections.Counter(map(str, there))
+        common = ', '.join(f'{value[:20]} {count:,}' for value, count in counter.most_common(3))
+        text = f'{len(counter):,} values: {common}'
+    return text + missing
+
+
+def report_text(title: str, surveys: Sequence[Survey], findings: Sequence[Finding]) -> str:
+    """Returns the whole report; its last line is the verdict."""
+    lines = [title, '', *sizes_text(surveys), *labels_text(surveys)]
+    for each in surveys:
+        if each.split == 'train':
+            lines += fields_text(each)
+    lines.append('')
+    for level in ('error', 'warning'):
+        for finding in findings:
+            if finding.level == level:
+                lines.append(
+                    f'{level.upper() if level == "error" else level:8} {finding.split}: {finding.text}'
+                )
+    return '\n'.join([*lines, verdict(findings)])
+
+
+def verdict(findings: Sequence[Finding]) -> str:
+    """Returns the one line that says whether to train on these data."""
+    errors = sum(finding.level == 'error' for finding in findings)
+    warnings = len(findings) - errors
+    worth = f'{warnings} warning{"s" * (warnings != 1)}'
+    if errors:
+        return f'verdict: NOT FIT, {errors} error{"s" * (errors != 1)} and {worth}'
+    return f'verdict: fit, with {worth}' if warnings else 'verdict: fit, nothing found'

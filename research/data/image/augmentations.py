@@ -1,0 +1,177 @@
+"""Training pictures varied on the host: moved, cropped, mirrored, recoloured, and with a part erased.
+
+Each is a pure function of a picture and a generator of random numbers, so that what it does depends on
+(seed, epoch, index) alone. What appears from outside a picture is 0.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Shaped
+from PIL import Image, ImageEnhance, ImageOps
+
+from research.data.image.images import check_image, fit_image, shift_image
+from research.errors import UserError
+
+TRIES = 10  # boxes that are drawn before one that fits is given up
+RATIOS = (3 / 4, 4 / 3)  # width over height of a crop, before it is resized (Szegedy et al. 2015, section 6)
+ERASED, ERASED_RATIOS = (0.02, 0.4), (0.3, 1 / 0.3)  # share of the area, height over width (Zhong et al., table 1)
+MAGNITUDES = 10.0  # of RandAugment, the strongest
+TRANSLATED = 150 / 331  # of a side, the farthest (AutoAugment: 150 pixels of 331)
+
+Picture = Float[np.ndarray, 'height width channels']
+
+
+class Augmentations(NamedTuple):
+    """How training pictures are varied, in this order; 0 and False leave a step out."""
+
+    resized_crop: float = 0.0  # a crop of at least this share of the area, resized; ImageNet: 0.08
+    shift: int = 0  # moved by up to so many pixels: a random crop with padding
+    flip: bool = False  # half of them mirrored left to right
+    operations: int = 0  # of RandAugment, for each picture
+    magnitude: float = 9.0  # of these, from 0 to 10
+    erase: float = 0.0  # probability that a box of noise covers a part
+
+    def check(self) -> 'Augmentations':
+        """Returns the settings; raises a `UserError` for impossible values."""
+        if self.shift < 0 or self.operations < 0:
+            raise UserError(
+                f'config.task: shift and operations must be zero or more, got {self.shift} and {self.operations}'
+            )
+        if not 0 <= self.resized_crop <= 1 or not 0 <= self.erase <= 1:
+            raise UserError(
+                'config.task: resized_crop (share of the area) and erase (probability) must be in 0 to 1, got '
+                f'{self.resized_crop} and {self.erase}'
+            )
+        if not 0 <= self.magnitude <= MAGNITUDES:
+            raise UserError(f'config.task.magnitude must be in 0 to {MAGNITUDES:g}, got {self.magnitude}')
+        return self
+
+
+def augment(
+    image: Any, shape: tuple[int, int, int], settings: Augmentations, rng: np.random.Generator
+) -> Picture:
+    """Returns a picture, as read, varied by the settings and fitted to a shape: float32 in [0, 1].
+
+    Raises:
+      UserError: as of `fit_image`.
+    """
+    if settings.resized_crop:
+        image = random_crop(check_image(image), rng, settings.resized_crop)
+    image = fit_image(image, shape)
+    if settings.shift:
+        image = shift_image(image, rng, settings.shift)
+    if settings.flip and rng.random() < 0.5:
+        image = image[:, ::-1]
+    if settings.operations:
+        image = rand_augment(image, rng, settings.operations, settings.magnitude)
+    if settings.erase and rng.random() < settings.erase:
+        image = erase(image, rng)
+    return image
+
+
+def random_crop(
+    image: Shaped[np.ndarray, 'height width *channels'], rng: np.random.Generator, smallest: float
+) -> Shaped[np.ndarray, 'rows columns *channels']:
+    """Returns a box of the picture, to be resized: its area from `smallest` to all, its shape from 3:4 to 4:3.
+
+    The area is uniform, the logarithm of the ratio too; where no box fits, the largest in the centre that has an
+    allowed ratio (Szegedy et al. 2015, arXiv:1409.4842, section 6, as done by torchvision).
+    """
+    height, width = image.shape[:2]
+    for _ in range(TRIES):
+        area = height * width * rng.uniform(smallest, 1)
+        ratio = np.exp(rng.uniform(*np.log(RATIOS)))
+        columns, rows = round((area * ratio) ** 0.5), round((area / ratio) ** 0.5)
+        if 0 < rows <= height and 0 < columns <= width:
+            top, left = int(rng.integers(height - rows + 1)), int(rng.integers(width - columns + 1))
+            return image[top : top + rows, left : left + columns]
+    rows, columns = min(height, round(width / RATIOS[0])), min(width, round(height * RATIOS[1]))
+    return center(image, max(rows, 1), max(columns, 1))
+
+
+def center(image: np.ndarray, rows: int, columns: int) -> np.ndarray:
+    """Returns the box of so many rows and columns in the middle of a picture."""
+    top, left = (image.shape[0] - rows) // 2, (image.shape[1] - columns) // 2
+    return image[top : top + rows, left : left + columns]
+
+
+def center_crop(image: np.ndarray, share: float) -> np.ndarray:
+    """Returns the middle square whose side is `share` of the picture's shorter one; ImageNet's 224 of 256: 0.875."""
+    side = max(1, round(share * min(image.shape[:2])))
+    return center(image, side, side)
+
+
+def erase(image: Picture, rng: np.random.Generator) -> Picture:
+    """Returns the picture with noise, uniform in 0 to 1, in a box: random erasing.
+
+    Zhong et al. 2020 (arXiv:1708.04896), algorithm 1 with random values: area 2% to 40%, height over width 0.3
+    to 3.33; a box is placed where it fits. A picture for which ten boxes were too large stays whole.
+    """
+    height, width, channels = image.shape
+    for _ in range(TRIES):
+        area, ratio = height * width * rng.uniform(*ERASED), rng.uniform(*ERASED_RATIOS)
+        rows, columns = round((area * ratio) ** 0.5), round((area / ratio) ** 0.5)
+        if 0 < rows <= height and 0 < columns <= width:
+            top, left = int(rng.integers(height - rows + 1)), int(rng.integers(width - columns + 1))
+            erased = image.copy()
+            erased[top : top + rows, left : left + columns] = rng.random((rows, columns, channels), np.float32)
+            return erased
+    return image
+
+
+def rand_augment(image: Picture, rng: np.random.Generator, operations: int, magnitude: float) -> Picture:
+    """Returns the picture after some operations, drawn with repetition, of one magnitude: RandAugment.
+
+    Cubuk et al. 2020 (arXiv:1909.13719), section 3. Half of the movements and enhancements go the other way.
+
+    Args:
+      image: in [0, 1]; becomes one of 256 values a channel.
+      rng: draws two numbers an operation.
+      operations: N of the paper.
+      magnitude: M of the paper, 0 to 10.
+    """
+    levels = (image * 255).round().astype(np.uint8)
+    picture = Image.fromarray(levels[..., 0] if levels.shape[2] == 1 else levels)
+    for _ in range(operations):
+        operation = OPERATIONS[tuple(OPERATIONS)[int(rng.integers(len(OPERATIONS)))]]
+        sign = 1 if rng.random() < 0.5 else -1
+        picture = operation(picture, magnitude / MAGNITUDES, sign)
+    return np.atleast_3d(np.asarray(picture, np.float32) / 255)
+
+
+def moved(matrix: tuple[float, ...], picture: Image.Image) -> Image.Image:
+    """Returns the picture in which (x, y) shows what was at (a x + b y + c, d x + e y + f)."""
+    return picture.transform(picture.size, Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR, fillcolor=0)
+
+
+def enhanced(kind: Callable[[Image.Image], Any]) -> Callable[[Image.Image, float, int], Image.Image]:
+    """Returns the operation that enhances by 1 - 0.9 to 1 + 0.9."""
+    return lambda picture, strength, sign: kind(picture).enhance(1 + sign * 0.9 * strength)
+
+
+# What RandAugment draws from, its ranges those of AutoAugment (Cubuk et al. 2019, arXiv:1805.09501, table 6):
+# (picture, strength from 0 to 1, sign) -> picture.
+OPERATIONS: dict[str, Callable[[Image.Image, float, int], Image.Image]] = {
+    'identity': lambda picture, strength, sign: picture,
+    'auto_contrast': lambda picture, strength, sign: ImageOps.autocontrast(picture),
+    'equalize': lambda picture, strength, sign: ImageOps.equalize(picture),
+    'rotate': lambda picture, strength, sign: picture.rotate(
+        sign * 30 * strength, Image.Resampling.BILINEAR, fillcolor=0
+    ),
+    'solarize': lambda picture, strength, sign: ImageOps.solarize(picture, round(256 * (1 - strength))),
+    'color': enhanced(ImageEnhance.Color),
+    'posterize': lambda picture, strength, sign: ImageOps.posterize(picture, 8 - round(4 * strength)),
+    'contrast': enhanced(ImageEnhance.Contrast),
+    'brightness': enhanced(ImageEnhance.Brightness),
+    'sharpness': enhanced(ImageEnhance.Sharpness),
+    'shear_x': lambda picture, strength, sign: moved((1, sign * 0.3 * strength, 0, 0, 1, 0), picture),
+    'shear_y': lambda picture, strength, sign: moved((1, 0, 0, sign * 0.3 * strength, 1, 0), picture),
+    'translate_x': lambda picture, strength, sign: moved(
+        (1, 0, sign * TRANSLATED * strength * picture.width, 0, 1, 0), picture
+    ),
+    'translate_y': lambda picture, strength, sign: moved(
+        (1, 0, 0, 0, 1, sign * TRANSLATED * strength * picture.height), picture
+    ),
+}

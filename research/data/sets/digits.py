@@ -1,0 +1,50 @@
+"""Scikit-learn's bundled handwritten digits: 1797 scans of 8x8 pixels, always there, with a fixed split.
+
+Source: E. Alpaydin and C. Kaynak, "Optical Recognition of Handwritten Digits", UCI repository, 1998 (its test
+part). Intensities 0 to 16 become float32 in [0, 1]: light strokes on a dark ground.
+"""
+
+import hashlib
+import importlib.util
+import pathlib
+
+import numpy as np
+
+from research.data.image.images import Images
+from research.errors import choose
+
+FRACTIONS = {'train': 0.70, 'validation': 0.15, 'test': 0.15}
+
+
+def split_rows(pixels: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray]:
+    """Returns the row numbers of each split, the same for ever: of every class, the same share.
+
+    Within a class the rows are ordered by the SHA-256 of their pixels, so the split depends on no random
+    generator, on no library's version and on no seed of a config.
+    """
+    parts = {split: [] for split in FRACTIONS}
+    for label in np.unique(labels):
+        rows = np.flatnonzero(labels == label)
+        rows = sorted(rows, key=lambda row: hashlib.sha256(pixels[row].tobytes()).hexdigest())
+        test, validation = (round(FRACTIONS[split] * len(rows)) for split in ('test', 'validation'))
+        for split, chosen in zip(
+            ('test', 'validation', 'train'), np.split(rows, [test, test + validation]), strict=True
+        ):
+            parts[split].append(chosen)
+    return {split: np.sort(np.concatenate(chosen)) for split, chosen in parts.items()}
+
+
+def digits() -> Images:
+    """Returns the digits; a row is {'image': float32 [8, 8, 1] in [0, 1], 'label': int}."""
+    folder = pathlib.Path(importlib.util.find_spec('sklearn').origin).parent  # its file: importing it takes a second
+    table = np.loadtxt(folder / 'datasets' / 'data' / 'digits.csv.gz', delimiter=',', dtype=np.uint8)
+    pixels, labels = table[:, :-1].reshape(-1, 8, 8), table[:, -1].astype(int)
+    rows = split_rows(pixels, labels)
+    scaled = pixels[..., None].astype(np.float32) / 16
+
+    def source(split: str) -> list[dict]:
+        return [{'image': scaled[row], 'label': int(labels[row])} for row in choose(split, rows, 'split')]
+
+    return Images(
+        source, tuple(map(str, range(10))), scaled.shape[1:], tuple(rows), 'light strokes on a dark ground'
+    )

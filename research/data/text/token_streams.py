@@ -1,0 +1,135 @@
+"""What text tasks prepare of a corpus: its tokenizer, each split as one stream of tokens, and their counts."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from etils import epath
+from jaxtyping import Integer
+from tokenizers import Tokenizer
+
+from research.data.text.corpus import (
+    UNKNOWN,
+    Corpus,
+    bytes_of_tokens,
+    encode_documents,
+    encode_text,
+    load_array,
+    make_tokenizer,
+    save_array,
+)
+from research.errors import UserError, nearest
+
+
+class Facts(NamedTuple):
+    """What is stored of the training split: its tokenizer, and each token's count and bytes."""
+
+    tokenizer: Tokenizer
+    counts: np.ndarray
+    bytes: np.ndarray
+
+
+def store_streams(
+    corpus: Corpus,
+    folder: epath.Path,
+    kind: str,
+    vocabulary: int,
+    least: int,
+    special: Sequence[str] = (),
+    tokenizer: Tokenizer | None = None,
+    end: int | None = None,
+) -> None:
+    """Trains a tokenizer on the training split and stores every split as one stream of its tokens.
+
+    Writes tokenizer.json, <split>.npy, counts.npy and bytes.npy (of each token) and corpus.json (where the
+    text comes from, its hash, sizes).
+
+    Args:
+      corpus: documents of each split; there may be no test split.
+      folder: where to.
+      kind, vocabulary, special: as in `make_tokenizer`.
+      least: tokens that make one row.
+      tokenizer: one that is there already; None takes that of the corpus, or trains one.
+      end: the token that follows each document; None: END.
+
+    Raises:
+      UserError: where a split is too small for one row, or the tokenizer impossible.
+    """
+    if tokenizer is None and corpus.tokenizer and not special:
+        tokenizer = corpus.tokenizer(vocabulary)
+    elif tokenizer is None:
+        tokenizer = make_tokenizer(kind, corpus.documents['train'], vocabulary, special)
+    vocabulary = max(vocabulary, tokenizer.get_vocab_size())
+    folder.mkdir(parents=True, exist_ok=True)
+    sizes = {}
+    for split, documents in corpus.documents.items():
+        stream = encode_documents(tokenizer, documents, end)
+        if len(stream) < least:
+            raise UserError(
+                f'the {split} split has {len(stream)} tokens, too few for one row of {least}: take more text, '
+                'or a smaller config.task.length'
+            )
+        save_array(folder / f'{split}.npy', stream)
+        sizes[split] = len(stream)
+        if split == 'train':
+            save_array(folder / 'counts.npy', np.bincount(stream, minlength=vocabulary))
+    save_array(folder / 'bytes.npy', bytes_of_tokens(tokenizer))
+    (folder / 'tokenizer.json').write_text(tokenizer.to_str())
+    (folder / 'corpus.json').write_text(json.dumps({**corpus.about, 'tokens': sizes}, indent=2))
+
+
+def read_facts(folder: epath.Path, vocabulary: int) -> Facts:
+    """Returns what was stored, for a model whose embedding has `vocabulary` rows.
+
+    Raises:
+      UserError: when the tokenizer gives ids beyond the embedding.
+    """
+    tokenizer = Tokenizer.from_str((folder / 'tokenizer.json').read_text())
+    if (count := tokenizer.get_vocab_size()) > vocabulary:
+        raise UserError(
+            f'{folder}: the tokenizer has ids up to {count - 1}, beyond the embedding of {vocabulary} tokens '
+            '(config.task.vocabulary): prepare in a new folder, or give the vocabulary it was made for'
+        )
+    return Facts(tokenizer, load_array(folder / 'counts.npy'), load_array(folder / 'bytes.npy'))
+
+
+def read_stream(folder: epath.Path, split: str) -> Integer[np.ndarray, 'tokens']:
+    """Returns the stream of a split.
+
+    Raises:
+      UserError: when the corpus has no such split.
+    """
+    if not (file := folder / f'{split}.npy').exists():
+        splits = json.loads((folder / 'corpus.json').read_text())['tokens']
+        raise UserError(f'split: this corpus has no {split!r}; {nearest(split, splits)}')
+    return load_array(file)
+
+
+def request_text(raw: Mapping[str, Any], purpose: str) -> str:
+    """Returns the text of a request; a UserError says what to give where it has none or an empty one."""
+    text = raw.get('text')
+    if not isinstance(text, str):
+        raise UserError("the request has no 'text', or it is not a string")
+    if not text:
+        raise UserError(f"the request's 'text' is empty: give at least one character {purpose}")
+    return text
+
+
+def request_tokens(facts: Facts, text: str, most: int, advice: str) -> list[int]:
+    """Returns the tokens of a request.
+
+    Raises:
+      UserError: for more than `most` tokens, with `advice`, or a character that the tokenizer does not know.
+    """
+    limit = most * int(facts.bytes.max())
+    if len(text) > limit:  # before it is tokenized: it may be huge
+        raise UserError(f"the request's 'text' has {len(text)} characters; {most} tokens hold {limit}")
+    tokens = encode_text(facts.tokenizer, text)
+    unknown = facts.tokenizer.token_to_id(UNKNOWN)
+    if unknown is not None and unknown in tokens:
+        place = tokens.index(unknown)
+        raise UserError(f"the request's 'text' has {text[place]!r}, a character that the training texts do not have")
+    if len(tokens) > most:
+        raise UserError(f"the request's 'text' has {len(tokens)} tokens; {advice}: shorten it")
+    return tokens

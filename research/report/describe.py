@@ -1,0 +1,221 @@
+"""What a run says about itself before its first step: devices, layers, one example, memory, work and time.
+
+Every function returns plain JSON; `summary_text` turns the whole into the block that is printed. The same
+JSON is stored in the run as description.json, where the report finds it.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from research.core.memory import memory_text
+from research.core.task import Task
+from research.core.units import count_text, time_text
+from research.report.layers import layer_table
+
+SHADES = ' .:-=+*#%@'  # of a picture in text, dark to light
+
+
+def describe_devices(mesh: jax.sharding.Mesh | None = None) -> dict[str, Any]:
+    """Returns platform, kind and number of the devices, the processes, and the mesh axes with their sizes."""
+    devices = list(mesh.devices.flat) if mesh is not None else jax.devices()
+    return {
+        'platform': devices[0].platform,
+        'kind': devices[0].device_kind,
+        'count': len(devices),
+        'processes': jax.process_count(),
+        'mesh': {str(name): int(size) for name, size in mesh.shape.items()} if mesh is not None else {},
+    }
+
+
+def describe_example(
+    raw: Mapping[str, Any],
+    encoded: Mapping[str, Any] | None = None,
+    decoded: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Returns one example for people: each raw field, and shape and values of what it became.
+
+    Args:
+      raw: one row of the source, with its target.
+      encoded: the result of the task's `encode`, without a batch axis.
+      decoded: `encoded` as the task's `describe` reads it; shown in place of `raw`, which may be token ids.
+    """
+    return {
+        'raw': {str(name): readable(value) for name, value in raw.items()},
+        'decoded': {str(name): readable(value, 1000) for name, value in (decoded or {}).items()},
+        'encoded': {str(name): array_text(np.asarray(value)) for name, value in (encoded or {}).items()},
+    }
+
+
+def readable(value: Any, limit: int = 400) -> Any:
+    """Returns a value as JSON for people: text is cut, a picture drawn in characters, an array summed up."""
+    if isinstance(value, bytes):
+        value = value.decode('utf-8', 'replace')
+    if isinstance(value, str):
+        return value if len(value) <= limit else f'{value[:limit]} ... ({len(value):,} characters)'
+    if isinstance(value, (bool, int, float)) or value is None:
+        return value
+    if isinstance(value, Mapping):
+        return {str(name): readable(each, limit) for name, each in value.items()}
+    if isinstance(value, (list, tuple)) and not all(isinstance(each, (int, float)) for each in value):
+        return [readable(each, limit) for each in value[:8]]
+    array = np.asarray(value)
+    if array.ndim == 0:
+        return array.item()
+    if array.ndim == 2 and array.dtype == np.uint8 or array.ndim == 3 and array.shape[-1] in (1, 3, 4):
+        return f'{array_text(array)}\n{picture_text(array)}'
+    return array_text(array)
+
+
+def array_text(array: np.ndarray, count: int = 12) -> str:
+    """Returns type, shape and first values (or the range, for many axes) of an array in one line."""
+    shape = f'{array.dtype} [{", ".join(map(str, array.shape))}]' if array.ndim else str(array.dtype)
+    if not array.size or array.dtype.kind not in 'biuf':
+        return shape
+    if array.ndim < 2:
+        values = ' '.join(
+            f'{value:.4g}' if array.dtype.kind == 'f' else str(value) for value in array.flat[:count]
+        )
+        return f'{shape}: {values}{" ..." if array.size > count else ""}'
+    return f'{shape}: {array.min():.4g} to {array.max():.4g}, mean {array.mean():.4g}'
+
+
+def picture_text(array: np.ndarray, width: int = 32) -> str:
+    """Returns a picture [height, width] or [height, width, channels] in characters, two for each pixel."""
+    grey = np.asarray(array, np.float32)
+    grey = grey if grey.ndim == 2 else grey[..., :3].mean(-1)
+    stride = -(-max(grey.shape) // width)
+    grey = grey[::stride, ::stride]
+    low, high = float(grey.min()), float(grey.max())
+    levels = ((grey - low) / (high - low or 1.0) * (len(SHADES) - 1)).round().astype(int)
+    return '\n'.join(''.join(SHADES[level] * 2 for level in row).rstrip() for row in levels)
+
+
+def describe_flow(
+    task: Task,
+    batch: Mapping[str, Any],
+    methods: Sequence[str] = (),
+    optimizers: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    """Returns how data runs through a task, for the diagram in the report.
+
+    Args:
+      task: the task with all methods applied.
+      batch: arrays or shapes of one batch.
+      methods: the methods' names, in the order in which they were applied.
+      optimizers: {group: a word or two on its optimizer, such as 'adamw, every 3 steps'}.
+    """
+    optional = ('generate', 'finalize', 'render')
+    return {
+        'inputs': {name: each.kind for name, each in task.inputs.items()},
+        'batch': {
+            name: f'{value.dtype} [{", ".join(map(str, value.shape))}]' for name, value in batch.items()
+        },
+        'groups': {name: (optimizers or {}).get(name, '') for name in task.losses},
+        'gradients': sorted(task.gradients),
+        'methods': list(methods),
+        'has': [name for name in optional if getattr(task, name) is not None],
+    }
+
+
+def describe(
+    config: Mapping[str, Any],
+    devices: Mapping[str, Any],
+    layers: Mapping[str, Any],
+    example: Mapping[str, Any],
+    data: Mapping[str, int],
+    steps: int,
+    start: int = 0,
+    memory: Mapping[str, Any] | None = None,
+    flops: Mapping[str, Any] | None = None,
+    flow: Mapping[str, Any] | None = None,
+    seconds_per_step: float = 0.0,
+) -> dict[str, Any]:
+    """Puts together what is stored as description.json and printed by `summary_text`.
+
+    Args:
+      config: the resolved config as nested dicts.
+      devices, layers, example, memory, flops, flow: the results of `describe_devices`, `describe_layers`,
+        `describe_example`, `compiled_memory`, `count_flops` (of one step) and `describe_flow`.
+      data: examples in each split.
+      steps: the last step of the run; `start` is the first (above 0 when it goes on).
+      seconds_per_step: 0 where it is not known yet.
+    """
+    batch = int(config['train']['batch_size'])
+    return {
+        'task': str(config['task']['name']),
+        'devices': dict(devices),
+        'layers': dict(layers),
+        'example': dict(example),
+        'data': {name: int(size) for name, size in data.items()},
+        'steps': {
+            'start': start,
+            'steps': steps,
+            'batch_size': batch,
+            'epochs': steps * batch / data['train'] if data.get('train') else 0.0,
+            'seconds_per_step': seconds_per_step,
+            'seconds': seconds_per_step * (steps - start),
+        },
+        'memory': dict(memory or {}),
+        'flops': dict(flops or {}),
+        'flow': dict(flow or {}),
+    }
+
+
+def summary_text(description: Mapping[str, Any]) -> str:
+    """Returns the block that is printed before step 1, from the result of `describe`."""
+    devices, steps, example = description['devices'], description['steps'], description['example']
+    mesh = ', '.join(f'{name} {size}' for name, size in devices['mesh'].items())
+    plural = 's' if devices['count'] > 1 else ''
+    processes = f', {devices["processes"]} processes' if devices['processes'] > 1 else ''
+    kind = devices['kind'] if devices['kind'] != devices['platform'] else ''
+    lines = [
+        'Layers',
+        layer_table(description['layers']),
+        '',
+        'One training example',
+        *(_field(name, value) for name, value in (example.get('decoded') or example['raw']).items()),
+        *(['  encoded as'] if example['encoded'] else []),
+        *(_field(name, value, 4) for name, value in example['encoded'].items()),
+        '',
+        f'Devices   {devices["count"]} {devices["platform"]} device{plural} {kind}'.rstrip()
+        + processes
+        + (f'; mesh: {mesh}' if mesh else ''),
+        'Data      '
+        + ', '.join(f'{name} {size:,}' for name, size in description['data'].items())
+        + ' examples',
+    ]
+    if description['memory']:
+        lines.append(f'Memory    {memory_text(description["memory"])}')
+    if description['flops']:
+        flops = description['flops']
+        share = 100 * flops['matrix'] / max(flops['total'], 1)
+        lines.append(
+            f'Work      {count_text(flops["total"], "FLOP")} a step, {share:.0f}% of it in matrix products'
+        )
+        lines += [f'          ({note})' for note in flops['notes']]
+    todo = steps['steps'] - steps['start']
+    epochs = f' ({steps["epochs"]:.3g} epochs)' if steps['epochs'] else ''
+    lines.append(
+        f'Steps     {steps["steps"]:,} of {steps["batch_size"]} examples{epochs}'
+        + (f', {todo:,} of them to go' if steps['start'] else '')
+    )
+    if steps['seconds']:
+        each = steps['seconds_per_step']
+        lines.append(
+            f'Time      roughly {time_text(steps["seconds"])}, {each * 1000:.3g} ms a step at a third of the rate of '
+            'a matrix product here; corrected while training'
+        )
+    return '\n'.join(lines)
+
+
+def _field(name: str, value: Any, indent: int = 2) -> str:
+    """Returns one field of the example; what has several lines is indented under its name."""
+    text = value if isinstance(value, str) else repr(value)
+    # A data set must not move the cursor of the terminal or colour it.
+    text = ''.join(each if each.isprintable() or each == '\n' else '�' for each in text.expandtabs(4))
+    if '\n' not in text:
+        return f'{" " * indent}{name}: {text}'
+    return '\n'.join([f'{" " * indent}{name}:', *(' ' * (indent + 2) + line for line in text.split('\n'))])

@@ -1,0 +1,87 @@
+"""The folder of a run: whose files are in it, who may train there, and what a correction may change."""
+
+import json
+import multiprocessing
+
+import pytest
+from etils import epath
+
+from research import api
+from research.core.metrics import read_metrics
+from research.core.startup import alone, store_config
+from research.core.train import Best, best_of
+from research.errors import UserError
+
+TINY = 'configs/digits.py:tiny'
+
+
+@pytest.mark.parametrize('name', ['prepared/mine.csv', 'checkpoints/1000/model.pt', 'metrics.jsonl'])
+def test_a_folder_with_somebody_elses_files_is_left_alone(tmp_path, name):
+    file = tmp_path / 'mine' / name
+    file.parent.mkdir(parents=True)
+    file.write_text('x')
+    with pytest.raises(UserError, match=f'mine holds {name.split("/")[0]} and no config.json of a run'):
+        store_config(api.read(TINY), epath.Path(tmp_path / 'mine'))
+    assert file.read_text() == 'x' and not (tmp_path / 'mine' / 'config.json').exists()
+
+
+def test_before_a_step_is_saved_a_setting_may_be_corrected_and_data_are_prepared_anew(tmp_path):
+    folder = epath.Path(tmp_path / 'run')
+    store_config(api.read(TINY), folder)
+    (folder / 'prepared').mkdir()
+    (folder / 'prepared' / 'done').write_text('')
+    store_config(api.read(TINY, {'seed': '1'}), folder)
+    assert json.loads((folder / 'config.json').read_text())['seed'] == 1 and not (folder / 'prepared').exists()
+    (folder / 'checksums').mkdir()
+    (folder / 'checksums' / '2.json').write_text('{}')
+    with pytest.raises(UserError, match='holds a run of another config:\n  seed: 1 there, 0 now'):
+        store_config(api.read(TINY), folder)
+    store_config(api.read(TINY, {'seed': '1', 'train.best': 'accuracy'}), folder)  # which step is chosen may change
+
+
+def test_damaged_files_of_a_run_are_named_or_made_anew(tmp_path):
+    folder = epath.Path(tmp_path)
+    (folder / 'config.json').write_text('{"seed": ')
+    with pytest.raises(UserError, match='config.json is damaged'):
+        store_config(api.read(TINY), folder)
+    with pytest.raises(UserError, match='config.json is damaged'):
+        api.read_run(folder)
+    (folder / 'metrics.json').write_text('{"test": ')
+    assert read_metrics(folder) == {}
+
+
+def hold(folder, started, finish):
+    """Trains there, as far as another process can tell."""
+    with alone(epath.Path(folder)):
+        started.set()
+        finish.wait(60)
+
+
+def test_a_second_process_is_told_that_one_trains_there_until_it_ends(tmp_path):
+    context = multiprocessing.get_context('spawn')
+    started, finish = context.Event(), context.Event()
+    process = context.Process(target=hold, args=(str(tmp_path / 'run'), started, finish))
+    process.start()
+    try:
+        assert started.wait(120)
+        with pytest.raises(UserError, match='run: another process trains there now'):
+            alone(epath.Path(tmp_path / 'run')).__enter__()
+    finally:
+        process.kill()  # without a chance to clean up
+        process.join()
+    with alone(epath.Path(tmp_path / 'run')):
+        pass
+
+
+def test_another_metric_that_chooses_begins_without_a_best_value():
+    meta = {'best_value': 0.5, 'best_step': 4, 'since': 1, 'best': 'accuracy'}
+    assert best_of(meta, 'accuracy') == Best(0.5, 4, 1) and best_of(meta, 'loss') == Best()
+
+
+def test_a_misspelt_metric_does_not_cost_what_was_trained(tmp_path):
+    wrong = {'train.best': 'acuracy', 'train.eval_every': '0', 'train.checkpoint_every': '0'}
+    with pytest.raises(UserError, match="config.train.best='acuracy': validation has the metrics accuracy"):
+        api.run(TINY, tmp_path / 'run', **wrong)
+    steps = [int(file.stem) for file in (tmp_path / 'run' / 'checksums').iterdir()]
+    assert steps == [api.read(TINY).train.steps]
+    assert api.run(TINY, tmp_path / 'run', **{**wrong, 'train.best': 'accuracy'})['step'] == steps[0]
