@@ -322,7 +322,7 @@ def train_all(venv: Path) -> None:
         flags = (f'--config=configs/{name}.py', f'--workdir=runs/{name}')
         stage(number, count, name, ROOT / 'runs' / name, lambda flags=flags: launch(venv, 'train', *flags))
     flags = ('--generator=runs/digits_gan', '--classifier=runs/digits', '--count=1000')
-    stage(count, count, 'classify_samples', ROOT / 'runs', lambda: launch(venv, 'classify_samples', *flags))
+    stage(count, count, 'judge', ROOT / 'runs', lambda: launch(venv, 'classify_samples', *flags))
 
 
 def next_commands(venv: Path) -> str:

@@ -199,11 +199,11 @@ def test_flops_under_shard_map_are_those_of_all_devices():
 
 def test_memory_of_a_compiled_function_counts_a_donated_argument_once():
     compiled = jax.jit(lambda x: x + 1, donate_argnums=0).lower(shape(1000)).compile()
-    memory = memory.compiled_memory(compiled)
-    assert memory['arguments'] == memory['outputs'] == memory['aliased'] == 4000
-    assert memory['total'] == 4000 + memory['temporaries'] and memory['estimate']
-    assert 'an estimate on CPU' in memory.memory_text(memory)
-    small = {**memory, 'limit': 3000, 'estimate': False}
+    numbers = memory.compiled_memory(compiled)
+    assert numbers['arguments'] == numbers['outputs'] == numbers['aliased'] == 4000
+    assert numbers['total'] == 4000 + numbers['temporaries'] and numbers['estimate']
+    assert 'an estimate on CPU' in memory.memory_text(numbers)
+    small = {**numbers, 'limit': 3000, 'estimate': False}
     assert 'will not fit' in memory.memory_text(small)
 
 
@@ -284,9 +284,9 @@ def described(**changes):
 
 def test_summary_says_everything_before_step_one():
     flops = {'total': 3_400_000_000, 'matrix': 3_000_000_000, 'notes': ['a note']}
-    memory = memory.compiled_memory(jax.jit(lambda x: x + 1).lower(shape(1000)).compile())
+    numbers = memory.compiled_memory(jax.jit(lambda x: x + 1).lower(shape(1000)).compile())
     description = json.loads(
-        json.dumps(described(flops=flops, memory=memory, seconds_per_step=0.01, start=200))
+        json.dumps(described(flops=flops, memory=numbers, seconds_per_step=0.01, start=200))
     )
     text = describe_module.summary_text(description)
     for part in (
