@@ -4,6 +4,7 @@
 """
 
 import tempfile
+from typing import Any
 
 import launch.flags
 
@@ -46,41 +47,55 @@ def extra(name: str, method: str) -> dict[str, str]:
     return {'lora.group': groups[-1]} if method == 'lora' and len(groups) > 1 else {}
 
 
-def cell(name: str, method: str) -> str:
-    """Trains a config with one method for two steps; returns '' or the reason why the method refused.
+def cell(name: str, method: str, train: bool = True) -> str:
+    """Tries a method on a config; returns '' or the reason why the method refuses.
+
+    Args:
+      name: a config, tried at ':tiny'.
+      method: the method.
+      train: compile and take two steps; otherwise only trace the step, which meets every refusal and shape.
 
     Raises:
       AssertionError: when a logged value is not finite, or nothing moved.
     """
     import jax
-    import numpy as np
     from etils import epath
 
     from research import api
     from research.core.runspec import make_run_spec
-    from research.data.batches import encode_rows, place
     from research.errors import UserError
 
     try:
         config = api.read(f'{name}:tiny', {'methods': method, **extra(name, method)})
         with tempfile.TemporaryDirectory() as folder:
             api.prepare(config, epath.Path(folder))
-            plan = make_run_spec(config, api.build(config, epath.Path(folder)), jax.devices()[:1])
-            state, source = plan.init(), plan.task.source('train')
-            before = jax.device_get(state.variables)
-            compiled = plan.compile()
-            with jax.set_mesh(plan.mesh):
-                for step in range(max(STEPS, *plan.update_every.values())):
-                    rows = plan.rows(step)
-                    local = encode_rows(source, plan.task.encode, rows, config.seed)
-                    batch = place(local, range(len(rows)), len(rows), plan.batch_sharding)
-                    state, logs = compiled(state, batch)
-            assert all(np.isfinite(value).all() for value in jax.tree.leaves(jax.device_get(logs))), (name, method)
-            moved = jax.tree.map(lambda a, b: not np.array_equal(a, b), before, jax.device_get(state.variables))
-            assert any(jax.tree.leaves(moved)), (name, method)
+            spec = make_run_spec(config, api.build(config, epath.Path(folder)), jax.devices()[:1])
+            with jax.set_mesh(spec.mesh):
+                if train:
+                    train_steps(spec, config.seed)
+                else:
+                    jax.eval_shape(spec.step(), spec.state, spec.batch)
     except UserError as error:
         return str(error).split('\n')[0]
     return ''
+
+
+def train_steps(spec: Any, seed: int) -> None:
+    """Takes the first steps of a run; raises an AssertionError when a log is not finite or nothing moved."""
+    import jax
+    import numpy as np
+
+    from research.data.batches import encode_rows, place
+
+    state, source, compiled = spec.init(), spec.task.source('train'), spec.compile()
+    before = jax.device_get(state.variables)
+    for step in range(max(STEPS, *spec.update_every.values())):
+        rows = spec.rows(step)
+        local = encode_rows(source, spec.task.encode, rows, seed)
+        state, logs = compiled(state, place(local, range(len(rows)), len(rows), spec.batch_sharding))
+    assert all(np.isfinite(value).all() for value in jax.tree.leaves(jax.device_get(logs)))
+    moved = jax.tree.map(lambda a, b: not np.array_equal(a, b), before, jax.device_get(state.variables))
+    assert any(jax.tree.leaves(moved))
 
 
 if __name__ == '__main__':

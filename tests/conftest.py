@@ -1,40 +1,74 @@
-"""Eight fake CPU devices for every test, shapes checked, and compiled programs shared by all processes."""
+"""Eight fake CPU devices for every test, and compiled programs shared by all processes and kept for the next run.
 
-import atexit
+Options: --shapes checks the shapes in signatures; --production compiles with the settings that training uses.
+"""
+
+import hashlib
 import importlib.metadata
 import os
 import pathlib
+import platform
 import re
 import shutil
 import sys
-import tempfile
+import time
 from typing import Any
+
+ROOT = pathlib.Path(__file__).parent.parent
+CACHE_BYTES, CACHE_DAYS = 500 * 2**20, 7
+
+for option in ('--shapes', '--production'):  # before JAX starts, and for the workers, which do not see the command line
+    if option in sys.argv:
+        os.environ[f'TESSERA_TEST_{option[2:].upper()}'] = '1'
+SHAPES, PRODUCTION = (os.environ.get(f'TESSERA_TEST_{name}') for name in ('SHAPES', 'PRODUCTION'))
 
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 # Tests compile far more than they compute: without the expensive passes the suite takes a third of the time.
 FLAGS = '--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true'
 if importlib.metadata.version('jax').startswith('0.10.'):
     FLAGS += ' --xla_cpu_use_fusion_emitters=false'  # a fifth less to compile; later versions know no such flag
-if FLAGS not in os.environ.get('XLA_FLAGS', ''):
+if not PRODUCTION and FLAGS not in os.environ.get('XLA_FLAGS', ''):
     os.environ['XLA_FLAGS'] = f'{os.environ.get("XLA_FLAGS", "")} {FLAGS}'.strip()
+
+
+def compiled_programs() -> pathlib.Path:
+    """Returns the folder of compiled programs for these versions and flags, emptied where it is old or large.
+
+    JAX never replaces an entry that a killed run left torn, so the folder does not live for ever.
+    """
+    versions = f'{importlib.metadata.version("jaxlib")} {platform.machine()} {os.environ.get("XLA_FLAGS", "")}'
+    folder = ROOT / '.cache' / 'tests' / hashlib.sha256(versions.encode()).hexdigest()[:16]
+    if folder.exists():
+        age = time.time() - folder.stat().st_ctime
+        if age > CACHE_DAYS * 86400 or sum(file.stat().st_size for file in folder.iterdir()) > CACHE_BYTES:
+            shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
 if not os.environ.get('JAX_COMPILATION_CACHE_DIR'):  # workers and the programs that tests start inherit it
-    os.environ['JAX_COMPILATION_CACHE_DIR'] = tempfile.mkdtemp(prefix='tessera-tests-')
+    os.environ['JAX_COMPILATION_CACHE_DIR'] = str(compiled_programs())
     os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0.05'
-    atexit.register(shutil.rmtree, os.environ['JAX_COMPILATION_CACHE_DIR'], ignore_errors=True)
 
 import jax  # noqa: E402
 import jaxtyping  # noqa: E402
 import pytest  # noqa: E402
 
-ROOT = pathlib.Path(__file__).parent.parent
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 # A hook slows every function of a module: only where shapes stand, and not in readers, which are called for each row.
 SHAPED = [file for file in ROOT.glob('research/**/*.py') if 'jaxtyping' in file.read_text(encoding='utf-8')]
 NAMES = ['.'.join(file.relative_to(ROOT).with_suffix('').parts) for file in SHAPED if file.parent.name != 'readers']
-jaxtyping.install_import_hook(NAMES, 'shapes.checked')  # before anything of ours is imported
+if SHAPES:
+    jaxtyping.install_import_hook(NAMES, 'shapes.checked')  # before anything of ours is imported
 
 jax.config.update('jax_num_cpu_devices', 8)  # before the first operation
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Adds the options that were read above."""
+    parser.addoption('--shapes', action='store_true', help='check the shapes in signatures')
+    parser.addoption('--production', action='store_true', help='compile with the settings that training uses')
 
 
 def data_folder() -> pathlib.Path:

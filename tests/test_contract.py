@@ -19,7 +19,9 @@ from research.data.batches import Row, encode_rows, place, requests
 from research.errors import UserError
 from research.ops import paths
 
-EVERY_COMMIT = ('configs/digits.py',)  # the others before a change is handed in
+EVERY_COMMIT = tuple(  # one of each family; the others before a change is handed in
+    f'configs/{name}.py' for name in ('adult', 'digits', 'digits_gan', 'masked_lm', 'multi30k_translation', 'python_lm')
+)
 
 
 def one_of_each_model() -> set[str]:
