@@ -72,8 +72,8 @@ def make_run_spec(config: Config, task: Task, devices: Any = None) -> RunSpec:
     source = task.source('train')
     if not len(source):
         raise UserError('the training split is empty')
-    if task.account is not None:
-        task.account(0)  # whatever it lacks is said before anything compiles
+    if task.budget is not None:
+        task.budget(0)  # whatever it lacks is said before anything compiles
     steps = train.total_steps(len(source))
     shapes = jax.eval_shape(task.init, jax.random.key(0))
     check_groups(task, shapes, config.optimizer)

@@ -28,7 +28,9 @@ def write_samples(
     order = range(len(source)) if task.examples else np.random.default_rng(0).permutation(len(source)).tolist()
     raws = [source[row] for row in order[: measure.batch_size]]
     batch, outputs = answer(task, measure, variables, raws, 0)
-    shown = task.gallery(lambda raws: answers(task, measure, variables, raws)) if last and task.gallery else {}
+    shown = {}
+    if last and task.final_pictures:
+        shown = task.final_pictures(lambda raws: answers(task, measure, variables, raws))
     if jax.process_index():
         return
     count = len(raws)

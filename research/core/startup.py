@@ -188,7 +188,7 @@ def check_account(plan: RunSpec, stored: Mapping[str, float], step: int) -> None
 
     What was spent cannot change afterwards; noise that was computed for a number of steps would.
     """
-    account = plan.task.account(step) if plan.task.account else {}
+    account = plan.task.budget(step) if plan.task.budget else {}
     for name, value in account.items():
         if name in stored and not math.isclose(value, stored[name], rel_tol=1e-4):
             raise UserError(
@@ -253,8 +253,8 @@ def coupling_notes(plan: RunSpec) -> list[str]:
     """Says where microbatches or padding rows are not the same as one large batch of real rows."""
     coupled = [group for group in plan.task.losses if 'batch_stats' in plan.state.variables.extra.get(group, {})]
     parts, notes = plan.config.train.microbatches, []
-    if plan.task.mixes and parts > 1:
-        notes.append(f'rows are mixed ({plan.task.mixes}); with microbatches={parts}, those of one microbatch')
+    if plan.task.couples_rows and parts > 1:
+        notes.append(f'rows are mixed ({plan.task.couples_rows}); with microbatches={parts}, those of one microbatch')
     for group in coupled:
         if parts > 1:
             notes.append(

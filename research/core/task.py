@@ -1,12 +1,14 @@
 """A task is a tuple of pure functions; everything else in Tessera works on this tuple.
 
-    data     inputs, source, encode                   what goes in
-    model    init, load, losses, gradients, predict, generate
-    measure  metric_sums, metrics, finalize            how good it is
-    show     decode, render                           what a person reads
+    data     inputs, source, encode, split, join
+    model    init, load, losses, gradients, predict, generate, score, claim, view
+    measure  metric_sums, metrics, finalize
+    show     decode, render, final_pictures, examples, notes, describe
 
-A module of `research/tasks/` has `prepare(config, folder)`, which builds once, from the training split
-only, what the task needs besides weights and stores it in `folder`; and `make(config, folder) -> Task`.
+A module of `research/tasks/` has three functions. `prepare(config, folder)` builds once, from the training split only,
+what the task needs besides weights, and stores it in `folder`. `host(config, folder) -> Host` makes the functions that
+run on the host for a request, and `make(config, folder) -> Task` all of them. The module imports without flax: `make`
+imports its models when it is called, so that a serving machine needs no flax for `host`.
 A method (`research/methods/`) has `apply(task, settings, config) -> Task`.
 """
 
@@ -31,11 +33,17 @@ class Variables(NamedTuple):
 
 
 class Context(NamedTuple):
-    """What a device function may depend on besides its variables and its batch."""
+    """What a device function may depend on besides its variables and its batch.
+
+    `watch` makes a score report its activations: {group: {path of a tap: delta}}, where each delta is added to the
+    activation at that path (the same shape; see `research/nn/tap.py`) and may be left out. {} only reports. None, the
+    default, is decided while tracing: the compiled program is the one without taps.
+    """
 
     key: PRNGKeyArray  # never used directly: derive one per purpose with `context.fold('dropout')`
     step: Int[Array, '']
     train: bool
+    watch: Mapping[str, Mapping[str, Array]] | None = None
 
     def fold(self, purpose: str) -> PRNGKeyArray:
         """Returns the key of this step (group, microbatch) for one purpose."""
@@ -61,7 +69,9 @@ class Aux(NamedTuple):
     outputs: Any = None
 
 
+Seen = dict[str, dict[str, Array]]  # {group: {path of a tap: activation}}, as `Context.watch` takes deltas
 Loss = Callable[[Variables, Batch, Context], tuple[Float[Array, ''], Aux]]
+Score = Callable[[Variables, Batch, Context], tuple[Float[Array, 'batch'], Seen]]
 
 
 class Gradient(NamedTuple):
@@ -110,10 +120,39 @@ class Metric(NamedTuple):
     baseline_about: str = ''  # 'always the commonest class'
 
 
-class Task(NamedTuple):
-    """A tuple of pure functions; optional fields default to None or empty. See DESIGN in the README.
+class Host(NamedTuple):
+    """The part of a task that answers a request outside the device program; it needs NumPy but no flax.
 
-    `gallery(answer)` returns pictures that a finished run shows beside `render`'s, of any requests it likes:
+    The fields are those of `Task`. A task module makes it with `host(config, folder)` and its `Task` from it with
+    `Task(**host(config, folder)._asdict(), source=..., init=..., ...)`.
+    """
+
+    inputs: Mapping[str, Input]
+    encode: Callable[..., dict[str, np.ndarray]]
+    decode: Callable[[Mapping[str, np.ndarray]], Any]
+    split: Callable[[Raw], Sequence[Raw]] | None = None
+    join: Callable[[Raw, Sequence[Mapping[str, np.ndarray]]], Mapping[str, np.ndarray]] | None = None
+
+
+def unchanged(variables: Variables) -> Variables:
+    """The view of a task whose model reads variables as they are stored."""
+    return variables
+
+
+class Task(NamedTuple):
+    """A tuple of pure functions; optional fields default to None or empty.
+
+    `score` gives the log-probability in nats of each row's targets, with `train` False whatever the context holds, and
+    what `context.watch` asks to see ({} where it is None). `claim` replaces a batch's targets with the model's own
+    answer, `outputs` of `predict`, so that `score` of it says how sure the model is. Both are for the device.
+
+    `split` turns one request into the model inputs it needs (windows of a long text, tiles of a large picture), at
+    least one; each goes through `encode` and `predict`. `join` makes one answer from the request and their outputs, in
+    order, as host arrays of single examples; `decode` reads what it returns. A task has both or neither.
+
+    `view` maps stored variables to those the model reads; see `map_variables`.
+
+    `final_pictures(answer)` returns pictures that a finished run shows beside those of `render`, of any requests:
     `answer(requests)` gives their outputs as host arrays, stacked. Every process calls it with the same requests.
     """
 
@@ -128,13 +167,55 @@ class Task(NamedTuple):
     decode: Callable[[Mapping[str, np.ndarray]], Any]  # outputs of one example -> JSON-able, for a person
     load: Callable[[], Variables] | None = None  # host arrays, taken where path and shape match
     gradients: Mapping[str, Gradient] = {}
-    mixes: str = ''  # what in the losses mixes the rows of a batch ('config.task.mixup'); '' where each is by itself
+    couples_rows: str = ''  # the setting that makes the losses mix the rows of a batch ('config.task.mixup'), or ''
     generate: Generate | None = None
+    score: Score | None = None  # (variables, batch, context) -> (log-probability of the targets [batch], seen)
+    claim: Callable[[Batch, Mapping[str, Array]], Batch] | None = None  # (batch, outputs)
+    view: Callable[[Variables], Variables] = unchanged
+    split: Callable[[Raw], Sequence[Raw]] | None = None
+    join: Callable[[Raw, Sequence[Mapping[str, np.ndarray]]], Mapping[str, np.ndarray]] | None = None
     finalize: Callable[[Iterator[tuple[Raw, Any]]], dict[str, Metric]] | None = None
     finalize_count: int = 0  # how many rows `finalize` reads; 0: the whole split
     render: Callable[[Batch, Mapping[str, Any]], dict[str, np.ndarray]] | None = None  # name -> uint8 [h, w, 3]
-    gallery: Callable[[Callable[[Sequence[Raw]], Any]], dict[str, np.ndarray]] | None = None
+    final_pictures: Callable[[Callable[[Sequence[Raw]], Any]], dict[str, np.ndarray]] | None = None
     examples: Sequence[Raw] = ()  # requests whose answers a report shows; none: the first rows of the split
-    account: Callable[[int], dict[str, float]] | None = None  # (steps made) -> values to show and store
+    budget: Callable[[int], dict[str, float]] | None = None  # (steps made) -> what they spent, such as epsilon
     notes: Callable[[], Sequence[str]] | None = None  # sentences for before step 1 and the report
     describe: Callable[[Mapping[str, np.ndarray]], Mapping[str, Any]] | None = None  # an encoded row, for a person
+
+
+READERS = ('losses', 'predict', 'metric_sums', 'score', 'generate')  # the fields whose functions read variables
+
+
+def map_variables(
+    task: Task,
+    view: Callable[[Variables], Variables],
+    store: Callable[[Variables, PRNGKeyArray | None], Variables] | None = None,
+) -> Task:
+    """Returns `task` with a model that reads `view(variables)` in place of the variables.
+
+    `init` and `load` then return what `store` makes of theirs. `gradients` stay: they belong to stored groups.
+    `task.view` becomes the composition of all views. So `jax.jit(task.view)(variables)` folds them once, for serving
+    and export, and the same task runs on the folded variables at no further cost.
+
+    Args:
+      task: the task to change.
+      view: from stored variables to those that `task` reads. It must be a projection, view(view(v)) == view(v), decided
+        by the structure of the tree and not by values, because folded variables pass through it again.
+      store: (variables of `task`, key) -> stored variables; None stores them unchanged. The key is None for variables
+        from `load`: then whatever is drawn at random is left out, and `init` provides it.
+    """
+
+    def on(function: Callable | None) -> Callable | None:
+        return function and (lambda variables, *rest, **named: function(view(variables), *rest, **named))
+
+    def mapped(value: Any) -> Any:
+        if isinstance(value, Generate):
+            return value._replace(start=on(value.start), step=on(value.step))
+        return {name: on(function) for name, function in value.items()} if isinstance(value, Mapping) else on(value)
+
+    changed = {name: mapped(getattr(task, name)) for name in READERS} | {'view': on(task.view)}
+    if store is not None:
+        changed['init'] = lambda key: store(task.init(key), key)
+        changed['load'] = task.load and (lambda: store(task.load(), None))
+    return task._replace(**changed)

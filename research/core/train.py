@@ -84,7 +84,7 @@ class Loop:
 
     def account(self, step: int) -> dict[str, float]:
         """Returns the task's own account of the steps made, {} where it keeps none."""
-        return dict(self.plan.task.account(step)) if self.plan.task.account else {}
+        return dict(self.plan.task.budget(step)) if self.plan.task.budget else {}
 
     def flush(self) -> None:
         """Fetches the logs of the last step, checks them, and records their means when a log is due.

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from research.core.task import Task, Tree, Variables, fold
+from research.core.task import Task, Tree, Variables, fold, map_variables
 from research.errors import UserError, nearest
 from research.ops import paths
 
@@ -63,32 +63,18 @@ def apply(task: Task, settings: Settings, config: Any = None) -> Task:
         raise UserError(f'config.methods: lora keeps frozen weights as {base!r}, but the task has that group')
     targets = find_targets(shapes[group], settings)
 
-    def init(key: PRNGKeyArray) -> Variables:
-        variables = task.init(key)
-        adapters = init_adapters(targets, settings.rank, fold(key, f'lora/{group}'))
-        return variables._replace(params={**variables.params, group: adapters, base: variables.params[group]})
+    def view(variables: Variables) -> Variables:
+        return merge(variables, settings) if base in variables.params else variables
 
-    def on_merged(function):
-        return lambda variables, *rest, **named: function(merge(variables, settings), *rest, **named)
+    def store(variables: Variables, key: PRNGKeyArray | None) -> Variables:
+        if base in variables.params:  # loaded from a run that had adapters too
+            return variables
+        params = {base if name == group else name: tree for name, tree in variables.params.items()}
+        if key is not None:
+            params[group] = init_adapters(targets, settings.rank, fold(key, f'lora/{group}'))
+        return variables._replace(params=params)
 
-    def load() -> Variables:
-        weights = task.load()
-        if base in weights.params:  # of a run that had adapters too
-            return weights
-        params = {base if name == group else name: tree for name, tree in weights.params.items()}
-        return weights._replace(params=params)
-
-    generate = task.generate
-    if generate is not None:
-        generate = generate._replace(start=on_merged(generate.start), step=on_merged(generate.step))
-    return task._replace(
-        init=init,
-        load=load if task.load else None,
-        losses={name: on_merged(loss) for name, loss in task.losses.items()},
-        predict=on_merged(task.predict),
-        metric_sums=on_merged(task.metric_sums),
-        generate=generate,
-    )
+    return map_variables(task, view, store)
 
 
 def merge(variables: Variables, settings: Settings) -> Variables:

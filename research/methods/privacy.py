@@ -98,7 +98,7 @@ def apply(task: Task, settings: Settings, config: Any) -> Task:
         noised = add_noise(gradient_sum, context.fold(NOISE), deviation)
         return jax.tree.map(lambda leaf: leaf / config.train.batch_size, noised)
 
-    def account(step: int) -> dict[str, float]:
+    def spent(step: int) -> dict[str, float]:
         return {'epsilon': budget().spent(step), 'delta': settings.delta}
 
     losses = {
@@ -109,7 +109,7 @@ def apply(task: Task, settings: Settings, config: Any) -> Task:
     return task._replace(
         losses=losses,
         gradients={**task.gradients, **{group: gradient for group in private}},
-        account=account,
+        budget=spent,
         notes=lambda: [
             *(task.notes() if task.notes else ()),
             *notes(budget(), settings, config.train, private),
@@ -132,10 +132,10 @@ def check(task: Task, settings: Settings) -> None:
             raise UserError(
                 f'config.methods: privacy and a method before it both replace the gradient of {group!r}'
             )
-    if task.mixes:
+    if task.couples_rows:
         raise UserError(
-            f'config.methods: privacy cannot train with mixed rows ({task.mixes}): what one row adds to the gradient '
-            'could not be told from what its partner adds. Set that to 0'
+            f'config.methods: privacy cannot train with mixed rows ({task.couples_rows}): what one row adds to the '
+            'gradient could not be told from what its partner adds. Set that to 0'
         )
     extra = jax.eval_shape(lambda: task.init(jax.random.key(0))).extra  # traced, never compiled
     for group in task.losses:

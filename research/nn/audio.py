@@ -11,6 +11,7 @@ from research.errors import UserError
 from research.nn.apply import check_settings
 from research.nn.convolution import Conv
 from research.nn.resnet import normalize
+from research.nn.tap import tap
 from research.nn.transformer_settings import TransformerSettings
 from research.nn.vision_transformer import VisionTransformer
 
@@ -73,11 +74,11 @@ class SoundConvolution(nn.Module):
                 if part == self.convolutions - 1:
                     features = halve(features)  # before the ReLU, which is the same and costs a quarter
                 features = jax.nn.relu(features)
-        hidden = self.pooled(features)
+        hidden = self.pooled(tap(self, 'features', features))
         for number, width in enumerate(self.hidden):
             hidden = nn.Dropout(self.dropout, deterministic=not train)(hidden)
             hidden = jax.nn.relu(nn.Dense(width, dtype=self.dtype, name=f'hidden_{number}')(hidden))
-        hidden = nn.Dropout(self.dropout, deterministic=not train)(hidden)
+        hidden = tap(self, 'pooled', nn.Dropout(self.dropout, deterministic=not train)(hidden))
         return nn.Dense(self.classes, dtype=self.dtype, name='head')(hidden).astype(jnp.float32)
 
     def pooled(self, features: Float[Array, 'batch bands frames channels']) -> Float[Array, 'batch width']:

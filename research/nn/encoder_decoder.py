@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from research.nn.layers import Head, embedding
+from research.nn.tap import tap
 from research.nn.transformer import Cache, Stack, empty_cache
 from research.nn.transformer_settings import TransformerSettings
 from research.ops.attention import Mask
@@ -51,7 +52,8 @@ class EncoderDecoder(nn.Module):
             query_segments=segments,
             key_segments=None if segments is None else source_segments,
         )
-        x, _ = self.decoder.read(self.tokens(tokens), length, segments, memory=memory, memory_mask=mask)
+        entered = tap(self.decoder, 'embedding', self.tokens(tokens))
+        x, _ = self.decoder.read(entered, length, segments, memory=memory, memory_mask=mask)
         return self.head(x, self.tokens.embedding)
 
     def encode(
@@ -62,7 +64,8 @@ class EncoderDecoder(nn.Module):
     ) -> Float[Array, 'batch length width']:
         """Returns the memory: the encoder's last hidden states."""
         embed = self.source_tokens if self.settings.source_vocabulary else self.tokens
-        return self.encoder.read(embed(source), source_length, source_segments)[0]
+        entered = tap(self.encoder, 'embedding', embed(source))  # a path of its own: both may share one table
+        return self.encoder.read(entered, source_length, source_segments)[0]
 
     def start_cache(
         self, memory: Float[Array, 'batch length width'], source_length: Int[Array, 'batch'], capacity: int

@@ -9,8 +9,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from research.nn.positions import rotate
+from research.nn.tap import tap, watching
 from research.nn.transformer_settings import TransformerSettings
-from research.ops.attention import Mask, attention
+from research.ops.attention import Mask, attention, attention_weights, weighted_values
 from research.ops.constrain import BATCH, constrain
 
 ACTIVATIONS = {
@@ -104,9 +105,13 @@ def attend(module: nn.Module, query: Array, key: Array, value: Array, mask: Mask
     dropout = settings.attention_dropout if module.train else 0.0
     dropout_key = module.make_rng('dropout') if dropout else None
     scale = None if settings.attention_scale else 1.0
-    output = attention(
-        query, key, value, mask, bias, scale, dropout, dropout_key, implementation=settings.attention
-    )
+    if watching(module, 'weights'):
+        weights = tap(module, 'weights', attention_weights(query, key, mask, bias, scale))
+        output = weighted_values(weights, value, dropout, dropout_key)
+    else:
+        output = attention(
+            query, key, value, mask, bias, scale, dropout, dropout_key, implementation=settings.attention
+        )
     output = output.reshape(*output.shape[:2], settings.heads * settings.width_of_head)
     return dense(settings, settings.width, settings.output_bias, residual(settings), name='out')(output)
 
@@ -218,7 +223,7 @@ class Block(nn.Module):
                 x = x + drop(added) if before else norm(x + drop(added))
         added = feed(feed_forward_norm(x) if before else x)
         x = x + drop(added) if before else feed_forward_norm(x + drop(added))
-        return (constrain(x, BATCH), cache), None
+        return (tap(self, 'stream', constrain(x, BATCH)), cache), None
 
 
 class Head(nn.Module):

@@ -9,6 +9,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from research.nn.apply import check_settings
+from research.nn.tap import tap
 
 
 class MLP(nn.Module):
@@ -41,4 +42,4 @@ class MLP(nn.Module):
         for number, width in enumerate(self.widths):
             hidden = activation(dense(width, name=f'hidden_{number}')(hidden))
             hidden = nn.Dropout(self.dropout, deterministic=not train)(hidden)
-        return dense(self.classes, name='head')(hidden).astype(jnp.float32)
+        return dense(self.classes, name='head')(tap(self, 'pooled', hidden)).astype(jnp.float32)

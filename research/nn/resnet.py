@@ -14,6 +14,7 @@ from jaxtyping import Array, Float
 from research.errors import UserError
 from research.nn.apply import check_settings
 from research.nn.convolution import Conv
+from research.nn.tap import DELTAS, OBSERVED, tap
 
 
 def normalize(
@@ -93,8 +94,8 @@ class Stage(nn.Module):
         features, _ = Block(stride=self.stride, **self.block, name='first')(features, train)
         if self.depth > 1:
             scanned = nn.scan(
-                Block, variable_axes={'params': 0, 'batch_stats': 0}, split_rngs={'params': True},
-                in_axes=nn.broadcast, length=self.depth - 1, unroll=self.unroll,
+                Block, variable_axes={'params': 0, 'batch_stats': 0, OBSERVED: 0, DELTAS: 0},
+                split_rngs={'params': True}, in_axes=nn.broadcast, length=self.depth - 1, unroll=self.unroll,
                 metadata_params={nn.PARTITION_NAME: 'layers'},
             )  # fmt: skip
             features, _ = scanned(stride=1, **self.block, name='blocks')(features, train)
@@ -157,6 +158,7 @@ class ResNet(nn.Module):
             )  # fmt: skip
             stride = 1 if number == 0 else 2
             features = Stage(depth, stride, self.unroll, block, name=f'stage_{number}')(features, train)
+        features = tap(self, 'features', features)
         pooled = jnp.mean(features.astype(jnp.float32), axis=(1, 2))
-        pooled = nn.Dropout(self.dropout, deterministic=not train)(pooled)
+        pooled = tap(self, 'pooled', nn.Dropout(self.dropout, deterministic=not train)(pooled))
         return nn.Dense(self.classes, dtype=self.dtype, name='head')(pooled).astype(jnp.float32)

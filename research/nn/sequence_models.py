@@ -9,6 +9,7 @@ from jaxtyping import Array, Float, Int
 
 from research.errors import UserError
 from research.nn.apply import check_settings
+from research.nn.tap import tap
 from research.nn.text_models import check_rates, masked_pool, windows
 
 
@@ -45,15 +46,18 @@ class SequenceConvolution(nn.Module):
     ) -> Float[Array, 'batch units']:
         """Returns one score for each class; positions from `length` on are padding, which counts as zeros."""
         there = (jnp.arange(inputs.shape[1]) < length[:, None])[..., None]
-        x = nn.Embed(self.vocabulary, self.width, name='kmers')(inputs) if self.vocabulary else inputs
+        x = inputs
+        if self.vocabulary:
+            x = tap(self, 'embedding', nn.Embed(self.vocabulary, self.width, name='kmers')(inputs))
         x = nn.Dropout(self.input_dropout, broadcast_dims=(2,), deterministic=not train)(x * there)
         for number, filters in enumerate(self.filters):
             before = (self.window - 1) // 2
             read = windows(x, self.window, before, self.window - 1 - before)
             x = jax.nn.relu(nn.Dense(filters, name=f'layer_{number}')(read)) * there
             x = nn.Dropout(self.dropout, deterministic=not train)(x)
+        x = tap(self, 'features', x)
         x = x.reshape(x.shape[0], -1) if self.pool == 'flat' else masked_pool(x, there[..., 0], self.pool)
         if self.hidden:
             x = jax.nn.relu(nn.Dense(self.hidden, name='hidden')(x))
             x = nn.Dropout(self.dropout, deterministic=not train)(x)
-        return nn.Dense(self.units, name='head')(x).astype(jnp.float32)
+        return nn.Dense(self.units, name='head')(tap(self, 'pooled', x)).astype(jnp.float32)

@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, Int
 from research.errors import UserError
 from research.nn.apply import check_settings
 from research.nn.mlp import MLP
+from research.nn.tap import tap
 
 
 class TableMLP(nn.Module):
@@ -46,6 +47,7 @@ class TableMLP(nn.Module):
         if self.sizes and self.embedding:
             offsets = np.cumsum((0, *self.sizes[:-1])).astype(np.int32)
             vectors = nn.Embed(sum(self.sizes), self.embedding, name='categories')(categories + offsets)
+            vectors = tap(self, 'embedding', vectors)
             parts.append(vectors.reshape(vectors.shape[0], -1))
         elif self.sizes:
             parts += [jax.nn.one_hot(categories[:, column], size) for column, size in enumerate(self.sizes)]

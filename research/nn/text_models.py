@@ -10,6 +10,7 @@ from jaxtyping import Array, Bool, Float, Int
 from research.errors import UserError
 from research.nn.apply import check_settings
 from research.nn.lstm import LSTM
+from research.nn.tap import tap
 
 
 def uniform(scale: float):
@@ -56,6 +57,7 @@ class TokenInput(nn.Module):
     def __call__(self, tokens: Int[Array, 'batch length'], train: bool) -> Float[Array, 'batch length width']:
         """Returns one vector for each token."""
         vectors = nn.Embed(self.vocabulary, self.width, embedding_init=uniform(self.scale), name='tokens')(tokens)
+        vectors = tap(self, 'embedding', vectors)
         rates = {(2,): self.word_dropout, (1,): self.spatial_dropout, (): self.dropout}
         for axes, rate in rates.items():
             vectors = nn.Dropout(rate, broadcast_dims=axes, deterministic=not train)(vectors)
@@ -105,7 +107,7 @@ class TextConvolution(nn.Module):
             inside = jnp.arange(values.shape[1]) < length[:, None] + size - 1
             found.append(masked_pool(values, inside, 'max'))
         hidden = nn.Dropout(self.dropout, deterministic=not train)(jnp.concatenate(found, axis=-1))
-        return nn.Dense(self.units, name='head')(hidden).astype(jnp.float32)
+        return nn.Dense(self.units, name='head')(tap(self, 'pooled', hidden)).astype(jnp.float32)
 
 
 class TextLSTM(nn.Module):
@@ -149,7 +151,7 @@ class TextLSTM(nn.Module):
             found.append(last if self.pool == 'last' else masked_pool(states, there, self.pool))
         hidden = nn.Dropout(self.head_dropout, deterministic=not train)(jnp.concatenate(found, axis=-1))
         head = nn.Dense(self.units, kernel_init=nn.initializers.glorot_uniform(), name='head')
-        return head(hidden).astype(jnp.float32)
+        return head(tap(self, 'pooled', hidden)).astype(jnp.float32)
 
 
 class NGramBag(nn.Module):
@@ -200,7 +202,7 @@ class NGramBag(nn.Module):
             if self.unit_length:
                 total /= jnp.sqrt(jnp.maximum(jnp.sum(weights**2, axis=1), 1e-9))
             return total + self.param('bias', nn.initializers.zeros_init(), (self.units,))
-        return nn.Dense(self.units, name='head')(total / jnp.maximum(jnp.sum(there, axis=1), 1))
+        return nn.Dense(self.units, name='head')(tap(self, 'pooled', total / jnp.maximum(jnp.sum(there, axis=1), 1)))
 
 
 def check_rates(module: nn.Module, *names: str) -> None:

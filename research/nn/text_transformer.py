@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
+from research.nn.tap import tap
 from research.nn.text_models import masked_pool
 from research.nn.transformer import Transformer
 from research.nn.transformer_settings import TransformerSettings
@@ -41,4 +42,4 @@ class TextTransformer(nn.Module):
             there = jnp.arange(tokens.shape[1]) < length[:, None]
             hidden = masked_pool(states, there, self.pool)
         hidden = nn.Dropout(self.head_dropout, deterministic=not train)(hidden)
-        return nn.Dense(self.units, name='head')(hidden).astype(jnp.float32)
+        return nn.Dense(self.units, name='head')(tap(self, 'pooled', hidden)).astype(jnp.float32)

@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, Int
 from research.errors import UserError
 from research.nn.layers import Block, BlockContext, Head, dense, embedding, normalize
 from research.nn.positions import angles, frequencies, in_segments, relative_bias, sinusoids, stretch
+from research.nn.tap import DELTAS, OBSERVED, tap
 from research.nn.transformer_settings import TransformerSettings
 from research.ops.attention import Mask
 from research.ops.constrain import BATCH, constrain
@@ -156,7 +157,7 @@ class Transformer(nn.Module):
         self, tokens, length=None, segments=None, prefix=None, cache=None, read_from=None, types=None
     ):
         """Returns the last hidden states [batch, length, width] and the cache; arguments as in `__call__`."""
-        x = self.tokens(tokens)
+        x = tap(self, 'embedding', self.tokens(tokens))
         return self.stack.read(x, length, segments, prefix, cache, read_from, types)
 
     def pooled(self, x: Float[Array, 'batch length width']) -> Float[Array, 'batch width']:
@@ -188,7 +189,7 @@ def stacked_blocks(settings: TransformerSettings, train: bool, cross: bool = Fal
         block = nn.remat(Block, prevent_cse=not settings.scan)
     scanned = nn.scan(
         block,
-        variable_axes={'params': 0},
+        variable_axes={'params': 0, OBSERVED: 0, DELTAS: 0},
         split_rngs={'params': True, 'dropout': True},
         in_axes=(0, nn.broadcast),
         length=settings.layers,

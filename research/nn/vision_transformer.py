@@ -6,6 +6,7 @@ from jaxtyping import Array, Float
 
 from research.errors import UserError
 from research.nn.layers import dense
+from research.nn.tap import tap
 from research.nn.transformer import Stack
 from research.nn.transformer_settings import TransformerSettings
 
@@ -38,8 +39,8 @@ class VisionTransformer(nn.Module):
         Raises:
           UserError: for pictures that patches do not fill, or of another number of patches than the model's.
         """
-        x = self.features(images)
-        return self.head(x[:, 0]).astype(jnp.float32) if self.classes else x[:, 0]
+        pooled = tap(self, 'pooled', self.features(images)[:, 0])
+        return self.head(pooled).astype(jnp.float32) if self.classes else pooled
 
     def features(self, images: Float[Array, 'batch height width channels']) -> Float[Array, 'batch length features']:
         """Returns the last hidden states: of the class token, then of the patches row by row."""
@@ -52,6 +53,6 @@ class VisionTransformer(nn.Module):
             )
         x = images.reshape(batch, rows, side, columns, side, channels)
         x = jnp.swapaxes(x, 2, 3).reshape(batch, rows * columns, side * side * channels)
-        x = self.patch_embedding(x)
+        x = tap(self, 'patches', self.patch_embedding(x))
         first = jnp.broadcast_to(self.class_embedding.astype(x.dtype), (batch, *self.class_embedding.shape))
         return self.stack.read(jnp.concatenate([first, x], axis=1))[0]

@@ -118,6 +118,43 @@ def attention(
     return in_chunks(query, key, value, mask, bias, scale, dropout, dropout_key, chunk)
 
 
+def attention_weights(
+    query: Float[Array, 'batch queries heads width'],
+    key: Float[Array, 'batch keys key_heads width'],
+    mask: Mask = Mask(),
+    bias: Float[Array, '#batch #heads queries keys'] | None = None,
+    scale: float | None = None,
+) -> Float[Array, 'batch heads queries keys']:
+    """Returns float32 softmax(scale * query @ key + bias), all of it at once; arguments as of `attention`."""
+    batch, count, heads, width = query.shape
+    keys, key_heads = key.shape[1:3]
+    grouped = query.reshape(batch, count, key_heads, heads // key_heads, width)
+    if bias is not None:
+        bias = jnp.broadcast_to(bias, (bias.shape[0], heads, count, keys)).astype(jnp.float32)
+        bias = bias.reshape(bias.shape[0], key_heads, heads // key_heads, count, keys)
+    scale = width**-0.5 if scale is None else scale
+    visible = mask.visible(range(count), range(keys))
+    key = jnp.swapaxes(key, 1, 2)
+    logits = scaled_logits(jnp.transpose(grouped, (0, 2, 3, 1, 4)), key, scale, bias, visible)
+    return jax.nn.softmax(logits, axis=-1).reshape(batch, heads, count, keys)
+
+
+def weighted_values(
+    weights: Float[Array, 'batch heads queries keys'],
+    value: Float[Array, 'batch keys key_heads width'],
+    dropout: float = 0.0,
+    dropout_key: PRNGKeyArray | None = None,
+) -> Float[Array, 'batch queries heads width']:
+    """Returns weights @ value in the type of `value`, some weights dropped: what `attention` makes of them."""
+    batch, heads, count, keys = weights.shape
+    key_heads = value.shape[2]
+    if dropout:
+        kept = jax.random.bernoulli(dropout_key, 1 - dropout, weights.shape)
+        weights = jnp.where(kept, weights / (1 - dropout), 0.0)
+    grouped = weights.reshape(batch, key_heads, heads // key_heads, count, keys).astype(value.dtype)
+    return jnp.einsum('bhgqk,bkhd->bqhgd', grouped, value).reshape(batch, count, heads, value.shape[3])
+
+
 def automatic(queries: int, mask: Mask, dropout: float, backend: str) -> Implementation:
     """Returns the implementation that is fastest for these queries on a backend ('cpu', 'gpu', 'tpu')."""
     if backend == 'gpu' and not dropout and queries > 1:

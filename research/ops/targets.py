@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from research.ops.claims import claim_label, claim_labels, label_score, multi_label_score, number_score
 from research.ops.classification import MetricRow, classification_metrics, classification_sums
 from research.ops.losses import sigmoid_cross_entropy, softmax_cross_entropy
 from research.ops.multi_label import multi_label_metrics, multi_label_sums
@@ -27,6 +28,8 @@ class Target(NamedTuple):
     sums: Callable[[Array, Array, Array], dict[str, Array]]  # (scores, labels, mask)
     metrics: Callable[[Mapping[str, np.ndarray]], dict[str, MetricRow]]
     decode: Callable[[Mapping[str, np.ndarray]], Any]  # outputs of one example -> for a person
+    score: Callable[[Array, Array], Float[Array, 'batch']]  # (scores, labels) -> log-probability of the labels
+    claim: Callable[[Mapping[str, Array]], Array]  # outputs -> the answer as labels
 
 
 def single(
@@ -69,6 +72,8 @@ def single(
         lambda scores, labels, mask: classification_sums(logits_of(scores), labels, mask, counted),
         lambda sums: classification_metrics(sums, counts, counted),
         decode,
+        lambda scores, labels: label_score(logits_of(scores), labels),
+        lambda outputs: claim_label(outputs['logits']),
     )
 
 
@@ -106,6 +111,8 @@ def multi(
         lambda scores, labels, mask: multi_label_sums(scores, labels, mask, threshold),
         lambda sums: multi_label_metrics(sums, counts, size),
         decode,
+        multi_label_score,
+        lambda outputs: claim_labels(outputs['probability'], threshold),
     )
 
 
@@ -128,4 +135,6 @@ def regression(mean: float, deviation: float) -> Target:
         lambda scores, labels, mask: regression_sums(scores[:, 0], standard(labels), mask),
         lambda sums: regression_metrics(sums, deviation),
         lambda outputs: {'value': float(outputs['value'])},
+        lambda scores, labels: number_score(scores[:, 0], standard(labels)),
+        lambda outputs: outputs['value'],
     )

@@ -274,7 +274,7 @@ def make(config: Any, folder: epath.Path) -> Task:
         encode=encode,
         init=init,
         losses={'model': make_loss(scores, features, target, settings)},
-        mixes='config.task.mixup' if settings.mixup else '',
+        couples_rows='config.task.mixup' if settings.mixup else '',
         predict=predict,
         metric_sums=metric_sums,
         metrics=metrics,

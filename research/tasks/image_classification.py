@@ -314,7 +314,7 @@ def make(config: Any, folder: epath.Path) -> Task:
         encode=make_encode(facts, settings),
         init=init,
         losses={'model': make_loss(logits_of, len(facts.classes), settings)},
-        mixes=settings.mixes,
+        couples_rows=settings.mixes,
         load=model.load,
         predict=predict,
         metric_sums=metric_sums,

@@ -383,6 +383,6 @@ def make(config: Any, folder: epath.Path, load: Callable | None = None) -> Task:
         metrics=metrics,
         decode=decode,
         render=render,
-        gallery=functools.partial(gallery.pictures, told, examples, source, facts.shape, settings.neighbours),
+        final_pictures=functools.partial(gallery.pictures, told, examples, source, facts.shape, settings.neighbours),
         examples=examples,
     )

@@ -152,7 +152,7 @@ def test_weights_from_elsewhere_go_to_the_base():
 
 def test_the_function_is_unchanged_at_the_start(plain, adapted, batch):
     (before, original), (task, variables) = plain, adapted
-    for ours, theirs in zip((task.predict, task.metric_sums), (before.predict, before.metrics), strict=True):
+    for ours, theirs in zip((task.predict, task.metric_sums), (before.predict, before.metric_sums), strict=True):
         for name, value in theirs(original, batch, CONTEXT).items():
             np.testing.assert_array_equal(ours(variables, batch, CONTEXT)[name], value)
     for group in before.losses:

@@ -55,7 +55,7 @@ def test_what_cannot_be_private_is_refused():
         with pytest.raises(
             UserError, match='delta=0.0[12].* must be below 0.016, one over the 64 training rows'
         ):
-            task.account(0)
+            task.budget(0)
     for settings, message in (
         ({'clip': 0.0}, 'clip'), ({'noise_multiplier': 0.0}, 'noise_multiplier'), ({'delta': 0.0}, 'delta'),
         ({'epsilon': -1.0}, 'epsilon'), ({'chunk': -1}, 'chunk'),
@@ -133,14 +133,14 @@ def test_both_groups_private_spend_more():
         privacy.Settings(delta=1e-3, public=('generator',), noise_multiplier=1 / np.sqrt(2)), 'poisson',
         groups=groups, **game(reads_label=False),
     )  # fmt: skip
-    assert one.account(10)['epsilon'] < both.account(10)['epsilon']
-    np.testing.assert_allclose(both.account(10)['epsilon'], twice.account(10)['epsilon'], rtol=1e-6)
+    assert one.budget(10)['epsilon'] < both.budget(10)['epsilon']
+    np.testing.assert_allclose(both.budget(10)['epsilon'], twice.budget(10)['epsilon'], rtol=1e-6)
 
 
 @pytest.mark.slow
 def test_it_composes_with_adapters_in_either_order():
     private, config = private_task()
-    plain = private._replace(gradients={}, account=None, notes=None)
+    plain = private._replace(gradients={}, budget=None, notes=None)
     settings = lora.Settings(rank=2, alpha=4.0)
     first = lora.apply(private, settings, config)
     second = privacy.apply(lora.apply(plain, settings, config), privacy.Settings(delta=1e-3), config)
@@ -151,7 +151,7 @@ def test_it_composes_with_adapters_in_either_order():
         assert set(params) == {'model', 'model_base'} and 'kernel' in params['model']['conv']
         assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((params, logs)))
         jax.tree.map(np.testing.assert_array_equal, params['model_base'], make_params())
-        assert task.account(10)['epsilon'] > 0
+        assert task.budget(10)['epsilon'] > 0
         trained.append(params)
     assert_close(*trained, 1e-6)
 
@@ -188,7 +188,7 @@ def test_a_run_made_longer_keeps_its_noise_or_is_refused(tmp_path):
     with pytest.raises(UserError, match='this run stood at epsilon .* after step 4, and with the'):
         start(longer, tmp_path, task)
     given = privacy.Settings(noise_multiplier=2.0, delta=1e-3)
-    before = private_task(given, 'poisson', steps=4)[0].account(4)
+    before = private_task(given, 'poisson', steps=4)[0].budget(4)
     task, longer = private_task(given, 'poisson', steps=8)
     check_account(make_run_spec(longer, task, jax.devices()[:1]), before, 4)
 

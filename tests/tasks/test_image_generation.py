@@ -277,7 +277,7 @@ def test_gallery_shows_ways_between_seeds_and_the_nearest_training_pictures(fold
         asked.append(raws)
         return {'image': np.stack([rows[number]['image'] for number in range(len(raws))])}
 
-    pictures = task.gallery(answer)
+    pictures = task.final_pictures(answer)
     assert set(pictures) == {'interpolations', 'neighbours'}
     assert pictures['interpolations'].shape == (8 * 54, 10 * 54, 3)
     assert pictures['neighbours'].dtype == np.uint8
@@ -292,7 +292,7 @@ def test_gallery_shows_ways_between_seeds_and_the_nearest_training_pictures(fold
     assert numbers[:, 0].tolist() == [7, 30] and distances[0, 0] == pytest.approx(0, abs=1e-6)
     by_hand = np.sort(np.linalg.norm(everything - everything[30], axis=1))
     assert distances[1, 1] == pytest.approx(by_hand[1], rel=1e-6)
-    assert set(image_generation.make(settings(neighbours=0), folder).gallery(answer)) == {'interpolations'}
+    assert set(image_generation.make(settings(neighbours=0), folder).final_pictures(answer)) == {'interpolations'}
 
 
 GP = {'loss': 'wasserstein', 'gradient_penalty': 10.0, 'r1': 0.5, 'augment': ('color', 'translation', 'cutout')}
