@@ -1,0 +1,81 @@
+"""Tables of results: written from run folders, held to their columns, and RESULTS.md is what they give."""
+
+import json
+import re
+
+import pytest
+
+from launch import record
+from research.errors import UserError
+
+
+@pytest.fixture
+def run(tmp_path):
+    def write(seed, accuracy, command='python -m launch.train --config=configs/digits.py:mlp --config.task.shift=1'):
+        folder = tmp_path / f'run_{seed}'
+        folder.mkdir()
+        metric = {'value': accuracy, 'baseline': 0.1, 'about': 'top 1'}
+        metrics = {'test': {'step': 5, 'metrics': {'accuracy': metric}, 'signature': {}}}
+        files = {
+            'metrics': metrics,
+            'config': {'seed': seed, 'data': {'name': 'digits'}},
+            'environment': {'command': f'{command} --config.seed={seed}', 'seconds': 10 + seed, 'seconds_before': 2},
+        }
+        for name, value in files.items():
+            (folder / f'{name}.json').write_text(json.dumps(value))
+        return str(folder)
+
+    return write
+
+
+def test_runs_of_several_seeds_are_one_row(run):
+    row = record.row_of([run(0, 0.9888), run(1, 0.9926)], 'test', 'accuracy')
+    assert (row['config'], row['overrides']) == ('digits:mlp', '--config.task.shift=1')
+    assert (row['values'], row['seeds'], row['baseline'], row['time']) == ('98.88 99.26', '0 1', '10.00', '12-13 s')
+
+
+def test_runs_of_several_configs_are_refused(run):
+    other = run(1, 0.9, 'python -m launch.train --config=configs/adult.py')
+    with pytest.raises(UserError, match='several configs'):
+        record.row_of([run(0, 0.9), other], 'test', 'accuracy')
+
+
+@pytest.mark.parametrize(('split', 'metric', 'words'), [('test', 'acuracy', 'accuracy'), ('tset', 'accuracy', 'test')])
+def test_a_wrong_name_is_answered_with_the_nearest(run, split, metric, words):
+    with pytest.raises(UserError, match=words):
+        record.row_of([run(0, 0.9)], split, metric)
+
+
+def test_a_folder_that_is_no_finished_run_is_refused(tmp_path):
+    with pytest.raises(UserError, match='metrics.json'):
+        record.row_of([str(tmp_path)], 'test', 'accuracy')
+
+
+def test_a_table_with_other_columns_is_refused(tmp_path):
+    (tmp_path / 'images.csv').write_text('config,values\ndigits,1\n')
+    with pytest.raises(UserError, match='columns'):
+        record.render(tmp_path)
+
+
+def test_what_is_written_is_read_back(tmp_path):
+    rows = [dict.fromkeys(record.COLUMNS, 'a, "b"\nc')]
+    record.write_table(tmp_path / 'text.csv', rows)
+    assert record.read_table(tmp_path / 'text.csv') == rows
+
+
+def test_the_page_is_what_the_tables_give():
+    page = (record.ROOT / 'RESULTS.md').read_text(encoding='utf-8')
+    assert page == record.render(record.ROOT / 'results'), 'run: python -m launch.record'
+
+
+@pytest.mark.parametrize('name', record.TITLES)
+def test_rows_name_configs_numbers_and_notes_that_exist(name):
+    rows = record.read_table(record.ROOT / 'results' / f'{name}.csv')
+    notes = set(re.findall(r'^(\d+)\. ', (record.ROOT / 'results' / 'notes.md').read_text(encoding='utf-8'), re.M))
+    assert rows
+    for row in rows:
+        assert (record.ROOT / 'configs' / f'{row["config"].partition(":")[0]}.py').is_file(), row['config']
+        assert len(row['values'].split()) == len(row['seeds'].split())
+        assert all(float(value) == float(value) for value in row['values'].split())
+        assert set(row['note'].split()) <= notes
+        assert not row['published'] or row['source'], 'a published value names its source'
