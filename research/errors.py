@@ -104,3 +104,21 @@ def unpack(function: Callable[..., Any], section: Mapping[str, Any], where: str,
     if missing:
         raise UserError(f'config.{where}: missing {", ".join(missing)}')
     return function(**given, **{key: tuple(v) if isinstance(v, list) else v for key, v in section.items()})
+
+
+def without_name(section: Mapping[str, Any]) -> dict[str, Any]:
+    """A section of the config without its 'name', which chooses a task, a model or a data set."""
+    return {key: value for key, value in section.items() if key != 'name'}
+
+
+def unpack_part(part: Callable[..., Any], section: Mapping[str, Any], where: str, **given: Any) -> tuple[Any, dict]:
+    """Calls `part`, a named tuple, with the keys of `section` that are its fields; also gives the other keys."""
+    ours = {key: value for key, value in section.items() if key in part._fields}
+    rest = {key: value for key, value in section.items() if key not in ours}
+    return unpack(part, ours, where, **given), rest
+
+
+def task_settings(settings: Callable[..., Any], config: Any) -> Any:
+    """The checked settings of `config.task`: `settings`, a named tuple, may have a method `check() -> itself`."""
+    values = unpack(settings, without_name(config.task), 'task')
+    return values.check() if hasattr(values, 'check') else values

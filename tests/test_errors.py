@@ -2,12 +2,13 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from types import SimpleNamespace
+from typing import Any, Literal, NamedTuple
 
 import pytest
 from flax import linen
 
-from research.errors import UserError, choose, describe, fits, nearest, unpack
+from research.errors import UserError, choose, describe, fits, nearest, task_settings, unpack, unpack_part
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,3 +138,26 @@ def test_nearest_and_choose():
     assert choose('a', {'a': 1}, 'config.x') == 1
     with pytest.raises(UserError, match=r"config\.x: 'accuracies' is unknown; did you mean 'accuracy'\?"):
         choose('accuracies', {'accuracy': 1, 'loss': 2}, 'config.x')
+
+
+class Part(NamedTuple):
+    top: int = 0
+
+    def check(self):
+        if self.top < 0:
+            raise UserError('config.task.top')
+        return self
+
+
+def test_settings_of_a_task_are_checked_and_need_no_name():
+    assert task_settings(Part, SimpleNamespace(task={'name': 'x', 'top': 2})) == Part(2)
+    with pytest.raises(UserError, match='config.task.top'):
+        task_settings(Part, SimpleNamespace(task={'top': -1}))
+    with pytest.raises(UserError, match=r"config\.task\.tob: .* did you mean 'top'"):
+        task_settings(Part, SimpleNamespace(task={'tob': 1}))
+
+
+def test_a_part_of_a_section_is_taken_out():
+    assert unpack_part(Part, {'top': 3, 'width': 4}, 'model') == (Part(3), {'width': 4})
+    with pytest.raises(UserError, match=r'config\.model\.top: expected int'):
+        unpack_part(Part, {'top': 'a'}, 'model')

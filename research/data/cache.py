@@ -2,6 +2,7 @@
 
 import collections.abc
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -67,3 +68,16 @@ def encode_split(source: Callable[[str], Sequence], encode: Callable, split: str
             raise UserError(f'{rows.where(number)}: {error}') from None
     fields = examples[0].keys() if examples else ()
     return Encoded(rows, {name: np.stack([each[name] for each in examples]) for name in fields})
+
+
+def encoded_once(source: Callable[[str], Sequence], encode: Callable) -> tuple[Callable[[str], Encoded], Callable]:
+    """A task's `source` and `encode`, made from those that know nothing of a cache.
+
+    A split is encoded when it is first asked for and kept. The new `encode` takes its rows as they were encoded, and
+    anything else (a request) through `encode`. For tasks that augment nothing.
+    """
+
+    def cached(raw: Mapping[str, Any], rng: Any = None) -> dict[str, np.ndarray]:
+        return raw.encoded() if isinstance(raw, EncodedRow) else encode(raw, rng)
+
+    return functools.cache(functools.partial(encode_split, source, encode)), cached

@@ -18,7 +18,7 @@ from research.data.audio import sounds
 from research.data.audio.sound_sets import sound_set
 from research.data.image import images
 from research.data.labels import LabelFacts, collect, make_encode_label, read_labels, write_labels
-from research.errors import UserError, choose, unpack
+from research.errors import UserError, choose, task_settings, unpack
 from research.nn.apply import initialize, run
 from research.nn.audio import SoundConvolution, SoundTransformer, patches_of
 from research.nn.resnet import ResNet
@@ -100,11 +100,6 @@ class Transformed(NamedTuple):
     patch: int = 8
 
 
-def settings_of(config: Any) -> Settings:
-    """Returns the checked settings of `config.task`."""
-    return unpack(Settings, {key: value for key, value in config.task.items() if key != 'name'}, 'task').check()
-
-
 def source_of(config: Any, settings: Settings) -> Callable[[str], sounds.SoundRows]:
     """Returns the rows of a split, their sounds resampled once."""
     data = sound_set(config.data)
@@ -113,7 +108,7 @@ def source_of(config: Any, settings: Settings) -> Callable[[str], sounds.SoundRo
 
 def prepare(config: Any, folder: epath.Path) -> None:
     """Stores the classes of the training split, and mean and deviation of each band of its spectrograms."""
-    settings, about = settings_of(config), sound_set(config.data).about
+    settings, about = task_settings(Settings, config), sound_set(config.data).about
     rows = source_of(config, settings)('train')
     facts = collect(rows, 'single', '', about)
     sums = np.zeros((2, settings.mels))
@@ -143,10 +138,7 @@ def make_encode(settings: Settings, facts: LabelFacts) -> Callable[..., dict[str
     encode_label = make_encode_label(facts, '')
 
     def encode(raw, rng=None):
-        if isinstance(raw, sounds.SoundRow):
-            sound = raw.prepared()
-        else:
-            sound = sounds.prepared(raw, settings.sample_rate, settings.mel.window_samples)
+        sound = sounds.prepared(raw, settings.sample_rate, settings.mel.window_samples)
         label = raw.get('label')
         example = {'audio': heard(sound, settings, rng)}
         example['draw'] = np.uint32(0 if rng is None else rng.integers(LARGEST))
@@ -233,7 +225,7 @@ def make(config: Any, folder: epath.Path) -> Task:
     Raises:
       UserError: for a setting that does not exist or cannot be.
     """
-    settings, facts = settings_of(config), read_labels(folder)
+    settings, facts = task_settings(Settings, config), read_labels(folder)
     bands = json.loads((folder / 'bands.json').read_text())
     features = make_features(settings, np.float32(bands['mean']), np.float32(bands['deviation']))
     target = targets.single(facts.classes, facts.counts, settings.label_smoothing, settings.top)

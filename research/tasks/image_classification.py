@@ -16,7 +16,7 @@ from research.core.task import Aux, Context, Input, Metric, Task, Variables
 from research.data.image import images
 from research.data.image.augmentations import Augmentations, augment, center_crop
 from research.data.image.image_sets import image_set
-from research.errors import UserError, choose, unpack
+from research.errors import UserError, choose, task_settings, unpack, without_name
 from research.interop import pretrained
 from research.nn.apply import initialize, run
 from research.nn.mlp import MLP
@@ -105,19 +105,9 @@ class Facts(NamedTuple):
     about: str
 
 
-def without_name(section: Any) -> dict[str, Any]:
-    """Returns a section of the config without its 'name'."""
-    return {key: value for key, value in section.items() if key != 'name'}
-
-
-def settings_of(config: Any) -> Settings:
-    """Returns the checked settings of `config.task`."""
-    return unpack(Settings, without_name(config.task), 'task').check()
-
-
 def prepare(config: Any, folder: epath.Path) -> None:
     """Stores class names and counts, the shape, and mean and deviation of each channel in 'classes.json'."""
-    data, settings = image_set(config.data), settings_of(config)
+    data, settings = image_set(config.data), task_settings(Settings, config)
     rows = data.source('train')
     total, labels = np.zeros((2, data.shape[2])), []
     if len(data.classes) < 2:
@@ -280,7 +270,7 @@ def make(config: Any, folder: epath.Path) -> Task:
     facts = Facts(**json.loads((folder / 'classes.json').read_text()))
     facts = facts._replace(shape=tuple(facts.shape))
     data = image_set(config.data, facts.classes, facts.shape)
-    settings = settings_of(config)
+    settings = task_settings(Settings, config)
     top = settings.top or min(5, len(facts.classes) - 1)
     makers = {'mlp': plain_model, 'resnet': plain_model, 'vit': vit_model}
     model = choose(config.model.get('name', ''), makers, 'config.model.name')(config, facts, folder)

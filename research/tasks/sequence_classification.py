@@ -3,7 +3,6 @@
 A row is {'sequence', 'label'}; a request is {'sequence'}. Letters that stand for several bases (IUPAC) are read.
 """
 
-import functools
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
@@ -12,11 +11,11 @@ import numpy as np
 from etils import epath
 
 from research.core.task import Aux, Input, Metric, Task, Variables
-from research.data.cache import EncodedRow, encode_split
+from research.data.cache import encoded_once
 from research.data.labels import LabelFacts, collect, make_encode_label, read_labels, write_labels
 from research.data.sequence import genes
 from research.data.sequence.gene_sets import gene_set
-from research.errors import UserError, choose, unpack
+from research.errors import UserError, choose, task_settings, unpack
 from research.nn.apply import initialize, run
 from research.nn.sequence_models import SequenceConvolution
 from research.nn.text_transformer import TextTransformer
@@ -55,14 +54,9 @@ class Transformed(NamedTuple):
     head_dropout: float = 0.1
 
 
-def settings_of(config: Any) -> Settings:
-    """Returns the checked settings of `config.task`."""
-    return unpack(Settings, {key: value for key, value in config.task.items() if key != 'name'}, 'task').check()
-
-
 def prepare(config: Any, folder: epath.Path) -> None:
     """Stores the classes of the training split in 'labels.json'."""
-    settings_of(config)
+    task_settings(Settings, config)
     data = gene_set(config.data)
     folder.mkdir(parents=True, exist_ok=True)
     write_labels(collect(data.source('train'), 'single', '', data.about), folder)
@@ -88,8 +82,6 @@ def make_encode(settings: Settings, facts: LabelFacts) -> Callable[..., dict[str
 
     def encode(raw, rng=None):
         del rng  # nothing is augmented
-        if isinstance(raw, EncodedRow):
-            return raw.encoded()
         if not isinstance(raw.get('sequence'), str):
             raise UserError("the request has no 'sequence'")
         letters = fitted(genes.clean(raw['sequence']), settings)
@@ -143,7 +135,7 @@ def make(config: Any, folder: epath.Path) -> Task:
     Raises:
       UserError: for a setting that does not exist or cannot be.
     """
-    settings, data = settings_of(config), gene_set(config.data)
+    settings, data = task_settings(Settings, config), gene_set(config.data)
     facts = read_labels(folder)
     target: Target = targets.single(facts.classes, facts.counts, settings.label_smoothing, settings.top)
     module, inputs = make_module(config, settings, target.units)
@@ -173,9 +165,10 @@ def make(config: Any, folder: epath.Path) -> Task:
         return with_errors({name: Metric(*each) for name, each in target.metrics(sums).items()}, facts)
 
     about = f'{facts.about}; {settings.length} letters, cut: {settings.cut}'
+    source, encode = encoded_once(data.source, encode)
     return Task(
         inputs={'sequence': Input('text', limit=100_000, about=about)},
-        source=functools.cache(functools.partial(encode_split, data.source, encode)),
+        source=source,
         encode=encode,
         init=init,
         losses={'model': loss},

@@ -4,7 +4,6 @@ A row is {column: value, ..., 'label': class}; a request is {column: value, ...}
 """
 
 import collections
-import functools
 import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -15,10 +14,10 @@ import numpy as np
 from etils import epath
 
 from research.core.task import Aux, Input, Metric, Task, Variables
-from research.data.cache import EncodedRow, encode_split
+from research.data.cache import encoded_once
 from research.data.readers.rows import label_text, sort_names
 from research.data.table.table_sets import table_set
-from research.errors import UserError, nearest, unpack
+from research.errors import UserError, nearest, task_settings, unpack
 from research.nn.apply import initialize, run
 from research.nn.table import TableMLP
 from research.ops.classification import classification_metrics, classification_sums
@@ -58,12 +57,6 @@ class Facts(NamedTuple):
     flagged: list  # columns of numbers that may be missing: the model is told where
     categories: dict  # {column: its commonest values}
     about: str
-
-
-def settings_of(config: Any) -> Settings:
-    """Returns the checked settings of `config.task`."""
-    section = {key: value for key, value in config.task.items() if key != 'name'}
-    return unpack(Settings, section, 'task').check()
 
 
 def number_of(value: Any, settings: Settings) -> float | None:
@@ -117,7 +110,7 @@ def columns_of(rows: Sequence[Mapping[str, Any]], settings: Settings) -> dict[st
 
 def prepare(config: Any, folder: epath.Path) -> None:
     """Stores classes, means, deviations and categories of the training split in 'columns.json'."""
-    settings = settings_of(config)
+    settings = task_settings(Settings, config)
     data = table_set(config.data, settings.ignore)
     rows = data.source('train')
     columns = columns_of(rows, settings)
@@ -166,8 +159,6 @@ def make_encode(facts: Facts, settings: Settings) -> Callable[..., dict[str, np.
 
     def encode(raw, rng=None):
         del rng  # nothing is augmented
-        if isinstance(raw, EncodedRow):
-            return raw.encoded()
         numbers, flags = [], []
         for name, (mean, std) in facts.numbers.items():
             try:
@@ -230,7 +221,7 @@ def make(config: Any, folder: epath.Path) -> Task:
     Raises:
       UserError: for a setting that does not exist or cannot be.
     """
-    settings = settings_of(config)
+    settings = task_settings(Settings, config)
     data = table_set(config.data, settings.ignore)
     facts = Facts(**json.loads((folder / 'columns.json').read_text()))
     top = settings.top or min(5, len(facts.classes) - 1)
@@ -267,9 +258,10 @@ def make(config: Any, folder: epath.Path) -> Task:
         found = classification_metrics(sums, facts.counts, top if top > 1 else 0)
         return {name: Metric(*each) for name, each in found.items()}
 
+    source, encode = encoded_once(data.source, encode)
     return Task(
         inputs=make_inputs(facts),
-        source=functools.cache(functools.partial(encode_split, data.source, encode)),
+        source=source,
         encode=encode,
         init=init,
         losses={'model': loss},

@@ -13,7 +13,7 @@ from etils import epath
 from tokenizers import Tokenizer
 
 from research.core.task import Aux, Input, Metric, Task, Variables
-from research.data.cache import EncodedRow, encode_split
+from research.data.cache import encoded_once
 from research.data.labels import Kind, LabelFacts, collect, make_encode_label, read_labels, write_labels
 from research.data.text import ngrams
 from research.data.text import tokens as tokens_module
@@ -22,7 +22,7 @@ from research.data.text.labelled_texts import labelled_texts
 from research.data.text.ngrams import GramSettings
 from research.data.text.tokens import Frame, Tokens
 from research.data.text.word_segmentation import WordSettings
-from research.errors import UserError, choose, unpack
+from research.errors import UserError, choose, task_settings, unpack
 from research.interop import pretrained
 from research.nn.apply import initialize, run
 from research.nn.text_models import NGramBag, TextConvolution, TextLSTM
@@ -95,11 +95,6 @@ class Model(NamedTuple):
     load: Callable[[], Variables] | None = None  # pretrained weights
 
 
-def settings_of(config: Any) -> Settings:
-    """Returns the checked settings of `config.task`."""
-    return unpack(Settings, {key: value for key, value in config.task.items() if key != 'name'}, 'task').check()
-
-
 def gram_settings(config: Any) -> tuple[GramSettings, bool, dict[str, Any]]:
     """Returns the settings of features, whether they weigh as naive Bayes says, and the settings of the module."""
     section = {key: value for key, value in config.model.items() if key != 'name'}
@@ -122,7 +117,7 @@ def text_of(raw: Any, field: str) -> str:
 
 def prepare(config: Any, folder: epath.Path) -> None:
     """Stores labels and vocabulary of the training split in 'labels.json' and 'vocabulary.json' or its like."""
-    settings, name = settings_of(config), config.model.get('name', '')
+    settings, name = task_settings(Settings, config), config.model.get('name', '')
     rows = list(labelled_texts(config.data, settings.pair).source('train'))
     facts = collect(rows, settings.labels, settings.label_separator, labelled_texts(config.data, settings.pair).about)
     folder.mkdir(parents=True, exist_ok=True)
@@ -281,8 +276,6 @@ def make_encode(settings: Settings, facts: LabelFacts, arrays: Callable) -> Call
 
     def encode(raw, rng=None):
         del rng  # nothing is augmented
-        if isinstance(raw, EncodedRow):
-            return raw.encoded()
         example = arrays(text_of(raw, 'text'), text_of(raw, 'pair') if settings.pair else None)
         if raw.get('label') is not None:
             example['label'] = encode_label(raw['label'])
@@ -303,7 +296,7 @@ def make(config: Any, folder: epath.Path) -> Task:
     Raises:
       UserError: for a setting that does not exist or cannot be.
     """
-    settings = settings_of(config)
+    settings = task_settings(Settings, config)
     data = labelled_texts(config.data, settings.pair)
     facts = read_labels(folder)
     target = make_target(settings, facts)
@@ -330,9 +323,10 @@ def make(config: Any, folder: epath.Path) -> Task:
     fields = {'text': Input('text', limit=LIMIT, about=facts.about)}
     if settings.pair:
         fields['pair'] = Input('text', limit=LIMIT, about='the second text')
+    source, encode = encoded_once(data.source, encode)
     return Task(
         inputs=fields,
-        source=functools.cache(functools.partial(encode_split, data.source, encode)),
+        source=source,
         encode=encode,
         init=lambda key: Variables({'model': model.init(key)}, {}),
         losses={'model': loss},

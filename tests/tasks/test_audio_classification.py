@@ -15,7 +15,7 @@ from research.core.task import Context
 from research.data.audio.sounds import SoundRow
 from research.data.batches import LazyGenerator, Row, encode_rows
 from research.data.sets.synthetic_sounds import RATE, tone
-from research.errors import UserError
+from research.errors import UserError, task_settings
 from research.tasks import audio_classification
 
 
@@ -60,7 +60,7 @@ def test_augmentation_is_a_function_of_seed_epoch_and_index(task):
 
     assert drawn(1, 2, 3) == drawn(1, 2, 3)
     assert len({int(drawn(*each)) for each in ((1, 2, 3), (0, 2, 3), (1, 0, 3), (1, 2, 0))}) == 4
-    settings = audio_classification.settings_of(api.load_config('configs/spoken_digits.py:tiny'))
+    settings = task_settings(audio_classification.Settings, api.load_config('configs/spoken_digits.py:tiny'))
     features = jax.jit(audio_classification.make_features(settings, np.float32(-10), np.float32(3)), static_argnums=1)
     first, later = batch_of(task, [1, 2], 0), batch_of(task, [1, 2], 1)
     np.testing.assert_array_equal(features(first, True), features(batch_of(task, [1, 2], 0), True))
@@ -94,7 +94,7 @@ def test_other_models_give_finite_scores(tmp_path, model):
 
 def test_the_tutorials_network_has_its_shapes():
     config = api.load_config('configs/tutorials/audio.py')
-    settings = audio_classification.settings_of(config)
+    settings = task_settings(audio_classification.Settings, config)
     assert (settings.mels, settings.mel.frames(settings.samples)) == (24, 24)
     model = audio_classification.make_module(config, settings, 10)
     shapes = jax.eval_shape(model.init, jax.random.key(0), np.zeros((1, 24, 24, 1), np.float32))['params']

@@ -96,13 +96,15 @@ def prepared(row: Mapping[str, Any], wanted: int, shortest: int) -> Float[np.nda
     """Returns a row's sound in one channel at the rate wanted.
 
     Args:
-      row: 'audio' is the bytes of a file, or numbers beside their 'rate'.
+      row: 'audio' is the bytes of a file, or numbers beside their 'rate'; a row of `SoundRows` keeps its sound.
       wanted: samples a second.
       shortest: samples, at that rate, of the shortest sound that is accepted.
 
     Raises:
       UserError: for what is no sound, or one that is too short or longer than 600 seconds.
     """
+    if isinstance(row, SoundRow) and (row.rows.rate, row.rows.shortest) == (wanted, shortest):
+        return row.prepared()
     if row.get('audio') is None:
         raise UserError("the request has no 'audio'")
     if isinstance(row['audio'], str):
