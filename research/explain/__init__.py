@@ -1,0 +1,1 @@
+"""Explanations of a model's answers, for any task that has a score and a claim."""
