@@ -124,7 +124,8 @@ def parse_object(text: str, where: str) -> dict[str, Any]:
 
 def only_field(inputs: Mapping[str, Input], kind: str, value: str) -> str:
     """Returns the name of the one input field of a kind; a UserError when the task reads none, or several."""
-    names = [name for name, each in inputs.items() if each.kind == kind]
+    kinds = ('text', 'sequence') if kind == 'text' else (kind,)
+    names = [name for name, each in inputs.items() if each.kind in kinds]
     if len(names) == 1:
         return names[0]
     fields = ', '.join(f'{name} ({each.kind})' for name, each in inputs.items()) or 'nothing: use --count'

@@ -59,8 +59,9 @@ class Aux(NamedTuple):
     """What a loss returns beside its sum.
 
     `weight` is what the sum is divided by, once, over all microbatches and devices. `extra` holds new
-    values of non-trained collections, {group: {collection: tree}}. `logs` are sums with the same weight.
-    `outputs` are for methods that wrap the loss (distillation reads the student's).
+    values of non-trained collections, {group: {collection: tree}}; a method's own state has a key of its own beside the
+    groups. `logs` are sums with the same weight. `outputs` are for methods that wrap the loss (distillation reads the
+    student's): {'logits': [..., classes], 'mask': logits.shape[:-1], float32} where a task has logits.
     """
 
     weight: Float[Array, '']
@@ -104,7 +105,7 @@ class Generate(NamedTuple):
 class Input(NamedTuple):
     """One field of a request: its kind, its shape (0 where it may vary), and the largest size accepted."""
 
-    kind: str  # 'text', 'image', 'audio', 'number', 'category'
+    kind: str  # 'text', 'sequence' (letters without words, such as DNA), 'image', 'audio', 'number', 'category'
     shape: tuple[int, ...] = ()
     limit: int = 0
     about: str = ''

@@ -1,0 +1,319 @@
+"""The algebra of tasks: every reader of variables is mapped, views fold, and scores hold for every task."""
+
+import dataclasses
+import functools
+import importlib
+import json
+import pkgutil
+import typing
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from contract import all_configs, plan_of
+from etils import epath
+
+from research import api, nn
+from research.core.config import to_json
+from research.core.runspec import make_run_spec
+from research.core.task import READERS, Aux, Context, Generate, Gradient, Task, Variables, map_variables, unchanged
+from research.data.batches import Row, encode_rows, place, requests
+from research.ops.paths import flatten_paths
+
+EVERY_COMMIT = tuple(
+    f'configs/{name}.py' for name in ('adult', 'digits', 'digits_gan', 'masked_lm', 'multi30k_translation', 'python_lm')
+)
+WRITERS = ('init', 'load')  # they make stored variables: `store` acts on them
+FOLDS = ('view',)  # it is composed
+# The other fields neither read variables nor make them; gradients belong to stored groups.
+OTHERS = (
+    'inputs', 'source', 'encode', 'metrics', 'decode', 'gradients', 'couples_rows', 'claim', 'split', 'join',
+    'finalize', 'finalize_count', 'render', 'final_pictures', 'examples', 'budget', 'notes', 'describe',
+)  # fmt: skip
+WITHOUT_SCORE = ('image_generation',)  # nothing is claimed by a picture that was drawn
+CONTEXT = Context(jax.random.key(3), jnp.int32(0), False)
+
+
+def doubled(variables: Variables) -> Variables:
+    return jax.tree.map(lambda leaf: leaf * 2, variables)
+
+
+def toy() -> Task:
+    """A task in which every reader returns something of the variables."""
+
+    def loss(variables, batch, context):
+        return jnp.sum(variables.params['model']['w'] * batch['x']), Aux(jnp.sum(batch['mask']))
+
+    def score(variables, batch, context):
+        return variables.params['model']['w'] * batch['x'], {}
+
+    def start(variables, prompts, capacity):
+        return {'sum': variables.params['model']['w'] + prompts['tokens'][:, 0]}
+
+    def step(variables, cache, tokens):
+        return cache, (cache['sum'] + variables.params['model']['w'])[:, None]
+
+    return Task(
+        inputs={}, source=lambda split: [], encode=lambda raw, rng=None: {},
+        init=lambda key: Variables({'model': {'w': jnp.arange(1.0, 4.0)}}, {'model': {'stats': {'m': jnp.ones(3)}}}),
+        load=lambda: Variables({'model': {'w': np.full(3, 5.0)}}, {}),
+        losses={'model': loss, 'second': loss},
+        predict=lambda variables, batch, context: {'y': variables.params['model']['w'] * batch['x']},
+        metric_sums=lambda variables, batch, context: {'m': variables.extra['model']['stats']['m'] * batch['x']},
+        metrics=lambda sums: {}, decode=lambda outputs: outputs,
+        gradients={'model': Gradient(None, None)}, generate=Generate(start, step, -1, 8),
+        score=score, claim=lambda batch, outputs: {**batch, 'label': outputs['y']},
+    )  # fmt: skip
+
+
+BATCH = {'x': jnp.arange(3.0), 'mask': jnp.ones(3), 'tokens': jnp.arange(6).reshape(3, 2)}
+
+
+def read_everything(task: Task, variables: Variables) -> dict[str, Any]:
+    """Returns what each reader gives, by its name."""
+    results: dict[str, Any] = {
+        f'losses/{group}': loss(variables, BATCH, CONTEXT)[0] for group, loss in task.losses.items()
+    }
+    for name in ('predict', 'metric_sums', 'score'):
+        results[name] = getattr(task, name)(variables, BATCH, CONTEXT)
+    results['generate/start'] = task.generate.start(variables, BATCH, 4)
+    results['generate/step'] = task.generate.step(variables, {'sum': jnp.zeros(3)}, BATCH['tokens'][:, 0])[1]
+    return results
+
+
+def mentions(annotation: Any, wanted: type, seen: tuple = ()) -> bool:
+    """Returns whether a type is, or is made of, another; the fields of named tuples count."""
+    if annotation is wanted:
+        return True
+    parts: list[Any] = []
+    for part in typing.get_args(annotation):
+        parts += part if isinstance(part, list) else [part]
+    if isinstance(annotation, type) and hasattr(annotation, '_fields') and annotation not in seen:
+        parts += typing.get_type_hints(annotation).values()
+    return any(mentions(part, wanted, (*seen, annotation)) for part in parts)
+
+
+def test_every_field_of_a_task_is_a_reader_or_not():
+    """A new field must be put into READERS of `core/task.py`, or into OTHERS here, on purpose."""
+    assert sorted((*READERS, *WRITERS, *FOLDS, *OTHERS)) == sorted(Task._fields)
+    hints = typing.get_type_hints(Task)
+    by_type = {name for name, annotation in hints.items() if mentions(annotation, Variables)}
+    assert by_type == {*READERS, *WRITERS, *FOLDS}
+
+
+def test_a_view_reaches_every_reader_and_nothing_else():
+    task = toy()
+    mapped, variables = map_variables(task, doubled), task.init(None)
+    ours, theirs, plain = (
+        read_everything(mapped, variables), read_everything(task, doubled(variables)), read_everything(task, variables)
+    )  # fmt: skip
+    assert {name.split('/')[0] for name in ours} == set(READERS)
+    for name in ours:
+        jax.tree.map(np.testing.assert_array_equal, ours[name], theirs[name])
+        differs = jax.tree.map(lambda a, b: bool(np.any(a != b)), ours[name], plain[name])
+        assert any(jax.tree.leaves(differs)), name
+    for name in (*WRITERS, *OTHERS):
+        assert getattr(mapped, name) is getattr(task, name), name
+    assert (mapped.generate.end, mapped.generate.limit) == (-1, 8)
+
+
+def test_views_compose_from_the_stored_end_and_none_stays_none():
+    def plus(variables):
+        return jax.tree.map(lambda leaf: leaf + 1, variables)
+
+    task, variables = toy(), toy().init(None)
+    mapped = map_variables(map_variables(task, plus), doubled)  # what is stored is doubled first
+    np.testing.assert_array_equal(mapped.view(variables).params['model']['w'], [3, 5, 7])
+    expected = task.predict(mapped.view(variables), BATCH, CONTEXT)['y']
+    np.testing.assert_array_equal(mapped.predict(variables, BATCH, CONTEXT)['y'], expected)
+    without = map_variables(task._replace(score=None, generate=None, load=None), doubled, lambda v, key: v)
+    assert without.score is None and without.generate is None and without.load is None
+
+
+def test_store_acts_on_what_init_and_load_make():
+    keys = []
+
+    def store(variables, key):
+        keys.append(key)
+        return doubled(variables)
+
+    mapped = map_variables(toy(), unchanged, store)
+    key = jax.random.key(0)
+    np.testing.assert_array_equal(mapped.init(key).params['model']['w'], [2, 4, 6])
+    np.testing.assert_array_equal(mapped.load().params['model']['w'], [10, 10, 10])
+    assert keys[0] is key and keys[1] is None
+
+
+def one_of_each_model() -> list[Any]:
+    """Returns a config of every model of every task; those that are no part of every commit are marked slow."""
+    configs: dict[tuple, str] = {}
+    for name in (*EVERY_COMMIT, *all_configs()):
+        config = api.read(f'{name}:tiny')
+        configs.setdefault((config.task['name'], config.model.get('name', '')), name)
+    return [
+        name if name in EVERY_COMMIT else pytest.param(name, marks=pytest.mark.slow, id=name)
+        for name in configs.values()
+    ]
+
+
+@pytest.fixture(scope='module', params=one_of_each_model())
+def planned(request, tmp_path_factory):
+    """A config of a task at ':tiny', prepared and planned on one device; nothing is compiled."""
+    return plan_of(request.param, epath.Path(tmp_path_factory.mktemp('algebra')))
+
+
+def lowered(plan: Any) -> str:
+    """Returns the text of a training step before it is compiled."""
+    with jax.set_mesh(plan.mesh):
+        return jax.jit(plan.step()).lower(plan.state, plan.batch).as_text()
+
+
+def test_nobody_watching_leaves_the_step_byte_for_byte(planned, monkeypatch):
+    text, taps = lowered(planned.plan), []
+
+    def removed(module, name, value):
+        taps.append(name)
+        return value
+
+    for module in pkgutil.iter_modules(nn.__path__):
+        for name, value in (('tap', removed), ('watching', lambda module, name: False)):
+            monkeypatch.setattr(importlib.import_module(f'research.nn.{module.name}'), name, value, raising=False)
+    assert lowered(planned.plan) == text
+    assert taps or without_taps(planned.config)
+
+
+def without_taps(config: Any) -> bool:
+    """Returns whether a model has no tap: a GAN has no score to report it, and a sum of weights has no layer."""
+    return config.task['name'] in WITHOUT_SCORE or (config.model.get('name') == 'ngrams' and not config.model['width'])
+
+
+def rows_of(plan: Any) -> dict[str, np.ndarray]:
+    """Returns eight encoded training rows with their targets."""
+    rows = [Row(number % len(plan.task.source('train')), None, True) for number in range(8)]
+    return encode_rows(plan.task.source('train'), plan.task.encode, rows, 0)
+
+
+def requests_of(plan: Any) -> dict[str, np.ndarray]:
+    """Returns eight encoded requests: the task's examples, or rows of which it knows the targets."""
+    task = plan.task
+    raws = list(task.examples) or [task.source('train')[row] for row in range(2)]
+    return requests(task.encode, [raws[number % len(raws)] for number in range(8)], 8)
+
+
+def needs_score(task: Task, name: str) -> None:
+    """Skips a task that has no score."""
+    del name
+    if task.score is None:
+        pytest.skip('this task has no score')
+
+
+def on_devices(plan: Any, batch: Any) -> tuple[Variables, Any]:
+    """Returns the first variables of a plan, and a batch, with the plan's shardings."""
+    return plan.init().variables, place(batch, range(8), 8, plan.batch_sharding)
+
+
+def test_the_score_of_a_claim_is_finite(planned):
+    task = planned.plan.task
+    needs_score(task, planned.config.task['name'])
+    variables, batch = on_devices(planned.plan, requests_of(planned.plan))
+
+    def claimed(variables, batch):
+        claim = task.claim(batch, task.predict(variables, batch, CONTEXT))
+        score, seen = task.score(variables, claim, CONTEXT)
+        trained, _ = task.score(variables, claim, CONTEXT._replace(train=True))
+        assert seen == {}
+        return score, trained, claim
+
+    with jax.set_mesh(planned.plan.mesh):
+        score, trained, claim = jax.jit(claimed)(variables, batch)
+    assert score.shape == (8,) and score.dtype == np.float32
+    assert np.all(np.isfinite(score)) and np.all(score <= 1e-5)
+    np.testing.assert_array_equal(score, trained)  # a score has no dropout, whatever the context says
+    targets = {name: value for name, value in claim.items() if name not in batch}
+    for name, value in rows_of(planned.plan).items():  # a claim looks like a row: it goes through the same programs
+        if name in claim:
+            assert (claim[name].shape, claim[name].dtype) == (value.shape, value.dtype), name
+    assert set(targets) <= set(rows_of(planned.plan)), 'a claim adds only what rows have'
+
+
+def test_scores_of_rows_are_the_log_likelihood_that_metrics_sum(planned):
+    task = planned.plan.task
+    needs_score(task, planned.config.task['name'])
+    variables, batch = on_devices(planned.plan, rows_of(planned.plan))
+
+    def both(variables, batch):
+        return jnp.sum(task.score(variables, batch, CONTEXT)[0]), task.metric_sums(variables, batch, CONTEXT)
+
+    with jax.set_mesh(planned.plan.mesh):
+        score, sums = jax.jit(both)(variables, batch)
+    np.testing.assert_allclose(score, -sums['nll'], rtol=1e-4)
+
+
+def explained(task: Task, variables: Variables, batch: Any) -> tuple:
+    """Returns scores, what was seen, and the gradient of the scores with respect to it."""
+
+    def total(deltas):
+        score, seen = task.score(variables, batch, CONTEXT._replace(watch=deltas))
+        return jnp.sum(score), (score, seen)
+
+    shapes = jax.eval_shape(lambda: task.score(variables, batch, CONTEXT._replace(watch={}))[1])
+    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+    gradient, (score, seen) = jax.grad(total, has_aux=True)(zeros)
+    return score, seen, gradient
+
+
+def test_what_is_seen_on_eight_devices_is_what_one_sees(planned):
+    needs_score(planned.plan.task, planned.config.task['name'])
+    values = json.loads(to_json(planned.config))
+    values['mesh'] = {'data': 4, 'fsdp': 2, 'tensor': 1, 'smallest': 64}
+    config = api.read(values)
+    results = []
+    for plan in (planned.plan, make_run_spec(config, api.build(config, planned.folder))):
+        variables, batch = on_devices(plan, rows_of(planned.plan))
+        with jax.set_mesh(plan.mesh):
+            observed = jax.jit(functools.partial(explained, plan.task))(variables, batch)
+        results.append(jax.device_get(observed))
+    (score, seen, gradient), others = results
+    plain = planned.plan.task.score
+    with jax.set_mesh(planned.plan.mesh):
+        variables, batch = on_devices(planned.plan, rows_of(planned.plan))
+        unwatched = jax.jit(lambda *given: plain(*given, CONTEXT)[0])(variables, batch)
+    np.testing.assert_allclose(score, unwatched, rtol=1e-4, atol=1e-4)
+    assert seen.keys() == planned.plan.task.losses.keys()
+    assert all(seen.values()) or without_taps(planned.config)
+    for ours, theirs, what in zip((score, seen, gradient), others, ('score', 'seen', 'gradient'), strict=True):
+        for (path, one), several in zip(flatten_paths({'': ours}).items(), jax.tree.leaves(theirs), strict=True):
+            scale = max(np.abs(one).max(), 1e-6)
+            np.testing.assert_allclose(one, several, atol=2e-5 * scale, rtol=2e-5, err_msg=f'{what}{path}')
+
+
+METHODS = sorted(api.method_defaults())
+
+
+@pytest.mark.parametrize('method', METHODS)
+def test_a_view_folds_once(method, tmp_path):
+    planned = plan_of('configs/digits.py', epath.Path(tmp_path), {'methods': f"('{method}',)", 'model.norm': 'group'})
+    task = planned.plan.task
+    if task.view is unchanged:
+        pytest.skip('this method maps no variables')
+
+    def disturbed(path, leaf):
+        moves = jnp.issubdtype(leaf.dtype, jnp.floating)
+        key = jax.random.fold_in(CONTEXT.key, hash(jax.tree_util.keystr(path)) % 2**31)
+        return leaf + 0.1 * jax.random.normal(key, leaf.shape) if moves else leaf
+
+    @jax.jit
+    def folded(key):
+        variables = jax.tree_util.tree_map_with_path(disturbed, task.init(key))
+        return variables, task.view(variables)
+
+    variables, once = folded(jax.random.key(0))
+    twice = jax.jit(task.view)(once)
+    plain = api.build(dataclasses.replace(planned.config, methods=()), planned.folder)
+    assert jax.tree.structure(once) == jax.tree.structure(jax.eval_shape(plain.init, jax.random.key(0)))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-7), once, twice)
+    batch = requests_of(planned.plan)
+    answers = [jax.jit(task.predict)(given, batch, CONTEXT) for given in (variables, once)]
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), *answers)
