@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from research.errors import UserError
-from research.ops.attention import CHUNK, Mask, attention, automatic, kernel_for
+from research.ops.attention import CHUNK, Mask, attention, attention_weights, automatic, kernel_for, weighted_values
 
 IMPLEMENTATIONS = ('einsum', 'chunked', 'fused')
 
@@ -74,11 +74,13 @@ def inputs(rng, queries, keys, heads=4, key_heads=2, width=8):
 
 @functools.partial(jax.jit, static_argnames='scale')
 def all_implementations(query, key, value, mask, bias=None, scale=None):
-    """Returns {implementation: output}; one compilation serves all three."""
-    return {
+    """Returns {implementation: output}, one of them by explicit weights; one compilation serves all."""
+    outputs = {
         name: attention(query, key, value, mask, bias=bias, scale=scale, implementation=name)
         for name in IMPLEMENTATIONS
     }
+    weights = attention_weights(query, key, mask, bias, scale)
+    return {**outputs, 'explicit': weighted_values(weights, value)}
 
 
 @pytest.mark.parametrize('name', CASES)
