@@ -4,15 +4,18 @@ import dataclasses
 import functools
 import importlib
 import json
+import pickle
 import pkgutil
+import subprocess
+import sys
 import typing
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from contract import all_configs, plan_of
+from contract import ROOT, all_configs, plan_of
 from etils import epath
 
 from research import api, nn
@@ -214,20 +217,37 @@ def on_devices(plan: Any, batch: Any) -> tuple[Variables, Any]:
     return plan.init().variables, place(batch, range(8), 8, plan.batch_sharding)
 
 
-def test_the_score_of_a_claim_is_finite(planned):
-    task = planned.plan.task
-    needs_score(task, planned.config.task['name'])
-    variables, batch = on_devices(planned.plan, requests_of(planned.plan))
+class Answered(NamedTuple):
+    """A planned config with its first variables, eight requests as a batch, and what is predicted for them."""
 
-    def claimed(variables, batch):
-        claim = task.claim(batch, task.predict(variables, batch, CONTEXT))
+    plan: Any
+    variables: Variables
+    batch: Any
+    outputs: dict[str, jax.Array]
+
+
+@pytest.fixture(scope='module')
+def answered(planned):
+    """The answers of an untrained model, shared by all checks of a config."""
+    variables, batch = on_devices(planned.plan, requests_of(planned.plan))
+    with jax.set_mesh(planned.plan.mesh):
+        outputs = jax.jit(lambda *given: planned.plan.task.predict(*given, CONTEXT))(variables, batch)
+    return Answered(planned.plan, variables, batch, outputs)
+
+
+def test_the_score_of_a_claim_is_finite(planned, answered):
+    task, batch = planned.plan.task, answered.batch
+    needs_score(task, planned.config.task['name'])
+
+    def claimed(variables, batch, outputs):
+        claim = task.claim(batch, outputs)
         score, seen = task.score(variables, claim, CONTEXT)
         trained, _ = task.score(variables, claim, CONTEXT._replace(train=True))
         assert seen == {}
         return score, trained, claim
 
     with jax.set_mesh(planned.plan.mesh):
-        score, trained, claim = jax.jit(claimed)(variables, batch)
+        score, trained, claim = jax.jit(claimed)(answered.variables, batch, answered.outputs)
     assert score.shape == (8,) and score.dtype == np.float32
     assert np.all(np.isfinite(score)) and np.all(score <= 1e-5)
     np.testing.assert_array_equal(score, trained)  # a score has no dropout, whatever the context says
@@ -289,6 +309,55 @@ def test_what_is_seen_on_eight_devices_is_what_one_sees(planned):
             np.testing.assert_allclose(one, several, atol=2e-5 * scale, rtol=2e-5, err_msg=f'{what}{path}')
 
 
+def test_losses_give_logits_and_mask_by_one_convention(planned):
+    plan = planned.plan
+    for group, loss in plan.task.losses.items():
+        _, aux = jax.eval_shape(lambda *given, loss=loss: loss(*given, CONTEXT), plan.state.variables, plan.batch)
+        if plan.task.score is None:
+            continue
+        logits, mask = aux.outputs['logits'], aux.outputs['mask']
+        assert mask.shape == logits.shape[:-1] and mask.dtype == np.float32, group
+
+
+ON_A_SERVER = """
+import pickle, sys
+
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.split('.')[0] in ('flax', 'optax', 'orbax'):
+            raise ModuleNotFoundError(name)
+
+sys.meta_path.insert(0, Absent())
+from etils import epath
+from research import api
+
+values, folder, raws, outputs = pickle.load(sys.stdin.buffer)
+config = api.read(values)
+host = api.task_module(config).host(config, epath.Path(folder))
+answer = sorted(host.inputs), [host.encode(raw) for raw in raws], host.decode(outputs)
+sys.stdout.buffer.write(pickle.dumps(answer))
+"""
+
+
+def test_requests_are_read_and_answered_without_flax(planned, answered):
+    task = planned.plan.task
+    if not hasattr(api.task_module(planned.config), 'host'):
+        pytest.skip('this task has no host part yet')
+    raws = [dict(raw) for raw in (*task.examples[:1], *(task.source('train')[row] for row in range(2)))]
+    outputs = {name: np.asarray(value)[0] for name, value in answered.outputs.items()}
+    given = pickle.dumps((json.loads(to_json(planned.config)), str(planned.folder), raws, outputs))
+    done = subprocess.run([sys.executable, '-c', ON_A_SERVER], input=given, capture_output=True, cwd=ROOT)
+    assert not done.returncode, done.stderr.decode()[-2000:]
+    inputs, encoded, decoded = pickle.loads(done.stdout)
+    assert inputs == sorted(task.inputs)
+    for ours, raw in zip(encoded, raws, strict=True):
+        theirs = task.encode(raw)
+        assert ours.keys() == theirs.keys()
+        for name in ours:
+            np.testing.assert_array_equal(ours[name], theirs[name])
+    np.testing.assert_equal(decoded, task.decode(outputs))
+
+
 METHODS = sorted(api.method_defaults())
 
 
@@ -317,3 +386,11 @@ def test_a_view_folds_once(method, tmp_path):
     batch = requests_of(planned.plan)
     answers = [jax.jit(task.predict)(given, batch, CONTEXT) for given in (variables, once)]
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), *answers)
+
+
+def test_privacy_and_adapters_in_either_order_are_one_program(tmp_path):
+    texts = []
+    for number, methods in enumerate((('lora', 'privacy'), ('privacy', 'lora'))):
+        overrides = {'methods': str(methods), 'model.norm': 'group'}
+        texts.append(lowered(plan_of('configs/digits.py', epath.Path(tmp_path / str(number)), overrides).plan))
+    assert texts[0] == texts[1]
