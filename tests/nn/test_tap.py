@@ -85,62 +85,60 @@ CASES = {
 }  # fmt: skip
 
 
-@pytest.fixture(scope='module', params=CASES)
-def case(request):
-    """A module, its variables, its inputs, and the shapes of its taps."""
-    module, inputs, shapes = CASES[request.param]
-    variables = jax.jit(functools.partial(initialize, module, KEY))(*inputs)
-    return module, *variables, inputs, shapes
+@functools.partial(jax.jit, static_argnums=0)
+def first_variables(module, inputs):
+    return initialize(module, KEY, *inputs)
+
+
+def outputs_of(module, params, collections, inputs, watch):
+    outputs, changed = run(module, params, collections, *inputs, train=False, key=None, watch=watch)
+    return outputs[0] if isinstance(outputs, tuple) else outputs, changed
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def watched(module, params, collections, inputs, watch):
-    outputs, changed = run(module, params, collections, *inputs, train=False, key=None, watch=watch)
-    return outputs[0] if isinstance(outputs, tuple) else outputs, changed[OBSERVED]
+    outputs, changed = outputs_of(module, params, collections, inputs, watch)
+    return outputs, changed[OBSERVED]
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def unwatched(module, params, collections, inputs):
-    return run(module, params, collections, *inputs, train=False, key=None)
-
-
-def test_watching_reports_every_tap_and_changes_nothing(case):
-    module, params, collections, inputs, shapes = case
-    assert OBSERVED not in collections  # nor is anything of it stored
-    plain, changed = unwatched(module, params, collections, inputs)
-    outputs, seen = watched(module, params, collections, inputs, {})
-    jax.tree.map(np.testing.assert_array_equal, changed, collections)
-    assert {path: value.shape for path, value in seen.items()} == shapes
-    np.testing.assert_allclose(outputs, plain[0] if isinstance(plain, tuple) else plain, rtol=1e-5, atol=1e-6)
-    for path in seen:
-        if path.endswith('weights'):
-            np.testing.assert_allclose(seen[path].sum(-1), 1, rtol=1e-5)
-
-
-def test_a_delta_moves_its_tap_and_has_a_gradient(case):
-    module, params, collections, inputs, shapes = case
+@pytest.mark.parametrize('name', CASES)
+def test_watching_reports_every_tap_and_changes_nothing_but_what_a_delta_moves(name):
+    module, inputs, shapes = CASES[name]
+    first = next(iter(shapes))
 
     @jax.jit
-    def total(deltas):
-        outputs, seen = watched(module, params, collections, inputs, deltas)
-        return jnp.sum(outputs.astype(jnp.float32) ** 2), seen
+    def everything(*inputs):
+        params, collections = initialize(module, KEY, *inputs)
+        plain, changed = outputs_of(module, params, collections, inputs, None)
 
-    _, seen = total({})
-    (_, same), gradient = jax.value_and_grad(total, has_aux=True)(jax.tree.map(jnp.zeros_like, seen))
+        def total(deltas):
+            outputs, changed = outputs_of(module, params, collections, inputs, deltas)
+            return jnp.sum(outputs.astype(jnp.float32) ** 2), (outputs, changed[OBSERVED])
+
+        _, (outputs, seen) = total({})
+        zeros = jax.tree.map(jnp.zeros_like, seen)
+        (_, (_, same)), gradient = jax.value_and_grad(total, has_aux=True)(zeros)
+        _, (_, moved) = total({first: jnp.ones_like(seen[first])})
+        return (collections, changed), (plain, outputs), (seen, same), gradient, moved
+
+    (collections, changed), (plain, outputs), (seen, same), gradient, moved = everything(*inputs)
+    assert OBSERVED not in collections  # nothing of it is stored
+    jax.tree.map(np.testing.assert_array_equal, changed, collections)
+    np.testing.assert_allclose(outputs, plain, rtol=1e-5, atol=1e-6)
+    assert {path: value.shape for path, value in seen.items()} == shapes
     for path in shapes:
         np.testing.assert_allclose(same[path], seen[path], rtol=1e-5, atol=1e-6)
-        assert np.all(np.isfinite(gradient[path]))
-        assert np.any(gradient[path]), path
-    path = next(iter(shapes))
-    moved = total({path: jnp.ones_like(seen[path])})[1]
-    np.testing.assert_allclose(moved[path], seen[path] + 1, rtol=1e-5, atol=1e-5)
+        assert np.all(np.isfinite(gradient[path])) and np.any(gradient[path]), path
+        if path.endswith('weights'):
+            np.testing.assert_allclose(seen[path].sum(-1), 1, rtol=1e-5)
+    np.testing.assert_allclose(moved[first], seen[first] + 1, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize('remat', [False, True])
 def test_a_loop_over_layers_and_the_layers_unrolled_report_the_same(remat):
     settings = dataclasses.replace(SMALL, remat=remat)
     looped, unrolled = (TextTransformer(dataclasses.replace(settings, scan=scan), 2) for scan in (True, False))
-    params, _ = initialize(looped, KEY, *TEXT)
+    params, _ = first_variables(looped, TEXT)
 
     @functools.partial(jax.jit, static_argnums=0)
     def gradient(module, delta):
@@ -161,7 +159,7 @@ def test_a_loop_over_layers_and_the_layers_unrolled_report_the_same(remat):
 
 def test_residual_blocks_looped_and_unrolled_report_the_same():
     models = [ResNet(3, (4,), (4,), unroll=unroll) for unroll in (1, 3)]
-    params, collections = initialize(models[0], KEY, IMAGES)
+    params, collections = first_variables(models[0], (IMAGES,))
     one, two = (watched(model, params, collections, (IMAGES,), {})[1] for model in models)
     for path, value in one.items():
         np.testing.assert_allclose(value, two[path], rtol=1e-5, atol=1e-6)
@@ -169,7 +167,7 @@ def test_residual_blocks_looped_and_unrolled_report_the_same():
 
 def test_training_keeps_statistics_beside_what_is_seen():
     model = ResNet(3, (4,), (2,))
-    params, collections = initialize(model, KEY, IMAGES)
+    params, collections = first_variables(model, (IMAGES,))
     plain, changed = run(model, params, collections, IMAGES, train=True, key=KEY)
     outputs, also = run(model, params, collections, IMAGES, train=True, key=KEY, watch={})
     np.testing.assert_allclose(outputs, plain, rtol=1e-5, atol=1e-6)
@@ -179,7 +177,7 @@ def test_training_keeps_statistics_beside_what_is_seen():
 
 def test_attention_dropout_acts_while_watched():
     module = TextTransformer(dataclasses.replace(SMALL, attention_dropout=0.5), 2, head_dropout=0.0)
-    params, _ = initialize(module, KEY, *TEXT)
+    params, _ = first_variables(module, TEXT)
     outputs = [run(module, params, {}, *TEXT, train=train, key=KEY, watch={})[0] for train in (False, True)]
     assert not np.allclose(*outputs)
 
@@ -209,7 +207,7 @@ def test_a_group_of_variables_runs_in_a_context():
     from research.core.task import Context, Variables
 
     module = TextTransformer(SMALL, 2, head_dropout=0.5)
-    params, _ = initialize(module, KEY, *TEXT)
+    params, _ = first_variables(module, TEXT)
     variables = Variables({'model': params}, {})
     still = Context(KEY, jnp.int32(0), False)
     expected, _ = run(module, params, {}, *TEXT, train=False, key=None)
@@ -230,7 +228,7 @@ def test_a_group_of_variables_runs_in_a_context():
 
 def test_a_field_train_and_another_method():
     module = VisionTransformer(dataclasses.replace(SMALL, length=5, dropout=0.5), 4, 3)
-    params, _ = initialize(module, KEY, IMAGES)
+    params, _ = first_variables(module, (IMAGES,))
     still, _ = run(module, params, {}, IMAGES, train=False, key=None)
     trained, _ = run(module, params, {}, IMAGES, train=True, key=KEY)
     assert not np.allclose(still, trained)
