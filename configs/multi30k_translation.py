@@ -24,7 +24,6 @@ From published weights, with their sizes and tokenizer (not measured): `--config
 --config.task.prefix='translate English to German: ' --config.optimizer.model.learning_rate=1e-3`.
 """
 
-import os
 import pathlib
 
 from research.core.config import base, own_files
@@ -56,7 +55,7 @@ def get_config(variant: str = ''):
         'score_count': 0,
     }
     config.model = transformer()
-    config.data = multi30k('en', 'de')
+    config.data = own_files(name='multi30k', source='en', target='de', folder='', columns='')
     config.optimizer.model.update(
         name='adamw',
         learning_rate=4e-3,
@@ -113,16 +112,6 @@ def transformer():
     }
 
 
-def multi30k(source: str, target: str):
-    """Returns the settings that read a pair of languages of Multi30k, task 1, from $TESSERA_DATA."""
-    folder = os.environ.get('TESSERA_DATA', str(ROOT.parent / 'shared' / 'data')) + '/multi30k_en_de_fr'
-    places = {
-        split: f'source={folder}/{name}.{source}.gz,target={folder}/{name}.{target}.gz'
-        for split, name in (('train', 'train'), ('validation', 'val'), ('test', 'test_2016_flickr'))
-    }
-    return {**reader('lines'), **places}
-
-
 def reader(kind: str):
     """Returns the settings of a reader that cuts off splits of its own."""
     return own_files(reader=kind, folder='', columns='')
@@ -147,20 +136,20 @@ def gpu(config):
 def de_en(config):
     """From German into English."""
     config.task.update(examples=('Zwei Hunde rennen durch den Schnee.',))
-    config.data.update(multi30k('de', 'en'))
+    config.data.update(source='de', target='en')
     config.expected = {}
 
 
 def en_fr(config):
     """From English into French."""
-    config.data.update(multi30k('en', 'fr'))
+    config.data.update(target='fr')
     config.expected = {}
 
 
 def own(config):
     """Pairs of your own, as config.data.train says."""
     config.task.update(examples=())
-    config.data.update(reader('lines'))
+    config.data = reader('lines')
     config.expected = {}
 
 

@@ -72,7 +72,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def data_folder() -> pathlib.Path:
-    """Returns the folder of the benchmark data sets; it may be absent."""
+    """Returns the folder of the benchmark data sets: $TESSERA_DATA, or one beside the repository; it may be absent."""
     return pathlib.Path(os.environ.get('TESSERA_DATA', ROOT.parent / 'shared' / 'data'))
 
 

@@ -33,17 +33,12 @@ Variants: `:own` for texts of your own, `:tiny` for tests (sentences in Chinese)
         --config.data.train=mine.csv --config.data.fields=review:text,sentiment:label
 """
 
-import os
-import pathlib
-
 from research.core.config import base, own_files
 from research.errors import choose
 
 
 def get_config(variant: str = ''):
     """Returns the config of a variant: '', 'own' or 'tiny'."""
-    beside = pathlib.Path(__file__).parent.parent.parent.parent / 'shared' / 'data'
-    folder = f'{os.environ.get("TESSERA_DATA", beside)}/sst2'
     config = base()
     config.task = {
         'name': 'text_classification',
@@ -74,14 +69,7 @@ def get_config(variant: str = ''):
         'skip_padding': False,
         'scale': 0.05,
     }
-    config.data = own_files(
-        reader='tsv',
-        train=f'{folder}/train.tsv',
-        test=f'{folder}/test.tsv',
-        columns='text,label',
-        delimiter='',
-        validation_fraction=0.2,
-    )
+    config.data = own_files(name='sst2', validation_share=0.2, folder='', columns='', delimiter='')
     config.optimizer.model.update(name='adam', learning_rate=1e-3, b1=0.9, b2=0.999, eps=1e-7)
     config.train.update(epochs=10.0, batch_size=32, eval_batch_size=256, eval_every=173, checkpoint_every=865)
     choose(variant, {'': same, 'own': own, 'tiny': tiny}, '--config=configs/tutorials/lstm.py:...')(config)
@@ -94,7 +82,7 @@ def same(config):
 
 def own(config):
     """Texts of your own, of two classes: nothing is known of them."""
-    config.data.update(reader='csv', train='', test='', columns='')
+    config.data = own_files(reader='csv', columns='', delimiter='', validation_fraction=0.2)
     config.train.update(eval_every=100)
     config.expected = {}
 

@@ -15,7 +15,7 @@ from etils import epath
 
 from research.core.task import Aux, Input, Metric, Task, Variables
 from research.data.audio import sounds
-from research.data.audio.sound_sets import sound_set
+from research.data.dataset import open_dataset
 from research.data.image import images
 from research.data.labels import LabelFacts, collect, make_encode_label, read_labels, write_labels
 from research.errors import UserError, choose, task_settings, unpack
@@ -102,13 +102,13 @@ class Transformed(NamedTuple):
 
 def source_of(config: Any, settings: Settings) -> Callable[[str], sounds.SoundRows]:
     """Returns the rows of a split, their sounds resampled once."""
-    data = sound_set(config.data)
+    data = open_dataset(config.data, ('audio', 'label'))
     return sounds.sound_rows(data.source, settings.sample_rate, settings.mel.window_samples)
 
 
 def prepare(config: Any, folder: epath.Path) -> None:
     """Stores the classes of the training split, and mean and deviation of each band of its spectrograms."""
-    settings, about = task_settings(Settings, config), sound_set(config.data).about
+    settings, about = task_settings(Settings, config), open_dataset(config.data, ('audio', 'label')).about
     rows = source_of(config, settings)('train')
     facts = collect(rows, 'single', '', about)
     sums = np.zeros((2, settings.mels))

@@ -13,9 +13,9 @@ import numpy as np
 from etils import epath
 
 from research.core.task import Aux, Context, Input, Metric, Task, Variables
+from research.data.dataset import numbered, open_dataset
 from research.data.image import images
 from research.data.image.augmentations import Augmentations, augment, center_crop
-from research.data.image.image_sets import image_set
 from research.errors import UserError, choose, task_settings, unpack, without_name
 from research.interop import pretrained
 from research.nn.apply import initialize, run
@@ -107,7 +107,7 @@ class Facts(NamedTuple):
 
 def prepare(config: Any, folder: epath.Path) -> None:
     """Stores class names and counts, the shape, and mean and deviation of each channel in 'classes.json'."""
-    data, settings = image_set(config.data), task_settings(Settings, config)
+    data, settings = numbered(open_dataset(config.data, ('image', 'label'))), task_settings(Settings, config)
     rows = data.source('train')
     total, labels = np.zeros((2, data.shape[2])), []
     if len(data.classes) < 2:
@@ -269,7 +269,7 @@ def make(config: Any, folder: epath.Path) -> Task:
     """
     facts = Facts(**json.loads((folder / 'classes.json').read_text()))
     facts = facts._replace(shape=tuple(facts.shape))
-    data = image_set(config.data, facts.classes, facts.shape)
+    data = numbered(open_dataset(config.data, ('image', 'label')), facts.classes)
     settings = task_settings(Settings, config)
     top = settings.top or min(5, len(facts.classes) - 1)
     makers = {'mlp': plain_model, 'resnet': plain_model, 'vit': vit_model}

@@ -7,7 +7,7 @@ groups play against each other: 'discriminator', then 'generator'.
 
 import functools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -17,9 +17,9 @@ from etils import epath
 from jaxtyping import Array, Float
 
 from research.core.task import Aux, Input, Metric, Task, Variables, fold
+from research.data.dataset import DataSet, numbered, open_dataset, shuffled
 from research.data.fields import share, whole_number
 from research.data.image import gallery, images
-from research.data.image.image_sets import deterministic_shuffle, image_set
 from research.errors import UserError, choose, unpack
 from research.interop.features import Space, features_of_rows, make_space
 from research.nn import dcgan, gan, sngan
@@ -113,13 +113,18 @@ def checked_space(settings: Settings, facts: Facts, load: Callable | None) -> Sp
     return found
 
 
+def open_images(config: Any, classes: Sequence[str] = ()) -> DataSet:
+    """Returns the data set: a user's files in a mixed order, as the metrics look at the first rows of a split."""
+    return shuffled(config.data, numbered(open_dataset(config.data, ('image', 'label')), classes))
+
+
 def prepare(config: Any, folder: epath.Path, load: Callable | None = None) -> None:
     """Stores classes and their counts in 'statistics.json', and beside it the training pictures' features, summed.
 
     `load` reads a trained run by its folder.
     """
-    data, settings = image_set(config.data), read_settings(config)
-    rows, space = deterministic_shuffle(config.data, data.source)('train'), space_of(settings, data.shape, load)
+    data, settings = open_images(config), read_settings(config)
+    rows, space = data.source('train'), space_of(settings, data.shape, load)
     counts = np.bincount([row['label'] for row in rows], minlength=len(data.classes))
     train = train_cloud(features_of_rows(space, rows, data.shape), settings.kernel)
     folder.mkdir(parents=True, exist_ok=True)
@@ -360,13 +365,13 @@ def make(config: Any, folder: epath.Path, load: Callable | None = None) -> Task:
     """
     settings = read_settings(config)
     facts, train = read_facts(folder), read_train(folder, settings.kernel)
-    data, classes = image_set(config.data, facts.classes, facts.shape), len(facts.classes)
+    data, classes = open_images(config, facts.classes), len(facts.classes)
     model = unpack(Model, config.model, 'model')
     if model.latent < 1:
         raise UserError(f'config.model.latent must be above zero, got {model.latent}')
     told = classes if settings.conditional else 0
     pair = make_pair(model, facts.shape, told)
-    source = deterministic_shuffle(config.data, data.source)
+    source = data.source
     check_penalty(config, settings, pair)
     space = functools.cache(lambda: checked_space(settings, facts, load))
     asked = Asked(pair, settings, facts, train, model.latent, space)

@@ -17,10 +17,10 @@ from etils import epath
 from tokenizers import Tokenizer
 
 from research.core.task import Aux, Context, Generate, Input, Metric, Task, Variables
-from research.data.sets.python_source import python_lines
+from research.data.dataset import open_dataset
 from research.data.text.corpus import END, Blocks, decode_text
 from research.data.text.packing import Packed
-from research.data.text.text_sets import text_set
+from research.data.text.python_lines import python_lines
 from research.data.text.token_streams import Facts, read_facts, read_stream, request_text, request_tokens, store_streams
 from research.errors import UserError, choose, unpack
 from research.interop.pretrained import make_load, read_shape, stream_tokenizer
@@ -79,7 +79,7 @@ def settings_of(config: Any) -> Settings:
 
 def prepare(config: Any, folder: epath.Path) -> None:
     """Trains the tokenizer and stores every split as one stream of its tokens; see `store_streams`."""
-    settings, corpus = settings_of(config), text_set(config.data)()
+    settings, corpus = settings_of(config), open_dataset(config.data, ('text',))
     tokenizer = stream_tokenizer(config.model, folder)  # None: no pretrained weights
     store_streams(
         corpus, folder, settings.tokenizer, settings.vocabulary, settings.length + 1, tokenizer=tokenizer
@@ -282,7 +282,7 @@ def make(config: Any, folder: epath.Path) -> Task:
     Raises:
       UserError: for a setting that does not exist or cannot be.
     """
-    settings, _ = settings_of(config), text_set(config.data)  # both checked
+    settings, _ = settings_of(config), open_dataset(config.data, ('text',))  # both checked
     sizes = {'vocabulary': settings.vocabulary, 'length': settings.length}
     shape = read_shape(config.model, folder, **sizes)
     if not shape.causal:

@@ -22,9 +22,9 @@ from etils import epath
 from tokenizers import Tokenizer
 
 from research.core.task import Aux, Context, Input, Metric, Task, Variables
+from research.data.dataset import open_dataset
 from research.data.text.corpus import UNKNOWN, Blocks, decode_text
 from research.data.text.corruption import generator_of, mask_tokens
-from research.data.text.text_sets import text_set
 from research.data.text.token_streams import Facts, read_facts, read_stream, request_text, request_tokens, store_streams
 from research.data.text.tokens import pretrained_tokens
 from research.data.text.words import Words
@@ -122,7 +122,7 @@ def prepare(config: Any, folder: epath.Path) -> None:
         marks = marks_of(tokenizer, config.model['weights'])
         end, length = marks.end[0], block_length(settings, marks)
         read_shape(config.model, folder, vocabulary=settings.vocabulary, length=settings.length)  # refuses the length
-    corpus = text_set(config.data)()
+    corpus = open_dataset(config.data, ('text',))
     store_streams(corpus, folder, settings.tokenizer, settings.vocabulary, length, (MASK,), tokenizer, end)
 
 
@@ -287,7 +287,7 @@ def make(config: Any, folder: epath.Path) -> Task:
     Raises:
       UserError: for a setting that does not exist or cannot be.
     """
-    settings, _ = settings_of(config), text_set(config.data)  # both checked
+    settings, _ = settings_of(config), open_dataset(config.data, ('text',))  # both checked
     sizes = {'vocabulary': settings.vocabulary, 'length': settings.length}
     shape, weights = read_shape(config.model, folder, **sizes), config.model.get('weights', '')
     if shape.causal:

@@ -12,9 +12,9 @@ from etils import epath
 
 from research.core.task import Aux, Input, Metric, Task, Variables
 from research.data.cache import encoded_once
+from research.data.dataset import open_dataset
 from research.data.labels import LabelFacts, collect, make_encode_label, read_labels, write_labels
 from research.data.sequence import genes
-from research.data.sequence.gene_sets import gene_set
 from research.errors import UserError, choose, task_settings, unpack
 from research.nn.apply import initialize, run
 from research.nn.sequence_models import SequenceConvolution
@@ -57,7 +57,7 @@ class Transformed(NamedTuple):
 def prepare(config: Any, folder: epath.Path) -> None:
     """Stores the classes of the training split in 'labels.json'."""
     task_settings(Settings, config)
-    data = gene_set(config.data)
+    data = open_dataset(config.data, ('sequence', 'label'))
     folder.mkdir(parents=True, exist_ok=True)
     write_labels(collect(data.source('train'), 'single', '', data.about), folder)
 
@@ -135,7 +135,7 @@ def make(config: Any, folder: epath.Path) -> Task:
     Raises:
       UserError: for a setting that does not exist or cannot be.
     """
-    settings, data = task_settings(Settings, config), gene_set(config.data)
+    settings, data = task_settings(Settings, config), open_dataset(config.data, ('sequence', 'label'))
     facts = read_labels(folder)
     target: Target = targets.single(facts.classes, facts.counts, settings.label_smoothing, settings.top)
     module, inputs = make_module(config, settings, target.units)

@@ -19,9 +19,9 @@ from etils import epath
 from tokenizers import Tokenizer
 
 from research.core.task import Aux, Context, Generate, Input, Metric, Task, Variables
+from research.data.dataset import open_dataset
 from research.data.text.corpus import END, Blocks, decode_text
 from research.data.text.corruption import corrupt_spans, fill_spans, generator_of, span_sizes, spans
-from research.data.text.text_sets import text_set
 from research.data.text.token_streams import Facts, read_facts, read_stream, request_text, request_tokens, store_streams
 from research.errors import UserError, unpack
 from research.interop.pretrained import make_load, read_marks, read_shape, store
@@ -101,7 +101,7 @@ def prepare(config: Any, folder: epath.Path) -> None:
         check_sentinels(tokenizer, settings, config.model['weights'])
         _, end = read_marks(config.model, folder)
         read_shape(config.model, folder, vocabulary=1, length=settings.positions)  # refuses the length
-    kind, corpus = settings.tokenizer, text_set(config.data)()
+    kind, corpus = settings.tokenizer, open_dataset(config.data, ('text',))
     store_streams(corpus, folder, kind, settings.vocabulary, settings.length, settings.sentinels, tokenizer, end)
 
 
@@ -288,7 +288,7 @@ def make(config: Any, folder: epath.Path) -> Task:
     Raises:
       UserError: for a setting that does not exist or cannot be.
     """
-    settings, _ = settings_of(config), text_set(config.data)  # both checked
+    settings, _ = settings_of(config), open_dataset(config.data, ('text',))  # both checked
     shape = read_shape(config.model, folder, vocabulary=settings.vocabulary, length=settings.positions)
     model, facts = EncoderDecoder(shape), read_facts(folder, shape.vocabulary)
     tokens = Tokens(facts, settings, read_marks(config.model, folder))

@@ -15,8 +15,8 @@ from etils import epath
 
 from research.core.task import Aux, Input, Metric, Task, Variables
 from research.data.cache import encoded_once
+from research.data.dataset import open_dataset
 from research.data.readers.rows import label_text, sort_names
-from research.data.table.table_sets import table_set
 from research.errors import UserError, nearest, task_settings, unpack
 from research.nn.apply import initialize, run
 from research.nn.table import TableMLP
@@ -111,7 +111,7 @@ def columns_of(rows: Sequence[Mapping[str, Any]], settings: Settings) -> dict[st
 def prepare(config: Any, folder: epath.Path) -> None:
     """Stores classes, means, deviations and categories of the training split in 'columns.json'."""
     settings = task_settings(Settings, config)
-    data = table_set(config.data, settings.ignore)
+    data = open_dataset(config.data, ('label',), settings.ignore)
     rows = data.source('train')
     columns = columns_of(rows, settings)
     values = {name: [] for name, is_number in columns.items() if is_number}
@@ -222,7 +222,7 @@ def make(config: Any, folder: epath.Path) -> Task:
       UserError: for a setting that does not exist or cannot be.
     """
     settings = task_settings(Settings, config)
-    data = table_set(config.data, settings.ignore)
+    data = open_dataset(config.data, ('label',), settings.ignore)
     facts = Facts(**json.loads((folder / 'columns.json').read_text()))
     top = settings.top or min(5, len(facts.classes) - 1)
     sizes = tuple(len(values) + OTHER + 1 for values in facts.categories.values())

@@ -14,11 +14,11 @@ from tokenizers import Tokenizer
 
 from research.core.task import Aux, Input, Metric, Task, Variables
 from research.data.cache import encoded_once
+from research.data.dataset import DataSet, open_dataset
 from research.data.labels import Kind, LabelFacts, collect, make_encode_label, read_labels, write_labels
 from research.data.text import ngrams
 from research.data.text import tokens as tokens_module
 from research.data.text.corpus import load_array, save_array
-from research.data.text.labelled_texts import labelled_texts
 from research.data.text.ngrams import GramSettings
 from research.data.text.tokens import Frame, Tokens
 from research.data.text.word_segmentation import WordSettings
@@ -115,11 +115,17 @@ def text_of(raw: Any, field: str) -> str:
     return text
 
 
+def open_texts(config: Any, settings: Settings) -> DataSet:
+    """Returns the data set, whose rows have a second text where the task reads pairs."""
+    return open_dataset(config.data, ('text', 'pair', 'label') if settings.pair else ('text', 'label'))
+
+
 def prepare(config: Any, folder: epath.Path) -> None:
     """Stores labels and vocabulary of the training split in 'labels.json' and 'vocabulary.json' or its like."""
     settings, name = task_settings(Settings, config), config.model.get('name', '')
-    rows = list(labelled_texts(config.data, settings.pair).source('train'))
-    facts = collect(rows, settings.labels, settings.label_separator, labelled_texts(config.data, settings.pair).about)
+    data = open_texts(config, settings)
+    rows = list(data.source('train'))
+    facts = collect(rows, settings.labels, settings.label_separator, data.about)
     folder.mkdir(parents=True, exist_ok=True)
     write_labels(facts, folder)
     fields = ('text', 'pair') if settings.pair else ('text',)
@@ -297,7 +303,7 @@ def make(config: Any, folder: epath.Path) -> Task:
       UserError: for a setting that does not exist or cannot be.
     """
     settings = task_settings(Settings, config)
-    data = labelled_texts(config.data, settings.pair)
+    data = open_texts(config, settings)
     facts = read_labels(folder)
     target = make_target(settings, facts)
     makers = {'ngrams': gram_model, 'convolution': token_model, 'lstm': token_model, 'transformer': token_model}

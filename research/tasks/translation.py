@@ -19,10 +19,10 @@ from etils import epath
 from tokenizers import Tokenizer
 
 from research.core.task import Aux, Context, Generate, Input, Metric, Task, Variables
+from research.data.dataset import DataSet, open_dataset
 from research.data.text.corpus import encode_text, load_array
-from research.data.text.own_pairs import own_pairs
 from research.data.text.pair_packing import pack
-from research.data.text.pair_rows import SIDES, Tokenizers, learn, read_rows, store, tokens_of
+from research.data.text.pair_rows import SIDES, Tokenizers, learn, read_pairs, read_rows, store, tokens_of
 from research.errors import UserError, unpack
 from research.interop import pretrained
 from research.nn.apply import initialize
@@ -75,19 +75,24 @@ def settings_of(config: Any) -> Settings:
     return unpack(Settings, {key: value for key, value in config.task.items() if key != 'name'}, 'task')
 
 
+def open_pairs(config: Any) -> DataSet:
+    """Returns the data set; all translations of a source are in one split."""
+    return open_dataset(config.data, ('source', 'target'), ignored=('target',))
+
+
 def prepare(config: Any, folder: epath.Path) -> None:
     """Learns the tokenizers, or takes those of the weights, plans the packed rows, and stores all pairs."""
     settings = settings_of(config)
     tokenizer = pretrained.store(config.model, folder, 'encoder-decoder')
     if tokenizer is not None:
         read_shape(config, settings, folder)  # refuses the length
-    corpus = own_pairs(config.data)()
+    data = open_pairs(config)
     if tokenizer is None:
-        tokenizers = learn(corpus.pairs['train'], settings.vocabulary, settings.shared)
+        tokenizers = learn(read_pairs(data, 'train'), settings.vocabulary, settings.shared)
     else:
         target = pretrained.read_target(config.model, folder, tokenizer)
         tokenizers = Tokenizers(tokenizer, target, *pretrained.read_marks(config.model, folder))
-    store(corpus, tokenizers._replace(prefix=settings.prefix), settings.length, settings.row_length, folder)
+    store(data, tokenizers._replace(prefix=settings.prefix), settings.length, settings.row_length, folder)
 
 
 def read_shape(config: Any, settings: Settings, folder: epath.Path) -> TransformerSettings:
@@ -358,7 +363,7 @@ def make(config: Any, folder: epath.Path) -> Task:
     Raises:
       UserError: for a setting that does not exist or cannot be.
     """
-    settings, _ = settings_of(config), own_pairs(config.data)  # both checked
+    settings, _ = settings_of(config), open_pairs(config)  # both checked
     model = EncoderDecoder(read_shape(config, settings, folder))
     tokenizers = read_tokenizers(config, settings, folder)
     counts = load_array(folder / 'counts.npy')

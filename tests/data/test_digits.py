@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from research.data.sets.digits import digits, split_rows
+from research.data.sets import digits
+from research.data.sets.digits import split_rows
 from research.errors import UserError
 
 # SHA-256 of the row numbers as little-endian int64: only with these are metrics of two dates comparable.
@@ -35,20 +36,20 @@ def test_splits_are_disjoint_complete_and_stratified():
 
 
 def test_no_scan_stands_in_two_splits():
-    data = digits()
+    data = digits.open()
     seen = {split: {row['image'].tobytes() for row in data.source(split)} for split in data.splits}
     assert sum(map(len, seen.values())) == len(set.union(*seen.values())) == 1797
 
 
 def test_rows_are_scans_between_0_and_1_with_their_label():
-    data = digits()
+    data = digits.open()
     row = data.source('test')[0]
     assert row['image'].shape == data.shape == (8, 8, 1) and row['image'].dtype == np.float32
     assert 0 <= row['image'].min() and 0.5 < row['image'].max() <= 1
-    assert data.classes[row['label']] in '0123456789'
+    assert row['label'] in data.classes == tuple('0123456789')
     np.testing.assert_array_equal(row['image'], data.source('test')[0]['image'])
 
 
 def test_an_unknown_split_is_named():
     with pytest.raises(UserError, match="split: 'tset' is unknown; did you mean 'test'"):
-        digits().source('tset')
+        digits.open().source('tset')

@@ -5,14 +5,14 @@ import hashlib
 import numpy as np
 import pytest
 
-from research.data.image.image_sets import image_set
-from research.data.sets.fashion_mnist import fashion_mnist
+from research.data.dataset import numbered, open_dataset
+from research.data.sets import fashion_mnist
 from research.errors import UserError
 
 
 @pytest.mark.data
 def test_pixels_labels_and_splits(data):
-    images = fashion_mnist(str(data / 'fashion_mnist'), examples=1000)
+    images = numbered(fashion_mnist.open(str(data / 'fashion_mnist'), examples=1000))
     train, validation, test = (images.source(split) for split in images.splits)
     assert (len(train), len(validation), len(test)) == (1000, 5000, 10_000)
     assert [row['label'] for row in train[:8]] == [9, 0, 0, 3, 0, 2, 7, 2]  # as in every copy of the set
@@ -31,7 +31,7 @@ def test_pixels_labels_and_splits(data):
 
 @pytest.mark.data
 def test_the_validation_split_does_not_move(data):
-    few, all_rows = (fashion_mnist(str(data / 'fashion_mnist'), examples) for examples in (10, 0))
+    few, all_rows = (fashion_mnist.open(str(data / 'fashion_mnist'), examples) for examples in (10, 0))
     assert len(all_rows.source('train')) == 55_000
     np.testing.assert_array_equal(
         few.source('validation')[0]['image'], all_rows.source('validation')[0]['image']
@@ -43,8 +43,8 @@ def test_the_validation_split_does_not_move(data):
 
 def test_what_is_wrong_is_named(tmp_path):
     with pytest.raises(UserError, match=r'config\.data\.examples must be 0 \(all\) to 55,000, got 60000'):
-        image_set({'name': 'fashion_mnist', 'examples': 60_000})
+        open_dataset({'name': 'fashion_mnist', 'examples': 60_000})
     with pytest.raises(UserError, match='images-idx3-ubyte'):
-        fashion_mnist(str(tmp_path)).source('train')
+        fashion_mnist.open(str(tmp_path)).source('train')
     with pytest.raises(UserError, match="did you mean 'train'"):
-        fashion_mnist(str(tmp_path)).source('trian')
+        fashion_mnist.open(str(tmp_path)).source('trian')

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from research.data.readers import sources
+from research.data.dataset import open_dataset
 from research.data.readers.rows import Rows
 from research.data.sequence import genes
-from research.data.sequence.gene_sets import gene_set, stratified_parts
+from research.data.splitting import stratified_parts
 from research.errors import UserError
 
 
@@ -43,18 +43,18 @@ def test_fasta_files_are_classes(tmp_path):
     with gzip.open(tmp_path / 'other.fa.gz', 'wt') as file:
         file.write('>three\nTTTT\n>four\n')
     settings = {'reader': 'fasta', 'train': str(tmp_path / '*.fa*'), 'validation_fraction': 0.0, 'test_fraction': 0.0}
-    rows = sources(settings).source('train')
+    rows = open_dataset(settings).source('train')
     assert rows[0] == {'name': 'one first', 'sequence': 'ACGTAC', 'label': 'gene'} and rows[1]['sequence'] == 'GG'
     assert rows[2]['label'] == 'other' and rows.where(1).endswith('gene.fa, line 5')
     with pytest.raises(UserError, match="other.fa.gz, line 3: 'four' has no sequence"):
         rows[3]
-    named = sources({**settings, 'train': str(tmp_path / 'gene.fa'), 'label_pattern': '^o(.)e'}).source('train')
+    named = open_dataset({**settings, 'train': str(tmp_path / 'gene.fa'), 'label_pattern': '^o(.)e'}).source('train')
     assert named[0]['label'] == 'n'
     with pytest.raises(UserError, match="label_pattern finds no label in 'two'"):
         named[1]
     (tmp_path / 'bad.fa').write_text('ACGT\n>one\nAC')
     with pytest.raises(UserError, match="bad.fa: no FASTA file: its first line must start with '>'"):
-        sources({**settings, 'train': str(tmp_path / 'bad.fa')}).source('train')
+        open_dataset({**settings, 'train': str(tmp_path / 'bad.fa')}).source('train')
 
 
 def test_copies_stay_together_and_classes_keep_their_shares():
@@ -79,7 +79,7 @@ def test_published_sets_have_their_published_sizes(data, monkeypatch):
         ('promoters', {'+': 53, '-': 53}, 57),
         ('arabidopsis', {'promoter': 1497, 'other': 2879}, 251),
     ):
-        parts = [list(gene_set({'name': name}).source(split)) for split in ('train', 'validation', 'test')]
+        parts = [list(open_dataset({'name': name}).source(split)) for split in ('train', 'validation', 'test')]
         assert collections.Counter(row['label'] for part in parts for row in part) == sizes
         sequences = [{row['sequence'] for row in part} for part in parts]
         assert not (sequences[0] & sequences[1] or sequences[0] & sequences[2] or sequences[1] & sequences[2])

@@ -6,30 +6,30 @@ import numpy as np
 import pytest
 from etils import epath
 
+from research.data.dataset import open_dataset
 from research.data.labels import collect, make_encode_label, read_labels, write_labels
-from research.data.text.labelled_texts import labelled_texts
 from research.errors import UserError
 
 SPLITS = ('train', 'validation', 'test')
 
 
 def test_the_chinese_sentences_are_always_there():
-    data = labelled_texts({'name': 'chinese', 'reader': '', 'train': ''}, False)
+    data = open_dataset({'name': 'chinese', 'reader': '', 'train': ''})
     rows = [row for split in SPLITS for row in data.source(split)]
     assert len(rows) == len({row['text'] for row in rows}) == 160
     assert set(collections.Counter(row['label'] for row in rows).values()) == {40}
     assert all(set(row) == {'text', 'label', 'english'} and all(row.values()) for row in rows)
-    two = labelled_texts({'name': 'chinese', 'topics': 2}, False)
+    two = open_dataset({'name': 'chinese', 'topics': 2})
     assert {row['label'] for row in two.source('train')} == {'天气', '饮食'}
 
 
 @pytest.mark.data
 def test_published_sets_have_their_published_sizes(data, monkeypatch):
     monkeypatch.setenv('TESSERA_DATA', str(data))
-    sst2 = labelled_texts({'name': 'sst2'}, False)
+    sst2 = open_dataset({'name': 'sst2'})
     assert [len(sst2.source(split)) for split in SPLITS] == [6920, 872, 1821]
     assert collections.Counter(row['label'] for row in sst2.source('test')) == {'negative': 912, 'positive': 909}
-    trec = labelled_texts({'name': 'trec'}, False)
+    trec = open_dataset({'name': 'trec'})
     train = [row for split in SPLITS[:2] for row in trec.source(split)]
     assert len(train) == 5452 and len(trec.source('test')) == 500
     assert collections.Counter(row['label'] for row in train) == {
@@ -38,7 +38,7 @@ def test_published_sets_have_their_published_sizes(data, monkeypatch):
     texts = [{row['text'] for row in trec.source(split)} for split in SPLITS[:2]]
     assert not texts[0] & texts[1]
     assert any('ð' in row['text'] for row in train)  # the byte that is not UTF-8
-    fine = labelled_texts({'name': 'trec', 'labels': 'fine'}, False)
+    fine = open_dataset({'name': 'trec', 'labels': 'fine'})
     assert len({row['label'] for split in SPLITS[:2] for row in fine.source(split)}) == 50
 
 
@@ -46,12 +46,12 @@ def test_published_sets_have_their_published_sizes(data, monkeypatch):
     ({'name': 'sst'}, False, "did you mean 'sst2'"),
     ({'name': 'chinese', 'topics': 9}, False, 'topics must be 2 to 4'),
     ({'name': 'chinese', 'topcis': 2}, False, "did you mean 'topics'"),
-    ({'name': 'chinese'}, True, 'config.task.pair'),
+    ({'name': 'chinese'}, True, "its rows have no 'pair'"),
     ({'name': 'trec', 'folder': 'nowhere'}, False, 'nowhere'),
 ])  # fmt: skip
 def test_sets_that_cannot_be_are_refused(settings, pair, message):
     with pytest.raises(UserError, match=message):
-        labelled_texts(settings, pair).source('train')
+        open_dataset(settings, ('text', 'pair') if pair else ('text',)).source('train')
 
 
 def test_labels_of_each_kind(tmp_path):

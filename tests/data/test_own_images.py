@@ -9,7 +9,7 @@ from PIL import Image
 from reader_files import idx_bytes
 
 from research import api
-from research.data.image.image_sets import image_set
+from research.data.dataset import numbered, open_dataset
 from research.errors import UserError
 
 
@@ -31,6 +31,10 @@ def settings(folder, **more):
         'test_fraction': 0.2,
         **more,
     }
+
+
+def image_set(settings, classes=()):
+    return numbered(open_dataset(settings, ('image', 'label')), classes)
 
 
 def test_shape_of_the_first_picture_or_as_given(folder):
@@ -56,24 +60,35 @@ def test_pictures_may_be_lists_of_numbers_in_a_table(tmp_path):
     assert data.shape == (2, 3, 1) and np.asarray(data.source('train')[0]['image']).tolist() == picture
     file.write_text(json.dumps({'image': [[1], [1, 2]], 'label': 'a'}) + '\n')
     with pytest.raises(UserError, match="rows.jsonl, line 1: the lists of 'image' differ in length"):
-        image_set({'reader': 'jsonl', 'train': str(file), 'validation_fraction': 0.0, 'test_fraction': 0.0})
+        list(image_set({'reader': 'jsonl', 'train': str(file), 'test_fraction': 0.0}).source('train'))
 
 
 def test_stored_classes_are_taken_and_nothing_is_read():
-    data = image_set({'reader': 'image_folder', 'train': 'gone'}, ('x', 'y'), (8, 8, 1))
-    assert data.classes == ('x', 'y') and data.shape == (8, 8, 1)
+    data = image_set({'reader': 'image_folder', 'train': 'gone'}, ('x', 'y'))
+    assert data.classes == ('x', 'y')
 
 
-def test_names_and_readers_exclude_each_other():
-    with pytest.raises(UserError, match="set one of them to ''"):
-        image_set({'name': 'digits', 'reader': 'image_folder', 'train': 'x'})
-    with pytest.raises(UserError, match='there is no such setting'):
+def test_a_reader_replaces_the_named_set_and_its_settings(folder):
+    data = image_set({**settings(folder), 'name': 'python_source', 'megabytes': 1.0, 'folder': ''})
+    assert data.classes == ('a', 'b') and data.about.startswith('image_folder')
+    with pytest.raises(UserError, match="config.data.columns='a': config.data.reader='image_folder' has no use for it"):
+        image_set({**settings(folder), 'name': 'digits', 'columns': 'a'})
+    with pytest.raises(UserError, match='config.data.shape is the shape of images'):
+        open_dataset(settings(folder, shape=(8, 8, 1)), ('text',))
+    assert len(image_set(settings(folder, examples=5)).source('train')) == 5
+    with pytest.raises(UserError, match='examples must be 0'):
+        image_set(settings(folder, examples=50)).source('train')
+
+
+def test_a_built_in_set_refuses_what_it_cannot_honour():
+    with pytest.raises(UserError, match='config.data.train: there is no such setting'):
         image_set({'name': 'digits', 'reader': '', 'train': 'photos'})
+    with pytest.raises(UserError, match='config.data.test_fraction: there is no such setting'):
+        image_set({'name': 'digits', 'reader': '', 'test_fraction': 0.5})
     with pytest.raises(UserError, match="name a data set, such as 'digits', or read your own"):
         image_set({'name': '', 'reader': ''})
-    assert image_set(
-        {'name': 'digits', 'reader': '', 'train': '', 'shape': (), 'test_fraction': 0.5}
-    ).shape == (8, 8, 1)
+    unused = {'reader': '', 'train': '', 'shape': (), 'test_fraction': 0.1}
+    assert image_set({'name': 'digits', **unused}).shape == (8, 8, 1)
 
 
 def test_a_run_on_a_users_pictures_prepares_encodes_and_answers_without_them(folder, tmp_path):

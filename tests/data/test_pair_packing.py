@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from research.data.text.own_pairs import own_pairs
+from research.data.dataset import open_dataset
 from research.data.text.pair_packing import PackedRows, Ragged, first_fit, flatten, pack, padding_share
+from research.data.text.pair_rows import read_pairs
 from research.errors import UserError
 
 
@@ -56,10 +57,19 @@ def test_own_pairs_of_files_side_by_side(tmp_path):
     (tmp_path / 'a.de').write_text('eins\nzwei\ndrei\nvier\n')
     place = f'source={tmp_path}/a.en,target={tmp_path}/a.de'
     settings = {'reader': 'lines', 'train': place, 'validation': place, 'test': place}
-    found = own_pairs(settings)()
-    assert found.pairs['train'] == [('one', 'eins'), ('two', 'zwei'), ('three', 'drei'), ('four', 'vier')]
-    assert found.about['pairs'] == {'train': 4, 'validation': 4, 'test': 4}
-    with pytest.raises(UserError, match="no text 'target'"):
-        own_pairs({**settings, 'train': f'source={tmp_path}/a.en'})()
-    with pytest.raises(UserError, match='reader is missing'):
-        own_pairs({'name': 'multi30k'})
+    data = open_dataset(settings, ('source', 'target'), ('target',))
+    assert read_pairs(data, 'train') == [('one', 'eins'), ('two', 'zwei'), ('three', 'drei'), ('four', 'vier')]
+    alone = open_dataset({**settings, 'train': f'source={tmp_path}/a.en'}, ('source', 'target'), ('target',))
+    with pytest.raises(UserError, match="no 'target'"):
+        read_pairs(alone, 'train')
+    with pytest.raises(UserError, match="its rows have no 'source'"):
+        open_dataset({'name': 'chinese'}, ('source', 'target'))
+
+
+def test_translations_of_a_source_stay_in_one_split(tmp_path):
+    rows = [f'{number}\t{number} {copy}' for number in range(60) for copy in 'ab']
+    (tmp_path / 'a.tsv').write_text('source\ttarget\n' + '\n'.join(rows))
+    settings = {'reader': 'tsv', 'train': str(tmp_path / 'a.tsv'), 'test_fraction': 0.4}
+    data = open_dataset(settings, ('source', 'target'), ('target',))
+    sources = [{row['source'] for row in data.source(split)} for split in ('train', 'test')]
+    assert all(sources) and not sources[0] & sources[1]

@@ -9,29 +9,33 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from research.data.sets.python_source import is_python_line, python_lines, python_source, split_of, whole_lines
+from research.data.dataset import open_dataset
+from research.data.sets import python_source
+from research.data.sets.python_source import split_of
 from research.data.text.corpus import (
     END,
     Blocks,
     bytes_of_tokens,
+    describe_documents,
     encode_documents,
     encode_text,
     load_array,
+    read_documents,
     save_array,
     train_tokenizer,
 )
-from research.data.text.text_sets import text_set
+from research.data.text.python_lines import is_python_line, python_lines, whole_lines
 from research.errors import UserError
 
 
 @pytest.fixture(scope='module')
 def corpus():
-    return python_source(megabytes=0.3)()
+    return read_documents(python_source.open(megabytes=0.3))
 
 
 @pytest.fixture(scope='module')
 def tokenizer(corpus):
-    return train_tokenizer(corpus.documents['train'], 400)
+    return train_tokenizer(corpus['train'], 400)
 
 
 def write(root, files):
@@ -46,21 +50,23 @@ def many(count):
 
 
 def test_library_of_this_interpreter(corpus):
-    assert set(corpus.documents) == {'train', 'validation', 'test'}
-    sizes = corpus.about['bytes']
+    assert set(corpus) == {'train', 'validation', 'test'}
+    about = describe_documents('library', corpus)
+    sizes = about['bytes']
     assert 0.2e6 < sizes['train'] <= 0.27e6 and min(sizes.values()) > 1000
-    assert python_source(megabytes=0.3)() == corpus
-    names = {name for name, count in corpus.about['modules'].items() if count}
-    assert len(names) == 3 and len(corpus.about['sha256']) == 64
+    assert read_documents(python_source.open(megabytes=0.3)) == corpus
+    assert min(about['documents'].values()) > 0 and len(about['sha256']) == 64
+    row = python_source.open(0.3).source('train')[0]
+    assert row['name'].endswith('.py') and row['text'] == corpus['train'][0]
 
 
 def test_no_text_of_one_split_is_in_another():
-    whole = python_source(megabytes=0)()
-    texts = [text for documents in whole.documents.values() for text in documents]
+    whole = read_documents(python_source.open(megabytes=0))
+    texts = [text for documents in whole.values() for text in documents]
     assert len(texts) == len(set(texts)) > 300
-    train = {hashlib.sha256(text.encode()).digest() for text in whole.documents['train']}
-    assert not any(hashlib.sha256(text.encode()).digest() in train for text in whole.documents['test'])
-    sizes = whole.about['bytes']
+    train = {hashlib.sha256(text.encode()).digest() for text in whole['train']}
+    assert not any(hashlib.sha256(text.encode()).digest() in train for text in whole['test'])
+    sizes = describe_documents('library', whole)['bytes']
     assert 0.8 < sizes['train'] / sum(sizes.values()) < 0.97
 
 
@@ -72,32 +78,33 @@ def test_duplicates_tests_tables_and_other_encodings_are_left_out(tmp_path):
     files['latin.py'] = b'x = "\xe9"\n'
     files['windows.py'] = 'one = 1\r\ntwo = 2\r\n'
     write(tmp_path, files)
-    corpus = python_source(0, str(tmp_path))()
-    texts = [text for documents in corpus.documents.values() for text in documents]
+    corpus = read_documents(python_source.open(0, str(tmp_path)))
+    texts = [text for documents in corpus.values() for text in documents]
     assert len(texts) == 61 and sum(text == files['module7.py'] for text in texts) == 1
     assert 'one = 1\ntwo = 2\n' in texts
-    assert files['module0.py'] in corpus.documents[first]
-    assert files['module7.py'] in corpus.documents[split_of('a_copy.py')]  # the first of the names
+    assert files['module0.py'] in corpus[first]
+    assert files['module7.py'] in corpus[split_of('a_copy.py')]  # the first of the names
 
 
 def test_a_smaller_corpus_keeps_every_module_in_its_split(tmp_path):
     write(tmp_path, many(200))
-    whole, part = python_source(0, str(tmp_path))(), python_source(0.01, str(tmp_path))()
-    for split in whole.documents:
-        assert set(part.documents[split]) <= set(whole.documents[split])
-        assert part.documents[split]
-    assert part.about['bytes']['train'] <= 9000 and part.about['sha256'] != whole.about['sha256']
+    whole, part = (read_documents(python_source.open(size, str(tmp_path))) for size in (0, 0.01))
+    for split in whole:
+        assert set(part[split]) <= set(whole[split])
+        assert part[split]
+    few, many_texts = describe_documents('a', part), describe_documents('a', whole)
+    assert few['bytes']['train'] <= 9000 and few['sha256'] != many_texts['sha256']
 
 
 def test_impossible_corpora_are_refused(tmp_path):
     with pytest.raises(UserError, match='too little Python source'):
-        python_source(1.0, str(tmp_path))()
+        read_documents(python_source.open(1.0, str(tmp_path)))
     with pytest.raises(UserError, match='megabytes'):
-        python_source(-1.0)
+        python_source.open(-1.0)
     with pytest.raises(UserError, match='python_source'):
-        text_set({'name': 'pythn_source'})
+        open_dataset({'name': 'pythn_source'})
     with pytest.raises(UserError, match='did you mean .megabytes'):
-        text_set({'name': 'python_source', 'megabites': 1.0})
+        open_dataset({'name': 'python_source', 'megabites': 1.0})
 
 
 @given(st.text(max_size=60))
@@ -113,7 +120,7 @@ def test_any_text_survives_and_bytes_add_up(tokenizer, text):
 
 def test_tokenizer_is_exact_deterministic_and_survives_pickling(corpus, tokenizer):
     assert tokenizer.get_vocab_size() == 400 and tokenizer.token_to_id(END) == 0
-    assert train_tokenizer(corpus.documents['train'], 400).to_str() == tokenizer.to_str()
+    assert train_tokenizer(corpus['train'], 400).to_str() == tokenizer.to_str()
     copy = pickle.loads(pickle.dumps(tokenizer))
     assert encode_text(copy, f'x{END}') == encode_text(tokenizer, f'x{END}')
     with pytest.raises(UserError, match='257'):
@@ -125,7 +132,7 @@ def test_tokenizer_is_exact_deterministic_and_survives_pickling(corpus, tokenize
 
 
 def test_stream_and_blocks_hold_every_token_once(corpus, tokenizer, tmp_path):
-    documents = corpus.documents['validation']
+    documents = corpus['validation']
     stream = encode_documents(tokenizer, documents)
     assert stream.dtype == np.uint16 and np.sum(stream == 0) == len(documents)
     joined = [token for text in documents for token in [*encode_text(tokenizer, text), 0]]

@@ -5,8 +5,8 @@ import io
 import pytest
 from reader_files import WHOLE, make_archive, pack, png
 
-from research.data.readers import sources
-from research.data.readers.archives import data_root, find
+from research.data.dataset import open_dataset
+from research.data.readers.archives import find
 from research.data.readers.idx import read_array
 from research.errors import UserError
 
@@ -29,16 +29,16 @@ def test_broken_records_name_file_line_and_reason(tmp_path, reader, data, good, 
     path = pack(tmp_path, how, f'a.{reader}', data)
     settings = {'reader': reader, 'train': path, **WHOLE}
     with pytest.raises(UserError, match=message) as raised:
-        list(sources(settings, ('text',)).source('train'))
+        list(open_dataset(settings, ('text',)).source('train'))
     assert str(raised.value).startswith(path)
-    rows = sources({**settings, 'on_error': 'skip'}, ('text',)).source('train')
+    rows = open_dataset({**settings, 'on_error': 'skip'}, ('text',)).source('train')
     assert len(rows) == len(list(rows)) == good
     assert len(rows.skipped) == 1 and rows.skipped[0] == str(raised.value)
 
 
 def test_an_open_quote_breaks_one_line_alone(tmp_path):
     (tmp_path / 'a.csv').write_text('text,n\na,1\n"b,2\nc,3\nd,4\n')
-    rows = sources({'reader': 'csv', 'train': str(tmp_path / 'a.csv'), 'on_error': 'skip', **WHOLE}).source(
+    rows = open_dataset({'reader': 'csv', 'train': str(tmp_path / 'a.csv'), 'on_error': 'skip', **WHOLE}).source(
         'train'
     )
     assert [row['text'] for row in rows] == ['a', 'c', 'd'] and rows.where(1).endswith('line 4')
@@ -49,13 +49,13 @@ def test_skipped_records_have_a_limit_and_are_reported(tmp_path, monkeypatch):
     settings = {'reader': 'jsonl', 'train': str(tmp_path / 'a.jsonl'), 'on_error': 'skip', **WHOLE}
     logged = []
     monkeypatch.setattr('absl.logging.warning', lambda text, *values: logged.append(text % values))
-    assert len(sources({**settings, 'error_limit': 3}).source('train')) == 1
+    assert len(open_dataset({**settings, 'error_limit': 3}).source('train')) == 1
     assert '3 broken records left out' in logged[0] and 'line 2: not JSON' in logged[0]
     with pytest.raises(UserError, match=r'(?s)more than 2 broken records.*a.jsonl, line 2: not JSON.*line 4'):
-        sources({**settings, 'error_limit': 2}).source('train')
+        open_dataset({**settings, 'error_limit': 2}).source('train')
     (tmp_path / 'a.jsonl').write_text('bad\n')
     with pytest.raises(UserError, match='there are no rows'):
-        sources(settings).source('train')
+        open_dataset(settings).source('train')
 
 
 def test_columns_header_and_renaming(tmp_path):
@@ -67,16 +67,16 @@ def test_columns_header_and_renaming(tmp_path):
         'fields': 'kind:label',
         **WHOLE,
     }
-    assert list(sources(data).source('train'))[0] == {'n': '1', 'n_2': 'x y', 'label': 'one'}
+    assert list(open_dataset(data).source('train'))[0] == {'n': '1', 'n_2': 'x y', 'label': 'one'}
     with pytest.raises(
         UserError, match='fields=label:kind renames a column that is not there.*did you mean kind:label'
     ):
-        list(sources({**data, 'fields': 'label:kind'}).source('train'))
+        list(open_dataset({**data, 'fields': 'label:kind'}).source('train'))
     semicolon = {**data, 'delimiter': ';', 'columns': ('all',), 'fields': ''}
-    assert sources(semicolon).source('train')[0] == {'all': '1, x y,one'}
+    assert open_dataset(semicolon).source('train')[0] == {'all': '1, x y,one'}
     (tmp_path / 'empty.csv').write_text('')
     with pytest.raises(UserError, match='empty.csv: the file is empty'):
-        sources({'reader': 'csv', 'train': str(tmp_path / 'empty.csv')}).source('train')
+        open_dataset({'reader': 'csv', 'train': str(tmp_path / 'empty.csv')}).source('train')
 
 
 @pytest.mark.parametrize(('change', 'message'), [
@@ -87,20 +87,21 @@ def test_columns_header_and_renaming(tmp_path):
     ({'error_limit': -1}, 'zero or more'),
     ({'fields': 'a'}, 'column:field'),
     ({'fields': 'a:x,b:x'}, 'each field once'),
-    ({'name': 'digits'}, 'names a built-in set'),
+    ({'name': 'digist'}, "did you mean 'digits'"),
+    ({'folder': 'x'}, "'jsonl' has no use for it"),
     ({'reader': 'tfds'}, 'name is missing'),
     ({'label_pattern': '('}, 'label_pattern'),
 ])  # fmt: skip
 def test_wrong_settings_are_refused_before_anything_is_opened(change, message):
     with pytest.raises(UserError, match=message):
-        sources({'reader': 'jsonl', 'train': 'nowhere.jsonl', **change})
+        open_dataset({'reader': 'jsonl', 'train': 'nowhere.jsonl', **change})
 
 
 def test_paths_patterns_variables_and_what_is_not_there(tmp_path, monkeypatch):
     for name in ('part-2.jsonl', 'part-1.jsonl', 'other.txt'):
         (tmp_path / name).write_text('{"text": "' + name + '"}\n')
     monkeypatch.setenv('MY_DATA', str(tmp_path))
-    rows = sources({'reader': 'jsonl', 'train': '$MY_DATA/part-*.jsonl', **WHOLE}).source('train')
+    rows = open_dataset({'reader': 'jsonl', 'train': '$MY_DATA/part-*.jsonl', **WHOLE}).source('train')
     assert [row['text'] for row in rows] == ['part-1.jsonl', 'part-2.jsonl']
     assert [rows.where(number).rpartition('/')[2] for number in (0, 1)] == [
         'part-1.jsonl, line 1',
@@ -119,10 +120,10 @@ def test_paths_patterns_variables_and_what_is_not_there(tmp_path, monkeypatch):
         find(f'{archive}/a/y.txt', 'config.data.train')
     (tmp_path / 'bad.jsonl.gz').write_bytes(b'not gzip')
     with pytest.raises(UserError, match='bad.jsonl.gz: cannot be read .*gzip'):
-        sources({'reader': 'jsonl', 'train': str(tmp_path / 'bad.jsonl.gz')}).source('train')
+        open_dataset({'reader': 'jsonl', 'train': str(tmp_path / 'bad.jsonl.gz')}).source('train')
     (tmp_path / 'bad.parquet').write_bytes(b'not parquet')
     with pytest.raises(UserError, match='bad.parquet: cannot be read as Parquet'):
-        sources({'reader': 'parquet', 'train': str(tmp_path / 'bad.parquet')}).source('train')
+        open_dataset({'reader': 'parquet', 'train': str(tmp_path / 'bad.parquet')}).source('train')
 
 
 def test_a_bucket_is_read_through_epath(tmp_path, monkeypatch):
@@ -169,9 +170,9 @@ def test_a_bucket_is_read_through_epath(tmp_path, monkeypatch):
     monkeypatch.setattr(
         epath, 'Path', lambda path: Remote(path) if str(path).startswith('gs://') else local(path)
     )
-    rows = sources({'reader': 'jsonl', 'train': 'gs://bucket/data/a.jsonl', **WHOLE}).source('train')
+    rows = open_dataset({'reader': 'jsonl', 'train': 'gs://bucket/data/a.jsonl', **WHOLE}).source('train')
     assert list(rows) == [{'text': 'far'}] and rows.where(0) == 'gs://bucket/data/a.jsonl, line 1'
-    rows = sources({'reader': 'image_folder', 'train': 'gs://bucket/photos', **WHOLE}).source('train')
+    rows = open_dataset({'reader': 'image_folder', 'train': 'gs://bucket/photos', **WHOLE}).source('train')
     assert rows[0]['label'] == 'cat' and rows[0]['image'][0, 0, 0] == 9
     with pytest.raises(UserError, match='there is no such file; look it up in the bucket'):
         find('gs://bucket/none', 'config.data.train')
@@ -187,17 +188,3 @@ def test_an_empty_folder_is_called_empty(tmp_path):
     (tmp_path / 'empty').mkdir()
     with pytest.raises(UserError, match="empty': the folder holds no file"):
         find(str(tmp_path / 'empty'), 'config.data.train')
-
-
-def test_a_missing_folder_of_the_data_sets_names_its_variable(tmp_path, monkeypatch):
-    monkeypatch.setenv('TESSERA_DATA', str(tmp_path / 'nowhere'))
-    with pytest.raises(UserError, match='nowhere is not there .TESSERA_DATA=.*; set TESSERA_DATA') as error:
-        find(f'{data_root()}/sst2/train.tsv', 'config.data.folder')
-    assert 'choose' not in str(error.value)
-    monkeypatch.setenv('TESSERA_DATA', str(tmp_path))
-    with pytest.raises(UserError, match='sst2 is not there .TESSERA_DATA=.*; set TESSERA_DATA'):
-        find(f'{data_root()}/sst2/train.tsv', 'config.data.folder')
-    (tmp_path / 'sst2').mkdir()
-    (tmp_path / 'sst2' / 'train.csv').write_text('')
-    with pytest.raises(UserError, match="sst2 did you mean 'train.csv'"):
-        find(f'{data_root()}/sst2/train.tsv', 'config.data.folder')

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from research.data.readers import sources
+from research.data.dataset import open_dataset
 from research.data.readers.rows import SPLITS
 from research.errors import UserError
 
@@ -28,7 +28,7 @@ def test_the_hash_keeps_copies_on_one_side(tmp_path_factory, pairs, random):
         for text, label in pairs
     ]
     (folder / 'a.jsonl').write_text('\n'.join(lines))
-    data = sources(
+    data = open_dataset(
         {
             'reader': 'jsonl',
             'train': str(folder / 'a.jsonl'),
@@ -54,7 +54,7 @@ def test_the_hash_is_fixed_for_all_time_and_near_its_fractions(tmp_path):
     (tmp_path / 'a.jsonl').write_text(
         '\n'.join(json.dumps({'text': text, 'label': len(text)}) for text in texts)
     )
-    data = sources({'reader': 'jsonl', 'train': str(tmp_path / 'a.jsonl'), 'test_fraction': 0.2})
+    data = open_dataset({'reader': 'jsonl', 'train': str(tmp_path / 'a.jsonl'), 'test_fraction': 0.2})
     places = {
         text: int.from_bytes(hashlib.sha256(b'text\0' + text.encode() + b'\0').digest()[:8], 'big') / 2**64
         for text in texts
@@ -70,11 +70,11 @@ def test_given_splits_are_taken_and_missing_ones_named(tmp_path):
     for name in ('a', 'b'):
         (tmp_path / f'{name}.txt').write_text(name + '\n')
     settings = {'reader': 'lines', 'train': str(tmp_path / 'a.txt'), 'test': str(tmp_path / 'b.txt')}
-    data = sources({**settings, 'validation_fraction': 0.0})
+    data = open_dataset({**settings, 'validation_fraction': 0.0})
     assert [row['text'] for row in data.source('test')] == ['b']
     with pytest.raises(UserError, match="no 'validation' split: set config.data.validation or"):
         data.source('validation')
     with pytest.raises(UserError, match="no split 'valid'; did you mean 'validation'"):
         data.source('valid')
     with pytest.raises(UserError, match='no row fell into the'):
-        [sources({**settings, 'validation_fraction': 0.5}).source(split) for split in ('train', 'validation')]
+        [open_dataset({**settings, 'validation_fraction': 0.5}).source(split) for split in ('train', 'validation')]

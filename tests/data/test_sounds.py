@@ -7,10 +7,10 @@ import pytest
 import soundfile
 
 from research.data.audio import sounds
-from research.data.audio.sound_sets import sound_set
+from research.data.dataset import open_dataset
 from research.data.readers.folders import read_sound
 from research.data.readers.rows import Rows
-from research.data.sets.synthetic_sounds import KINDS, tone
+from research.data.sets.tones import KINDS, tone
 from research.errors import UserError
 
 
@@ -109,7 +109,7 @@ def test_a_loud_band_is_light_and_low_ones_are_below():
 
 
 def test_tones_are_a_function_of_the_seed_and_their_splits_share_none():
-    data = sound_set({'name': 'tones', 'examples': 48, 'seed': 3})
+    data = open_dataset({'name': 'tones', 'examples': 48, 'seed': 3})
     rows = {split: data.source(split) for split in ('train', 'validation', 'test')}
     assert [len(each) for each in rows.values()] == [32, 8, 8]
     assert [row['label'] for row in rows['test']] == [*KINDS, *KINDS]
@@ -126,7 +126,7 @@ def test_tones_are_a_function_of_the_seed_and_their_splits_share_none():
 ])  # fmt: skip
 def test_settings_that_cannot_be_are_named(settings, message):
     with pytest.raises(UserError, match=message):
-        sound_set(settings)
+        open_dataset(settings)
 
 
 @pytest.mark.data
@@ -134,7 +134,7 @@ def test_no_take_and_no_recording_is_in_two_splits(data, monkeypatch):
     monkeypatch.setenv('TESSERA_DATA', str(data))
 
     def names(split, **settings):
-        rows = sound_set(settings).source(split)
+        rows = open_dataset(settings).source(split)
         return [rows.where(number).rpartition('/')[2].removesuffix('.wav') for number in range(len(rows))]
 
     digits = {split: names(split, name='free_spoken_digits') for split in ('train', 'validation', 'test')}

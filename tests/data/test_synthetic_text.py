@@ -2,8 +2,9 @@
 
 import pytest
 
-from research.data.sets.synthetic_text import counted_tokenizer, synthetic_text
-from research.data.text.corpus import END, encode_text
+from research.data.sets import synthetic
+from research.data.sets.synthetic import counted_tokenizer
+from research.data.text.corpus import END, encode_text, read_documents
 from research.errors import UserError
 
 
@@ -17,15 +18,15 @@ def test_tokenizers_have_the_size_asked_for_and_lose_nothing(vocabulary):
 
 
 def test_the_text_is_the_same_every_time_and_as_long_as_asked():
-    corpus = synthetic_text(3)()
-    assert corpus == synthetic_text(3)()
-    assert {len(documents) for documents in corpus.documents.values()} == {1}
-    assert all(3000 <= len(documents[0]) < 6000 for documents in corpus.documents.values())
-    assert len(set(corpus.documents.values())) == 3
+    documents = read_documents(synthetic.open(3))
+    assert documents == read_documents(synthetic.open(3))
+    assert {len(texts) for texts in documents.values()} == {1}
+    assert all(3000 <= len(texts[0]) < 6000 for texts in documents.values())
+    assert len({texts[0] for texts in documents.values()}) == 3
 
 
 def test_impossible_sizes():
     with pytest.raises(UserError, match='kilobytes'):
-        synthetic_text(0)
+        synthetic.open(0)
     with pytest.raises(UserError, match='257'):
         counted_tokenizer(256)

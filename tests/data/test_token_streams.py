@@ -9,10 +9,10 @@ from etils import epath
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from research.data.dataset import DataSet, open_dataset
 from research.data.text.corpus import (
     END,
     UNKNOWN,
-    Corpus,
     bytes_of_tokens,
     character_tokenizer,
     decode_text,
@@ -20,7 +20,6 @@ from research.data.text.corpus import (
     make_tokenizer,
     train_tokenizer,
 )
-from research.data.text.text_sets import text_set
 from research.data.text.token_streams import read_facts, read_stream, request_text, request_tokens, store_streams
 from research.errors import UserError
 
@@ -59,10 +58,14 @@ def test_special_tokens_of_byte_pairs_are_never_read_from_a_text():
         train_tokenizer(['ab'], 258, ('[MASK]', '<extra_id_0>'))
 
 
+def texts(documents):
+    return DataSet(lambda split: [{'text': text} for text in documents[split]], 'test', tuple(documents))
+
+
 @pytest.fixture
 def folder(tmp_path):
-    corpus = Corpus({'train': ('ab' * 20, 'abc'), 'validation': ('abcab',)}, {'corpus': 'test'})
-    store_streams(corpus, epath.Path(tmp_path), 'character', 5, 4)
+    data = texts({'train': ('ab' * 20, 'abc'), 'validation': ('abcab', ' ', 'abc')})
+    store_streams(data, epath.Path(tmp_path), 'character', 5, 4)
     return epath.Path(tmp_path)
 
 
@@ -71,13 +74,14 @@ def test_what_is_stored(folder):
     assert facts.counts.tolist() == [2, 0, 21, 21, 1] and facts.bytes.tolist() == [0, 3, 1, 1, 1]
     assert read_stream(folder, 'validation').tolist() == [2, 3, 4, 2, 3, 0]
     about = json.loads((folder / 'corpus.json').read_text())
-    assert about == {'corpus': 'test', 'tokens': {'train': 45, 'validation': 6}}
+    assert about['corpus'] == 'test' and about['tokens'] == {'train': 45, 'validation': 6}
+    assert about['documents'] == {'train': 2, 'validation': 1} and about['bytes'] == {'train': 43, 'validation': 5}
     with pytest.raises(UserError, match="no 'test'.*validation"):
         read_stream(folder, 'test')
     with pytest.raises(UserError, match='ids up to 4, beyond the embedding of 3'):
         read_facts(folder, 3)
     with pytest.raises(UserError, match='validation split has 6 tokens, too few for one row of 9'):
-        store_streams(Corpus({'train': ('ab' * 20,), 'validation': ('abcab',)}, {}), folder, 'character', 4, 9)
+        store_streams(texts({'train': ('ab' * 20,), 'validation': ('abcab',)}), folder, 'character', 4, 9)
 
 
 def test_requests_that_cannot_be_read(folder):
@@ -92,14 +96,16 @@ def test_requests_that_cannot_be_read(folder):
 
 
 def test_tiny_shakespeare_is_split_as_usual(data, tmp_path):
-    corpus = text_set({'name': 'tiny_shakespeare', 'folder': str(data / 'tiny_shakespeare')})()
-    train, validation = corpus.documents['train'][0], corpus.documents['validation'][0]
-    assert (len(train), len(validation)) == (1_003_854, 111_540) and 'test' not in corpus.documents
+    shakespeare = open_dataset({'name': 'tiny_shakespeare', 'folder': str(data / 'tiny_shakespeare')})
+    train, validation = (shakespeare.source(split)[0]['text'] for split in shakespeare.splits)
+    assert (len(train), len(validation)) == (1_003_854, 111_540)
     assert hashlib.sha256((train + validation).encode()).hexdigest()[:12] == '86c4e6aa9db7'
     assert len(set(train)) == 65 == len(set(train + validation))
     (tmp_path / 'input.txt').write_text('too little')
     with pytest.raises(UserError, match='10 characters'):
-        text_set({'name': 'tiny_shakespeare', 'folder': str(tmp_path)})()
+        open_dataset({'name': 'tiny_shakespeare', 'folder': str(tmp_path)}).source('train')
+    with pytest.raises(UserError, match="has no 'test' split"):
+        shakespeare.source('test')
 
 
 def test_streams_take_few_bytes(folder):

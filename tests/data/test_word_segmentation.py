@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers
 
+from research.data.dataset import open_dataset
 from research.data.text import tokens
-from research.data.text.labelled_texts import labelled_texts
 from research.data.text.tokens import Frame, lay
 from research.data.text.word_segmentation import CHINESE_STOP_WORDS, CLEAN, WordSettings, make_words
 from research.errors import UserError
@@ -60,7 +60,7 @@ def test_settings_that_do_not_exist_are_named(change, message):
 @pytest.mark.parametrize('kind', ['words', 'characters', 'bpe'])
 def test_tokens_of_chinese_are_read_back(kind, tmp_path):
     """Segmentation, a vocabulary or BPE, ids, and back: what was in the vocabulary is what a person reads."""
-    texts = [row['text'] for row in labelled_texts({'name': 'chinese'}, False).source('train')]
+    texts = [row['text'] for row in open_dataset({'name': 'chinese'}).source('train')]
     words = WordSettings(segment='chinese')
     tokens.prepare_tokens(kind, words, texts, 400, 1, epath.Path(tmp_path))
     known = tokens.read_tokens(kind, words, epath.Path(tmp_path))

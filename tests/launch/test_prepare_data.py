@@ -10,7 +10,7 @@ from etils import epath
 from PIL import Image
 
 from launch import prepare_data
-from research.data.readers import sources
+from research.data.dataset import open_dataset
 from research.data.readers.tfds import open_builder, read_tfds
 from research.errors import UserError
 
@@ -46,7 +46,7 @@ def prepared(tmp_path_factory):
 
 def test_a_prepared_set_is_read_at_random(prepared):
     settings = {'reader': 'tfds', 'name': 'some_questions', 'folder': str(prepared)}
-    data = sources(settings, ('text', 'label'))
+    data = open_dataset(settings, ('text', 'label'))
     sizes = {split: len(data.source(split)) for split in ('train', 'validation', 'test')}
     assert sizes['test'] == 6 and sizes['train'] + sizes['validation'] == 30 and sizes['validation']
     texts = {row['text'] for split in ('train', 'validation') for row in data.source(split)}
@@ -54,16 +54,16 @@ def test_a_prepared_set_is_read_at_random(prepared):
     row = data.source('test')[3]
     assert row['label'] == ['who', 'where'][int(row['text'].split()[1][:-1]) % 2]
     assert (
-        data.classes() == ('where', 'who')
+        data.classes == ('where', 'who')
         and data.source('test').where(3) == 'some_questions/1.2.0, test, row 4'
     )
     rows = data.source('train')
     assert [rows.label(number) for number in range(4)] == [rows[number]['label'] for number in range(4)]
-    renamed = sources({**settings, 'fields': 'text:label'}).source('test')  # another column is the label now
+    renamed = open_dataset({**settings, 'fields': 'text:label'}).source('test')  # another column is the label now
     assert renamed.label is None and renamed[0]['label'].startswith('où')
-    given = sources({**settings, 'train': 'train[10:]', 'validation': 'train[:10]'})
+    given = open_dataset({**settings, 'train': 'train[10:]', 'validation': 'train[:10]'})
     assert [len(given.source(split)) for split in ('train', 'validation')] == [20, 10]
-    by_folder = sources({'reader': 'tfds', 'name': str(prepared / 'some_questions' / '1.2.0')})
+    by_folder = open_dataset({'reader': 'tfds', 'name': str(prepared / 'some_questions' / '1.2.0')})
     assert len(by_folder.source('test')) == 6
     assert 'tensorflow' not in sys.modules
 

@@ -14,7 +14,7 @@ from research.core.requests import read_requests
 from research.core.task import Context
 from research.data.audio.sounds import SoundRow
 from research.data.batches import LazyGenerator, Row, encode_rows
-from research.data.sets.synthetic_sounds import RATE, tone
+from research.data.sets.tones import RATE, tone
 from research.errors import UserError, task_settings
 from research.tasks import audio_classification
 

@@ -15,8 +15,9 @@ from PIL import Image
 
 from research.core.startup import coupling_notes, load_weights
 from research.core.task import Context, Variables
+from research.data.dataset import numbered
 from research.data.image.images import PAPER, RED
-from research.data.sets.digits import digits
+from research.data.sets import digits
 from research.errors import UserError
 from research.methods import privacy
 from research.ops.mixing import mix
@@ -56,7 +57,7 @@ def context(train=False):
 
 def test_statistics_may_be_of_evenly_spaced_rows(tmp_path):
     image_classification.prepare(settings(statistics=100), epath.Path(tmp_path))
-    stored, rows = json.loads((tmp_path / 'classes.json').read_text()), digits().source('train')
+    stored, rows = json.loads((tmp_path / 'classes.json').read_text()), numbered(digits.open()).source('train')
     chosen = [rows[number * len(rows) // 100] for number in range(100)]
     assert stored['counts'] == np.bincount([row['label'] for row in chosen], minlength=10).tolist()
     np.testing.assert_allclose(stored['mean'], [np.mean([row['image'] for row in chosen])], rtol=1e-6)
@@ -64,7 +65,7 @@ def test_statistics_may_be_of_evenly_spaced_rows(tmp_path):
 
 def test_prepare_stores_statistics_of_the_training_split_alone(folder):
     stored = json.loads((folder / 'classes.json').read_text())
-    rows = digits().source('train')
+    rows = numbered(digits.open()).source('train')
     pixels = np.stack([row['image'] for row in rows]).astype(np.float64)
     np.testing.assert_allclose(stored['mean'], [pixels.mean()], rtol=1e-6)
     np.testing.assert_allclose(stored['std'], [pixels.std()], rtol=1e-6)

@@ -15,8 +15,9 @@ from research import api
 from research.core.state import init_state
 from research.core.step import make_step
 from research.core.task import Context
+from research.data.dataset import numbered
 from research.data.image.gallery import nearest
-from research.data.sets.digits import digits
+from research.data.sets import digits
 from research.errors import UserError
 from research.interop.features import make_space
 from research.ops.frechet import Moments, frechet_distance
@@ -178,7 +179,7 @@ def test_metrics_are_of_pictures_shrunk_to_a_stated_size(tmp_path):
 
 def test_prepare_reads_the_training_split_alone(folder):
     stored = json.loads((folder / 'statistics.json').read_text())
-    rows = digits().source('train')
+    rows = numbered(digits.open()).source('train')
     pixels = np.stack([row['image'].reshape(-1) for row in rows])
     moments = read_train(folder, False).moments
     np.testing.assert_allclose(moments.mean, pixels.mean(0), rtol=1e-5, atol=1e-7)

@@ -9,7 +9,7 @@ from etils import epath
 
 from research import api
 from research.core.task import Context
-from research.data.table.table_sets import table_set
+from research.data.dataset import open_dataset
 from research.errors import UserError
 
 HEADER = 'age,city,code,note,label\n'
@@ -142,25 +142,24 @@ def test_the_model_sees_every_column(built, embedding):
     ('name', 'count', 'classes'), [('breast_cancer', 569, 2), ('wine', 178, 3), ('iris', 150, 3)]
 )
 def test_tables_that_are_always_there(name, count, classes):
-    data = table_set({'name': name, 'reader': '', 'train': '', 'test_fraction': 0.1})
+    data = open_dataset({'name': name, 'reader': '', 'train': '', 'test_fraction': 0.1})
     splits = [list(data.source(split)) for split in ('train', 'validation', 'test')]
     assert sum(map(len, splits)) == count and min(map(len, splits)) > 0.1 * count
     assert len({row['label'] for row in splits[0]}) == classes
     columns = [set(map(str, (tuple(row[c] for c in row if c != 'label') for row in rows))) for rows in splits]
     assert not (columns[0] & columns[1] or columns[0] & columns[2] or columns[1] & columns[2])
     with pytest.raises(UserError, match="did you mean 'iris'"):
-        table_set({'name': 'irris'})
+        open_dataset({'name': 'irris'})
     with pytest.raises(UserError, match='there is no such setting'):
-        table_set({'name': name, 'train': 'mine.csv'})
+        open_dataset({'name': name, 'train': 'mine.csv'})
 
 
 def test_copies_that_differ_in_an_ignored_column_stay_together(tmp_path):
     rows = [f'{number},{copy},a' for number in range(60) for copy in ('x', 'y')]
     (tmp_path / 'a.csv').write_text('size,id,label\n' + '\n'.join(rows))
     settings = {'reader': 'csv', 'train': str(tmp_path / 'a.csv'), 'test_fraction': 0.4}
-    parts = [
-        {row['size'] for row in table_set(settings, ('id',)).source(split)} for split in ('train', 'test')
-    ]
+    table = open_dataset(settings, ('label',), ('id',))
+    parts = [{row['size'] for row in table.source(split)} for split in ('train', 'test')]
     assert not parts[0] & parts[1]
 
 
@@ -168,7 +167,7 @@ def test_copies_that_differ_in_an_ignored_column_stay_together(tmp_path):
 def test_adult_is_read_as_published(data, monkeypatch):
     """Counts of rows, columns and missing values are those of the UCI description."""
     monkeypatch.setenv('TESSERA_DATA', str(data))
-    table = table_set(api.read('configs/adult.py').data, ('weight',))
+    table = open_dataset(api.read('configs/adult.py').data, ('label',), ('weight',))
     rows = {split: table.source(split) for split in ('train', 'validation', 'test')}
     assert len(rows['train']) + len(rows['validation']) == 32561 and len(rows['test']) == 16281
     train = [row for split in ('train', 'validation') for row in rows[split]]

@@ -12,6 +12,7 @@ from etils import epath
 
 from research.core.task import Context
 from research.data.batches import encode_rows, evaluation_rows, requests
+from research.data.dataset import open_dataset
 from research.errors import UserError
 from research.tasks.translation import make, prepare, settings_of
 
@@ -199,10 +200,12 @@ def test_tokenizers_of_their_own_and_long_pairs_left_out(tmp_path):
         prepare(config({'length': 2, 'row_length': 2}), epath.Path(tmp_path) / 'none')
 
 
-def test_multi30k_is_read_as_its_source_says(data):
+def test_multi30k_is_read_as_its_source_says(data, monkeypatch):
     from research import api
-    from research.data.text.own_pairs import own_pairs
 
-    found = own_pairs(api.read('configs/multi30k_translation.py').data)()
-    assert found.about['pairs'] == {'train': 29_000, 'validation': 1014, 'test': 1000}
-    assert found.pairs['test'][0][0] == 'A man in an orange hat starring at something.'
+    monkeypatch.setenv('TESSERA_DATA', str(data))
+    pairs = open_dataset(api.read('configs/multi30k_translation.py').data, ('source', 'target'), ('target',))
+    assert {split: len(pairs.source(split)) for split in pairs.splits} == {
+        'train': 29_000, 'validation': 1014, 'test': 1000
+    }  # fmt: skip
+    assert pairs.source('test')[0]['source'] == 'A man in an orange hat starring at something.'

@@ -4,7 +4,7 @@ import collections.abc
 import functools
 import math
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -19,13 +19,6 @@ LOUDEST = 8.0  # real numbers above this are no samples in [-1, 1]
 IN_MEMORY = 1 << 30  # bytes of a split's sounds that are kept once they were read
 # Dark to light, evenly in brightness: what is loud is light.
 SHADES = ((8, 6, 24), (62, 20, 96), (136, 34, 104), (204, 66, 78), (244, 132, 50), (250, 206, 90), (254, 250, 214))
-
-
-class Sounds(NamedTuple):
-    """A data set of labelled sounds; a row is {'audio': [samples] or [samples, channels], 'rate', 'label'}."""
-
-    source: Callable[[str], Rows]  # (split) -> random-access rows
-    about: str
 
 
 def mono(values: Any) -> Float[np.ndarray, 'samples']:

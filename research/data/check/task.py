@@ -17,7 +17,7 @@ from research.core.task import Context, Input, Task
 from research.data.check import splits as check_splits
 from research.data.check import survey as check
 from research.data.check.survey import Finding, chosen_numbers
-from research.data.readers import has_reader, reader_settings, sources
+from research.data.dataset import file_settings, open_files
 from research.data.readers.rows import label_of, label_text
 from research.data.readers.settings import DataSettings
 from research.errors import UserError
@@ -113,7 +113,7 @@ def build_task(
     config: Config, folder: epath.Path, prepare: Callable, build: Callable
 ) -> tuple[Task | None, list[Finding]]:
     """Returns the task, prepared from what can be read, or None with the error that forbids it."""
-    if has_reader(config.data):  # broken records are counted, so that one does not hide the others
+    if config.data.get('reader'):  # broken records are counted, so that one does not hide the others
         config = dataclasses.replace(config, data=lenient(config.data))
     settings = dataclasses.replace(config.train, init_from='')
     config = dataclasses.replace(config, methods=(), settings={}, train=settings)
@@ -138,7 +138,7 @@ def splits_of(config: Any) -> tuple[str, ...]:
 
 def raw_source(config: Any, task: Any) -> Callable[[str], Any] | None:
     """Returns the function from a split to its rows as the reader gives them; None for a built-in set."""
-    if not has_reader(config.data):
+    if not config.data.get('reader'):
         return None
     required = [
         name
@@ -150,7 +150,7 @@ def raw_source(config: Any, task: Any) -> Callable[[str], Any] | None:
     except UserError:  # reported where that row is looked at
         required += ['label']
     try:
-        return sources(lenient(reader_settings(config.data)), required).source
+        return open_files(file_settings(lenient(config.data)), required).source
     except UserError:  # an unknown setting, which preparing the task has reported
         return None
 

@@ -5,7 +5,7 @@ import math
 import os
 import struct
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from etils import epath
@@ -18,16 +18,6 @@ LIMIT = 8192  # pixels along a side of a picture that is accepted
 SHOWN, WIDE = 60, 960  # pictures in a grid of what a classifier said, and about how many pixels wide it is
 Color = tuple[int, int, int]
 RED, GREY, INK, PAPER = (214, 39, 40), (200, 200, 200), (30, 30, 30), (255, 255, 255)
-
-
-class Images(NamedTuple):
-    """A data set of labelled pictures of one shape; a row is {'image': float32 in [0, 1], 'label': int}."""
-
-    source: Callable[[str], Sequence[dict]]  # (split) -> random-access rows
-    classes: tuple[str, ...]  # names, in the order of the labels
-    shape: tuple[int, int, int]  # height, width, channels
-    splits: tuple[str, ...]
-    about: str  # what a picture of it looks like
 
 
 def read_image(file: str | os.PathLike | bytes) -> UInt8[np.ndarray, 'height width channels']:

@@ -14,7 +14,6 @@ import io
 import itertools
 import lzma
 import os
-import pathlib
 import re
 import shutil
 import tarfile
@@ -286,21 +285,10 @@ def find_in_archive(path: str) -> list[Entry]:
     return entries
 
 
-def data_root() -> str:
-    """Returns the folder of the data sets: $TESSERA_DATA, or shared/data beside this repository."""
-    return os.environ.get('TESSERA_DATA') or str(pathlib.Path(__file__).parents[4] / 'shared' / 'data')
-
-
 def absence(path: str) -> str:
     """Returns why there is no file at a path, and what to do."""
     if is_local(path) and os.path.isdir(path):
         return 'the folder holds no file (hidden ones do not count)'
-    root = data_root().rstrip('/')
-    place = '/'.join([root, path.removeprefix(root).strip('/').split('/')[0]])
-    if path.startswith(f'{root}/') and is_local(root) and not os.path.exists(place):
-        missing = place if os.path.isdir(root) else root
-        variable = f'TESSERA_DATA={root}' if os.environ.get('TESSERA_DATA') else 'TESSERA_DATA is not set'
-        return f'{missing} is not there ({variable}); set TESSERA_DATA to the folder that holds the data sets'
     return f'there is no such file; {neighbours(path)}'
 
 

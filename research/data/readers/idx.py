@@ -11,8 +11,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from research.data.readers.archives import Entry, find, read_bytes
-from research.data.readers.rows import Row, Rows
-from research.data.readers.tables import row_name
+from research.data.readers.rows import Row, Rows, row_name
 from research.errors import UserError
 
 TYPES = {0x08: '>u1', 0x09: '>i1', 0x0B: '>i2', 0x0C: '>i4', 0x0D: '>f4', 0x0E: '>f8'}

@@ -38,8 +38,19 @@ class Rows(Sequence):
     def __len__(self) -> int:
         return self.size
 
-    def __getitem__(self, number: int) -> Row:
-        return self.get(range(self.size)[number])
+    def __getitem__(self, number: int | slice) -> Any:
+        chosen = range(self.size)[number]
+        return [self.get(each) for each in chosen] if isinstance(number, slice) else self.get(chosen)
+
+
+def in_memory(rows: Sequence[Row], name: str, key: Callable[[int], bytes] | None = None) -> Rows:
+    """Returns rows that are in memory; `name` is that of their file or set, for messages."""
+    return Rows(len(rows), rows.__getitem__, functools.partial(row_name, name), key)
+
+
+def row_name(name: str, number: int) -> str:
+    """Returns 'train.parquet, row 7'."""
+    return f'{name}, row {number + 1:,}'
 
 
 def chain(parts: Sequence[Rows]) -> Rows:

@@ -2,11 +2,20 @@
 
 import dataclasses
 import re
-from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Literal
 
 from research.data.readers.archives import split_paths
 from research.errors import UserError
+
+FILES = ('text_folder', 'image_folder', 'audio_folder')
+ONLY = {  # settings that some readers alone know
+    'name': ('tfds',),
+    'folder': ('tfds',),
+    'columns': ('csv', 'tsv'),
+    'delimiter': ('csv', 'tsv'),
+    'label_pattern': ('fasta', *FILES),
+    'fields': ('jsonl', 'csv', 'tsv', 'parquet', 'lines', 'idx', 'fasta', 'tfds'),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +39,8 @@ class DataSettings:
     test_fraction: float = 0.1  # likewise
     on_error: Literal['stop', 'skip'] = 'stop'  # a broken record stops the run, or is left out and counted
     error_limit: int = 100  # with 'skip': more broken records in one split stop the run
+    examples: int = 0  # train on this many of the training rows, evenly spread; 0: all
+    shape: tuple = ()  # (height, width, channels) of the images that the model reads; (): those of the first
 
     def __post_init__(self):
         fractions = self.validation_fraction, self.test_fraction
@@ -40,11 +51,12 @@ class DataSettings:
             )
         if self.error_limit < 0 or len(self.delimiter) > 1:
             raise UserError('config.data: error_limit must be zero or more and delimiter one character')
-        if self.name and self.reader != 'tfds':
-            raise UserError(
-                f'config.data.name={self.name!r} names a built-in set, and config.data.reader='
-                f"{self.reader!r} reads your own; set one of them to ''"
-            )
+        for setting, readers in ONLY.items():
+            if getattr(self, setting) and self.reader not in readers:
+                raise UserError(
+                    f'config.data.{setting}={getattr(self, setting)!r}: config.data.reader={self.reader!r} has no use '
+                    f"for it (only {', '.join(readers)}); set it to ''"
+                )
         if self.reader == 'tfds' and not self.name:
             raise UserError("config.data.name is missing: the TFDS set to read, such as 'mnist'")
         try:
@@ -52,27 +64,6 @@ class DataSettings:
         except re.error as error:
             raise UserError(f'config.data.label_pattern={self.label_pattern!r}: {error}') from None
         pairs(self.fields)
-
-
-def has_reader(settings: Mapping[str, Any]) -> bool:
-    """Returns whether `config.data` reads a user's data, not a built-in set."""
-    return bool(settings.get('reader'))
-
-
-def reader_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns those of `config.data` that a reader knows, without what only a task knows."""
-    known = {field.name for field in dataclasses.fields(DataSettings)}
-    return {key: value for key, value in settings.items() if key in known}
-
-
-def without_reader(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the settings of a built-in set: without its name and those that only a reader knows.
-
-    A path that was given stays in, so that it is refused and not passed over in silence.
-    """
-    known = {field.name for field in dataclasses.fields(DataSettings)}
-    given = {split for split in ('train', 'validation', 'test') if settings.get(split)}
-    return {key: value for key, value in settings.items() if key not in known or key in given}
 
 
 def pairs(fields: str) -> dict[str, str]:

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from absl import logging
 from etils import epath
@@ -19,68 +19,19 @@ from research.data.readers.rows import (
     Rows,
     chain,
     change,
-    class_names,
     join,
     label_text,
     parts_by_hash,
-    sort_names,
     without_broken,
 )
 from research.data.readers.settings import DataSettings, pairs
-from research.errors import UserError, nearest, unpack
+from research.errors import UserError, nearest
 
 FOLDERS = {
     'text_folder': ((), folders.read_text),
     'image_folder': (folders.PICTURES, folders.read_picture),
     'audio_folder': (folders.SOUNDS, folders.read_sound),
 }
-
-
-class DataSet(NamedTuple):
-    """Rows by split, opened when first asked for, and the names of the classes."""
-
-    source: Callable[[str], Rows]  # (split) -> random-access rows
-    classes: Callable[[], tuple[str, ...]]  # () -> names, sorted, of all rows in the place of 'train'
-    about: str
-    settings: DataSettings
-
-
-def sources(
-    settings: Mapping[str, Any], required: Sequence[str] = (), ignored: Sequence[str] = ()
-) -> DataSet:
-    """Returns the data set of `config.data`; nothing is opened yet.
-
-    Args:
-      settings: those of `DataSettings`.
-      required: fields that every row must have, and that the hash which cuts splits reads. 'image' and
-        'audio' among them are read into arrays where they are paths or bytes. () for whatever there is.
-      ignored: fields that the hash does not read where `required` names none but 'label': what no model sees.
-
-    Raises:
-      UserError: for a setting that does not exist or cannot be. The rows raise `Broken`.
-    """
-    options = unpack(DataSettings, settings, 'data')
-    opened = functools.cache(functools.partial(open_parts, options, tuple(required), tuple(ignored)))
-
-    def source(split: str) -> Rows:
-        found = opened(split if has_own(options, split) else 'train').get(split)
-        if found is None:
-            raise UserError(
-                f'the data set has no {split!r} split: set config.data.{split} or, for a part of the '
-                f'training data, config.data.{split}_fraction'
-            )
-        if not found.size:
-            raise UserError(
-                f'no row fell into the {split!r} split: set config.data.{split}, or larger fractions'
-            )
-        return found
-
-    @functools.cache
-    def classes() -> tuple[str, ...]:
-        return sort_names({name for part in opened('train').values() for name in class_names(part)})
-
-    place = options.name if options.reader == 'tfds' else options.train
-    return DataSet(source, classes, f'{options.reader}: {place}', options)
 
 
 def has_own(options: DataSettings, split: str) -> bool:
@@ -99,9 +50,17 @@ def has_own(options: DataSettings, split: str) -> bool:
 
 
 def open_parts(
-    options: DataSettings, required: tuple[str, ...], ignored: tuple[str, ...], split: str
+    options: DataSettings, required: tuple[str, ...], content: tuple[str, ...], ignored: tuple[str, ...], split: str
 ) -> dict[str, Rows]:
-    """Returns {split: rows} of one place: for 'train' with the splits that are cut off from it."""
+    """Returns {split: rows} of one place: for 'train' with the splits that are cut off from it.
+
+    Args:
+      options: how the files are read.
+      required: fields that every row must have; 'image' and 'audio' among them are decoded.
+      content: fields that the hash which cuts splits reads; where only 'label' is one: all but 'label' and `ignored`.
+      ignored: see `content`.
+      split: 'train', 'validation' or 'test'.
+    """
     rows = open_rows(options, split)
     rows = change(rows, functools.partial(complete, required, decoded_fields(options, required)))
     if options.on_error == 'skip':
@@ -124,8 +83,7 @@ def open_parts(
     }
     if not fractions:
         return {'train': rows}
-    content = tuple(name for name in required if name != 'label')
-    return parts_by_hash(rows, fractions, content, ignored)
+    return parts_by_hash(rows, fractions, tuple(name for name in content if name != 'label'), ignored)
 
 
 def setting_of(split: str) -> str:

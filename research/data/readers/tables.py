@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from research.data.readers.archives import Entry, Part, open_part
-from research.data.readers.rows import Broken, Row, Rows
+from research.data.readers.rows import Broken, Row, Rows, row_name
 from research.data.readers.text import decode, line_ranges, span, text_rows, without_blank
 from research.errors import UserError
 
@@ -136,8 +136,3 @@ def read_parquet(entry: Entry, finish: Finish) -> Rows:
 def table_row(columns: dict[str, Any], finish: Finish, where: Callable[[int], str], number: int) -> Row:
     """Returns one row of a table of pyarrow columns."""
     return finish({name: column[number].as_py() for name, column in columns.items()}, where(number))
-
-
-def row_name(name: str, number: int) -> str:
-    """Returns 'train.parquet, row 7'."""
-    return f'{name}, row {number + 1:,}'

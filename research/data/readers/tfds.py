@@ -11,8 +11,7 @@ from typing import Any
 
 from etils import epath
 
-from research.data.readers.rows import SPLITS, Row, Rows
-from research.data.readers.tables import row_name
+from research.data.readers.rows import SPLITS, Row, Rows, row_name
 from research.errors import UserError
 
 

@@ -1,48 +1,50 @@
 """Fashion-MNIST: 70,000 photographs of clothes, 28x28 pixels, in the IDX files that its authors publish.
 
 Source: H. Xiao, K. Rasul and R. Vollgraf, "Fashion-MNIST: a Novel Image Dataset for Benchmarking Machine
-Learning Algorithms", 2017 (arXiv:1708.07747). Intensities 0 to 255 become float32 in [0, 1].
+Learning Algorithms", 2017 (arXiv:1708.07747). Licence: MIT. Splits: the official test; the last 5,000 rows of the
+training file are for validation. Oddities: intensities 0 to 255 become float32 in [0, 1].
 """
 
 import functools
 
 import numpy as np
 
-from research.data.image.images import Images
-from research.data.readers.archives import data_root, find
+from research.data.dataset import DataSet
+from research.data.fetch import folder_of
+from research.data.readers.archives import find
 from research.data.readers.idx import read_array
+from research.data.readers.rows import Rows, in_memory
 from research.errors import UserError, choose
 
+FOLDER = 'fashion_mnist'
 CLASSES = (
     'T-shirt', 'trouser', 'pullover', 'dress', 'coat', 'sandal', 'shirt', 'sneaker', 'bag', 'ankle boot',
 )  # fmt: skip
 TRAIN, VALIDATION = 55_000, 5_000  # rows of the training file, in its order
 
 
-def fashion_mnist(folder: str = '', examples: int = 0) -> Images:
-    """Returns Fashion-MNIST; a row is {'image': float32 [28, 28, 1] in [0, 1], 'label': int}.
-
-    The validation split is the last 5,000 rows of the training file, whatever `examples` says.
+def open(folder: str = '', examples: int = 0) -> DataSet:
+    """Opens the set; a row is {'image': float32 [28, 28, 1] in [0, 1], 'label': of `CLASSES`}.
 
     Args:
-      folder: where the four files lie; '' for $TESSERA_DATA/fashion_mnist.
-      examples: train on so many of the first rows alone; 0 for all 55,000 that are left.
+      folder: of the four IDX files.
+      examples: train on this many of the first rows; 0: all 55,000. The validation split does not change with it.
 
     Raises:
       UserError: for an impossible number; files that are missing or broken are named when they are read.
     """
     if not 0 <= examples <= TRAIN:
         raise UserError(f'config.data.examples must be 0 (all) to {TRAIN:,}, got {examples}')
-    place = folder or f'{data_root()}/fashion_mnist'
 
     @functools.cache
     def arrays(name: str) -> tuple[np.ndarray, np.ndarray]:
+        place = folder_of(FOLDER, folder)
         files = [f'{place}/{name}-{part}-ubyte.gz' for part in ('images-idx3', 'labels-idx1')]
         images, labels = (read_array(find((file,), 'config.data.folder')[0]) for file in files)
         return images[..., None].astype(np.float32) / 255, labels
 
     @functools.cache
-    def source(split: str) -> list[dict]:
+    def source(split: str) -> Rows:
         ranges = {
             'train': ('train', 0, examples or TRAIN),
             'validation': ('train', TRAIN, TRAIN + VALIDATION),
@@ -50,7 +52,9 @@ def fashion_mnist(folder: str = '', examples: int = 0) -> Images:
         }
         name, start, stop = choose(split, ranges, 'split')
         images, labels = (values[start:stop] for values in arrays(name))
-        return [{'image': image, 'label': int(label)} for image, label in zip(images, labels, strict=True)]
+        rows = [{'image': image, 'label': CLASSES[label]} for image, label in zip(images, labels, strict=True)]
+        return in_memory(rows, f'{name} images of Fashion-MNIST')
 
-    splits = ('train', 'validation', 'test')
-    return Images(source, CLASSES, (28, 28, 1), splits, 'one piece of clothing, light on black')
+    fields = ('image', 'label')
+    about = 'one piece of clothing, light on black'
+    return DataSet(source, about, fields=fields, class_names=CLASSES, image_shape=(28, 28, 1))

@@ -1,35 +1,36 @@
 """Tiny Shakespeare: 1.1 million characters of plays in one file, the corpus of small character models.
 
-Source: A. Karpathy, github.com/karpathy/char-rnn, data/tinyshakespeare/input.txt. The usual rule, nanoGPT's too:
-the first 90% of the characters are for training, the rest for validation; there is no test split.
+Source: A. Karpathy, github.com/karpathy/char-rnn, data/tinyshakespeare/input.txt. Licence: public domain. Splits: the
+usual rule, nanoGPT's too: the first 90% of the characters are for training, the rest for validation; no test split.
 """
 
-import hashlib
-from collections.abc import Callable
+import functools
 
-from research.data.readers.archives import data_root, find, read_bytes
-from research.data.text.corpus import Corpus
+from research.data.dataset import DataSet
+from research.data.fetch import folder_of
+from research.data.readers.archives import find, read_bytes
+from research.data.readers.rows import Rows, in_memory
 from research.errors import UserError
 
+FOLDER = 'tiny_shakespeare'
 CHARACTERS = 1_115_394
 
 
-def tiny_shakespeare(folder: str = '') -> Callable[[], Corpus]:
-    """Returns the function that reads the corpus, one document a split.
+def open(folder: str = '') -> DataSet:
+    """Opens the set; a row is {'text'}, and each split is one.
 
     Args:
-      folder: where input.txt lies; '' for $TESSERA_DATA/tiny_shakespeare.
+      folder: of input.txt.
     """
 
-    def corpus() -> Corpus:
-        place = folder or f'{data_root()}/tiny_shakespeare'
+    @functools.cache
+    def source(split: str) -> Rows:
+        place = folder_of(FOLDER, folder)
         text = read_bytes(find((f'{place}/input.txt',), 'config.data.folder')[0]).decode()
         if len(text) != CHARACTERS:
             raise UserError(f'{place}/input.txt has {len(text):,} characters, the corpus has {CHARACTERS:,}')
         border = int(0.9 * len(text))
-        documents = {'train': (text[:border],), 'validation': (text[border:],)}
-        sizes = {split: len(texts[0].encode()) for split, texts in documents.items()}
-        digest = hashlib.sha256(text.encode()).hexdigest()
-        return Corpus(documents, {'corpus': 'tiny_shakespeare', 'sha256': digest, 'bytes': sizes})
+        part = {'train': text[:border], 'validation': text[border:]}[split]
+        return in_memory([{'text': part}], f'tiny_shakespeare, {split}')
 
-    return corpus
+    return DataSet(source, 'plays of Shakespeare', ('train', 'validation'), ('text',))

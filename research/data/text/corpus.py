@@ -1,31 +1,61 @@
 """Text as tokens: byte-level BPE or characters, documents joined into one stream, and blocks of it as rows."""
 
 import collections
+import hashlib
 import itertools
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from etils import epath
 from jaxtyping import Integer
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
+from research.data.dataset import DataSet
 from research.errors import UserError, choose
 
 END = '<|endoftext|>'  # stands between documents; its id is 0
 UNKNOWN = '\ufffd'  # stands for every character that a character tokenizer does not have
 
 
-class Corpus(NamedTuple):
-    """Documents of each split, 'train', 'validation' and 'test', and where they come from (JSON-able).
+def read_documents(data: DataSet) -> dict[str, list[str]]:
+    """Returns {split: the texts of its rows}, without blank ones.
 
-    `tokenizer` makes one of a given vocabulary; without it, one is trained on the documents.
+    A text that occurs again, in any split, is left out: copies would be learned by heart.
+
+    Raises:
+      UserError: for a row whose 'text' is no text.
     """
+    documents, seen = {}, set()
+    for split in data.splits:
+        documents[split] = []
+        rows = data.source(split)
+        for number, row in enumerate(rows):
+            if not isinstance(row.get('text'), str):
+                raise UserError(f'{rows.where(number)}: the text is {row.get("text")!r:.40}, not a string')
+            key = hashlib.sha256(row['text'].encode('utf-8', 'surrogatepass')).digest()
+            if row['text'].strip() and key not in seen:
+                documents[split].append(row['text'])
+            seen.add(key)
+    return documents
 
-    documents: Mapping[str, Sequence[str]]
-    about: Mapping[str, Any]
-    tokenizer: Callable[[int], Tokenizer] | None = None
+
+def describe_documents(about: str, documents: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    """Returns what is stored of a corpus (JSON-able): its name, hash, and documents and bytes of each split."""
+    digest = hashlib.sha256()
+    for split, texts in documents.items():
+        for text in texts:
+            digest.update(f'{split}\0{text}\0'.encode('utf-8', 'surrogatepass'))
+    return {
+        'corpus': about,
+        'sha256': digest.hexdigest(),
+        'documents': {split: len(texts) for split, texts in documents.items()},
+        'bytes': {
+            split: sum(len(text.encode('utf-8', 'surrogatepass')) for text in texts)
+            for split, texts in documents.items()
+        },
+    }
 
 
 def make_tokenizer(kind: str, documents: Sequence[str], vocabulary: int, special: Sequence[str] = ()) -> Tokenizer:

@@ -9,8 +9,9 @@ from etils import epath
 from tokenizers import Tokenizer
 
 from research.data.batches import order
+from research.data.dataset import DataSet
+from research.data.readers.rows import Broken
 from research.data.text.corpus import encode_text, load_array, save_array, train_tokenizer
-from research.data.text.own_pairs import Pairs
 from research.data.text.pair_packing import PackedRows, Ragged, first_fit, flatten, padding_share
 from research.errors import UserError, choose
 
@@ -36,6 +37,20 @@ class Tokenizers(NamedTuple):
         return [*encode_text(self.target, text), self.end]
 
 
+def read_pairs(data: DataSet, split: str) -> list[tuple[str, str]]:
+    """Returns (source, target) of the rows of a split, without blanks around them; raises `Broken` for other values."""
+    rows = data.source(split)
+    return [pair_of(rows[number], rows.where(number)) for number in range(len(rows))]
+
+
+def pair_of(row: Mapping[str, Any], where: str) -> tuple[str, str]:
+    """Returns (source, target) of a row; raises `Broken` where one is no text."""
+    for name in SIDES:
+        if not isinstance(row.get(name), str):
+            raise Broken(f'{where}: {name!r} is {row.get(name)!r:.40}, not a text')
+    return row['source'].strip(), row['target'].strip()
+
+
 def learn(pairs: Sequence[tuple[str, str]], vocabulary: int, shared: bool) -> Tokenizers:
     """Returns the tokenizers of both sides, learnt from the training pairs: one from both, or one from each."""
     sides = [[pair[number] for pair in pairs] for number in range(2)]
@@ -49,7 +64,7 @@ def tokens_of(tokenizers: Tokenizers, pair: Sequence[str]) -> list[list[int]]:
     return [tokenizers.encode_source(pair[0]), tokenizers.encode_target(pair[1])]
 
 
-def store(corpus: Pairs, tokenizers: Tokenizers, length: int, row_length: int, folder: epath.Path) -> None:
+def store(data: DataSet, tokenizers: Tokenizers, length: int, row_length: int, folder: epath.Path) -> None:
     """Plans the packed rows of the training pairs and stores the pairs of all splits.
 
     Writes <side>.json (tokenizers), <side>.npy and <side>_starts.npy (tokens of the training pairs in the order
@@ -60,7 +75,7 @@ def store(corpus: Pairs, tokenizers: Tokenizers, length: int, row_length: int, f
       UserError: where no training pair is left.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    kept, sizes, plan = plan_pairs(corpus.pairs['train'], tokenizers, length)
+    kept, sizes, plan = plan_pairs(read_pairs(data, 'train'), tokenizers, length)
     rows = first_fit(sizes, row_length)
     arrays = {'rows': np.cumsum([0, *map(len, rows)])}
     planned = [kept[place] for row in rows for place in row]
@@ -72,13 +87,14 @@ def store(corpus: Pairs, tokenizers: Tokenizers, length: int, row_length: int, f
     arrays['counts'] = np.bincount(arrays['target'], minlength=vocabulary)
     for name, array in arrays.items():
         save_array(folder / f'{name}.npy', array)
-    cut = {}
+    cut, counts = {}, {'train': len(data.source('train'))}
     for split in ('validation', 'test'):
-        pairs = corpus.pairs[split]
+        pairs = read_pairs(data, split)
+        counts[split] = len(pairs)
         cut[split] = sum(max(map(len, tokens_of(tokenizers, pair))) > length for pair in pairs)
         (folder / f'{split}.json').write_text(json.dumps(pairs, ensure_ascii=False), encoding='utf-8')
     padding = padding_share(sizes, len(rows), row_length)
-    stored = {**plan, 'rows': len(rows), 'padding': padding, 'cut': cut, **corpus.about}
+    stored = {**plan, 'rows': len(rows), 'padding': padding, 'cut': cut, 'source': data.about, 'pairs': counts}
     (folder / 'plan.json').write_text(json.dumps(stored, indent=2))
 
 

@@ -9,14 +9,16 @@ from etils import epath
 from jaxtyping import Integer
 from tokenizers import Tokenizer
 
+from research.data.dataset import DataSet
 from research.data.text.corpus import (
     UNKNOWN,
-    Corpus,
     bytes_of_tokens,
+    describe_documents,
     encode_documents,
     encode_text,
     load_array,
     make_tokenizer,
+    read_documents,
     save_array,
 )
 from research.errors import UserError, nearest
@@ -31,7 +33,7 @@ class Facts(NamedTuple):
 
 
 def store_streams(
-    corpus: Corpus,
+    data: DataSet,
     folder: epath.Path,
     kind: str,
     vocabulary: int,
@@ -46,24 +48,25 @@ def store_streams(
     text comes from, its hash, sizes).
 
     Args:
-      corpus: documents of each split; there may be no test split.
+      data: rows with 'text'; there may be no test split.
       folder: where to.
       kind, vocabulary, special: as in `make_tokenizer`.
       least: tokens that make one row.
-      tokenizer: one that is there already; None takes that of the corpus, or trains one.
+      tokenizer: one that is there already; None takes that of the data set, or trains one.
       end: the token that follows each document; None: END.
 
     Raises:
       UserError: where a split is too small for one row, or the tokenizer impossible.
     """
-    if tokenizer is None and corpus.tokenizer and not special:
-        tokenizer = corpus.tokenizer(vocabulary)
+    splits = read_documents(data)
+    if tokenizer is None and data.tokenizer and not special:
+        tokenizer = data.tokenizer(vocabulary)
     elif tokenizer is None:
-        tokenizer = make_tokenizer(kind, corpus.documents['train'], vocabulary, special)
+        tokenizer = make_tokenizer(kind, splits['train'], vocabulary, special)
     vocabulary = max(vocabulary, tokenizer.get_vocab_size())
     folder.mkdir(parents=True, exist_ok=True)
     sizes = {}
-    for split, documents in corpus.documents.items():
+    for split, documents in splits.items():
         stream = encode_documents(tokenizer, documents, end)
         if len(stream) < least:
             raise UserError(
@@ -76,7 +79,8 @@ def store_streams(
             save_array(folder / 'counts.npy', np.bincount(stream, minlength=vocabulary))
     save_array(folder / 'bytes.npy', bytes_of_tokens(tokenizer))
     (folder / 'tokenizer.json').write_text(tokenizer.to_str())
-    (folder / 'corpus.json').write_text(json.dumps({**corpus.about, 'tokens': sizes}, indent=2))
+    about = describe_documents(data.about, splits)
+    (folder / 'corpus.json').write_text(json.dumps({**about, 'tokens': sizes}, indent=2))
 
 
 def read_facts(folder: epath.Path, vocabulary: int) -> Facts:

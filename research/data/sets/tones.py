@@ -1,17 +1,21 @@
-"""Tones with noise, made from a seed: sounds that are always there, for tests and first tries."""
+"""Tones with noise: sounds that are always there, for tests and first tries.
+
+Source: made here from a seed. Licence: that of the project. Splits: of six sounds of a class, one is for the test and
+one for validation.
+"""
 
 import functools
 
 import numpy as np
 from jaxtyping import Float
 
-from research.data.audio.sounds import Sounds
+from research.data.dataset import DataSet
 from research.data.readers.rows import Rows
 from research.errors import UserError, choose
 
 KINDS = ('falling', 'high', 'low', 'rising')
 RATE = 8000  # samples a second
-EVERY = 6  # of so many rows of a class, one is for the test and one for validation
+EVERY = 6  # of this many rows of a class, one is for the test and one for validation
 
 
 def tone(kind: str, seed: int, number: int) -> Float[np.ndarray, 'samples']:
@@ -31,8 +35,8 @@ def tone(kind: str, seed: int, number: int) -> Float[np.ndarray, 'samples']:
     return np.float32(loud * np.sin(phase) + 0.02 * draw.normal(size=count)).clip(-1, 1)
 
 
-def tones(examples: int = 96, seed: int = 0) -> Sounds:
-    """Returns sounds of four classes, as many of each.
+def open(examples: int = 96, seed: int = 0) -> DataSet:
+    """Opens the set; a row is {'audio': float32 [samples], 'rate', 'label': of `KINDS`}, as many of each class.
 
     Args:
       examples: in all splits together, 24 or more.
@@ -58,4 +62,5 @@ def tones(examples: int = 96, seed: int = 0) -> Sounds:
 
         return Rows(len(numbers), get, lambda row: f'tone {numbers[row]}', label=kind)
 
-    return Sounds(source, 'tones with noise, made from a seed')
+    about = 'tones with noise, made from a seed'
+    return DataSet(source, about, fields=('audio', 'rate', 'label'), class_names=KINDS)

@@ -1,0 +1,264 @@
+"""One type for every data set, and one function that opens it: a set of `research/data/sets/`, or a user's files.
+
+    open_dataset({'name': 'sst2'}, ('text', 'label')).source('train')[0]
+    open_dataset({'reader': 'csv', 'train': 'mine.csv'}, ('text', 'label')).source('train')[0]
+"""
+
+import dataclasses
+import functools
+import importlib
+import inspect
+import pkgutil
+import types
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from absl import logging
+
+from research.data import sets
+from research.data.image.images import check_image
+from research.data.readers.rows import SPLITS, Broken, Row, Rows, class_names, in_memory, select, sort_names
+from research.data.readers.settings import DataSettings
+from research.data.readers.sources import has_own, open_parts, with_classes
+from research.errors import UserError, nearest, unpack
+
+LARGE = 256  # pixels along a side; above, config.data.shape must be given: nobody trains on 4000x3000 by accident
+Shape = tuple[int, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class DataSet:
+    """Rows by split, opened when first asked for.
+
+    `class_names` and `image_shape` are values, functions that give them, or None: then they are those of the
+    training split, which is read for them.
+    """
+
+    source: Callable[[str], Sequence[Row]]  # (split) -> random-access rows
+    about: str  # one line: what it is
+    splits: tuple[str, ...] = SPLITS
+    fields: tuple[str, ...] = ()  # that every row has; () if unknown
+    class_names: Sequence[str] | Callable[[], Sequence[str]] | None = None
+    image_shape: Shape | Callable[[], Shape] | None = None  # (height, width, channels) that a model reads
+    tokenizer: Callable[[int], Any] | None = None  # (vocabulary size) -> a tokenizer that needs no training
+
+    @functools.cached_property
+    def classes(self) -> tuple[str, ...]:
+        """The names of the classes, in the order of their numbers."""
+        names = self.class_names
+        return tuple(class_names(self.source('train')) if names is None else names() if callable(names) else names)
+
+    @functools.cached_property
+    def shape(self) -> Shape:
+        """The shape of the images that a model reads: (height, width, channels)."""
+        shape = self.image_shape
+        return tuple(first_shape(self.source('train')) if shape is None else shape() if callable(shape) else shape)
+
+
+def open_dataset(settings: Mapping[str, Any], fields: Sequence[str] = (), ignored: Sequence[str] = ()) -> DataSet:
+    """Opens the data set of `config.data`; no file is read yet.
+
+    Args:
+      settings: 'name' and the settings of a set's `open`, or 'reader' and others of `DataSettings`. A name is a module
+        of `research/data/sets/`, the dotted path of a module elsewhere, or a module. A reader replaces the named set.
+      fields: that every row must have. Where splits are cut off by a hash of each row, it reads these without 'label'.
+        'image' and 'audio' among them are decoded. () for whatever there is.
+      ignored: fields that the hash does not read: what no model sees, or what copies of a row differ in.
+
+    Raises:
+      UserError: for an unknown set or setting, an impossible value, or a set whose rows lack a field.
+    """
+    if settings.get('reader'):
+        options = file_settings(settings)
+        if options.get('shape') and fields and 'image' not in fields:
+            raise UserError('config.data.shape is the shape of images, which this task does not read; set it to ()')
+        return open_files(options, fields, ignored)
+    name = settings.get('name', '')
+    if not name:
+        raise UserError(
+            "config.data.name is missing: name a data set, such as 'digits', or read your own files by "
+            "config.data.reader, such as 'image_folder' or 'csv'"
+        )
+    module = set_module(name)
+    data = unpack(module.open, set_settings(settings, module), 'data')
+    label = name if isinstance(name, str) else module.__name__
+    missing = [field for field in fields if data.fields and field not in data.fields]
+    if missing:
+        raise UserError(
+            f'config.data.name={label!r}: its rows have no {missing[0]!r}, which this task reads (they have '
+            f'{", ".join(data.fields)}); name another set, or read your own files by config.data.reader'
+        )
+    source = functools.cache(functools.partial(checked_rows, data, label, tuple(fields)))
+    return dataclasses.replace(data, source=source)
+
+
+def checked_rows(data: DataSet, name: str, fields: tuple[str, ...], split: str) -> Rows:
+    """Returns a split of a set as `Rows`; a `UserError` for a split or a field of the first row that is missing."""
+    if split not in data.splits:
+        raise UserError(f'config.data.name={name!r} has no {split!r} split; {nearest(split, data.splits)}')
+    rows = data.source(split)
+    rows = rows if isinstance(rows, Rows) else in_memory(rows, f'{name}, {split}')
+    if not len(rows):
+        raise UserError(f'config.data.name={name!r}: there are no rows in its {split} split')
+    if not data.fields:
+        first = rows[0]
+        for field in fields:
+            if first.get(field) is None:
+                raise Broken(f'{rows.where(0)}: no {field!r}, which this task reads (there: {", ".join(first)})')
+    return rows
+
+
+def set_names() -> tuple[str, ...]:
+    """Returns the names of the built-in sets: the modules of `research/data/sets/`."""
+    return tuple(each.name for each in pkgutil.iter_modules(sets.__path__))
+
+
+def set_module(name: str | types.ModuleType) -> types.ModuleType:
+    """Returns the module of a set, which has a function `open(**settings) -> DataSet`.
+
+    Args:
+      name: of a built-in set, the dotted path of a module ('my_lab.folding'), or a module.
+
+    Raises:
+      UserError: where there is none.
+    """
+    module = name
+    if isinstance(name, str):
+        known = set_names()
+        if name not in known and '.' not in name:
+            raise UserError(
+                f'config.data.name={name!r} is unknown; {nearest(name, known)}; a set outside this package is named by '
+                'the dotted path of its module, your own files are read by config.data.reader'
+            )
+        try:
+            module = importlib.import_module(f'{sets.__name__}.{name}' if name in known else name)
+        except ImportError as error:
+            raise UserError(f'config.data.name={name!r}: its module cannot be imported ({error})') from error
+    if not callable(getattr(module, 'open', None)):
+        raise UserError(f'config.data.name={name!r}: the module has no function open(**settings) that gives a DataSet')
+    return module
+
+
+def default_settings(name: str | types.ModuleType) -> dict[str, Any]:
+    """Returns the settings of a set with their defaults: the signature of its `open`."""
+    parameters = inspect.signature(set_module(name).open).parameters.values()
+    return {each.name: each.default for each in parameters if each.default is not each.empty}
+
+
+def set_settings(settings: Mapping[str, Any], module: types.ModuleType) -> dict[str, Any]:
+    """Returns the settings for a set's `open`: all but its name and what only readers know, if that is at its default.
+
+    A reader's setting with another value stays in, so that it is refused and not ignored.
+    """
+    known = inspect.signature(module.open).parameters
+    unused = {field.name: field.default for field in dataclasses.fields(DataSettings)} | {'reader': ''}
+    return {
+        key: value
+        for key, value in settings.items()
+        if key != 'name' and (key in known or key not in unused or (value or '') != (unused[key] or ''))
+    }
+
+
+def file_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the settings of a reader: without the name of the set that it replaces, and that set's own settings."""
+    name = settings.get('name', '')
+    if not name or settings['reader'] == 'tfds':
+        return dict(settings)
+    logging.info('config.data.reader=%s is read in place of the data set %s', settings['reader'], name)
+    known = {field.name for field in dataclasses.fields(DataSettings)}
+    replaced = {'name', *inspect.signature(set_module(name).open).parameters} - (known - {'name'})
+    return {key: value for key, value in settings.items() if key not in replaced}
+
+
+def open_files(settings: Mapping[str, Any], fields: Sequence[str] = (), ignored: Sequence[str] = ()) -> DataSet:
+    """Opens a user's files by the settings of `DataSettings`; see `open_dataset`.
+
+    The names of the classes are those of all rows in the place of 'train', also of the parts that are cut off.
+    """
+    options = unpack(DataSettings, settings, 'data')
+    content = tuple(name for name in fields if name not in ignored)
+    opened = functools.cache(functools.partial(open_parts, options, tuple(fields), content, tuple(ignored)))
+
+    def source(split: str) -> Rows:
+        rows = opened(split if has_own(options, split) else 'train').get(split)
+        if rows is None:
+            raise UserError(
+                f'the data set has no {split!r} split: set config.data.{split} or, for a part of the '
+                f'training data, config.data.{split}_fraction'
+            )
+        if not rows.size:
+            raise UserError(f'no row fell into the {split!r} split: set config.data.{split}, or larger fractions')
+        return first_examples(rows, options.examples) if split == 'train' else rows
+
+    def names() -> tuple[str, ...]:
+        return sort_names({name for part in opened('train').values() for name in class_names(part)})
+
+    place = options.name if options.reader == 'tfds' else options.train
+    shape = checked_shape(options.shape) or None
+    return DataSet(source, f'{options.reader}: {place}', class_names=names, image_shape=shape)
+
+
+def first_examples(rows: Rows, examples: int) -> Rows:
+    """Returns `examples` of the rows, evenly spread; 0 for all.
+
+    Raises:
+      UserError: where there are fewer.
+    """
+    if not 0 <= examples <= len(rows):
+        raise UserError(f'config.data.examples must be 0 (all) to {len(rows):,}, got {examples}')
+    return select(rows, np.arange(examples) * len(rows) // examples) if examples else rows
+
+
+def checked_shape(shape: Sequence[Any]) -> Shape:
+    """Returns `config.data.shape` as whole numbers; a `UserError` where it is no shape of an image."""
+    try:
+        sizes = tuple(int(size) for size in shape)
+    except (TypeError, ValueError):
+        sizes = (0,)
+    if sizes and (len(sizes) != 3 or min(sizes) < 1 or sizes[2] not in (1, 3)):
+        raise UserError(
+            f'config.data.shape={shape!r}: write height,width,channels, such as 32,32,3 (channels 1 or 3)'
+        )
+    return sizes
+
+
+def first_shape(rows: Sequence[Row]) -> Shape:
+    """Returns the shape of the first image; a `UserError` where it is too large to be meant."""
+    height, width, channels = np.atleast_3d(check_image(rows[0]['image'])).shape
+    if max(height, width) > LARGE:
+        raise UserError(
+            f'{rows.where(0)} is {height}x{width} pixels: say what the model sees, such as '
+            f'--config.data.shape=64,64,{channels}'
+        )
+    return height, width, channels
+
+
+def numbered(data: DataSet, classes: Sequence[str] = ()) -> DataSet:
+    """Returns a data set whose rows have the number of their class as 'label'.
+
+    Args:
+      data: rows whose 'label' is the name of a class.
+      classes: names that an earlier run stored; () takes those of the data set.
+    """
+
+    def source(split: str) -> Rows:
+        return with_classes(data.source(split), tuple(classes) or data.classes)
+
+    names = tuple(classes) or (lambda: data.classes)
+    return dataclasses.replace(data, source=functools.cache(source), class_names=names)
+
+
+def shuffled(settings: Mapping[str, Any], data: DataSet) -> DataSet:
+    """Returns a data set whose rows are shuffled, always alike, if they are a user's files.
+
+    Files are in the order of their classes, which matters to whoever looks at the first rows of a split alone.
+    """
+    if not settings.get('reader'):
+        return data
+
+    def source(split: str) -> Rows:
+        rows = data.source(split)
+        return select(rows, np.random.default_rng(0).permutation(len(rows)))
+
+    return dataclasses.replace(data, source=source)

@@ -1,0 +1,46 @@
+"""Adult: does a person of the 1994 census earn more than 50,000 dollars a year? 32,561 and 16,281 rows of 14 columns.
+
+Source: B. Becker and R. Kohavi, "Adult", UCI repository, 1996. Licence: CC BY 4.0 at UCI. Splits: the official test; a
+tenth of the training rows is for validation, by a hash of the row.
+Oddities: no header line; a blank after each comma; '?' where a value is missing; in the test file labels end in a full
+stop, which is taken away here. 'weight' is how many people a row stands for: no property of a person, and not hashed.
+"""
+
+import functools
+
+from research.data.dataset import DataSet
+from research.data.fetch import folder_of
+from research.data.readers.archives import find
+from research.data.readers.rows import Row, Rows, parts_by_hash
+from research.data.readers.tables import read_delimited
+
+FOLDER = 'fairness'
+FILES = {'train': 'adult-train.csv.gz', 'validation': 'adult-train.csv.gz', 'test': 'adult-test.csv.gz'}
+COLUMNS = (
+    'age', 'workclass', 'weight', 'education', 'education_years', 'marital_status', 'occupation',
+    'relationship', 'race', 'sex', 'capital_gain', 'capital_loss', 'hours_per_week', 'native_country',
+    'label',
+)  # fmt: skip
+
+
+def open(folder: str = '') -> DataSet:
+    """Opens the set; a row is {column: text} with 'label' '<=50K' or '>50K'.
+
+    Args:
+      folder: of adult-train.csv.gz and adult-test.csv.gz.
+    """
+
+    @functools.cache
+    def parts(file: str) -> dict[str, Rows]:
+        entry = find(f'{folder_of(FOLDER, folder)}/{file}', 'config.data.folder')[0]
+        rows = read_delimited(entry, without_stop, ',', True, COLUMNS)
+        return {'test': rows} if file == FILES['test'] else parts_by_hash(rows, {'validation': 0.1}, (), ('weight',))
+
+    about = 'Adult: a person of the 1994 census'
+    return DataSet(lambda split: parts(FILES[split])[split], about, fields=COLUMNS, class_names=('<=50K', '>50K'))
+
+
+def without_stop(row: Row, where: str) -> Row:
+    """Returns a row whose label has no full stop at its end."""
+    del where
+    return {**row, 'label': row['label'].strip().rstrip('.')}

@@ -1,0 +1,56 @@
+"""Free Spoken Digits: 3,000 recordings of the digits 0 to 9, six speakers, 50 takes of each, 8,000 samples a second.
+
+Source: Z. Jackson and others, "Free Spoken Digit Dataset", github.com/Jakobovski/free-spoken-digit-dataset. Licence:
+CC BY-SA 4.0. Splits: takes 0 to 4 are the test, as its README says; 5 to 9 are for validation here.
+"""
+
+import re
+
+from research.data.dataset import DataSet
+from research.data.fetch import folder_of
+from research.data.readers.archives import find
+from research.data.readers.folders import SOUNDS, read_folder, read_sound
+from research.data.readers.rows import Rows
+from research.data.splitting import by_place
+from research.errors import UserError, choose
+
+FOLDER = 'free_spoken_digits'
+SPEAKERS = ('george', 'jackson', 'lucas', 'nicolas', 'theo', 'yweweler')
+TEST_TAKES, VALIDATION_TAKES = range(0, 5), range(5, 10)  # of 50
+
+
+def open(folder: str = '', speaker: str = '') -> DataSet:
+    """Opens the set; a row is {'audio': float32 [samples], 'rate', 'label'}.
+
+    Args:
+      folder: of fsdd_recordings.tar.gz.
+      speaker: whose takes, all of them, are the test; the validation is then takes 5 to 9 of the others.
+
+    Raises:
+      UserError: for an unknown speaker.
+    """
+    if speaker:
+        choose(speaker, dict.fromkeys(SPEAKERS), 'config.data.speaker')
+
+    def split_of(name: str) -> str:
+        who, take = take_of(name)
+        if who == speaker or (not speaker and take in TEST_TAKES):
+            return 'test'
+        return 'validation' if take in VALIDATION_TAKES else 'train'
+
+    def read() -> tuple[Rows, list[str]]:
+        entries = find(f'{folder_of(FOLDER, folder)}/fsdd_recordings.tar.gz', 'config.data.folder')
+        rows = read_folder(entries, SOUNDS, read_sound, r'([0-9])_[a-z]+_\d+\.')
+        return rows, [split_of(rows.where(number)) for number in range(len(rows))]
+
+    about = f'Free Spoken Digits, test: {f"speaker {speaker}" if speaker else "takes 0 to 4"}'
+    names = tuple(map(str, range(10)))
+    return DataSet(by_place(read), about, fields=('audio', 'rate', 'label'), class_names=names)
+
+
+def take_of(name: str) -> tuple[str, int]:
+    """Returns the speaker and the number of the take of a file such as '7_theo_12.wav'."""
+    match = re.search(r'(?:^|/)\d_([a-z]+)_(\d+)\.\w+$', name)
+    if not match:
+        raise UserError(f'{name}: expected a file named digit_speaker_take.wav')
+    return match[1], int(match[2])

@@ -1,0 +1,46 @@
+"""Random sequences of bases, two thirds of which hold one of two short motifs: for tests and first tries.
+
+Source: made here from a fixed seed. Licence: that of the project. Splits: 10% validation and 20% test of each class by
+a hash of the sequence.
+"""
+
+import random
+
+from research.data.dataset import DataSet
+from research.data.readers.rows import Row, in_memory
+from research.data.sequence.genes import BASES
+from research.data.sequence.uci import FRACTIONS
+from research.data.splitting import by_class
+from research.errors import UserError
+
+MOTIFS = {'first': 'TATAAT', 'second': 'GGCGCC', 'none': ''}
+
+
+def open(examples: int = 240, width: int = 24, split_seed: int = 0) -> DataSet:
+    """Opens the set; a row is {'sequence', 'label'}.
+
+    Args:
+      examples: in all splits together, 30 or more.
+      width: bases of a sequence, 12 or more.
+      split_seed: another one gives other splits.
+
+    Raises:
+      UserError: for fewer.
+    """
+    if examples < 30 or width < 12:
+        raise UserError(f'config.data: examples must be 30 or more and width 12 or more, got {examples} and {width}')
+    source = by_class(lambda: in_memory(make_rows(examples, width), 'motifs'), FRACTIONS, split_seed)
+    return DataSet(source, f'random sequences with motifs: {width} bases', fields=('sequence', 'label'))
+
+
+def make_rows(examples: int, width: int) -> list[Row]:
+    """Returns the rows: the motif of the label overwrites a random place."""
+    generator = random.Random(0)
+    rows = []
+    for number in range(examples):
+        label = list(MOTIFS)[number % len(MOTIFS)]
+        letters = ''.join(generator.choice(BASES) for _ in range(width))
+        start = generator.randrange(width - 6)
+        motif = MOTIFS[label]
+        rows.append({'sequence': letters[:start] + motif + letters[start + len(motif) :], 'label': label})
+    return rows

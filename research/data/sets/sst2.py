@@ -1,0 +1,54 @@
+"""SST-2, the Stanford Sentiment Treebank with two classes, whole sentences: 6,920, 872 and 1,821.
+
+Source: Socher et al. 2013, "Recursive Deep Models for Semantic Compositionality Over a Sentiment Treebank", as in Kim
+2014. Licence: unclear. Splits: the official ones, without neutral sentences.
+Oddities: lower-cased and tokenised; without a header line. Not GLUE's SST-2, which trains on 67,000 phrases.
+"""
+
+import functools
+
+from research.data.dataset import DataSet
+from research.data.fetch import folder_of
+from research.data.readers.archives import find
+from research.data.readers.rows import Broken, Row, Rows, change, parts_by_hash
+from research.data.readers.tables import read_delimited
+from research.errors import UserError
+
+FOLDER = 'sst2'
+FILES = {'train': 'train.tsv', 'validation': 'dev.tsv', 'test': 'test.tsv'}
+CLASSES = {'0': 'negative', '1': 'positive'}
+
+
+def open(folder: str = '', validation_share: float = 0.0) -> DataSet:
+    """Opens the set; a row is {'text', 'label': 'negative' or 'positive'}.
+
+    Args:
+      folder: of train.tsv, dev.tsv and test.tsv.
+      validation_share: cut off from the training split, by a hash of the text, for validation; 0: the official split.
+
+    Raises:
+      UserError: for an impossible share.
+    """
+    if not 0 <= validation_share < 1:
+        raise UserError(f'config.data.validation_share must be at least 0 and below 1, got {validation_share:g}')
+
+    @functools.cache
+    def read(split: str) -> Rows:
+        entry = find(f'{folder_of(FOLDER, folder)}/{FILES[split]}', 'config.data.folder')[0]
+        rows = read_delimited(entry, lambda row, where: row, '\t', False, ('text', 'label'))
+        return change(rows, named, keeps_label=False)
+
+    @functools.cache
+    def source(split: str) -> Rows:
+        if split == 'test' or not validation_share:
+            return read(split)
+        return parts_by_hash(read('train'), {'validation': validation_share}, ('text',))[split]
+
+    return DataSet(source, 'one sentence of a film review', fields=('text', 'label'), class_names=(*CLASSES.values(),))
+
+
+def named(row: Row, where: str) -> Row:
+    """Returns a row with the name of its class."""
+    if row['label'] not in CLASSES:
+        raise Broken(f'{where}: the label is {row["label"]!r:.20}, not 0 or 1')
+    return {**row, 'label': CLASSES[row['label']]}

@@ -1,0 +1,45 @@
+"""TREC: questions by the type of their answer, 5,452 and 500.
+
+Source: X. Li and D. Roth 2002, "Learning Question Classifiers", COLING. Licence: unclear. Splits: the official test;
+a tenth of the training questions is for validation, by a hash of the question, so that copies stay together.
+Oddities: the files are Latin-1.
+"""
+
+import functools
+from typing import Literal
+
+from research.data.dataset import DataSet
+from research.data.fetch import folder_of
+from research.data.readers.archives import find, read_bytes
+from research.data.readers.rows import Broken, Row, Rows, in_memory, parts_by_hash
+
+FOLDER = 'trec_questions'
+FILES = {'train': 'TREC.train', 'validation': 'TREC.train', 'test': 'TREC.test'}
+
+
+def open(folder: str = '', labels: Literal['coarse', 'fine'] = 'coarse') -> DataSet:
+    """Opens the set; a row is {'text', 'label'}.
+
+    Args:
+      folder: of TREC.train and TREC.test.
+      labels: 6 'coarse' classes ('HUM') or 50 'fine' ones ('HUM:ind').
+    """
+
+    @functools.cache
+    def parts(file: str) -> dict[str, Rows]:
+        entry = find(f'{folder_of(FOLDER, folder)}/{file}', 'config.data.folder')[0]
+        lines = read_bytes(entry).decode('latin-1').splitlines()  # one byte is not UTF-8
+        rows = [question(labels, line, f'{entry.name}, line {number}') for number, line in enumerate(lines, 1)]
+        rows = in_memory(rows, entry.name)
+        return {'test': rows} if file == FILES['test'] else parts_by_hash(rows, {'validation': 0.1}, ('text',))
+
+    return DataSet(lambda split: parts(FILES[split])[split], 'one question in English', fields=('text', 'label'))
+
+
+def question(labels: str, line: str, where: str) -> Row:
+    """Returns 'COARSE:fine What is ... ?' as a row; raises `Broken` for another form."""
+    label, _, text = line.strip().partition(' ')
+    coarse, colon, _ = label.partition(':')
+    if not (coarse and colon and text.strip()):
+        raise Broken(f"{where}: expected 'CLASS:kind question', got {line!r:.60}")
+    return {'text': text.strip(), 'label': coarse if labels == 'coarse' else label}
