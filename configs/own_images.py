@@ -68,7 +68,7 @@ def same(config) -> None:
 
 def tiny(config) -> None:
     """Three steps on scikit-learn's digits."""
-    config.data.update(name='digits', reader='')
+    config.data = own_files(name='digits', shape=(), label_pattern='', folder='')
     config.task.shift = 1
     config.model.update(widths=(4, 8), depths=(1, 1))
     config.train.update(

@@ -40,7 +40,6 @@ def get_config(variant: str = ''):
         examples=0,
         columns='',
         label_pattern='',
-        test_fraction=0.2,
     )
     config.optimizer.model.update(
         {'learning_rate': 1e-3, 'schedule': 'cosine', 'warmup_steps': 50, 'weight_decay': 0.01}
@@ -91,7 +90,7 @@ def kmers(config):
 def own(config):
     """FASTA files of your own, one for each class; longer sequences keep their middle."""
     config.task.cut = 'both'
-    config.data = {**config.data.to_dict(), 'name': '', 'reader': 'fasta'}
+    config.data = {**config.data.to_dict(), 'name': '', 'reader': 'fasta', 'test_fraction': 0.2}
     for name in ('split_seed', 'examples'):
         del config.data[name]
     config.expected = {}
