@@ -27,7 +27,6 @@ MAY_IMPORT = {
     'research.cluster': ('research.cluster', 'research.data.fields', 'research.errors'),
     'research.core': (
         'research.core', 'research.checkpoint', 'research.cluster', 'research.data', 'research.ops', 'research.errors',
-        'research.report', 'research.capacity.flops',
     ),
     'research.data': ('research.data', 'research.ops', 'research.errors'),
     'research.data.check.task': ('research.data', 'research.core', 'research.ops', 'research.errors'),

@@ -8,7 +8,6 @@ Elsewhere say where process 0 is: --coordinator=HOST:PORT --num_processes=2 --pr
 """
 
 import pathlib
-import signal
 
 from absl import flags
 
@@ -26,6 +25,7 @@ TIMEOUT = flags.DEFINE_integer('timeout', 120, 'Seconds until a missing or dead 
 def main(overrides: dict[str, str]) -> int:
     """Runs the config of the flags; the exit status of a run stopped by a signal is 128 + its number."""
     from research.cluster import join as distributed
+    from research.core.outcome import Stop
     from research.errors import UserError
 
     if not CONFIG.value:
@@ -38,8 +38,7 @@ def main(overrides: dict[str, str]) -> int:
         if sentence:
             print(sentence, flush=True)
         summary = research.run(config, workdir)
-    stopped = summary['reason'].startswith('asked')  # saved, but not done: a cluster should start it again
-    return 128 + signal.Signals[summary['reason'].split()[-1]] if stopped else 0
+    return 128 + summary.signal if summary.stop == Stop.SIGNAL else 0  # not done: a cluster should start it again
 
 
 if __name__ == '__main__':

@@ -164,8 +164,25 @@ def load_from(workdir: str):
     return lambda: eval_variables_from(read_weights(epath.Path(workdir)), workdir)
 
 
-def run(config: str | Mapping[str, Any] | Config, workdir: str, **overrides: Any) -> dict[str, Any]:
-    """Trains, evaluates and reports a config in `workdir`, resuming what is there; returns the summary.
+def observers():
+    """Returns the functions that show a run: description, report, summary, and the text when memory runs out."""
+    from research.capacity.flops import count_flops, expected_seconds
+    from research.core.memory import out_of_memory_message
+    from research.core.train import Observers
+    from research.report.page import write_report
+    from research.report.run import describe_run, print_summary
+
+    def describe(spec: Any, memory: Mapping[str, Any], workdir: epath.Path, start: int) -> None:
+        flops = count_flops(spec.step(), spec.state, spec.batch)
+        devices = spec.mesh.devices
+        seconds = expected_seconds(flops['total'], devices.size, devices.flat[0].platform)
+        describe_run(spec, memory, flops, seconds, workdir, start)
+
+    return Observers(describe, write_report, print_summary, out_of_memory_message)
+
+
+def run(config: str | Mapping[str, Any] | Config, workdir: str, **overrides: Any):
+    """Trains, evaluates and reports a config in `workdir`, resuming what is there; returns a `core.outcome.Summary`.
 
     `overrides` are dotted settings with underscores doubled for dots: `train__steps=100`.
     """
@@ -173,7 +190,7 @@ def run(config: str | Mapping[str, Any] | Config, workdir: str, **overrides: Any
 
     texts = {name.replace('__', '.'): str(value) for name, value in overrides.items()}
     checked = config if isinstance(config, Config) else read(config, texts)
-    return train.run(checked, epath.Path(workdir), prepare, build)
+    return train.run(checked, epath.Path(workdir), prepare, build, observers())
 
 
 def load(workdir: str, overrides: Mapping[str, str] | None = None):

@@ -169,7 +169,7 @@ def state_parts(plan: RunSpec) -> dict[str, float]:
     return {
         'parameters': shard_bytes(state.variables.params),
         'statistics': shard_bytes(state.variables.extra),
-        'average': shard_bytes(state.average),
+        'average': shard_bytes(state.ema),
         'optimizer': shard_bytes(state.optimizer),
         'batch': shard_bytes(plan.batch),
     }

@@ -1,11 +1,11 @@
-"""Records: which steps of a run are finished, and whether their files are still what was written.
+"""Manifests: which steps of a run are finished, and whether their files are still what was written.
 
     checkpoints/<step>/      the files of a step, whoever wrote them
-    checksums/<step>.json    its record: bytes and SHA-256 of each file, the caller's meta, is it the best
+    checksums/<step>.json    its manifest: bytes and SHA-256 of each file, the caller's meta, is it the best
     damaged/<step>/          a step that did not verify, moved out of the way
 
-A record is the last thing written and the first thing deleted. Whenever a process is killed, a step either
-has a record and is whole, or it has none and does not count.
+A manifest is the last thing written and the first thing deleted. Whenever a process is killed, a step either
+has a manifest and is whole, or it has none and does not count.
 """
 
 import hashlib
@@ -40,16 +40,16 @@ def arrays_path(folder: epath.Path, step: int) -> epath.Path:
     return folder / 'checkpoints' / str(step)
 
 
-def record_path(folder: epath.Path, step: int) -> epath.Path:
-    """Returns the file that holds the record of a step."""
+def manifest_path(folder: epath.Path, step: int) -> epath.Path:
+    """Returns the file that holds the manifest of a step."""
     return folder / 'checksums' / f'{step}.json'
 
 
-def write_record(folder: epath.Path, record: Manifest) -> None:
-    """Writes a record whole or not at all."""
-    body = json.loads(json.dumps(record._asdict()))  # as it will be read: keys are strings, tuples are lists
+def write_manifest(folder: epath.Path, manifest: Manifest) -> None:
+    """Writes a manifest whole or not at all."""
+    body = json.loads(json.dumps(manifest._asdict()))  # as it will be read: keys are strings, tuples are lists
     text = json.dumps({'sha256': seal(body), **body}, indent=1)
-    path = record_path(folder, record.step)
+    path = manifest_path(folder, manifest.step)
     path.parent.mkdir(parents=True, exist_ok=True)
     if '://' in str(path):
         path.write_text(text)  # an object appears in a store once it is complete; renaming one is a copy
@@ -62,26 +62,26 @@ def write_record(folder: epath.Path, record: Manifest) -> None:
     temporary.replace(path)
 
 
-def read_record(folder: epath.Path, step: int) -> Manifest:
-    """Returns the record of a step.
+def read_manifest(folder: epath.Path, step: int) -> Manifest:
+    """Returns the manifest of a step.
 
     Raises:
       OSError: when it cannot be read.
       ValueError: when it is not what was written.
     """
-    body = json.loads(record_path(folder, step).read_text())
+    body = json.loads(manifest_path(folder, step).read_text())
     if not isinstance(body, dict) or body.pop('sha256', '') != seal(body) or body.get('step') != step:
         raise ValueError('its content has changed')
     return Manifest(**body)
 
 
 def seal(body: Mapping[str, Any]) -> str:
-    """Returns the SHA-256 of a record's content."""
+    """Returns the SHA-256 of a manifest's content."""
     return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
 
 
-def make_record(folder: epath.Path, step: int, meta: Mapping[str, Any], best: bool) -> Manifest:
-    """Returns the record of the files that a step has now."""
+def make_manifest(folder: epath.Path, step: int, meta: Mapping[str, Any], best: bool) -> Manifest:
+    """Returns the manifest of the files that a step has now."""
     arrays = arrays_path(folder, step)
     return Manifest(step, best, meta, digests(arrays, list(files(arrays))))
 
@@ -95,12 +95,12 @@ def numbers(folder: epath.Path, suffix: str) -> set[int]:
 
 
 def finished_steps(folder: epath.Path) -> list[int]:
-    """Returns the steps that have a record, ascending; whether they verify is another question."""
+    """Returns the steps that have a manifest, ascending; whether they verify is another question."""
     return sorted(numbers(folder / 'checksums', '.json'))
 
 
 def unfinished_steps(folder: epath.Path) -> list[int]:
-    """Returns the steps that a killed save or deletion left without a record, ascending."""
+    """Returns the steps that a killed save or deletion left without a manifest, ascending."""
     started = numbers(folder / 'checkpoints', '') | numbers(folder / 'checkpoints', UNRENAMED)
     return sorted(started - set(finished_steps(folder)))
 
@@ -109,10 +109,10 @@ def best_step(folder: epath.Path, until: int | None = None) -> int | None:
     """Returns the finished step that was last saved as the best one (as of step `until`), or None."""
     for step in reversed(finished_steps(folder)):
         try:
-            if (until is None or step <= until) and read_record(folder, step).best:
+            if (until is None or step <= until) and read_manifest(folder, step).best:
                 return step
         except (OSError, ValueError):
-            continue  # `find_good` reports a damaged record; here there is nothing to learn from it
+            continue  # `find_good` reports a damaged manifest; here there is nothing to learn from it
     return None
 
 
@@ -144,18 +144,18 @@ def digests(folder: epath.Path, names: list[str]) -> dict[str, tuple[int, str]]:
 def verify(
     folder: epath.Path, step: int, item: str = '', process: int = 0, processes: int = 1
 ) -> tuple[Manifest | None, str]:
-    """Returns (record, what is wrong with a step or ''); reads only the share of `process` of its files."""
+    """Returns (manifest, what is wrong with a step or ''); reads only the share of `process` of its files."""
     try:
-        record = read_record(folder, step)
+        manifest = read_manifest(folder, step)
     except (OSError, ValueError) as error:
-        return None, f'{record_path(folder, step)} cannot be read ({error})'
+        return None, f'{manifest_path(folder, step)} cannot be read ({error})'
     arrays = arrays_path(folder, step)
     if not arrays.exists():
-        return record, f'{arrays} is missing'
+        return manifest, f'{arrays} is missing'
     try:
-        return record, compare(arrays, record.files, item, process, processes)
+        return manifest, compare(arrays, manifest.files, item, process, processes)
     except OSError as error:
-        return record, f'{arrays} cannot be read ({error})'
+        return manifest, f'{arrays} cannot be read ({error})'
 
 
 def compare(
@@ -183,11 +183,11 @@ def compare(
 def find_good(
     folder: epath.Path, finished: list[int], step: int | None, together: bool, item: str = ''
 ) -> tuple[Manifest | None, dict[int, str]]:
-    """Returns (record of the newest step that verifies or None, {newer step: what is wrong with it}).
+    """Returns (manifest of the newest step that verifies or None, {newer step: what is wrong with it}).
 
     Args:
       folder: the run's folder.
-      finished: the steps to choose from, ascending; without any, there is no record.
+      finished: the steps to choose from, ascending; without any, there is no manifest.
       step: the only step that will do, or None.
       together: whether all processes call this, each to read its share of the files.
       item: limits the check to the files whose names begin with it.
@@ -201,16 +201,16 @@ def find_good(
     processes = (jax.process_index(), jax.process_count()) if together else (0, 1)
     damaged = {}
     for candidate in reversed(finished) if step is None else [step]:
-        record, problem = verify(folder, candidate, item, *processes)
+        manifest, problem = verify(folder, candidate, item, *processes)
         if together:
             problem = next(filter(None, gather(problem)), '')
         if not problem:
-            return record, damaged
+            return manifest, damaged
         damaged[candidate] = problem
     if step is not None:
         raise UserError(
             f'step {step} of {folder} cannot be used: {damaged[step]}; put the file back, or delete '
-            f'{record_path(folder, step)} to leave this step out (of {", ".join(map(str, finished))})'
+            f'{manifest_path(folder, step)} to leave this step out (of {", ".join(map(str, finished))})'
         )
     if damaged:
         problems = '\n'.join(f'  step {bad}: {problem}' for bad, problem in damaged.items())
@@ -230,14 +230,14 @@ def retire(folder: epath.Path, keep_last: int) -> None:
     best = best_step(folder, finished[-keep_last:][0])
     for step in finished[:-keep_last]:
         if step != best:
-            record_path(folder, step).unlink(missing_ok=True)
+            manifest_path(folder, step).unlink(missing_ok=True)
             arrays_path(folder, step).rmtree(missing_ok=True)
 
 
 def set_aside(folder: epath.Path, step: int) -> epath.Path:
-    """Takes a step's record away and moves its files out of the way; returns where to."""
+    """Takes a step's manifest away and moves its files out of the way; returns where to."""
     aside, arrays = folder / 'damaged' / str(step), arrays_path(folder, step)
-    record_path(folder, step).unlink(missing_ok=True)
+    manifest_path(folder, step).unlink(missing_ok=True)
     if arrays.exists():
         aside.parent.mkdir(parents=True, exist_ok=True)
         if aside.exists():
@@ -256,7 +256,7 @@ def clear(
     """Makes way for training from step `used` on, and tells `say` about every step after it that was there.
 
     Damaged steps are moved aside. Unfinished ones are deleted, unless no step can be used: then one that
-    Orbax committed may be all that is left of a run whose records were lost, and is moved aside too.
+    Orbax committed may be all that is left of a run whose manifests were lost, and is moved aside too.
     """
     instead = 'training starts anew' if used is None else f'step {used} is used instead'
     for step, problem in damaged.items():
@@ -269,9 +269,9 @@ def clear(
             arrays_path(folder, step).rmtree(missing_ok=True)
             what = 'deleted'
         if used is None or step > used:
-            record = record_path(folder, step)
+            manifest = manifest_path(folder, step)
             say(
-                f'step {step} of {folder} has no record {record}, so it is not whole; '
+                f'step {step} of {folder} has no manifest {manifest}, so it is not whole; '
                 f'it is {what} and {instead}'
             )
     for place, suffix in (('checkpoints', UNRENAMED), ('checksums', '.json.tmp')):

@@ -1,12 +1,12 @@
-"""Checkpoints: Orbax writes and reads the arrays; our records say which steps can be trusted.
+"""Checkpoints: Orbax writes and reads the arrays; our manifests say which steps can be trusted.
 
 Orbax restores a step with a flipped bit, a missing marker or half of its files without a word, so a step
-counts only once its record stands (research/checkpoint/manifest.py, which also describes the folders). In a step,
+counts only once its manifest stands (research/checkpoint/manifest.py, which also describes the folders). In a step,
 `weights/` holds variables and average and can be read without the rest of the state, which is in `rest/`.
 
 `restore` belongs to the one run that writes to a folder: it moves and deletes what is in the way. `steps`,
 `best` and `read_weights` change nothing and may look while that run goes on. With several processes, all of
-them call the methods of `Checkpoints`; only process 0 writes records and deletes.
+them call the methods of `Checkpoints`; only process 0 writes manifests and deletes.
 """
 
 import json
@@ -22,18 +22,20 @@ import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 
-from research.checkpoint import manifest as records
+from research.checkpoint import manifest as manifests
 from research.checkpoint.manifest import arrays_path, best_step, find_good, finished_steps
-from research.core.pytree import Path, Transfer, check_fit, flat, nest, transfer
+from research.core.pytree import Path, Transfer, check_fit, nest, transfer
 from research.core.task import Tree, Variables
 from research.errors import UserError
+from research.ops.paths import flatten_with_paths
 
 __all__ = [
     'Checkpoints', 'Transfer', 'best_step', 'finished_steps', 'open_checkpoints', 'read_average', 'read_weights',
     'transfer',
 ]  # fmt: skip
 
-WEIGHTS = ('variables', 'average')  # the fields of the state that can be read alone
+STORED = {'ema': 'average'}  # a field's name on disk, where it differs: that of runs before the field was renamed
+WEIGHTS = ('variables', 'average')  # the stored fields of the state that can be read alone
 
 
 class Checkpoints:
@@ -81,7 +83,7 @@ class Checkpoints:
                 f'step {step} cannot be saved: {self.folder} already holds step {newest}; either another run '
                 'writes there, or this one did not go on from its newest step; use another folder'
             )
-        items = {name: ocp.args.StandardSave(nest(part)) for name, part in by_item(flat(state)).items()}
+        items = {name: ocp.args.StandardSave(nest(part)) for name, part in by_item(stored_leaves(state)).items()}
         self.checkpointer.save(  # force: over what a killed save of this step has left
             arrays_path(self.folder, step), args=ocp.args.Composite(**items), force=True
         )
@@ -91,14 +93,14 @@ class Checkpoints:
     def _commit(self, step: int, meta: Mapping[str, Any], best: bool) -> None:
         self.checkpointer.wait_until_finished()
         if jax.process_index() == 0:
-            records.write_record(self.folder, records.make_record(self.folder, step, meta, best))
-            records.retire(self.folder, self.keep_last)
+            manifests.write_manifest(self.folder, manifests.make_manifest(self.folder, step, meta, best))
+            manifests.retire(self.folder, self.keep_last)
 
     def _describe(self, step: int, meta: Mapping[str, Any], best: bool) -> None:
         if jax.process_index() == 0:
-            record = records.read_record(self.folder, step)
-            records.write_record(self.folder, record._replace(meta=meta, best=best or record.best))
-            records.retire(self.folder, self.keep_last)
+            manifest = manifests.read_manifest(self.folder, step)
+            manifests.write_manifest(self.folder, manifest._replace(meta=meta, best=best or manifest.best))
+            manifests.retire(self.folder, self.keep_last)
 
     def wait(self) -> None:
         """Returns when nothing is being written any more.
@@ -152,28 +154,28 @@ class Checkpoints:
             or the paths with both shapes.
         """
         self.wait()
-        finished, unfinished = records.share(
-            [finished_steps(self.folder), records.unfinished_steps(self.folder)]
+        finished, unfinished = manifests.share(
+            [finished_steps(self.folder), manifests.unfinished_steps(self.folder)]
         )
-        record, damaged = find_good(self.folder, finished, step, together=True)
-        wanted = flat(target)
-        if record is not None:
-            check_fit(saved_shapes(self.folder, record.step), wanted, f'{self.folder}, step {record.step}')
+        manifest, damaged = find_good(self.folder, finished, step, together=True)
+        wanted = stored_leaves(target)
+        if manifest is not None:
+            check_fit(saved_shapes(self.folder, manifest.step), wanted, f'{self.folder}, step {manifest.step}')
         if step is None and jax.process_index() == 0:
-            records.clear(self.folder, record and record.step, damaged, unfinished, say)
-        if record is None:
+            manifests.clear(self.folder, manifest and manifest.step, damaged, unfinished, say)
+        if manifest is None:
             return None
         items = {
             name: ocp.args.StandardRestore(nest({path: placed(leaf) for path, leaf in part.items()}))
             for name, part in by_item(wanted).items()
         }
         found = self.checkpointer.restore(
-            arrays_path(self.folder, record.step), args=ocp.args.Composite(**items)
+            arrays_path(self.folder, manifest.step), args=ocp.args.Composite(**items)
         )
-        leaves = {path: leaf for name in items for path, leaf in flat(found[name]).items()}
-        self.current = record.step
+        leaves = {path: leaf for name in items for path, leaf in flatten_with_paths(found[name]).items()}
+        self.current = manifest.step
         state = jax.tree.unflatten(jax.tree.structure(target), [leaves[path] for path in wanted])
-        return state, dict(record.meta), record.step
+        return state, dict(manifest.meta), manifest.step
 
 
 def open_checkpoints(folder: epath.Path, keep_last: int, commit_file: bool = False) -> Checkpoints:
@@ -207,7 +209,7 @@ def read_weights(
       say: told in one sentence about each damaged step that was passed over.
 
     Returns:
-      {'variables': Variables, 'average': Variables or None, 'step': int, 'meta': dict}; containers other than
+      {'variables': Variables, 'ema': Variables or None, 'step': int, 'meta': dict}; containers other than
       dicts come back as dicts of their field names or positions.
 
     Raises:
@@ -216,18 +218,19 @@ def read_weights(
     folder = epath.Path(folder).resolve()
     finished = finished_steps(folder)
     try:
-        record, damaged = find_good(folder, finished, step, together=False, item='weights/')
-        if record is None:
+        manifest, damaged = find_good(folder, finished, step, together=False, item='weights/')
+        if manifest is None:
             raise UserError(f'{folder} has no finished checkpoint; train it first, or name another run')
-        tree = read_item(arrays_path(folder, record.step) / 'weights')
+        tree = read_item(arrays_path(folder, manifest.step) / 'weights')
     except Exception:
         if step is not None or finished_steps(folder) == finished:
             raise
         return read_weights(folder, None, say)  # the run went on and deleted what was being read
     for bad, problem in damaged.items():
-        say(f'step {bad} of {folder} cannot be used: {problem}; step {record.step} is used instead')
-    found = {name: Variables(part['params'], part.get('extra', {})) for name, part in tree.items()}
-    return {'average': None, **found, 'step': record.step, 'meta': dict(record.meta)}
+        say(f'step {bad} of {folder} cannot be used: {problem}; step {manifest.step} is used instead')
+    weights = {name: Variables(part['params'], part.get('extra', {})) for name, part in tree.items()}
+    weights = {name: weights.get(STORED.get(name, name)) for name in ('variables', 'ema')}
+    return {**weights, 'step': manifest.step, 'meta': dict(manifest.meta)}
 
 
 def read_average(folder: epath.Path, count: int, say: Callable[[str], None] = print) -> dict[str, Any]:
@@ -240,7 +243,7 @@ def read_average(folder: epath.Path, count: int, say: Callable[[str], None] = pr
     Raises:
       UserError: when there is no step, or one of those to be averaged does not verify.
     """
-    steps = records.share(finished_steps(epath.Path(folder).resolve())[-count:])
+    steps = manifests.share(finished_steps(epath.Path(folder).resolve())[-count:])
     if len(steps) < count:
         say(f'{folder} holds {len(steps)} checkpoints: they are averaged in place of {count}')
     newest = read_weights(folder, steps[-1] if steps else None, say)
@@ -254,9 +257,9 @@ def read_average(folder: epath.Path, count: int, say: Callable[[str], None] = pr
     return {**newest, **jax.tree.map(mean, totals, weights_of(newest))}
 
 
-def weights_of(found: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns what of `read_weights` is averaged."""
-    return {name: found[name] for name in WEIGHTS}
+def weights_of(weights: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the part of what `read_weights` returns that is averaged."""
+    return {name: weights[name] for name in ('variables', 'ema')}
 
 
 def read_item(path: epath.Path) -> dict[str, Any]:
@@ -271,8 +274,13 @@ def saved_shapes(folder: epath.Path, step: int) -> dict[Path, Any]:
     handler, found = ocp.StandardCheckpointHandler(), {}
     for item in arrays_path(folder, step).iterdir():
         if item.is_dir():
-            found |= flat(handler.metadata(item).tree)
+            found |= flatten_with_paths(handler.metadata(item).tree)
     return found
+
+
+def stored_leaves(state: Tree) -> dict[Path, Any]:
+    """Returns {path on disk: leaf} of a state, in the order of `jax.tree.leaves`."""
+    return {(STORED.get(path[0], path[0]), *path[1:]): leaf for path, leaf in flatten_with_paths(state).items()}
 
 
 def by_item(leaves: Mapping[Path, Any]) -> dict[str, dict[Path, Any]]:

@@ -8,15 +8,10 @@ import numpy as np
 
 from research.core.task import Tree
 from research.errors import UserError
+from research.ops.paths import flatten_with_paths
 
 SHOWN = 5  # paths named in a message
 Path = tuple[str, ...]  # the names on the way to a leaf
-
-
-def flat(tree: Tree) -> dict[Path, Any]:
-    """Returns {path: leaf} in the order of `jax.tree.leaves`; None and empty containers leave no trace."""
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {tuple(jax.tree_util.keystr((key,), simple=True) for key in path): leaf for path, leaf in leaves}
 
 
 def nest(leaves: Mapping[Path, Any]) -> dict[str, Any]:
@@ -35,8 +30,8 @@ def shape_text(leaf: Any) -> str:
     return f'{np.dtype(leaf.dtype).name}[{",".join(map(str, leaf.shape))}]'
 
 
-def some(lines: list[str]) -> list[str]:
-    """Returns the first few lines, indented, and how many more there are."""
+def first_lines(lines: list[str]) -> list[str]:
+    """Returns the first few lines, indented, and the number of the rest."""
     more = len(lines) - SHOWN
     return [f'  {line}' for line in lines[:SHOWN]] + [f'  and {more} more'] * (more > 0)
 
@@ -50,7 +45,7 @@ def check_fit(saved: Mapping[Path, Any], wanted: Mapping[Path, Any], where: str)
             differences.append(f'{"/".join(path)}: {found} is saved, {asked} is wanted')
     if differences:
         raise UserError(
-            '\n'.join([f'{where}: the saved state is not that of this config', *some(differences)])
+            '\n'.join([f'{where}: the saved state is not that of this config', *first_lines(differences)])
             + '\ngo on with the config that this run started with (config.json), or train in another folder'
         )
 
@@ -72,7 +67,7 @@ class Transfer(NamedTuple):
             (self.unused, 'of the source are not used'),
         ):
             if paths:
-                lines += [f'{len(paths)} {about}:', *some(paths)]
+                lines += [f'{len(paths)} {about}:', *first_lines(paths)]
         return '\n'.join(lines)
 
 
@@ -82,7 +77,7 @@ def transfer(target: Tree, source: Tree) -> tuple[Tree, Transfer]:
     Leaves are cast to the target's dtype; where nothing matches, the target's own leaf stays. A pure function
     on host trees: neither argument is changed.
     """
-    given, wanted = flat(source), flat(target)
+    given, wanted = flatten_with_paths(source), flatten_with_paths(target)
     matched, missing, misshapen, leaves = [], [], [], []
     for path, leaf in wanted.items():
         text, new = '/'.join(path), given.get(path)

@@ -44,7 +44,7 @@ class RunSpec(NamedTuple):
         )
 
     def compile(self) -> Any:
-        """Returns the step compiled for this plan; the state is donated."""
+        """Returns the step compiled for this run; the state is donated."""
         step = self.step()
         shardings = jax.tree.map(lambda leaf: leaf.sharding, self.state)
         jitted = jax.jit(step, donate_argnums=0, out_shardings=(shardings, sharding_module.replicated(self.mesh)))
@@ -62,7 +62,7 @@ class RunSpec(NamedTuple):
 
 
 def make_run_spec(config: Config, task: Task, devices: Any = None) -> RunSpec:
-    """Returns the plan of a run; reads one example for the shapes of a batch and computes nothing else.
+    """Returns the spec of a run; reads one example for the shapes of a batch and computes nothing else.
 
     Raises:
       UserError: when groups, optimizers, mesh and batch size do not go together, or there is no training data.

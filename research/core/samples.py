@@ -11,9 +11,9 @@ from etils import epath
 from PIL import Image
 
 from research.core.evaluate import Evaluator
+from research.core.readable import readable
 from research.core.task import Raw, Task, Variables
 from research.data.batches import place, requests
-from research.report.describe import readable
 
 
 def write_samples(

@@ -1,13 +1,8 @@
-"""Before step 1: the run's folder, what the task prepares, weights from where they are, and what is printed."""
+"""Before step 1: the run's folder, what the task prepares, and weights from where they are."""
 
 import contextlib
-import dataclasses
-import importlib.metadata
 import json
 import math
-import platform
-import shlex
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -16,30 +11,20 @@ import jax
 import numpy as np
 from etils import epath
 
-from research.capacity.flops import count_flops, expected_seconds
 from research.checkpoint.store import Checkpoints
 from research.cluster import join as distributed
 from research.core import config as config_module
 from research.core.config import Config
 from research.core.logs import is_local, write_text
-from research.core.memory import compiled_memory
 from research.core.pytree import transfer
 from research.core.runspec import RunSpec
 from research.core.state import State
 from research.core.task import Variables
 from research.errors import UserError
 from research.ops import paths
-from research.report.describe import (
-    describe,
-    describe_devices,
-    describe_example,
-    describe_flow,
-    summary_text,
-)  # fmt: skip
-from research.report.layers import call_order, describe_layers
 
 # What may change between two starts in the same folder: none of it changes what was trained so far.
-FREE = {
+RESUMABLE_KEYS = {
     'steps', 'epochs', 'eval_batch_size', 'log_every', 'eval_every', 'eval_split', 'test_split', 'checkpoint_every',
     'keep_last', 'patience', 'average', 'sample_every', 'prefetch', 'workers', 'best',
 }  # fmt: skip
@@ -53,7 +38,7 @@ LOCK = 'running.lock'
 
 
 @contextlib.contextmanager
-def alone(workdir: epath.Path) -> Iterator[None]:
+def run_lock(workdir: epath.Path) -> Iterator[None]:
     """Keeps a second start out of the folder for as long as it is open; the system lets go of it when a process dies.
 
     Raises:
@@ -96,11 +81,11 @@ def store_config(config: Config, workdir: epath.Path) -> None:
         distributed.wait_for_all('config')  # process 0 has written it when these compare theirs
     file = workdir / 'config.json'
     if file.exists():
-        old, new = (flatten(values) for values in (config_module.stored_values(file), as_dicts(config)))
+        old, new = (dotted(values) for values in (config_module.stored_values(file), as_dicts(config)))
         differing = [
             f'  {key}: {old.get(key)!r} there, {new.get(key)!r} now'
             for key in sorted(old.keys() | new.keys())
-            if old.get(key) != new.get(key) and not free(key)
+            if old.get(key) != new.get(key) and not may_change_on_resume(key)
         ]
         if differing and not jax.process_index() and not any(map(has_files, saved_in(workdir))):
             print(f'{workdir}: no step was saved there; begins anew with other settings')
@@ -132,21 +117,16 @@ def has_files(folder: epath.Path) -> bool:
     return folder.exists() and any(folder.iterdir())
 
 
-def free(key: str) -> bool:
+def may_change_on_resume(key: str) -> bool:
     """Returns whether a setting may differ when a run goes on."""
     section, _, name = key.partition('.')
-    return section in ('mesh', 'expected') or (section == 'train' and name in FREE)
+    return section in ('mesh', 'expected') or (section == 'train' and name in RESUMABLE_KEYS)
 
 
-def flatten(values: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
+def dotted(values: Mapping[str, Any]) -> dict[str, Any]:
     """Returns nested dicts as {'a.b': value}."""
-    flat = {}
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            flat.update(flatten(value, f'{prefix}{name}.'))
-        else:
-            flat[prefix + name] = value
-    return flat
+    leaves = paths.flatten_with_paths(values, lambda value: not isinstance(value, Mapping))
+    return {'.'.join(path): value for path, value in leaves.items()}
 
 
 def prepare_once(config: Config, workdir: epath.Path, prepare: Callable) -> None:
@@ -166,29 +146,29 @@ def prepare_once(config: Config, workdir: epath.Path, prepare: Callable) -> None
         time.sleep(0.2)  # a shared file system may show it late
 
 
-def restore_or_init(plan: RunSpec, checkpoints: Checkpoints) -> tuple[State, int, dict[str, Any]]:
+def restore_or_init(spec: RunSpec, checkpoints: Checkpoints) -> tuple[State, int, dict[str, Any]]:
     """Returns the newest good state of the run, or a new one with weights from elsewhere; its step; and its meta."""
-    restored = checkpoints.restore(plan.state)
+    restored = checkpoints.restore(spec.state)
     if restored is not None:
         state, meta, step = restored
-        check_account(plan, meta.get('account') or {}, step)
+        check_account(spec, meta.get('account') or {}, step)
         print(f'going on from step {step:,}')
         return state, step, meta
-    state = plan.init()
-    if plan.task.load is not None:
-        variables, report = load_weights(plan.task.load(), state.variables)
+    state = spec.init()
+    if spec.task.load is not None:
+        variables, report = load_weights(spec.task.load(), state.variables)
         print(report)
-        average = None if state.average is None else jax.tree.map(lambda leaf: leaf.copy(), variables)
-        state = state._replace(variables=variables, average=average)
+        ema = None if state.ema is None else jax.tree.map(lambda leaf: leaf.copy(), variables)
+        state = state._replace(variables=variables, ema=ema)
     return state, 0, {}
 
 
-def check_account(plan: RunSpec, stored: Mapping[str, float], step: int) -> None:
+def check_account(spec: RunSpec, stored: Mapping[str, float], step: int) -> None:
     """Raises a `UserError` where the task's account of the steps already made is no longer what it was.
 
     What was spent cannot change afterwards; noise that was computed for a number of steps would.
     """
-    account = plan.task.budget(step) if plan.task.budget else {}
+    account = spec.task.budget(step) if spec.task.budget else {}
     for name, value in account.items():
         if name in stored and not math.isclose(value, stored[name], rel_tol=1e-4):
             raise UserError(
@@ -212,85 +192,3 @@ def load_weights(source: Variables, target: Variables) -> tuple[Variables, str]:
         return new if new is old else jax.device_put(np.asarray(new).astype(old.dtype), old.sharding)
 
     return jax.tree.map(placed, found, target), str(report)
-
-
-def describe_run(plan: RunSpec, compiled: Any, workdir: epath.Path, start: int) -> dict[str, Any]:
-    """Prints and stores what is known before step 1; returns the memory of the compiled step."""
-    task, config = plan.task, plan.config
-    memory = compiled_memory(compiled)
-    if jax.process_index():
-        return memory
-    source = task.source('train')
-    raw, encoded = source[0], task.encode(source[0])
-    decoded = task.describe(encoded) if task.describe else None
-    shapes = plan.state.variables
-    frozen = {group: paths.select(shapes.params[group], each.frozen) for group, each in config.optimizer.items()}
-    layers = describe_layers(
-        shapes, task.losses, frozen, call_order(task.init, jax.random.key(0))
-    )
-    splits = ('train', *dict.fromkeys(filter(None, (config.train.eval_split, config.train.test_split))))
-    words = {
-        group: settings.name + (f', every {settings.update_every} steps' if settings.update_every > 1 else '')
-        for group, settings in config.optimizer.items()
-    }
-    flops = count_flops(plan.step(), plan.state, plan.batch)
-    devices = describe_devices(plan.mesh)
-    description = describe(
-        as_dicts(config), devices, layers, describe_example(raw, encoded, decoded),
-        {split: len(task.source(split)) for split in splits}, plan.steps, start, memory,
-        flops, describe_flow(task, plan.batch, config.methods, words),
-        seconds_per_step=expected_seconds(flops['total'], devices['count'], devices['platform']),
-    )  # fmt: skip
-    description['notes'] = [*(task.notes() if task.notes else ()), *coupling_notes(plan)]
-    write_text(workdir / 'description.json', json.dumps(description, indent=2))
-    print(summary_text(description))
-    for note in description['notes']:
-        print(f'note: {note}')
-    return memory
-
-
-def coupling_notes(plan: RunSpec) -> list[str]:
-    """Says where microbatches or padding rows are not the same as one large batch of real rows."""
-    coupled = [group for group in plan.task.losses if 'batch_stats' in plan.state.variables.extra.get(group, {})]
-    parts, notes = plan.config.train.microbatches, []
-    if plan.task.couples_rows and parts > 1:
-        notes.append(f'rows are mixed ({plan.task.couples_rows}); with microbatches={parts}, those of one microbatch')
-    for group in coupled:
-        if parts > 1:
-            notes.append(
-                f'group {group!r} keeps batch statistics; with microbatches={parts} they are taken per '
-                'microbatch, so the result differs from one large batch'
-            )
-        if plan.capacity:
-            notes.append(
-                f"group {group!r} keeps batch statistics; with sampling='poisson' batches are filled up with "
-                'padding rows, which enter them'
-            )
-    return notes
-
-
-def store_environment(plan: RunSpec, workdir: epath.Path, times: Mapping[str, float], seconds: float) -> None:
-    """Writes environment.json: versions, devices, command, how long each stage took, and all starts before this one.
-
-    A start that was killed left no time behind.
-    """
-    file = workdir / 'environment.json'
-    before: dict[str, Any] = {}
-    if file.exists():
-        with contextlib.suppress(ValueError):  # torn: its times are lost, not the run
-            before = json.loads(file.read_text())
-    packages = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy')
-    versions = {name: importlib.metadata.version(name) for name in packages}
-    environment = {
-        'command': shlex.join(['python', *sys.argv]),
-        'finished': time.strftime('%Y-%m-%d %H:%M:%S %Z'),
-        'python': platform.python_version(),
-        'system': f'{platform.system()} {platform.machine()}',
-        'versions': versions,
-        'devices': describe_devices(plan.mesh),
-        'mesh': dataclasses.asdict(plan.config.mesh),
-        'stages': {name: round(value, 3) for name, value in times.items()},
-        'seconds': seconds,
-        'seconds_before': round(before.get('seconds_before', 0.0) + before.get('seconds', 0.0), 1),
-    }
-    write_text(file, json.dumps(environment, indent=2))

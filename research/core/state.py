@@ -12,25 +12,24 @@ from research.errors import UserError
 
 
 class State(NamedTuple):
-    """Step (updates made), variables, optimizer state per group, and averaged variables if asked for."""
+    """Step (updates made), variables, optimizer state per group, and the moving average of the variables if kept."""
 
     step: Int[Array, '']
     variables: Variables
     optimizer: dict[str, Any]
-    average: Variables | None
+    ema: Variables | None
 
 
 def init_state(task: Task, optimizers: dict[str, optax.GradientTransformation], ema: float, seed: int) -> State:
     """Returns the state before the first step; a pure function, so that `jax.eval_shape` plans it for free."""
     variables = task.init(fold(jax.random.key(seed), 'init'))
     optimizer = {group: optimizers[group].init(variables.params[group]) for group in task.losses}
-    average = jax.tree.map(jnp.array, variables) if ema else None
-    return State(jnp.zeros((), jnp.int32), variables, optimizer, average)
+    return State(jnp.zeros((), jnp.int32), variables, optimizer, jax.tree.map(jnp.array, variables) if ema else None)
 
 
 def eval_variables(state: State) -> Variables:
-    """Returns the variables that are evaluated and served: the average where there is one."""
-    return state.variables if state.average is None else state.average
+    """Returns the variables that are evaluated and served: the moving average where there is one."""
+    return state.variables if state.ema is None else state.ema
 
 
 def check_groups(task: Task, shapes: Variables, optimizers: dict[str, Any]) -> None:
@@ -55,8 +54,8 @@ def check_groups(task: Task, shapes: Variables, optimizers: dict[str, Any]) -> N
 
 
 def eval_variables_from(weights: dict[str, Any], workdir: Any) -> Variables:
-    """Returns the served variables out of a run's stored tree, as host arrays."""
-    tree = weights.get('average') or weights['variables']
+    """Returns the served variables out of what `read_weights` returns, as host arrays."""
+    tree = weights.get('ema') or weights['variables']
     if isinstance(tree, Variables):
         return tree
     return Variables(tree['params'], tree.get('extra') or {})

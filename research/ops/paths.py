@@ -2,7 +2,7 @@
 
 import difflib
 import fnmatch
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax
@@ -15,6 +15,15 @@ SHOWN = 12  # paths listed in a message
 def join(keys: tuple) -> str:
     """Returns a key path of `jax.tree_util` as text: dict keys, field names and indices joined by '/'."""
     return jax.tree_util.keystr(keys, simple=True, separator='/')
+
+
+def flatten_with_paths(tree: Any, is_leaf: Callable[[Any], bool] | None = None) -> dict[tuple[str, ...], Any]:
+    """Returns {names on the way to a leaf: leaf} in the order of `jax.tree.leaves`.
+
+    None and empty containers leave no trace, unless `is_leaf` takes them for leaves.
+    """
+    leaves = jax.tree_util.tree_leaves_with_path(tree, is_leaf)
+    return {tuple(jax.tree_util.keystr((key,), simple=True) for key in keys): leaf for keys, leaf in leaves}
 
 
 def flatten_paths(tree: Any) -> dict[str, Any]:

@@ -7,27 +7,13 @@ JSON is stored in the run as description.json, where the report finds it.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jax
 import numpy as np
 
 from research.core.memory import memory_text
+from research.core.readable import array_text, readable
 from research.core.task import Task
 from research.core.units import count_text, time_text
 from research.report.layers import layer_table
-
-SHADES = ' .:-=+*#%@'  # of a picture in text, dark to light
-
-
-def describe_devices(mesh: jax.sharding.Mesh | None = None) -> dict[str, Any]:
-    """Returns platform, kind and number of the devices, the processes, and the mesh axes with their sizes."""
-    devices = list(mesh.devices.flat) if mesh is not None else jax.devices()
-    return {
-        'platform': devices[0].platform,
-        'kind': devices[0].device_kind,
-        'count': len(devices),
-        'processes': jax.process_count(),
-        'mesh': {str(name): int(size) for name, size in mesh.shape.items()} if mesh is not None else {},
-    }
 
 
 def describe_example(
@@ -47,50 +33,6 @@ def describe_example(
         'decoded': {str(name): readable(value, 1000) for name, value in (decoded or {}).items()},
         'encoded': {str(name): array_text(np.asarray(value)) for name, value in (encoded or {}).items()},
     }
-
-
-def readable(value: Any, limit: int = 400) -> Any:
-    """Returns a value as JSON for people: text is cut, a picture drawn in characters, an array summed up."""
-    if isinstance(value, bytes):
-        value = value.decode('utf-8', 'replace')
-    if isinstance(value, str):
-        return value if len(value) <= limit else f'{value[:limit]} ... ({len(value):,} characters)'
-    if isinstance(value, (bool, int, float)) or value is None:
-        return value
-    if isinstance(value, Mapping):
-        return {str(name): readable(each, limit) for name, each in value.items()}
-    if isinstance(value, (list, tuple)) and not all(isinstance(each, (int, float)) for each in value):
-        return [readable(each, limit) for each in value[:8]]
-    array = np.asarray(value)
-    if array.ndim == 0:
-        return array.item()
-    if array.ndim == 2 and array.dtype == np.uint8 or array.ndim == 3 and array.shape[-1] in (1, 3, 4):
-        return f'{array_text(array)}\n{picture_text(array)}'
-    return array_text(array)
-
-
-def array_text(array: np.ndarray, count: int = 12) -> str:
-    """Returns type, shape and first values (or the range, for many axes) of an array in one line."""
-    shape = f'{array.dtype} [{", ".join(map(str, array.shape))}]' if array.ndim else str(array.dtype)
-    if not array.size or array.dtype.kind not in 'biuf':
-        return shape
-    if array.ndim < 2:
-        values = ' '.join(
-            f'{value:.4g}' if array.dtype.kind == 'f' else str(value) for value in array.flat[:count]
-        )
-        return f'{shape}: {values}{" ..." if array.size > count else ""}'
-    return f'{shape}: {array.min():.4g} to {array.max():.4g}, mean {array.mean():.4g}'
-
-
-def picture_text(array: np.ndarray, width: int = 32) -> str:
-    """Returns a picture [height, width] or [height, width, channels] in characters, two for each pixel."""
-    grey = np.asarray(array, np.float32)
-    grey = grey if grey.ndim == 2 else grey[..., :3].mean(-1)
-    stride = -(-max(grey.shape) // width)
-    grey = grey[::stride, ::stride]
-    low, high = float(grey.min()), float(grey.max())
-    levels = ((grey - low) / (high - low or 1.0) * (len(SHADES) - 1)).round().astype(int)
-    return '\n'.join(''.join(SHADES[level] * 2 for level in row).rstrip() for row in levels)
 
 
 def describe_flow(

@@ -19,7 +19,7 @@ class State(NamedTuple):
     step: object
     variables: Variables
     optimizer: dict
-    average: Variables | None
+    ema: Variables | None
 
 
 def state_at(step: int, size: int = 64) -> State:

@@ -70,7 +70,7 @@ def pair(folder: str, port: str, process: int) -> None:
         assert checkpoints.steps() == [1, 3, 4] and checkpoints.best() == 1
         weights = read_weights(epath.Path(folder))  # alone: no other process takes part
         np.testing.assert_array_equal(
-            weights['average'].params['model']['kernel'], state_at(4).average.params['model']['kernel']
+            weights['ema'].params['model']['kernel'], state_at(4).ema.params['model']['kernel']
         )
     checkpoints.close()
     print('DONE', flush=True)

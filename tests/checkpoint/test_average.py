@@ -14,7 +14,7 @@ def test_mean_of_the_last_checkpoints(tmp_path):
     found = read_average(tmp_path, 3)
     kernels = np.stack([state_at(step).variables.params['model']['kernel'] for step in (5, 8, 20)])
     means = np.stack([state_at(step).variables.extra['model']['batch_stats']['mean'] for step in (5, 8, 20)])
-    for name in ('variables', 'average'):
+    for name in ('variables', 'ema'):
         kernel = found[name].params['model']['kernel']
         assert kernel.dtype == np.float32
         np.testing.assert_allclose(kernel, kernels.mean(axis=0), rtol=1e-6)

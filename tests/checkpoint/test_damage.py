@@ -26,7 +26,7 @@ from checkpoint_cases import (
 from etils import epath
 from etils.epath import backend
 
-from research.checkpoint import manifest as records
+from research.checkpoint import manifest as manifests
 from research.checkpoint.store import open_checkpoints, read_weights
 from research.errors import UserError
 
@@ -85,18 +85,18 @@ def test_every_byte_of_a_step_and_its_record_counts(tmp_path):
     for file in every:
         whole = file.read_bytes()
         flip(file)
-        assert file.name in records.verify(folder, 1)[1]
+        assert file.name in manifests.verify(folder, 1)[1]
         file.unlink()
-        assert file.name in records.verify(folder, 1)[1]
+        assert file.name in manifests.verify(folder, 1)[1]
         file.write_bytes(whole)
     record = tmp_path / 'checksums' / '1.json'
     text = record.read_text()
     for place in range(0, len(text), 7):
         record.write_text(text[:place] + chr(ord(text[place]) ^ 1) + text[place + 1 :])
-        changed = records.verify(folder, 1)[1]
+        changed = manifests.verify(folder, 1)[1]
         assert 'cannot be read' in changed or text[place].isspace(), place
     record.write_text(text)
-    assert records.verify(folder, 1)[1] == ''
+    assert manifests.verify(folder, 1)[1] == ''
     (tmp_path / 'checkpoints' / '1' / '.DS_Store').write_text('a file browser came by')
     assert restore(tmp_path) == (1, [])
 
@@ -146,7 +146,7 @@ def test_a_failed_save_is_told(tmp_path, monkeypatch):
     checkpoints = open_checkpoints(epath.Path(tmp_path), 2)
     checkpoints.restore(TARGET)
     with monkeypatch.context() as patch:
-        patch.setattr(records, 'make_record', full)
+        patch.setattr(manifests, 'make_manifest', full)
         checkpoints.save(2, on_device(2), {'at': 2})
         with pytest.raises(UserError, match='step 2 could not be .*No space left.*newest finished step is 1'):
             checkpoints.save(3, on_device(3), {'at': 3})
@@ -162,9 +162,9 @@ def test_leftovers_of_a_killed_save(tmp_path):
     """Under another name (rename), in place (commit file), and committed but without its record."""
     save_steps(tmp_path, 1, 2, 3, 4)
     steps = tmp_path / 'checkpoints'
-    assert records.UNRENAMED == ocp.path.atomicity.TMP_DIR_SUFFIX
-    assert records.COMMITTED == ocp.path.atomicity.COMMIT_SUCCESS_FILE
-    shutil.copytree(steps / '4' / 'weights', steps / f'7{records.UNRENAMED}' / f'weights{records.UNRENAMED}')
+    assert manifests.UNRENAMED == ocp.path.atomicity.TMP_DIR_SUFFIX
+    assert manifests.COMMITTED == ocp.path.atomicity.COMMIT_SUCCESS_FILE
+    shutil.copytree(steps / '4' / 'weights', steps / f'7{manifests.UNRENAMED}' / f'weights{manifests.UNRENAMED}')
     shutil.copytree(steps / '4' / 'weights', steps / '6' / 'weights')
     shutil.rmtree(steps / '2' / 'rest')
     for step in (2, 4):
@@ -195,7 +195,7 @@ def test_lost_records_lose_no_arrays(tmp_path):
 def test_saving_over_leftovers_without_restore(tmp_path, commit_file):
     (tmp_path / 'checkpoints' / '1' / 'weights' / 'd').mkdir(parents=True)
     (tmp_path / 'checkpoints' / '1' / 'weights' / 'd' / 'half').write_text('half')
-    (tmp_path / 'checkpoints' / f'1{records.UNRENAMED}').mkdir()
+    (tmp_path / 'checkpoints' / f'1{manifests.UNRENAMED}').mkdir()
     save_steps(tmp_path, 1, commit_file=commit_file)
     assert restore(tmp_path) == (1, [])
 
@@ -311,30 +311,30 @@ def test_records_on_a_store_without_rename(tmp_path, monkeypatch):
     save_steps(tmp_path, 1, 2, 3, best=1)
 
     def upload(step):
-        for name in records.files(epath.Path(tmp_path / 'checkpoints' / str(step))):
-            file = records.arrays_path(folder, step) / name
+        for name in manifests.files(epath.Path(tmp_path / 'checkpoints' / str(step))):
+            file = manifests.arrays_path(folder, step) / name
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_bytes((tmp_path / 'checkpoints' / str(step) / name).read_bytes())
 
-    assert records.find_good(folder, records.finished_steps(folder), None, False) == (None, {})
+    assert manifests.find_good(folder, manifests.finished_steps(folder), None, False) == (None, {})
     for step in (1, 2, 3, 4):
         upload(min(step, 3))
         if step < 4:
-            records.write_record(folder, records.make_record(folder, step, {'at': step}, step == 1))
-    (records.arrays_path(folder, 4) / 'weights').mkdir(parents=True)
-    (records.arrays_path(folder, 4) / 'weights' / 'half').write_bytes(b'half')
-    (records.arrays_path(folder, 3) / 'rest' / 'manifest.ocdbt').write_bytes(b'other')
-    finished, unfinished = records.finished_steps(folder), records.unfinished_steps(folder)
-    assert (finished, unfinished, records.best_step(folder)) == ([1, 2, 3], [4], 1)
-    record, damaged = records.find_good(folder, finished, None, False)
+            manifests.write_manifest(folder, manifests.make_manifest(folder, step, {'at': step}, step == 1))
+    (manifests.arrays_path(folder, 4) / 'weights').mkdir(parents=True)
+    (manifests.arrays_path(folder, 4) / 'weights' / 'half').write_bytes(b'half')
+    (manifests.arrays_path(folder, 3) / 'rest' / 'manifest.ocdbt').write_bytes(b'other')
+    finished, unfinished = manifests.finished_steps(folder), manifests.unfinished_steps(folder)
+    assert (finished, unfinished, manifests.best_step(folder)) == ([1, 2, 3], [4], 1)
+    record, damaged = manifests.find_good(folder, finished, None, False)
     assert record.step == 2 and list(damaged) == [3]
     said = []
-    records.clear(folder, record.step, damaged, unfinished, said.append)
+    manifests.clear(folder, record.step, damaged, unfinished, said.append)
     assert len(said) == 2 and 'gs://bucket/run/damaged/3' in said[0]
     assert (folder / 'damaged' / '3' / 'rest' / 'manifest.ocdbt').read_bytes() == b'other'
-    assert records.finished_steps(folder) == [1, 2] and records.unfinished_steps(folder) == []
+    assert manifests.finished_steps(folder) == [1, 2] and manifests.unfinished_steps(folder) == []
     upload(3)
-    records.write_record(folder, records.make_record(folder, 3, {}, False))
-    records.retire(folder, keep_last=1)
-    assert records.finished_steps(folder) == [1, 3] and not records.arrays_path(folder, 2).exists()
-    assert json.loads(records.record_path(folder, 3).read_text())['step'] == 3
+    manifests.write_manifest(folder, manifests.make_manifest(folder, 3, {}, False))
+    manifests.retire(folder, keep_last=1)
+    assert manifests.finished_steps(folder) == [1, 3] and not manifests.arrays_path(folder, 2).exists()
+    assert json.loads(manifests.manifest_path(folder, 3).read_text())['step'] == 3

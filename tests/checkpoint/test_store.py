@@ -29,7 +29,7 @@ from checkpoint_cases import (
 from etils import epath
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from research.checkpoint import manifest as records
+from research.checkpoint import manifest as manifests
 from research.checkpoint.store import open_checkpoints, read_weights
 from research.core.task import Variables
 from research.errors import UserError
@@ -185,7 +185,7 @@ def test_another_config_is_refused_by_path(tmp_path):
             'bias': jax.ShapeDtypeStruct((2,), jnp.int8),
         }
     }
-    target = TARGET._replace(variables=TARGET.variables._replace(params=params), average=None)
+    target = TARGET._replace(variables=TARGET.variables._replace(params=params), ema=None)
     with pytest.raises(UserError) as error:
         restore(tmp_path, target=target)
     text = str(error.value)
@@ -218,7 +218,7 @@ def test_weights_are_read_without_the_optimizer(tmp_path):
     before = snapshot(tmp_path)
     weights = read_weights(tmp_path)
     assert (weights['step'], weights['meta']) == (2, {'at': 2})
-    for name in ('variables', 'average'):
+    for name in ('variables', 'ema'):
         assert all(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(weights[name]))
         assert_equal(weights[name], state_at(2).variables)
     assert read_weights(tmp_path, step=1)['step'] == 1
@@ -236,14 +236,14 @@ def test_a_state_without_average_or_extra(tmp_path):
     checkpoints.save(1, state, {})
     checkpoints.close()
     weights = read_weights(tmp_path)
-    assert weights['average'] is None and weights['variables'].extra == {}
+    assert weights['ema'] is None and weights['variables'].extra == {}
     assert weights['variables'].params['model']['layers']['1'].shape == (3,)
 
 
 def test_weights_are_read_while_the_run_goes_on(tmp_path, monkeypatch):
     """The step being read is deleted meanwhile: the newer one is read."""
     save_steps(tmp_path, 1)
-    real, calls = records.digests, []
+    real, calls = manifests.digests, []
 
     def slow(*arguments):
         if not calls:
@@ -251,10 +251,10 @@ def test_weights_are_read_while_the_run_goes_on(tmp_path, monkeypatch):
             save_steps(tmp_path / 'other', 2)
             for place in ('checkpoints', 'checksums'):
                 shutil.copytree(tmp_path / 'other' / place, tmp_path / place, dirs_exist_ok=True)
-            records.retire(epath.Path(tmp_path), keep_last=1)
+            manifests.retire(epath.Path(tmp_path), keep_last=1)
         return real(*arguments)
 
-    monkeypatch.setattr(records, 'digests', slow)
+    monkeypatch.setattr(manifests, 'digests', slow)
     assert read_weights(tmp_path)['step'] == 2
 
 

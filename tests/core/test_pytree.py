@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from research.core.pytree import check_fit, flat, nest, transfer
+from research.core.pytree import check_fit, nest, transfer
 from research.errors import UserError
+from research.ops.paths import flatten_with_paths as flat
 
 names = st.sampled_from(['kernel', 'bias', 'blocks', 'a/b', '0'])
 arrays = st.tuples(st.integers(0, 3), st.integers(1, 2)).map(lambda shape: np.full(shape, 7.0))

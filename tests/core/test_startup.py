@@ -8,15 +8,15 @@ from etils import epath
 
 from research import api
 from research.core.metrics import read_metrics
-from research.core.startup import alone, store_config
-from research.core.train import Best, best_of
+from research.core.recorder import Best, best_of
+from research.core.startup import run_lock, store_config
 from research.errors import UserError
 
 TINY = 'configs/digits.py:tiny'
 
 
 @pytest.mark.parametrize('name', ['prepared/mine.csv', 'checkpoints/1000/model.pt', 'metrics.jsonl'])
-def test_a_folder_with_somebody_elses_files_is_left_alone(tmp_path, name):
+def test_a_folder_with_somebody_elses_files_is_left_run_lock(tmp_path, name):
     file = tmp_path / 'mine' / name
     file.parent.mkdir(parents=True)
     file.write_text('x')
@@ -52,7 +52,7 @@ def test_damaged_files_of_a_run_are_named_or_made_anew(tmp_path):
 
 def hold(folder, started, finish):
     """Trains there, as far as another process can tell."""
-    with alone(epath.Path(folder)):
+    with run_lock(epath.Path(folder)):
         started.set()
         finish.wait(60)
 
@@ -65,11 +65,11 @@ def test_a_second_process_is_told_that_one_trains_there_until_it_ends(tmp_path):
     try:
         assert started.wait(120)
         with pytest.raises(UserError, match='run: another process trains there now'):
-            alone(epath.Path(tmp_path / 'run')).__enter__()
+            run_lock(epath.Path(tmp_path / 'run')).__enter__()
     finally:
         process.kill()  # without a chance to clean up
         process.join()
-    with alone(epath.Path(tmp_path / 'run')):
+    with run_lock(epath.Path(tmp_path / 'run')):
         pass
 
 
@@ -84,4 +84,4 @@ def test_a_misspelt_metric_does_not_cost_what_was_trained(tmp_path):
         api.run(TINY, tmp_path / 'run', **wrong)
     steps = [int(file.stem) for file in (tmp_path / 'run' / 'checksums').iterdir()]
     assert steps == [api.read(TINY).train.steps]
-    assert api.run(TINY, tmp_path / 'run', **{**wrong, 'train.best': 'accuracy'})['step'] == steps[0]
+    assert api.run(TINY, tmp_path / 'run', **{**wrong, 'train.best': 'accuracy'}).step == steps[0]

@@ -133,8 +133,8 @@ def test_average_follows_the_published_warm_up():
         state, _ = step(state, make_batch(seed=number))
         rate = min(0.4, (1 + number) / (10 + number))
         average = average * rate + np.float64(state.variables.params['first']['w']) * (1 - rate)
-    np.testing.assert_allclose(state.average.params['first']['w'], average, rtol=1e-5)
-    assert rate == 0.4 and state.average.extra['second']['stats']['mean'].dtype == jnp.float32
+    np.testing.assert_allclose(state.ema.params['first']['w'], average, rtol=1e-5)
+    assert rate == 0.4 and state.ema.extra['second']['stats']['mean'].dtype == jnp.float32
 
 
 def test_another_gradient_is_used_once_a_step():

@@ -15,6 +15,7 @@ from research import api
 from research.checkpoint.store import finished_steps, read_weights
 from research.core import model, train
 from research.core.config import base
+from research.core.outcome import Stop
 from research.core.state import eval_variables_from
 from research.core.task import Aux, Metric, Task, Variables
 from research.errors import UserError
@@ -60,28 +61,29 @@ def make_config(**settings):
 
 
 def start(config, folder, task):
-    return train.run(config, epath.Path(folder), lambda config, folder: None, lambda config, folder: task)
+    folder, observers = epath.Path(folder), api.observers()
+    return train.run(config, folder, lambda config, folder: None, lambda config, folder: task, observers)
 
 
 def test_a_run_ends_with_metrics_records_and_a_report(tmp_path, capsys):
     summary = start(make_config(eval_every=4), tmp_path, slope_task())
-    assert summary['metrics']['test']['metrics']['error']['value'] < 0.1 and not summary['failures']
+    assert summary.metrics['test']['metrics']['error']['value'] < 0.1 and not summary.failures
     records = [json.loads(line) for line in (tmp_path / 'metrics.jsonl').read_text().splitlines()]
     assert [record['step'] for record in records if record['kind'] == 'validation'] == [0, 4, 8, 12]
     losses = [record['values']['loss'] for record in records if record['kind'] == 'train']
     assert len(losses) == 12 and losses == sorted(losses, reverse=True)
-    signature = summary['metrics']['test']['signature']
+    signature = summary.metrics['test']['signature']
     assert signature['split'] == 'test' and signature['examples'] == 4
     assert (tmp_path / 'report.html').exists() and 'next' in capsys.readouterr().out
     again = start(make_config(eval_every=4), tmp_path, slope_task())
-    assert again['reason'] == 'done before' and again['metrics'] == summary['metrics']
+    assert again.stop == Stop.ALREADY_DONE and again.metrics == summary.metrics
 
 
 def test_metrics_outside_the_expected_range_fail(tmp_path, capsys):
     config = make_config()
     config = dataclasses.replace(config, expected={'test': {'error': (0.5, 1.0)}})
     summary = start(config, tmp_path, slope_task())
-    assert summary['failures'] == ['test/error'] and 'FAIL' in capsys.readouterr().out
+    assert summary.failures == ('test/error',) and 'FAIL' in capsys.readouterr().out
 
 
 def test_a_loss_that_is_not_finite_stops_before_it_is_saved(tmp_path):
@@ -96,7 +98,7 @@ def test_the_best_checkpoint_is_kept_and_measured(tmp_path):
     worse = slope_task()
     worse = worse._replace(metrics=lambda sums: {'error': Metric(-sums['error'] / sums['count'], None, 'lower')})
     summary = start(config, tmp_path, worse)  # the first evaluation after a step is the best
-    assert summary['metrics']['test']['step'] == 2
+    assert summary.metrics['test']['step'] == 2
     assert finished_steps(tmp_path) == [2, 10, 12]
 
 
@@ -104,7 +106,7 @@ def test_the_mean_of_the_last_checkpoints_is_measured_and_loaded(tmp_path):
     config = make_config(checkpoint_every=2, keep_last=3, average=3)
     summary = start(config, tmp_path, slope_task())
     kernels = [read_weights(tmp_path, step)['variables'].params['model']['kernel'] for step in (8, 10, 12)]
-    entry = summary['metrics']['test']
+    entry = summary.metrics['test']
     assert entry['metrics']['error']['value'] == pytest.approx(abs(np.mean(kernels) - 2), rel=1e-5)
     assert entry['signature']['settings']['averaged_checkpoints'] == 3
     loaded = model.load(config, epath.Path(tmp_path), lambda config, folder: slope_task())
@@ -115,8 +117,8 @@ def test_patience_stops_early_and_again_when_started_again(tmp_path):
     config = make_config(steps=100, eval_every=2, best='error', patience=3)
     task = slope_task()
     task = task._replace(metrics=lambda sums: {'error': Metric(1.0, None, 'lower')})
-    assert start(config, tmp_path, task)['step'] == 8
-    assert start(config, tmp_path, task)['step'] == 8
+    assert start(config, tmp_path, task).step == 8
+    assert start(config, tmp_path, task).step == 8
 
 
 def test_a_finished_run_can_be_made_longer(tmp_path):
@@ -129,7 +131,7 @@ def test_a_finished_run_can_be_made_longer(tmp_path):
 def test_a_look_at_a_finished_run_leaves_its_times_alone(tmp_path):
     start(make_config(steps=2), tmp_path, slope_task())
     before = (tmp_path / 'environment.json').read_text()
-    assert start(make_config(steps=2), tmp_path, slope_task())['reason'] == train.DONE_BEFORE
+    assert start(make_config(steps=2), tmp_path, slope_task()).stop == Stop.ALREADY_DONE
     assert (tmp_path / 'environment.json').read_text() == before
 
 
@@ -187,9 +189,9 @@ def test_restores_on_another_number_of_devices(tmp_path):
     from research.core.runspec import make_run_spec
 
     for count in (1, 4):
-        plan = make_run_spec(config, slope_task(), jax.devices()[:count])
+        spec = make_run_spec(config, slope_task(), jax.devices()[:count])
         checkpoints = open_checkpoints(epath.Path(tmp_path), 2)
-        state, _, step = checkpoints.restore(plan.state)
+        state, _, step = checkpoints.restore(spec.state)
         checkpoints.close()
         assert step == 6 and len(state.variables.params['model']['kernel'].sharding.device_set) == count
 
@@ -211,4 +213,4 @@ def test_workers_refuse_a_task_that_no_other_process_can_build(tmp_path):
 
 def test_a_run_may_measure_nothing(tmp_path):
     config = make_config(steps=2, eval_split='', test_split='', eval_every=1, sample_every=1)
-    assert start(config, tmp_path, slope_task())['metrics'] == {}
+    assert start(config, tmp_path, slope_task()).metrics == {}

@@ -10,6 +10,7 @@ import pytest
 from etils import epath
 from privacy_task import CONTEXT, assert_close, loss, make_batch, make_params, private_task, run_plan
 
+from research import api
 from research.core import train
 from research.core.runspec import make_run_spec
 from research.core.startup import check_account
@@ -157,7 +158,8 @@ def test_it_composes_with_adapters_in_either_order():
 
 
 def start(config, folder, task):
-    return train.run(config, epath.Path(folder), lambda config, folder: None, lambda config, folder: task)
+    folder, observers = epath.Path(folder), api.observers()
+    return train.run(config, folder, lambda config, folder: None, lambda config, folder: task, observers)
 
 
 def test_epsilon_is_shown_logged_and_stored(tmp_path, capsys):
@@ -170,7 +172,7 @@ def test_epsilon_is_shown_logged_and_stored(tmp_path, capsys):
     spent = {each['step']: each['values']['epsilon'] for each in records if each['kind'] == 'train'}
     assert list(spent) == [2, 4, 6, 8, 10] and sorted(spent.values()) == list(spent.values())
     assert 1.96 < spent[10] <= 2.0 and f'epsilon {spent[4]:.4g}' in printed
-    assert summary['metrics']['test']['signature']['account'] == {'epsilon': spent[10], 'delta': 1e-3}
+    assert summary.metrics['test']['signature']['account'] == {'epsilon': spent[10], 'delta': 1e-3}
     stored = json.loads((tmp_path / 'metrics.json').read_text())
     assert stored['validation']['signature']['account']['epsilon'] == spent[10]
     assert any(

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from research.capacity.flops import count_flops
-from research.core import memory
+from research.core import environment, memory, readable
 from research.core.task import Input, Task, Variables
 from research.core.units import bytes_text, count_text, time_text
 from research.report import describe as describe_module
@@ -269,14 +269,14 @@ def test_an_example_is_shown_as_its_task_decodes_it():
 
 
 def test_a_large_picture_is_made_small():
-    text = describe_module.picture_text(np.random.default_rng(0).random((100, 200, 3)))
+    text = readable.picture_text(np.random.default_rng(0).random((100, 200, 3)))
     assert len(text.split('\n')) <= 32 and max(map(len, text.split('\n'))) <= 64
 
 
 def described(**changes):
     config = {'task': {'name': 'toy'}, 'train': {'batch_size': 64}}
     layers = describe_layers(jax.eval_shape(init, jax.random.key(0)), ['model'])
-    devices = describe_module.describe_devices(jax.make_mesh((8,), ('data',), axis_types=(AxisType.Auto,)))
+    devices = environment.describe_devices(jax.make_mesh((8,), ('data',), axis_types=(AxisType.Auto,)))
     example = describe_module.describe_example({'text': 'a\nb \x1b[31m', 'label': 3}, {'label': np.int32(3)})
     data = {'train': 1437, 'test': 180}
     return describe_module.describe(config, devices, layers, example, data, 1200, **changes)

@@ -13,7 +13,7 @@ import pytest
 from etils import epath
 from PIL import Image
 
-from research.core.startup import coupling_notes, load_weights
+from research.core.startup import load_weights
 from research.core.task import Context, Variables
 from research.data.dataset import numbered
 from research.data.image.images import PAPER, RED
@@ -21,6 +21,7 @@ from research.data.sets import digits
 from research.errors import UserError
 from research.methods import privacy
 from research.ops.mixing import mix
+from research.report.run import coupling_notes
 from research.tasks import image_classification
 
 MLP = {'name': 'mlp', 'widths': (8,)}

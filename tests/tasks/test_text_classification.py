@@ -173,7 +173,7 @@ def test_chinese_goes_from_the_file_to_the_report(tmp_path):
     summary = api.run('configs/sst2.py:tiny', str(tmp_path / 'run'), train__steps=2, train__eval_every=2)
     page = (tmp_path / 'run' / 'report.html').read_text(encoding='utf-8')
     assert all(name in page for name in ('天气', '饮食', '交通', '学习', 'Noto Sans CJK SC', 'PingFang SC'))
-    assert '\ufffd' not in page and summary['step'] == 2
+    assert '\ufffd' not in page and summary.step == 2
     model = api.load(str(tmp_path / 'run'))
     answer = model.predict([{'text': '明天会下雪吗？' * 9}, {'text': '𠮷野家的牛肉饭'}])
     assert [each['label'] in ('天气', '饮食', '交通', '学习') for each in answer] == [True, True]

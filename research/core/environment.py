@@ -1,0 +1,57 @@
+"""environment.json: with what, on what and how long a run was trained."""
+
+import contextlib
+import dataclasses
+import importlib.metadata
+import json
+import platform
+import shlex
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+from etils import epath
+
+from research.core.logs import write_text
+from research.core.runspec import RunSpec
+
+PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy')
+
+
+def describe_devices(mesh: jax.sharding.Mesh | None = None) -> dict[str, Any]:
+    """Returns platform, kind and number of the devices, the processes, and the mesh axes with their sizes."""
+    devices = list(mesh.devices.flat) if mesh is not None else jax.devices()
+    return {
+        'platform': devices[0].platform,
+        'kind': devices[0].device_kind,
+        'count': len(devices),
+        'processes': jax.process_count(),
+        'mesh': {str(name): int(size) for name, size in mesh.shape.items()} if mesh is not None else {},
+    }
+
+
+def store_environment(spec: RunSpec, workdir: epath.Path, times: Mapping[str, float], seconds: float) -> None:
+    """Writes versions, devices, command, the time of each stage, and the total time of all earlier starts.
+
+    A start that was killed left no time behind.
+    """
+    file = workdir / 'environment.json'
+    before: dict[str, Any] = {}
+    if file.exists():
+        with contextlib.suppress(ValueError):  # torn: its times are lost, not the run
+            before = json.loads(file.read_text())
+    environment = {
+        'command': shlex.join(['python', *sys.argv]),
+        'finished': time.strftime('%Y-%m-%d %H:%M:%S %Z'),
+        'python': platform.python_version(),
+        'system': f'{platform.system()} {platform.machine()}',
+        'versions': {name: importlib.metadata.version(name) for name in PACKAGES},
+        'devices': describe_devices(spec.mesh),
+        'mesh': dataclasses.asdict(spec.config.mesh),
+        'stages': {name: round(value, 3) for name, value in times.items()},
+        'seconds': seconds,
+        'seconds_before': round(before.get('seconds_before', 0.0) + before.get('seconds', 0.0), 1),
+    }
+    write_text(file, json.dumps(environment, indent=2))

@@ -1,0 +1,67 @@
+"""The end of a run: the last state is measured and saved, then the chosen weights are measured on both splits."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+
+from research.checkpoint.store import read_average
+from research.core import metrics as metrics_module
+from research.core.evaluate import evaluate
+from research.core.logs import stage
+from research.core.recorder import Recorder
+from research.core.samples import write_samples
+from research.core.startup import load_weights
+from research.core.state import State, eval_variables, eval_variables_from
+from research.core.task import Variables
+from research.errors import UserError
+
+
+def finish(recorder: Recorder, state: State, step: int) -> dict[str, Any]:
+    """Saves the last state, measures the chosen weights, writes samples and metrics; returns {split: stored entry}."""
+    spec, train = recorder.spec, recorder.spec.config.train
+    try:
+        improved = recorder.evaluate(state, step) if train.eval_split else False
+    except UserError:  # of a metric that does not exist: it must not cost what was trained
+        recorder.save(state, step, False)
+        recorder.checkpoints.wait()
+        raise
+    recorder.save(state, step, improved)
+    recorder.checkpoints.wait()
+    chosen, chosen_step = choose_weights(recorder, state, step)
+    entries, account = {}, recorder.account(step)  # of the whole run, whichever step was chosen
+    with stage('final evaluation', recorder.times):
+        for split in filter(None, (train.eval_split, train.test_split)):
+            entries[split] = metrics_module.measure_split(
+                lambda split: evaluate(spec.task, recorder.evaluator, chosen, split),
+                spec.config, split, chosen_step, account,
+            )  # fmt: skip
+        if train.test_split in entries:
+            recorder.records.write(chosen_step, train.test_split, single_values(entries[train.test_split]))
+        write_samples(
+            spec.task, recorder.evaluator, chosen, recorder.workdir, chosen_step, recorder.shown_split, last=True
+        )
+    if jax.process_index() == 0:
+        metrics_module.store_metrics(recorder.workdir, entries)
+    recorder.records.close()
+    return entries
+
+
+def choose_weights(recorder: Recorder, state: State, step: int) -> tuple[Variables, int]:
+    """Returns the weights that the run is judged by, and their step: averaged, of the best step, or the last."""
+    train, last = recorder.spec.config.train, eval_variables(state)
+    if train.average:
+        average = read_average(recorder.workdir, train.average)
+        return load_weights(eval_variables_from(average, recorder.workdir), last)[0], step
+    if train.best and recorder.best.step not in (step, -1):
+        try:
+            best, _, best_step = recorder.checkpoints.restore(recorder.spec.state, recorder.best.step)
+            return eval_variables(best), best_step
+        except UserError as error:  # a damaged file must not cost what was trained
+            print(f'{error}\nthe last weights are measured instead of the best')
+    return last, step
+
+
+def single_values(entry: Mapping[str, Any]) -> dict[str, float]:
+    """Returns the metrics of a stored entry that are single numbers."""
+    return {name: row['value'] for name, row in entry['metrics'].items() if not isinstance(row['value'], list)}

@@ -1,0 +1,125 @@
+"""What a run prints and stores: the description before step 1, and the summary with the next commands at the end."""
+
+import json
+import signal
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+from etils import epath
+
+from research.core.environment import describe_devices
+from research.core.logs import write_text
+from research.core.metrics import metrics_text
+from research.core.outcome import Stop, Summary
+from research.core.runspec import RunSpec
+from research.core.startup import as_dicts
+from research.ops import paths
+from research.report.describe import describe, describe_example, describe_flow, summary_text
+from research.report.layers import call_order, describe_layers
+
+
+def describe_run(
+    spec: RunSpec, memory: Mapping[str, Any], flops: Mapping[str, Any], seconds_per_step: float, workdir: epath.Path,
+    start: int,
+) -> None:  # fmt: skip
+    """Prints what is known before the first step and stores it as description.json.
+
+    Args:
+      spec: the run.
+      memory: of the compiled step, see `compiled_memory`.
+      flops: of one step, see `count_flops`.
+      seconds_per_step: an estimate; 0 where there is none.
+      workdir: the folder of the run.
+      start: the step that it starts or goes on from.
+    """
+    task, config = spec.task, spec.config
+    source = task.source('train')
+    raw, encoded = source[0], task.encode(source[0])
+    decoded = task.describe(encoded) if task.describe else None
+    shapes = spec.state.variables
+    frozen = {group: paths.select(shapes.params[group], each.frozen) for group, each in config.optimizer.items()}
+    layers = describe_layers(shapes, task.losses, frozen, call_order(task.init, jax.random.key(0)))
+    splits = ('train', *dict.fromkeys(filter(None, (config.train.eval_split, config.train.test_split))))
+    words = {
+        group: settings.name + (f', every {settings.update_every} steps' if settings.update_every > 1 else '')
+        for group, settings in config.optimizer.items()
+    }
+    description = describe(
+        as_dicts(config), describe_devices(spec.mesh), layers, describe_example(raw, encoded, decoded),
+        {split: len(task.source(split)) for split in splits}, spec.steps, start, memory,
+        flops, describe_flow(task, spec.batch, config.methods, words), seconds_per_step=seconds_per_step,
+    )  # fmt: skip
+    description['notes'] = [*(task.notes() if task.notes else ()), *coupling_notes(spec)]
+    write_text(workdir / 'description.json', json.dumps(description, indent=2))
+    print(summary_text(description))
+    for note in description['notes']:
+        print(f'note: {note}')
+
+
+def coupling_notes(spec: RunSpec) -> list[str]:
+    """Returns notes on where microbatches or padding rows are not the same as one large batch of real rows."""
+    coupled = [group for group in spec.task.losses if 'batch_stats' in spec.state.variables.extra.get(group, {})]
+    parts, notes = spec.config.train.microbatches, []
+    if spec.task.couples_rows and parts > 1:
+        notes.append(f'rows are mixed ({spec.task.couples_rows}); with microbatches={parts}, those of one microbatch')
+    for group in coupled:
+        if parts > 1:
+            notes.append(
+                f'group {group!r} keeps batch statistics; with microbatches={parts} they are taken per '
+                'microbatch, so the result differs from one large batch'
+            )
+        if spec.capacity:
+            notes.append(
+                f"group {group!r} keeps batch statistics; with sampling='poisson' batches are filled up with "
+                'padding rows, which enter them'
+            )
+    return notes
+
+
+def print_summary(summary: Summary, spec: RunSpec, workdir: epath.Path) -> None:
+    """Prints the end of a run: why it stopped, metrics, PASS or FAIL, the report, and the next commands."""
+    print(end_text(summary, spec, workdir))
+
+
+def end_text(summary: Summary, spec: RunSpec, workdir: epath.Path) -> str:
+    """Returns what `print_summary` prints."""
+    reason = stop_text(summary, spec)
+    lines = ['', reason] if reason else ['']
+    if summary.stop == Stop.SIGNAL:
+        return '\n'.join([*lines, 'saved; the same command goes on from here'])
+    lines += [metrics_text(entry) for entry in summary.metrics.values()]
+    rows = [row for entry in summary.metrics.values() for row in entry['metrics'].values()]
+    if summary.failures:
+        lines.append(f'FAIL: outside the expected range: {", ".join(summary.failures)}')
+    elif any(row['expected'] for row in rows):
+        lines.append('PASS: every metric with an expected range is inside it')
+    lines.append(f'{summary.seconds:g} s in all; {summary.waited:.1%} of the training time waited for data')
+    lines += ['', f'report    {summary.report}']
+    lines.append(f'next      python -m launch.predict --workdir={workdir} {next_flags(workdir)}')
+    return '\n'.join(lines)
+
+
+def stop_text(summary: Summary, spec: RunSpec) -> str:
+    """Returns why a run stopped before its last step, '' where it did not."""
+    train = spec.config.train
+    if summary.stop == Stop.SIGNAL:
+        return f'stopped at step {summary.step:,} by {signal.Signals(summary.signal).name}'
+    if summary.stop == Stop.PATIENCE:
+        return (
+            f'stopped at step {summary.step:,}: no better {train.eval_split} {train.best} in {train.patience} '
+            'evaluations'
+        )
+    if summary.stop == Stop.ALREADY_DONE:
+        return f'step {summary.step:,} was finished before; nothing is left to train'
+    return ''
+
+
+def next_flags(workdir: epath.Path) -> str:
+    """Returns the flags of a prediction that this run can answer."""
+    file = workdir / 'description.json'
+    inputs = json.loads(file.read_text()).get('flow', {}).get('inputs', {}) if file.exists() else {}
+    kinds = set(inputs.values())
+    if not kinds & {'text', 'image', 'audio'}:
+        return f'--count=16 --output={workdir}/predictions'
+    return "--input='...'" if 'text' in kinds else '--input=picture.png' if 'image' in kinds else '--input=sound.wav'
