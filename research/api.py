@@ -74,6 +74,7 @@ def load_config(spec: str) -> ml_collections.ConfigDict:
     if not hasattr(module, 'get_config'):
         raise UserError(f'{path} has no function get_config(variant)')
     config = module.get_config(variant)
+    config.data = config_module.own_files(**config.data.to_dict())  # every config can read a user's files by flags
     for name, defaults in method_defaults().items():
         own = config[name].to_dict() if name in config else {}
         config[name] = ml_collections.ConfigDict({**defaults, **own})

@@ -20,7 +20,10 @@ from research.data.readers.settings import DataSettings
 from research.errors import UserError, choose, fits, nearest, unpack
 
 # Settings of `config.data` that every reader of a user's files knows.
-FILES = ('train', 'validation', 'test', 'fields', 'validation_fraction', 'test_fraction', 'on_error', 'error_limit')
+FILES = (  # settings of readers that no built-in set has under the same name: flags of every config
+    'train', 'validation', 'test', 'fields', 'columns', 'delimiter', 'label_pattern', 'shape', 'validation_fraction',
+    'test_fraction', 'on_error', 'error_limit',
+)  # fmt: skip
 SECTIONS = ('task', 'model', 'data', 'optimizer', 'methods', 'mesh', 'train', 'expected', 'seed')
 
 

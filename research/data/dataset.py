@@ -128,8 +128,9 @@ def set_module(name: str | types.ModuleType) -> types.ModuleType:
         known = set_names()
         if name not in known and '.' not in name:
             raise UserError(
-                f'config.data.name={name!r} is unknown; {nearest(name, known)}; a set outside this package is named by '
-                'the dotted path of its module, your own files are read by config.data.reader'
+                f'config.data.name={name!r} is unknown; {nearest(name, known)} (a set outside this package is named by '
+                'the dotted path of its module; TensorFlow Datasets need config.data.reader=tfds, your own files '
+                'another reader)'
             )
         try:
             module = importlib.import_module(f'{sets.__name__}.{name}' if name in known else name)
@@ -161,14 +162,18 @@ def set_settings(settings: Mapping[str, Any], module: types.ModuleType) -> dict[
 
 
 def file_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the settings of a reader: without the name of the set that it replaces, and that set's own settings."""
+    """Returns the settings of a reader: without the name of the set that it replaces, and that set's own settings.
+
+    Only `tfds` has a name itself.
+    """
     name = settings.get('name', '')
     if not name or settings['reader'] == 'tfds':
         return dict(settings)
     logging.info('config.data.reader=%s is read in place of the data set %s', settings['reader'], name)
     known = {field.name for field in dataclasses.fields(DataSettings)}
-    replaced = {'name', *inspect.signature(set_module(name).open).parameters} - (known - {'name'})
-    return {key: value for key, value in settings.items() if key not in replaced}
+    built_in = not isinstance(name, str) or '.' in name or name in set_names()
+    replaced = set(inspect.signature(set_module(name).open).parameters) - known if built_in else set()
+    return {key: value for key, value in settings.items() if key != 'name' and key not in replaced}
 
 
 def open_files(settings: Mapping[str, Any], fields: Sequence[str] = (), ignored: Sequence[str] = ()) -> DataSet:

@@ -1,15 +1,18 @@
 """One way to open every data set: each built-in one, a user's files, and modules outside the package."""
 
+import pathlib
 import sys
 import types
 
 import pytest
 
+from research import api
 from research.data import dataset
 from research.data.dataset import DataSet, default_settings, numbered, open_dataset, set_module, set_names
 from research.data.fetch import folder_of
 from research.errors import UserError, nearest
 
+ROOT = pathlib.Path(__file__).parents[2]
 KNOWN = {
     'adult', 'arabidopsis', 'breast_cancer', 'chinese', 'digits', 'esc10', 'fashion_mnist', 'free_spoken_digits',
     'iris', 'motifs', 'multi30k', 'promoters', 'python_source', 'splice', 'sst2', 'synthetic', 'tiny_shakespeare',
@@ -87,6 +90,14 @@ def test_reader_settings_are_dropped_at_their_defaults_and_refused_otherwise():
 def test_what_cannot_be_opened_is_explained(settings, fields, message):
     with pytest.raises(UserError, match=message):
         open_dataset(settings, fields)
+
+
+@pytest.mark.parametrize('config', sorted(map(str, ROOT.glob('configs/**/[!_]*.py'))))
+def test_every_config_reads_a_users_files_by_flags(config):
+    data = open_dataset(api.read(config, {'data.reader': 'jsonl', 'data.train': 'mine.jsonl'}).data)
+    assert data.about == 'jsonl: mine.jsonl'
+    with pytest.raises(UserError, match='mine.jsonl.*there is no such file'):
+        data.source('train')
 
 
 def outside(rows):

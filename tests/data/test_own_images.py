@@ -108,6 +108,16 @@ def test_a_run_on_a_users_pictures_prepares_encodes_and_answers_without_them(fol
         task.source('train')
 
 
+def test_a_config_of_a_built_in_set_trains_on_a_users_pictures_by_flags(folder, tmp_path):
+    flags = {'data.reader': 'image_folder', 'data.train': str(folder), 'data.shape': '8,8,1'}
+    config = api.read('configs/digits_gan.py:tiny', flags)
+    api.prepare(config, epath.Path(tmp_path / 'prepared'))
+    task = api.build(config, epath.Path(tmp_path / 'prepared'))
+    labels = [row['label'] for row in task.source('train')]
+    assert set(labels) == {0, 1} and labels != sorted(labels)  # files are sorted by class, rows are shuffled
+    assert task.encode(task.source('train')[0])['image'].shape == (8, 8, 1)
+
+
 def test_idx_files_are_pictures_with_classes(tmp_path):
     rng = np.random.default_rng(0)
     (tmp_path / 'x-images-idx3-ubyte').write_bytes(idx_bytes(rng.integers(0, 255, (30, 4, 5)), 8))

@@ -87,7 +87,6 @@ def test_columns_header_and_renaming(tmp_path):
     ({'error_limit': -1}, 'zero or more'),
     ({'fields': 'a'}, 'column:field'),
     ({'fields': 'a:x,b:x'}, 'each field once'),
-    ({'name': 'digist'}, "did you mean 'digits'"),
     ({'folder': 'x'}, "'jsonl' has no use for it"),
     ({'reader': 'tfds'}, 'name is missing'),
     ({'label_pattern': '('}, 'label_pattern'),
