@@ -255,9 +255,14 @@ def stored_values(file: epath.Path) -> dict[str, Any]:
       UserError: where the file is damaged.
     """
     try:
-        return json.loads(file.read_text())
+        values = json.loads(file.read_text())
     except ValueError:
         raise UserError(f'{file} is damaged: put back what it held, or use another --workdir') from None
+    data = values.get('data') if isinstance(values, dict) else None
+    if isinstance(data, dict) and data.get('name') and not data.get('reader') and '.' not in data['name']:
+        for name in ('validation_fraction', 'test_fraction'):  # version 0.1 stored and ignored them beside a set
+            data.pop(name, None)
+    return values
 
 
 def override(config: ml_collections.ConfigDict, assignments: Mapping[str, str]) -> None:

@@ -23,7 +23,7 @@ from research.data.readers.settings import DataSettings
 from research.data.readers.sources import has_own, open_parts, with_classes
 from research.errors import UserError, nearest, unpack
 
-LARGE = 256  # pixels along a side; above, config.data.shape must be given: nobody trains on 4000x3000 by accident
+LARGE = 256  # pixels along a side; above, config.data.shape must be given, lest 4000x3000 be trained on
 Shape = tuple[int, ...]
 
 
@@ -63,7 +63,7 @@ def open_dataset(settings: Mapping[str, Any], fields: Sequence[str] = (), ignore
       settings: 'name' and the settings of a set's `open`, or 'reader' and others of `DataSettings`. A name is a module
         of `research/data/sets/`, the dotted path of a module elsewhere, or a module. A reader replaces the named set.
       fields: that every row must have. Where splits are cut off by a hash of each row, it reads these without 'label'.
-        'image' and 'audio' among them are decoded. () for whatever there is.
+        'image' and 'audio' among them are decoded. () for any.
       ignored: fields that the hash does not read: what no model sees, or what copies of a row differ in.
 
     Raises:
@@ -121,7 +121,7 @@ def set_module(name: str | types.ModuleType) -> types.ModuleType:
       name: of a built-in set, the dotted path of a module ('my_lab.folding'), or a module.
 
     Raises:
-      UserError: where there is none.
+      UserError: for a name that is unknown or a module that cannot be imported.
     """
     module = name
     if isinstance(name, str):
@@ -255,7 +255,7 @@ def numbered(data: DataSet, classes: Sequence[str] = ()) -> DataSet:
 
 
 def shuffled(settings: Mapping[str, Any], data: DataSet) -> DataSet:
-    """Returns a data set whose rows are shuffled, always alike, if they are a user's files.
+    """Returns a data set whose rows are shuffled, always in the same way, if they are a user's files.
 
     Files are in the order of their classes, which matters to whoever looks at the first rows of a split alone.
     """

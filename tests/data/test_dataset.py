@@ -1,12 +1,16 @@
 """One way to open every data set: each built-in one, a user's files, and modules outside the package."""
 
+import json
 import pathlib
 import sys
+import textwrap
 import types
 
 import pytest
+from etils import epath
 
 from research import api
+from research.core.config import stored_values
 from research.data import dataset
 from research.data.dataset import DataSet, default_settings, numbered, open_dataset, set_module, set_names
 from research.data.fetch import folder_of
@@ -134,6 +138,28 @@ def test_a_set_outside_the_package_is_a_module_or_its_dotted_path(tmp_path, monk
     assert [row['text'] for row in birds.source('test')] == ['0', '1', '2', '3']
     assert default_settings('my_sets.birds') == {'count': 3}
     sys.modules.pop('my_sets.birds')
+
+
+def test_the_example_of_the_documents_works_word_for_word(tmp_path, monkeypatch):
+    page = (ROOT / 'docs' / 'data.md').read_text(encoding='utf-8')
+    code = page[page.index('    # my_lab/parity.py') :].partition('    python -m launch')[0]
+    assert code in (ROOT / 'docs' / 'zh' / 'data.md').read_text(encoding='utf-8')
+    (tmp_path / 'my_lab').mkdir()
+    (tmp_path / 'my_lab' / 'parity.py').write_text(textwrap.dedent(code))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    config = api.read('configs/sst2.py', {'data.name': 'my_lab.parity'})
+    folder = epath.Path(tmp_path / 'prepared')
+    api.prepare(config, folder)
+    task = api.build(config, folder)
+    assert len(task.source('train')) == 1000 and task.encode({'text': 'number 7', 'label': 'odd'})['label'] == 1
+    sys.modules.pop('my_lab.parity')
+
+
+def test_a_run_of_version_0_1_that_stored_fractions_beside_a_set_is_read(tmp_path):
+    stored = {'data': {'name': 'splice', 'reader': '', 'test_fraction': 0.2}}
+    (tmp_path / 'config.json').write_text(json.dumps(stored))
+    data = stored_values(epath.Path(tmp_path / 'config.json'))['data']
+    assert open_dataset(data, ('sequence', 'label')).about.startswith('UCI splice')
 
 
 def test_classes_and_shapes_are_values_functions_or_those_of_the_training_rows():

@@ -20,7 +20,7 @@ FRACTIONS = {'train': 0.70, 'validation': 0.15, 'test': 0.15}
 
 
 def split_rows(pixels: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray]:
-    """Returns the row numbers of each split, the same for ever: of every class, the same share.
+    """Returns the row numbers of each split, which never change: the same share of every class.
 
     Within a class the rows are ordered by the SHA-256 of their pixels, so the split depends on no random
     generator, on no library's version and on no seed of a config.

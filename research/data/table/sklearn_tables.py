@@ -10,7 +10,7 @@ FRACTIONS = {'test': 0.2, 'validation': 0.2}
 def open_bundled(name: str) -> DataSet:
     """Opens the table of `sklearn.datasets.load_<name>`; a row is {column: number, 'label'}.
 
-    Splits: 20% validation and 20% test by a hash of each row, the same for ever.
+    Splits: 20% validation and 20% test by a hash of each row.
     """
 
     def read() -> Rows:

@@ -20,7 +20,7 @@ END_ID = 0  # of `research.data.text.corpus.END`, the first special token of `tr
 
 
 class Tokenizers(NamedTuple):
-    """The tokenizer of each side, the same one where they share it, and what stands around texts."""
+    """The tokenizer of each side, the same one where they share it, and the tokens around texts."""
 
     source: Tokenizer
     target: Tokenizer
