@@ -7,7 +7,9 @@ Prints sizes, balance of the classes, lengths and shapes, then errors (broken re
 classes, copies of training rows in another split, ...) and warnings. Exit status 1 where there is an error.
 """
 
+import functools
 import json
+import sys
 
 from absl import flags
 
@@ -28,7 +30,8 @@ def main(overrides: dict[str, str]) -> int:
     if not CONFIG.value:
         raise UserError('--config is missing, for example --config=configs/digits.py')
     config = api.read(CONFIG.value, overrides)
-    surveys, findings = check_data(config, api.prepare, api.build, LIMIT.value)
+    say = functools.partial(print, file=sys.stderr, flush=True)
+    surveys, findings = check_data(config, api.prepare, api.build, LIMIT.value, say)
     if JSON.value:
         values = {
             'rows': {each.split: each.total for each in surveys},

@@ -48,7 +48,9 @@ MAY_IMPORT = {
     ),
     'research.nn': ('research.nn', 'research.ops', 'research.errors'),
     'research.ops': ('research.ops', 'research.data', 'research.errors'),
-    'research.report': ('research.report', 'research.core', 'research.ops', 'research.errors'),
+    'research.report': (
+        'research.report', 'research.core', 'research.ops', 'research.data.notes', 'research.errors',
+    ),
     'research.serve': ('research.serve', 'research.core', 'research.ops', 'research.data', 'research.errors'),
     'research.tasks': (
         'research.core.task', 'research.families', 'research.models', 'research.nn', 'research.ops', 'research.data',

@@ -1,10 +1,13 @@
 """Answers requests with a trained run: JSON lines out, and pictures into --output.
 
+An answer to what a file holds begins with its name, {"file": "digit.png", ...}.
+
     python -m launch.predict --workdir=runs/python_lm --input='import os'
     python -m launch.predict --workdir=runs/digits --input=digit.png --input=folder_of_digits
     python -m launch.predict --workdir=runs/digits_gan --count=16 --seed=7 --output=samples
 """
 
+import functools
 import json
 import pathlib
 import sys
@@ -30,8 +33,12 @@ def main(overrides: dict[str, str]) -> None:
     if bool(INPUT.value) == bool(COUNT.value):
         raise UserError('give either --input (a text, file or folder) or --count (a model that needs no input)')
     model = research.load(WORKDIR.value, overrides)
-    requests = read_requests(model.task.inputs, INPUT.value) if INPUT.value else blank_requests(model.task, COUNT.value)
-    folder = pathlib.Path(OUTPUT.value) if OUTPUT.value else None
+    say = functools.partial(print, file=sys.stderr)  # standard output is for answers
+    if INPUT.value:
+        requests = read_requests(model.task.inputs, INPUT.value, say)
+    else:
+        requests = blank_requests(model.task, COUNT.value)
+    folder = pathlib.Path(OUTPUT.value).expanduser() if OUTPUT.value else None
     if folder:
         folder.mkdir(parents=True, exist_ok=True)
     unfinished = folder / 'answers.jsonl.unfinished' if folder else None
@@ -41,6 +48,9 @@ def main(overrides: dict[str, str]) -> None:
         rows = {name: value[:count] for name, value in outputs.items()}
         for row in range(count):
             answer = model.task.decode({name: value[row] for name, value in rows.items()})
+            name = getattr(requests[number + row], 'name', '')
+            if name and isinstance(answer, dict):
+                answer = {'file': name, **answer}
             print(json.dumps(answer, ensure_ascii=False), file=lines)
             if folder and 'image' in rows:
                 save_image(rows['image'][row], folder / f'{number + row:05d}.png')

@@ -1,16 +1,19 @@
 """What a person types, or a folder holds, as requests of a task."""
 
-import json
 import os
 import pathlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from research.core.task import Input, Task
+from research.data.formats import HEAD, PICTURES, SOUNDS, TABLES, kind_of_content, kind_of_name
+from research.data.readers.archives import WHOLE, Entry
+from research.data.readers.fields import normal, normal_names, some
+from research.data.readers.json_text import parse_json, parse_object, short
+from research.data.readers.tables import read_delimited, read_parquet
+from research.data.readers.text import decode_file, text_lines
+from research.data.readers.walk import notes_of, walk
 from research.errors import UserError
-
-PICTURES = ('.png', '.jpg', '.jpeg', '.bmp', '.gif', '.webp')
-SOUNDS = ('.wav', '.flac', '.ogg', '.mp3', '.aif', '.aiff')
 
 
 class FileContent(bytes):
@@ -19,13 +22,32 @@ class FileContent(bytes):
     name = ''
 
 
-def read_requests(inputs: Mapping[str, Input], values: Sequence[str]) -> list[dict[str, Any]]:
-    """Returns a request per value: a text, an object, a file (text, JSON lines, picture, sound) or a folder of them.
+class Request(dict):
+    """The fields of a request, with the name of the file that it came from, and its line, for people."""
+
+    def __init__(self, fields: Mapping[str, Any], name: str = ''):
+        super().__init__(fields)
+        self.name = name
+
+
+def read_requests(
+    inputs: Mapping[str, Input], values: Sequence[str], say: Callable[[str], None] = print
+) -> list[dict[str, Any]]:
+    """Returns a request per value: a text, an object, a file (text, table, picture, sound) or a folder of them.
+
+    Args:
+      inputs: the fields that the task reads.
+      values: what was typed.
+      say: takes a line about what was left out of a folder.
 
     Raises:
       UserError: for a file that does not exist or does not fit the task's inputs.
     """
-    found = [open_files(inputs, request) for value in values for request in requests_of(inputs, value)]
+    found = [
+        Request(open_files(inputs, request), getattr(request, 'name', ''))
+        for value in values
+        for request in requests_of(inputs, value, say)
+    ]
     if not found:
         raise UserError('--input gave no requests: name a text, a file or a folder')
     return found
@@ -35,21 +57,37 @@ def open_files(inputs: Mapping[str, Input], request: Mapping[str, Any]) -> dict[
     """Returns the request with the contents of the files that its image and audio fields name.
 
     Only programs that a person runs do this: `encode` takes bytes, so a request from elsewhere reads no file.
+
+    Raises:
+      UserError: for a file that cannot be read, or a value of another type than its field has.
     """
+    return {name: opened(inputs, name, value) for name, value in normal_names(dict(request), 'the request').items()}
 
-    def opened(name: str, value: Any) -> Any:
-        if name not in inputs or inputs[name].kind not in ('image', 'audio'):
-            return value
-        if not isinstance(value, (str, os.PathLike)):
-            return value
-        try:
-            content = FileContent(pathlib.Path(value).read_bytes())
-        except OSError as error:
-            raise UserError(f'{name}={os.fspath(value)}: cannot be read ({error.strerror})') from None
-        content.name = os.fspath(value)
-        return content
 
-    return {name: opened(name, value) for name, value in request.items()}
+def opened(inputs: Mapping[str, Input], name: str, value: Any) -> Any:
+    """Returns a field's value, the content of the file where it names one."""
+    kind = inputs[name].kind if name in inputs else ''
+    if kind == 'text' and not isinstance(value, str):
+        raise UserError(f'{name!r} must be a text, got {short(value)}')
+    if kind not in ('image', 'audio') or not isinstance(value, (str, os.PathLike)):
+        return value
+    path = os.fspath(value)
+    try:
+        file = pathlib.Path(path).expanduser()
+        if not file.is_file():
+            reason = 'not a regular file' if file.exists() else 'there is no such file'
+            raise UserError(f'{name}={path}: cannot be read ({reason})')
+        if file.stat().st_size > WHOLE:
+            raise UserError(f'{name}={path}: larger than the {WHOLE:,} bytes that are read')
+        content = FileContent(file.read_bytes())
+    except OSError as error:
+        raise UserError(f'{name}={path}: cannot be read ({error.strerror})') from None
+    except UserError:
+        raise
+    except (ValueError, RuntimeError) as error:  # a null character, or a home that is not known
+        raise UserError(f'{name}={path!r}: cannot be read ({error})') from None
+    content.name = path
+    return content
 
 
 def encode_named(encode: Callable[[Any], Any], request: Mapping[str, Any]) -> Any:
@@ -63,17 +101,21 @@ def encode_named(encode: Callable[[Any], Any], request: Mapping[str, Any]) -> An
         raise UserError(f'{", ".join(names)}: {error}') from None
 
 
-def requests_of(inputs: Mapping[str, Input], value: str) -> Iterator[dict[str, Any]]:
+def requests_of(inputs: Mapping[str, Input], value: str, say: Callable[[str], None]) -> Iterator[dict[str, Any]]:
     """Yields the requests of one value."""
     path = path_of(value)
     if value.lstrip().startswith('{'):
-        yield parse_object(value, 'the --input text')
+        yield parse_object(value, 'the --input text', UserError)
     elif path is not None and path.is_dir():
-        files = [file for file in sorted(path.rglob('*')) if file.is_file() and not file.name.startswith('.')]
+        files, left_out = walk(str(path))
         for file in files:
-            yield from requests_of_file(inputs, file)
+            yield from requests_of_file(inputs, pathlib.Path(file), say, inside=True)
+        for note in notes_of(left_out):
+            say(f'{path}: {note.text}')
     elif path is not None and path.is_file():
-        yield from requests_of_file(inputs, path)
+        yield from requests_of_file(inputs, path, say)
+    elif path is not None:
+        raise UserError(f'--input={value}: not a regular file')
     else:
         yield {only_field(inputs, 'text', value): value}
 
@@ -81,45 +123,96 @@ def requests_of(inputs: Mapping[str, Input], value: str) -> Iterator[dict[str, A
 def path_of(value: str) -> pathlib.Path | None:
     """Returns the file or folder that a value names, None for a text that names none."""
     try:
-        return pathlib.Path(value) if value.strip() and os.stat(value) else None
+        path = os.path.expanduser(value)
+        return pathlib.Path(path) if value.strip() and os.stat(path) else None
     except (OSError, ValueError):  # nothing there, too long for a name, or a null byte
         return None
 
 
-def requests_of_file(inputs: Mapping[str, Input], file: pathlib.Path) -> Iterator[dict[str, Any]]:
-    """Yields the requests of one file: JSON lines, a picture, a sound, or a whole text."""
-    if file.suffix == '.jsonl':
-        for number, line in enumerate(read_utf8(file).splitlines(), 1):
-            if line.strip():
-                yield parse_object(line, f'{file}, line {number}')
-    elif file.suffix.lower() in PICTURES:
-        yield {only_field(inputs, 'image', str(file)): file}
-    elif file.suffix.lower() in SOUNDS:
-        yield {only_field(inputs, 'audio', str(file)): file}
+def requests_of_file(
+    inputs: Mapping[str, Input], file: pathlib.Path, say: Callable[[str], None], inside: bool = False
+) -> Iterator[dict[str, Any]]:
+    """Yields the requests of one file: a table, JSON, a picture, a sound, or a whole text.
+
+    Args:
+      inputs: the fields that the task reads.
+      file: a regular one.
+      say: takes a line about a file that is left out.
+      inside: whether the file was found in a folder, where others may lie beside those that are meant.
+    """
+    reads = {each.kind for each in inputs.values()}
+    ending = file.suffix.lower()
+    kind = kind_of_file(file)
+    if ending in TABLES or ending == '.json':
+        for request in table_requests(inputs, file):
+            yield Request(beside(inputs, request, file), request.name)
+    elif kind and kind in reads:
+        yield Request({only_field(inputs, kind, str(file)): file}, str(file))
+    elif inside and ('text' not in reads or kind):
+        say(f'{file}: left out, this task reads {", ".join(sorted(reads))}')
+    elif kind:
+        only_field(inputs, kind, str(file))  # says what the task reads
     else:
-        yield {only_field(inputs, 'text', str(file)): read_utf8(file)}
+        yield Request({only_field(inputs, 'text', str(file)): read_utf8(file)}, str(file))
+
+
+def kind_of_file(file: pathlib.Path) -> str:
+    """Returns 'image' or 'audio' by the name or the first bytes of a file, as readers of data do; '' for others."""
+    if kind := kind_of_name(file.name):
+        return kind
+    try:
+        with file.open('rb') as opened_file:
+            return kind_of_content(opened_file.read(HEAD))
+    except OSError:
+        return ''
+
+
+def table_requests(inputs: Mapping[str, Input], file: pathlib.Path) -> Iterator[Request]:
+    """Yields the requests of a file of JSON, JSON lines, CSV, TSV or Parquet, each with its line in messages."""
+    kind = TABLES.get(file.suffix.lower(), 'json')
+    if kind == 'json':
+        value = parse_json(read_utf8(file), str(file), UserError)
+        for number, each in enumerate(value if isinstance(value, list) else [value], 1):
+            if not isinstance(each, dict):
+                raise UserError(f'{file}, entry {number}: expected an object {{"field": value}}, got {short(each)}')
+            yield Request(each, f'{file}, entry {number}' if isinstance(value, list) else str(file))
+    elif kind == 'jsonl':
+        for number, line in enumerate(text_lines(read_utf8(file)), 1):
+            if line.strip():
+                where = f'{file}, line {number}'
+                yield Request(parse_object(line, where, UserError), where)
+    else:
+        entry = Entry(str(file), file.name, str(file))
+        if kind == 'parquet':
+            rows = read_parquet(entry, lambda row, where: row)
+        else:
+            rows = read_delimited(entry, lambda row, where: row, '' if kind == 'csv' else '\t', kind == 'csv')
+        for number, row in enumerate(rows):
+            known = {name: value for name, value in row.items() if normal(name) in inputs}
+            if not known:
+                raise UserError(f'{file}: this task reads none of its columns ({some(row)}) but {some(inputs)}')
+            yield Request(known, rows.where(number))
+
+
+def beside(inputs: Mapping[str, Input], request: dict[str, Any], file: pathlib.Path) -> dict[str, Any]:
+    """Returns a request whose relative paths start from the folder of its file, as those of training data do."""
+    named = {
+        name: str(file.parent / os.path.expanduser(value))
+        for name, value in request.items()
+        if name in inputs and inputs[name].kind in ('image', 'audio') and isinstance(value, str)
+    }
+    return {**request, **named}
 
 
 def read_utf8(file: pathlib.Path) -> str:
     """Returns the text of a file; a UserError that names it where it cannot be read or is no text."""
     try:
-        return file.read_text(encoding='utf-8')
+        return decode_file(file.read_bytes(), str(file))
     except OSError as error:
         raise UserError(f'{file}: cannot be read ({error.strerror})') from None
-    except UnicodeDecodeError:
+    except UserError:
         known = f'a picture ({", ".join(PICTURES)}) nor a sound ({", ".join(SOUNDS)})'
         raise UserError(f'{file} is neither UTF-8 text nor {known}') from None
-
-
-def parse_object(text: str, where: str) -> dict[str, Any]:
-    """Returns a JSON object; a UserError that says where it is broken otherwise."""
-    try:
-        value = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise UserError(f'{where}: not JSON: {error}') from None
-    if not isinstance(value, dict):
-        raise UserError(f'{where}: expected an object such as {{"text": "..."}}, got {value!r:.60}')
-    return value
 
 
 def only_field(inputs: Mapping[str, Input], kind: str, value: str) -> str:

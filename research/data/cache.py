@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from absl import logging
 
-from research.data.readers.rows import Broken
+from research.data.readers.rows import Broken, check_limit, select
 from research.errors import UserError
 
 
@@ -18,6 +19,7 @@ class Encoded(collections.abc.Sequence):
 
     rows: Sequence[Mapping[str, Any]]
     fields: dict[str, np.ndarray]
+    refused: tuple[str, ...] = ()  # the messages of rows that could not be encoded and are left out
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -55,19 +57,32 @@ class EncodedRow(collections.abc.Mapping):
 def encode_split(source: Callable[[str], Sequence], encode: Callable, split: str) -> Encoded:
     """Returns a split with all its rows encoded.
 
+    Rows that cannot be are left out and counted where their reader allows it (`config.data.on_error='skip'`).
+
     Raises:
-      UserError: for a row that cannot be; says where it stands.
+      UserError: for a row that cannot be encoded, or more of them than the reader allows; says where it is.
     """
-    rows, examples = source(split), []
+    rows, examples, good, messages = source(split), [], [], []
+    limit = getattr(rows, 'error_limit', -1)
     for number in range(len(rows)):
         try:
             examples.append(encode(rows[number]))
-        except Broken:
-            raise
+            good.append(number)
         except UserError as error:
-            raise UserError(f'{rows.where(number)}: {error}') from None
-    fields = examples[0].keys() if examples else ()
-    return Encoded(rows, {name: np.stack([each[name] for each in examples]) for name in fields})
+            where = f'{rows.where(number)}: '
+            messages.append(str(error) if str(error).startswith(where) else where + str(error))
+            if limit < 0:
+                raise (Broken if isinstance(error, Broken) else UserError)(messages[-1]) from None
+            check_limit(messages, limit)
+    if messages:
+        text = '%s: %d rows cannot be encoded and are left out, the first: %s'
+        logging.warning(text, split, len(messages), messages[0])
+        rows = select(rows, good, tuple(messages))
+    if not examples:
+        first = f': {messages[0]}' if messages else ''
+        raise UserError(f'the {split} split has no row that can be encoded{first}')
+    fields = {name: np.stack([each[name] for each in examples]) for name in examples[0]}
+    return Encoded(rows, fields, tuple(messages))
 
 
 def encoded_once(source: Callable[[str], Sequence], encode: Callable) -> tuple[Callable[[str], Encoded], Callable]:

@@ -18,9 +18,10 @@ from absl import logging
 
 from research.data import sets
 from research.data.image.images import check_image
+from research.data.readers.fields import label_notes
 from research.data.readers.rows import SPLITS, Broken, Row, Rows, class_names, in_memory, select, sort_names
 from research.data.readers.settings import DataSettings
-from research.data.readers.sources import has_own, open_parts, with_classes
+from research.data.readers.sources import has_own, open_parts, split_places, with_classes
 from research.errors import UserError, nearest, unpack
 
 LARGE = 256  # pixels along a side; above, config.data.shape must be given, lest 4000x3000 be trained on
@@ -183,10 +184,14 @@ def open_files(settings: Mapping[str, Any], fields: Sequence[str] = (), ignored:
     """
     options = unpack(DataSettings, settings, 'data')
     content = tuple(name for name in fields if name not in ignored)
-    opened = functools.cache(functools.partial(open_parts, options, tuple(fields), content, tuple(ignored)))
+    resolved = functools.cache(functools.partial(split_places, options))
+
+    @functools.cache
+    def opened(split: str) -> dict[str, Rows]:
+        return open_parts(resolved(), tuple(fields), content, tuple(ignored), split)
 
     def source(split: str) -> Rows:
-        rows = opened(split if has_own(options, split) else 'train').get(split)
+        rows = opened(split if has_own(resolved(), split) else 'train').get(split)
         if rows is None:
             raise UserError(
                 f'the data set has no {split!r} split: set config.data.{split} or, for a part of the '
@@ -197,7 +202,10 @@ def open_files(settings: Mapping[str, Any], fields: Sequence[str] = (), ignored:
         return first_examples(rows, options.examples) if split == 'train' else rows
 
     def names() -> tuple[str, ...]:
-        return sort_names({name for part in opened('train').values() for name in class_names(part)})
+        found = sort_names({name for part in opened('train').values() for name in class_names(part)})
+        for note in label_notes(found):
+            logging.warning('%s', note)
+        return found
 
     place = options.name if options.reader == 'tfds' else options.train
     shape = checked_shape(options.shape) or None

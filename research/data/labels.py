@@ -2,14 +2,16 @@
 
 import collections
 import json
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
+from absl import logging
 from etils import epath
 
-from research.data.readers.rows import label_text, sort_names
+from research.data.readers.fields import label_notes
+from research.data.readers.rows import check_limit, label_text, sort_names
+from research.data.table.cells import read_number
 from research.errors import UserError, nearest
 
 Kind = Literal['single', 'multi', 'number']  # one class, any number of them, or a number
@@ -36,12 +38,31 @@ def names_of(label: Any, separator: str) -> list[str]:
 def number_of(label: Any) -> float:
     """Returns a label as a finite number; a `UserError` otherwise."""
     try:
-        value = math.nan if isinstance(label, bool) else float(label)
-    except (TypeError, ValueError):
-        value = math.nan
-    if not math.isfinite(value):
+        value = read_number(label)
+    except ValueError:
+        value = None
+    if value is None:
         raise UserError(f'the label {label!r:.40} is no finite number (config.task.labels is "number")')
     return value
+
+
+def readable(rows: Sequence[Mapping[str, Any]], check: Callable[[Any], Any]) -> list[Any]:
+    """Returns `check(label)` of all rows; rows whose reader may skip broken records are left out where it fails.
+
+    Raises:
+      UserError: says where the row is.
+    """
+    found, messages = [], []
+    limit, where = getattr(rows, 'error_limit', -1), getattr(rows, 'where', lambda number: f'row {number + 1}')
+    for number, row in enumerate(rows):
+        try:
+            found.append(check(row['label']))
+        except UserError as error:
+            messages.append(f'{where(number)}: {error}')
+            if limit < 0:
+                raise UserError(messages[-1]) from None
+            check_limit(messages, limit)
+    return found
 
 
 def collect(rows: Sequence[Mapping[str, Any]], kind: Kind, separator: str, about: str) -> LabelFacts:
@@ -51,16 +72,18 @@ def collect(rows: Sequence[Mapping[str, Any]], kind: Kind, separator: str, about
       UserError: for labels that leave nothing to learn: all alike.
     """
     if kind == 'number':
-        values = np.array([number_of(row['label']) for row in rows])
-        if not values.std() > 0:
-            raise UserError(f'the labels of the training rows are all {values[0]:g}: nothing to learn')
-        return LabelFacts(kind, [], [], len(rows), float(values.mean()), float(values.std()), about)
+        values = np.array(readable(rows, number_of))
+        if not len(values) or not values.std() > 1e-12 * np.abs(values).max():
+            raise UserError(f'the labels of the training rows are all {values[:1].sum():g}: nothing to learn')
+        return LabelFacts(kind, [], [], len(values), float(values.mean()), float(values.std()), about)
     counter: collections.Counter = collections.Counter()
     for row in rows:
         counter.update(names_of(row['label'], separator) if kind == 'multi' else [label_text(row['label']).strip()])
     if len(counter) < (1 if kind == 'multi' else 2):
         raise UserError(f'the training rows are all of one class: {", ".join(counter) or "none"}')
     classes = list(sort_names(counter))
+    for note in label_notes(classes):
+        logging.warning('%s', note)
     return LabelFacts(kind, classes, [counter[name] for name in classes], len(rows), 0.0, 1.0, about)
 
 

@@ -14,6 +14,7 @@ from research.core.metrics import metrics_text
 from research.core.outcome import Stop, Summary
 from research.core.runspec import RunSpec
 from research.core.startup import as_dicts
+from research.data.notes import data_notes
 from research.ops import paths
 from research.report.describe import describe, describe_example, describe_flow, summary_text
 from research.report.layers import call_order, describe_layers
@@ -50,7 +51,8 @@ def describe_run(
         {split: len(task.source(split)) for split in splits}, spec.steps, start, memory,
         flops, describe_flow(task, spec.batch, config.methods, words), seconds_per_step=seconds_per_step,
     )  # fmt: skip
-    description['notes'] = [*(task.notes() if task.notes else ()), *coupling_notes(spec)]
+    own = task.notes() if task.notes else ()
+    description['notes'] = [*own, *data_notes(task.source('train')), *coupling_notes(spec)]
     write_text(workdir / 'description.json', json.dumps(description, indent=2))
     print(summary_text(description))
     for note in description['notes']:

@@ -14,6 +14,7 @@ from research.core.task import Aux, Input, Metric, Task, Variables
 from research.data.cache import encoded_once
 from research.data.dataset import open_dataset
 from research.data.labels import LabelFacts, collect, make_encode_label, read_labels, write_labels
+from research.data.notes import cut_notes
 from research.data.sequence import genes
 from research.errors import UserError, choose, task_settings, unpack
 from research.nn.apply import initialize, run
@@ -164,6 +165,9 @@ def make(config: Any, folder: epath.Path) -> Task:
     def metrics(sums):
         return with_errors({name: Metric(*each) for name, each in target.metrics(sums).items()}, facts)
 
+    def notes():
+        return cut_notes(source('train'), lambda raw: len(genes.clean(raw['sequence'])), settings.length, 'letters')
+
     about = f'{facts.about}; {settings.length} letters, cut: {settings.cut}'
     source, encode = encoded_once(data.source, encode)
     return Task(
@@ -176,4 +180,5 @@ def make(config: Any, folder: epath.Path) -> Task:
         metric_sums=metric_sums,
         metrics=metrics,
         decode=target.decode,
+        notes=notes,
     )

@@ -17,6 +17,7 @@ from research.core.task import Aux, Input, Metric, Task, Variables
 from research.data.cache import encoded_once
 from research.data.dataset import open_dataset
 from research.data.readers.rows import label_text, sort_names
+from research.data.table.cells import CellSettings, column_note, read_category, read_columns, read_number, texts_of
 from research.errors import UserError, nearest, task_settings, unpack
 from research.nn.apply import initialize, run
 from research.nn.table import TableMLP
@@ -32,7 +33,8 @@ class Settings(NamedTuple):
 
     categorical: tuple = ()  # columns of numbers that are names of something, such as postal codes
     ignore: tuple = ()  # columns that the model does not see
-    missing: tuple = ('', '?', 'NA', 'N/A', 'NaN', 'nan', 'null')  # texts that stand for no value
+    missing: tuple = CellSettings().missing  # texts that stand for no value
+    decimal: str = '.'  # or ',': what stands before the fraction of a number
     most_categories: int = 100  # of a column: the commonest; the others are one category together
     strip: str = ''  # characters taken from the ends of a label ('.' makes '>50K.' the class '>50K')
     label_smoothing: float = 0.0
@@ -45,7 +47,10 @@ class Settings(NamedTuple):
                 'config.task: top must be zero or more, most_categories above zero and label_smoothing in '
                 f'0 to 1, got {self.top}, {self.most_categories} and {self.label_smoothing}'
             )
-        return self
+        if self.decimal not in ('.', ','):
+            raise UserError(f"config.task.decimal must be '.' or ',', got {self.decimal!r}")
+        names = {name: texts_of(name, getattr(self, name)) for name in ('categorical', 'ignore', 'missing')}
+        return self._replace(**names)
 
 
 class Facts(NamedTuple):
@@ -57,23 +62,17 @@ class Facts(NamedTuple):
     flagged: list  # columns of numbers that may be missing: the model is told where
     categories: dict  # {column: its commonest values}
     about: str
+    odd: list = []  # sentences about columns that are probably not what they were taken for
 
 
 def number_of(value: Any, settings: Settings) -> float | None:
     """Returns a value as a number, None where there is none; raises a ValueError for other text."""
-    if value is None or (isinstance(value, str) and value.strip() in settings.missing):
-        return None
-    if isinstance(value, (bool, list, dict)):
-        raise ValueError(value)
-    number = float(value)
-    return number if np.isfinite(number) else None
+    return read_number(value, settings.missing, settings.decimal)
 
 
 def category_of(value: Any, settings: Settings) -> str | None:
     """Returns a value as the name of a category, None where there is none."""
-    if value is None or (isinstance(value, str) and value.strip() in settings.missing):
-        return None
-    return value.strip() if isinstance(value, str) else label_text(value)
+    return read_category(value, settings.missing)
 
 
 def class_of(raw: Mapping[str, Any], settings: Settings) -> str:
@@ -81,31 +80,27 @@ def class_of(raw: Mapping[str, Any], settings: Settings) -> str:
     return label_text(raw['label']).strip().strip(settings.strip)
 
 
-def columns_of(rows: Sequence[Mapping[str, Any]], settings: Settings) -> dict[str, bool]:
-    """Returns {column: whether all its values are numbers}, in the order of the file.
+def columns_of(rows: Sequence[Mapping[str, Any]], settings: Settings) -> tuple[dict[str, bool], list[str]]:
+    """Returns {column: whether all its values are numbers}, in the order of the file, and what is odd about them.
 
     Raises:
       UserError: for a setting that names a column that is not there, or a column of lists.
     """
-    columns: dict[str, bool] = {}
-    for row in rows:
-        for name, value in row.items():
-            if name == 'label' or name in settings.ignore or columns.get(name) is False:
-                continue
-            if isinstance(value, (list, dict)):
-                raise UserError(f'column {name!r} holds {value!r:.40}: put it in config.task.ignore')
-            try:
-                number_of(value, settings)
-                columns[name] = name not in settings.categorical
-            except ValueError:
-                columns[name] = False
+    found = read_columns(rows, settings.ignore, settings.missing, settings.decimal)
+    columns = {name: column.is_number and name not in settings.categorical for name, column in found.items()}
     for setting in ('categorical', 'ignore'):
         for name in getattr(settings, setting):
             if name not in columns and name not in rows[0]:
                 raise UserError(f'config.task.{setting}: no column {name!r}; {nearest(name, columns)}')
     if not columns:
         raise UserError("the table has no column but 'label' that the model may see")
-    return columns
+    where = getattr(rows, 'where', lambda number: f'row {number}')
+    notes = [
+        column_note(name, column, where(column.number), settings.decimal)
+        for name, column in found.items()
+        if name not in settings.categorical
+    ]
+    return columns, [note for note in notes if note]
 
 
 def prepare(config: Any, folder: epath.Path) -> None:
@@ -113,7 +108,7 @@ def prepare(config: Any, folder: epath.Path) -> None:
     settings = task_settings(Settings, config)
     data = open_dataset(config.data, ('label',), settings.ignore)
     rows = data.source('train')
-    columns = columns_of(rows, settings)
+    columns, odd = columns_of(rows, settings)
     values = {name: [] for name, is_number in columns.items() if is_number}
     counters = {name: collections.Counter() for name, is_number in columns.items() if not is_number}
     classes = collections.Counter()
@@ -138,6 +133,7 @@ def prepare(config: Any, folder: epath.Path) -> None:
         flagged=flagged,
         categories={name: commonest(counter, settings.most_categories) for name, counter in counters.items()},
         about=data.about,
+        odd=odd,
     )
     folder.mkdir(parents=True, exist_ok=True)
     (folder / 'columns.json').write_text(json.dumps(facts._asdict()))
@@ -269,4 +265,5 @@ def make(config: Any, folder: epath.Path) -> Task:
         metric_sums=metric_sums,
         metrics=metrics,
         decode=make_decode(facts, top + (top == 1)),
+        notes=lambda: facts.odd,
     )

@@ -16,6 +16,7 @@ from research.core.task import Aux, Input, Metric, Task, Variables
 from research.data.cache import encoded_once
 from research.data.dataset import DataSet, open_dataset
 from research.data.labels import Kind, LabelFacts, collect, make_encode_label, read_labels, write_labels
+from research.data.notes import cut_notes
 from research.data.text import ngrams
 from research.data.text import tokens as tokens_module
 from research.data.text.corpus import load_array, save_array
@@ -93,6 +94,8 @@ class Model(NamedTuple):
     scores: Callable[[Any, Any, Any], Any]  # (parameters, batch, context) -> [batch, units]
     read: Callable[[Any], str] | None = None  # (encoded row) -> its tokens, for a person
     load: Callable[[], Variables] | None = None  # pretrained weights
+    count: Callable[[Any], int] | None = None  # (raw row) -> its tokens, before any are cut
+    room: int = 0  # tokens of a row that the model reads
 
 
 def gram_settings(config: Any) -> tuple[GramSettings, bool, dict[str, Any]]:
@@ -124,8 +127,8 @@ def prepare(config: Any, folder: epath.Path) -> None:
     """Stores labels and vocabulary of the training split in 'labels.json' and 'vocabulary.json' or its like."""
     settings, name = task_settings(Settings, config), config.model.get('name', '')
     data = open_texts(config, settings)
+    facts = collect(data.source('train'), settings.labels, settings.label_separator, data.about)
     rows = list(data.source('train'))
-    facts = collect(rows, settings.labels, settings.label_separator, data.about)
     folder.mkdir(parents=True, exist_ok=True)
     write_labels(facts, folder)
     fields = ('text', 'pair') if settings.pair else ('text',)
@@ -210,7 +213,13 @@ def gram_model(config: Any, settings: Settings, target: Target, folder: epath.Pa
     def init(key):
         return initialize(module, key, jnp.zeros((1, 2), jnp.int32), ratios)[0]
 
-    return Model(make_gram_encode(settings, grams, by_ratio, folder), init, scores)
+    pieces = tokens_module.make_pieces(settings.tokens, settings.words)
+
+    def count(raw):
+        return len(joint_pieces(pieces, raw['text'], raw['pair'] if settings.pair else None))
+
+    encode = make_gram_encode(settings, grams, by_ratio, folder)
+    return Model(encode, init, scores, count=count, room=settings.length)
 
 
 def token_model(config: Any, settings: Settings, target: Target, folder: epath.Path) -> Model:
@@ -240,7 +249,12 @@ def token_model(config: Any, settings: Settings, target: Target, folder: epath.P
     def read(row):
         return ' '.join(tokens.read(row['tokens']))
 
-    return Model(make_token_encode(settings, tokens, name == 'transformer'), init, scores, read, load)
+    def count(raw):
+        return sum(len(tokens.ids(raw[field])) for field in (('text', 'pair') if settings.pair else ('text',)))
+
+    framed = name == 'transformer'
+    room = tokens_module.room_of(tokens, Frame(settings.length, framed), settings.pair)
+    return Model(make_token_encode(settings, tokens, framed), init, scores, read, load, count, room)
 
 
 def transformer(
@@ -326,6 +340,9 @@ def make(config: Any, folder: epath.Path) -> Task:
         found = scores(variables, batch, context._replace(train=False))
         return target.sums(found, batch['label'], batch['mask'])
 
+    def notes():
+        return cut_notes(source('train'), model.count, model.room, 'tokens')
+
     fields = {'text': Input('text', limit=LIMIT, about=facts.about)}
     if settings.pair:
         fields['pair'] = Input('text', limit=LIMIT, about='the second text')
@@ -341,6 +358,7 @@ def make(config: Any, folder: epath.Path) -> Task:
         metrics=lambda sums: {name: Metric(*each) for name, each in target.metrics(sums).items()},
         decode=target.decode,
         load=model.load,
+        notes=notes,
         finalize=rank_correlation if facts.kind == 'number' else None,
         describe=functools.partial(describe, model.read, facts) if model.read else None,
     )

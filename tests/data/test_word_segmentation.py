@@ -130,3 +130,30 @@ def test_two_texts_are_framed_as_their_encoder_was_trained(special):
     assert row['length'] == 6 + len(between) - 1 and row['types'].sum() == 2
     with pytest.raises(UserError, match='of no encoder of texts'):
         tokens.pretrained_tokens(Tokenizer(models.WordLevel({'a': 0}, unk_token='a')), 'x')
+
+
+@pytest.mark.parametrize(('text', 'words'), [
+    ('हिन्दी भाषा है।', ['हिन्दी', 'भाषा', 'है', '।']),
+    ('สวัสดีครับ', ['สวัสดีครับ']),
+    ('தமிழ் மொழி', ['தமிழ்', 'மொழி']),
+    ('שָׁלוֹם עולם', ['שָׁלוֹם', 'עולם']),
+    ('cafe\u0301, ok', ['cafe\u0301', ',', 'ok']),
+    ("l'e\u0301te\u0301 d’où", ["l'e\u0301te\u0301", 'd’où']),
+    ('می\u200cخواهم', ['می\u200cخواهم']),
+])  # fmt: skip
+def test_marks_that_combine_with_letters_stay_in_their_words(text, words):
+    assert make_words(WordSettings(clean=()))(text) == words
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.text(max_size=30))
+def test_no_character_but_blanks_is_lost_between_words(text):
+    from research.data.text.word_segmentation import words_of
+
+    assert ''.join(words_of(text)) == ''.join(each for each in text if not each.isspace())
+
+
+def test_marks_belong_to_words_when_whole_words_are_hidden():
+    from research.data.text.words import is_letter
+
+    assert all(is_letter(each, True) for each in 'हिन्दी') and not is_letter('।', True)

@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 
 from research.data.check import duplicates
 from research.data.check.survey import SHOWN, Finding, Survey
+from research.data.readers.fields import label_notes
+from research.data.table.cells import read_number
 
 LEAK = 0.01  # share of a split's rows that may be copies of training rows before that is an error
 IMBALANCE = 100  # times that the commonest class may be as common as the rarest
@@ -113,6 +115,7 @@ def check_balance(surveys: Sequence[Survey]) -> list[Finding]:
         if absent:
             names = ', '.join(map(repr, absent[:10]))
             findings.append(Finding('warning', split, f'{len(absent)} classes of train have no row: {names}'))
+    findings += [Finding('warning', 'train', text) for text in label_notes(train)]
     rarest, commonest = min(train, key=train.get), max(train, key=train.get)
     if len(train) == 1:
         findings.append(Finding('error', 'train', f'all rows are of one class, {rarest!r}'))
@@ -146,9 +149,9 @@ def check_values(train: Survey, other: Survey) -> list[Finding]:
 
 
 def is_number(text: str) -> bool:
-    """Returns whether a text is a number."""
+    """Returns whether a text is a number, or stands for no value."""
     try:
-        float(text)
+        read_number(text)
     except ValueError:
         return False
     return True

@@ -6,7 +6,8 @@ kinds of a task's inputs, its rows, and what its `encode` makes of them.
 
 import collections
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,7 +20,7 @@ SHOWN = 3  # examples in one message
 
 
 class Finding(NamedTuple):
-    """One thing that is wrong ('error') or worth a look ('warning')."""
+    """One thing that is wrong ('error'), worth a look ('warning') or good to know ('note')."""
 
     level: str
     split: str
@@ -62,8 +63,27 @@ def chosen_numbers(total: int, limit: int) -> list[int]:
     return (np.arange(limit) * total // limit).tolist()
 
 
+def silent(text: str) -> None:
+    """Says nothing."""
+    del text
+
+
+def paced(numbers: Sequence[int], what: str, say: Callable[[str], None], seconds: float = 2.0) -> Iterator[int]:
+    """Yields numbers, and says from time to time how many are done."""
+    start = time.monotonic()
+    for done, number in enumerate(numbers):
+        if time.monotonic() - start > seconds:
+            start = time.monotonic()
+            say(f'{what}: {done:,} of {len(numbers):,} rows')
+        yield number
+
+
 def survey(
-    split: str, rows: Sequence[Mapping[str, Any]], inputs: Mapping[str, Any], limit: int = 0
+    split: str,
+    rows: Sequence[Mapping[str, Any]],
+    inputs: Mapping[str, Any],
+    limit: int = 0,
+    say: Callable[[str], None] = silent,
 ) -> Survey:
     """Returns what is in a split; a row that cannot be read is counted and passed over.
 
@@ -72,10 +92,11 @@ def survey(
       rows: its raw rows.
       inputs: {field: an object with `kind`}, as of a task; {} where the task is not known.
       limit: rows that are looked at, evenly spread; 0 for all.
+      say: takes a line on the progress.
     """
     where = getattr(rows, 'where', lambda number: f'{split} row {number}')
     seen = Survey(split, where, len(rows), broken=list(getattr(rows, 'skipped', ())))
-    for number in chosen_numbers(len(rows), limit):
+    for number in paced(chosen_numbers(len(rows), limit), f'{split}: reading', say):
         try:
             row = dict(rows[number])
         except Broken as error:
@@ -118,6 +139,7 @@ def encode_all(
     encode: Callable,
     bounds: Mapping[str, int],
     limit: int = 0,
+    say: Callable[[str], None] = silent,
 ) -> list[Finding]:
     """Encodes every row as for evaluation and checks what comes out: shapes, labels and ids out of range.
 
@@ -126,10 +148,11 @@ def encode_all(
       rows: as the task reads them.
       encode: the task's.
       bounds: {encoded field of whole numbers: the first number that is too large}.
-      limit: as in `survey`.
+      limit, say: as in `survey`.
     """
     findings, shapes, beyond = [], {}, {}
-    for number in chosen_numbers(len(rows), limit):
+    seen.refused = list(getattr(rows, 'refused', ()))
+    for number in paced(chosen_numbers(len(rows), limit), f'{seen.split}: encoding', say):
         try:
             example = encode(rows[number])
         except Broken:

@@ -26,7 +26,9 @@ from research.ops.paths import flatten_paths
 SPLITS = ('train', 'validation', 'test')
 
 
-def check_data(config: Config, prepare: Callable, build: Callable, limit: int = 0) -> tuple[list, list]:
+def check_data(
+    config: Config, prepare: Callable, build: Callable, limit: int = 0, say: Callable[[str], None] = lambda text: None
+) -> tuple[list, list]:
     """Returns (the survey of each split that could be opened, all findings).
 
     Args:
@@ -34,7 +36,9 @@ def check_data(config: Config, prepare: Callable, build: Callable, limit: int = 
       prepare: (config, folder) -> None, and
       build: (config, folder) -> Task, as for `train.run`.
       limit: rows of each split that are looked at, evenly spread; 0 for all.
+      say: takes a line about what is being done.
     """
+    say('preparing the task')
     with tempfile.TemporaryDirectory() as folder:
         task, findings = build_task(config, epath.Path(folder), prepare, build)
         bounds, inputs = (bounds_of(task), task.inputs) if task else ({}, {})
@@ -44,31 +48,68 @@ def check_data(config: Config, prepare: Callable, build: Callable, limit: int = 
         raw_of = raw_source(config, task)
         surveys, resolved, names = [], [], {}
         for split in splits_of(config):
+            say(f'{split}: opening the files')
             raw, rows, found = open_split(raw_of, task, split)
-            findings += found
+            findings += found + reader_findings(split, raw)
             if raw is None and rows is None:
                 continue
             if raw is not None:
                 names[split] = raw_labels(raw, limit)
             looked_at = chosen_rows(raw, rows, inputs)
-            seen = check.survey(split, looked_at, inputs, limit)
+            seen = check.survey(split, looked_at, inputs, limit, say)
             seen.broken = list(dict.fromkeys([*seen.broken, *getattr(raw, 'skipped', ())]))
-            found = check.encode_all(seen, rows, task.encode, bounds, limit) if rows is not None else []
+            found = check.encode_all(seen, rows, task.encode, bounds, limit, say) if rows is not None else []
             resolved += [split] if rows is not None and not found else []
             surveys.append(seen)
             limits = inputs if looked_at is rows else without_limits(inputs)
             findings += check.check_split(seen, limits, allowed) + found
+        findings += task_findings(task)
+        say('comparing the splits')
         check_splits.name_labels(surveys, names)
         findings += (
             check_splits.check_classes(names, resolved)
             + check_splits.check_balance(surveys)
             + between(surveys)
         )
-    return surveys, list(dict.fromkeys(findings))
+    return surveys, merged(findings)
+
+
+def reader_findings(split: str, rows: Any) -> list[Finding]:
+    """Returns what a reader noted of its files: what it left out or guessed."""
+    return [Finding(each.level, split, each.text) for each in getattr(rows, 'notes', ())]
+
+
+def task_findings(task: Task | None) -> list[Finding]:
+    """Returns what the task notes of its training data, such as how much of long texts is cut."""
+    try:
+        return [Finding('warning', 'train', text) for text in (task.notes() if task and task.notes else ())]
+    except UserError:  # the split cannot be opened, which is reported by itself
+        return []
+
+
+def merged(findings: Sequence[Finding]) -> list[Finding]:
+    """Returns findings once each: the same of several splits as one that names them."""
+    found: list[Finding] = []
+    for each in findings:
+        same = next(
+            (
+                number
+                for number, other in enumerate(found)
+                if other.level == each.level and (other.text == each.text or other.text.endswith(f': {each.text}'))
+            ),
+            None,
+        )
+        if same is None:
+            found.append(each)
+        elif each.split not in found[same].split.split(', '):
+            found[same] = found[same]._replace(split=f'{found[same].split}, {each.split}')
+    return found
 
 
 def chosen_rows(raw: Any, rows: Any, inputs: Mapping[str, Any]) -> Any:
     """Returns the rows to look at: the task's own, where they have the fields that people write."""
+    if raw is not None and getattr(rows, 'refused', ()):  # rows that the task left out are looked at too
+        return raw
     readable = rows is not None and len(rows) and (raw is None or set(inputs) <= set(row_or_none(rows)))
     return rows if readable or raw is None else raw
 

@@ -6,8 +6,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from research.data.check.survey import Finding, Survey
+from research.data.notes import shorten
+from research.data.readers.fields import MISSING
+from research.data.table.cells import is_no_value, read_number
 
 BAR = 30  # characters of the longest bar
+WIDTH = 240  # characters of the longest line
 CLASSES = 20  # lines of the table of classes
 
 
@@ -90,10 +94,10 @@ def fields_text(seen: Survey) -> list[str]:
 
 def column_text(values: Sequence) -> str:
     """Returns a column in one line: its range, or its commonest values, and how many are missing."""
-    there = [value for value in values if value is not None and str(value).strip() not in ('', '?', 'nan')]
+    there = [value for value in values if not is_no_value(value, MISSING)]
     missing = f', {len(values) - len(there):,} missing' if len(there) < len(values) else ''
     try:
-        array = np.asarray([float(value) for value in there])
+        array = np.asarray([read_number(value) for value in there])
         text = (
             f'{number_text(array.min())} to {number_text(array.max())}, mean {array.mean():.4g}'
             if there
@@ -113,19 +117,17 @@ def report_text(title: str, surveys: Sequence[Survey], findings: Sequence[Findin
         if each.split == 'train':
             lines += fields_text(each)
     lines.append('')
-    for level in ('error', 'warning'):
+    for level in ('error', 'warning', 'note'):
         for finding in findings:
             if finding.level == level:
-                lines.append(
-                    f'{level.upper() if level == "error" else level:8} {finding.split}: {finding.text}'
-                )
-    return '\n'.join([*lines, verdict(findings)])
+                text = f'{level.upper() if level == "error" else level:8} {finding.split}: {finding.text}'
+                lines += text.split('\n')
+    return '\n'.join(shorten(line, WIDTH) for line in [*lines, verdict(findings)])
 
 
 def verdict(findings: Sequence[Finding]) -> str:
     """Returns the one line that says whether to train on these data."""
-    errors = sum(finding.level == 'error' for finding in findings)
-    warnings = len(findings) - errors
+    errors, warnings = (sum(finding.level == level for finding in findings) for level in ('error', 'warning'))
     worth = f'{warnings} warning{"s" * (warnings != 1)}'
     if errors:
         return f'verdict: NOT FIT, {errors} error{"s" * (errors != 1)} and {worth}'

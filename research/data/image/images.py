@@ -3,7 +3,7 @@
 import io
 import math
 import os
-import struct
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -12,6 +12,7 @@ from etils import epath
 from jaxtyping import Float, UInt8
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
+from research.data.formats import PILLOW
 from research.errors import UserError
 
 LIMIT = 8192  # pixels along a side of a picture that is accepted
@@ -31,9 +32,9 @@ def read_image(file: str | os.PathLike | bytes) -> UInt8[np.ndarray, 'height wid
     name = 'the picture' if isinstance(file, bytes) else os.fspath(file)
     try:
         content = file if isinstance(file, bytes) else epath.Path(file).read_bytes()
-        with Image.open(io.BytesIO(content)) as opened:
+        with Image.open(io.BytesIO(content), formats=PILLOW) as opened:
             check_size((opened.height, opened.width), name)
-            picture = ImageOps.exif_transpose(opened)
+            picture = upright(opened)
             if picture.mode.startswith('I') or picture.mode == 'F':
                 return scaled(np.asarray(picture, np.float64), 1.0 if picture.mode == 'F' else 65535.0, name)
             if 'A' in picture.getbands() or 'transparency' in picture.info:
@@ -43,11 +44,21 @@ def read_image(file: str | os.PathLike | bytes) -> UInt8[np.ndarray, 'height wid
             picture = picture.convert('L' if picture.mode in ('1', 'L') else 'RGB')
     except UserError:
         raise
-    except (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError) as error:
+    except Exception as error:  # Pillow's decoders raise whatever a damaged file makes them stumble over
+        reason = re.sub(r' <_io\.BytesIO[^>]*>', '', str(error)) or type(error).__name__
         raise UserError(
-            f'{name}: cannot be read as a picture ({error}); give a PNG, JPEG, WebP, GIF, BMP or TIFF'
+            f'{name}: cannot be read as a picture ({reason}); give a PNG, JPEG, WebP, GIF, BMP, TIFF or PPM'
         ) from None
     return np.atleast_3d(np.asarray(picture))
+
+
+def upright(opened: Image.Image) -> Image.Image:
+    """Returns a picture turned as its EXIF orientation says; EXIF data that cannot be read turn nothing."""
+    opened.load()  # so that what fails below is the EXIF data alone
+    try:
+        return ImageOps.exif_transpose(opened)
+    except Exception:  # a damaged field raises whatever Pillow's parser stumbles over
+        return opened
 
 
 def scaled(values: np.ndarray, most: float, name: str) -> UInt8[np.ndarray, 'height width 1']:

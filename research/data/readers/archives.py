@@ -27,12 +27,19 @@ from typing import Any, NamedTuple
 
 from etils import epath
 
+from research.data.readers.fields import printable
+from research.data.readers.members import filled, tar_members, zip_members
+from research.data.readers.walk import LeftOut, is_hidden, refusal, walk
 from research.errors import UserError, nearest
 
 COMPRESSED = {'.gz': gzip.open, '.tgz': gzip.open, '.xz': lzma.open, '.txz': lzma.open, '.bz2': bz2.open}
 ARCHIVE = re.compile(r'^(.*?\.(?:tar|tar\.gz|tgz|tar\.xz|txz|tar\.bz2|zip))(?:/(.*))?$', re.IGNORECASE)
 IN_MEMORY = 64 * 1024**2  # bytes; unpacked files above this go to a temporary file
-FAILURES = (OSError, EOFError, lzma.LZMAError, zlib.error, tarfile.TarError, zipfile.BadZipFile)
+WHOLE = 1 << 31  # bytes of one file that is read whole: a record, or a member of a zip
+FAILURES = (
+    OSError, EOFError, lzma.LZMAError, zlib.error, tarfile.TarError, zipfile.BadZipFile, RuntimeError, ValueError,
+    OverflowError, UnicodeError,
+)  # fmt: skip  # NotImplementedError, for a compression that Python does not know, is a RuntimeError
 
 
 class Opened:
@@ -96,6 +103,8 @@ def named(name: str) -> Iterator[None]:
     """Turns what goes wrong while a file is read into a message that names it."""
     try:
         yield
+    except UserError:
+        raise
     except FAILURES as error:
         reason = getattr(error, 'strerror', None) or str(error) or type(error).__name__
         raise UserError(f'{name}: cannot be read ({reason})') from None
@@ -109,6 +118,7 @@ def suffix_of(path: str) -> str:
 def open_file(path: str) -> Any:
     """Returns a seekable binary file, unpacked where `path` ends in .gz, .xz, .bz2 or is a compressed tar."""
     with named(path):
+        check_regular(path)
         opener = COMPRESSED.get(suffix_of(path))
         if is_local(path) and opener is None:
             return open(path, 'rb')
@@ -119,7 +129,7 @@ def open_file(path: str) -> Any:
 
 
 class Archive:
-    """A tar or zip whose members are read at random; `members` is {name: (start, size)}, -1 in a zip."""
+    """A tar or zip whose members are read at random; `left_out` are those that are not."""
 
     def __init__(self, path: str):
         self.path = path
@@ -129,32 +139,28 @@ class Archive:
         with named(path):
             if suffix_of(path) == '.zip':
                 self.zip = zipfile.ZipFile(self.opened.file)
-                found = [
-                    (each.filename, -1, each.file_size) for each in self.zip.infolist() if not each.is_dir()
-                ]
+                self.members, self.left_out = zip_members(self.zip, path)
             else:
                 with tarfile.open(fileobj=self.opened.file, mode='r:') as tar:
-                    found = [(each.name, each.offset_data, each.size) for each in tar if each.isreg()]
-        self.members = {
-            name.removeprefix('./'): (start, size) for name, start, size in found if not is_hidden(name)
-        }
-        self.names = {name.removeprefix('./'): name for name, _, _ in found}
+                    self.members, self.left_out = tar_members(tar)
 
     def part(self, member: str) -> Part:
         """Returns the bytes of a member, unpacked where its own name ends in .gz, .xz or .bz2."""
-        start, size = self.members[member]
-        if start < 0:
-            with named(f'{self.path}/{member}'), self.opened.lock:
-                data = self.zip.read(self.names[member])
-            part = Part(Bytes(data), 0, len(data))
-        else:
-            part = Part(self.opened, start, size)
-        opener = COMPRESSED.get(suffix_of(member))
-        if opener is None:
-            return part
-        with named(f'{self.path}/{member}'):
-            data = opener(io.BytesIO(part.read())).read()
-        return Part(Bytes(data), 0, len(data))
+        found, name = self.members[member], f'{self.path}/{member}'
+        with named(name):
+            if found.start < 0 or found.pieces is not None:
+                check_whole(found.size, name)
+            if found.start < 0:
+                with self.opened.lock:
+                    data = self.zip.read(found.name)
+                part = Part(Bytes(data), 0, len(data))
+            elif found.pieces is not None:
+                data = filled(found, self.opened.read)
+                part = Part(Bytes(data), 0, len(data))
+            else:
+                part = Part(self.opened, found.start, found.size)
+            data = unpacked(part.read(), member, name) if suffix_of(member) in COMPRESSED else b''
+        return Part(Bytes(data), 0, len(data)) if suffix_of(member) in COMPRESSED else part
 
     def __reduce__(self):
         return open_archive, (self.path,)
@@ -172,9 +178,30 @@ def cached_archive(path: str, version: tuple) -> Archive:
     return Archive(path)
 
 
-def is_hidden(name: str) -> bool:
-    """Returns whether a path holds a part that file managers hide ('.DS_Store', '__MACOSX')."""
-    return any(part.startswith('.') and part != '.' or part == '__MACOSX' for part in name.split('/'))
+def check_whole(size: int, name: str) -> None:
+    """Raises a `UserError` for a file that is too large to be read whole."""
+    if size > WHOLE:
+        raise UserError(f'{name} has {size:,} bytes; at most {WHOLE:,} are read of one file')
+
+
+def unpacked(data: bytes, path: str, name: str) -> bytes:
+    """Returns the bytes of a file, unpacked where its name ends in .gz, .xz or .bz2.
+
+    Raises:
+      UserError: where it would unpack to more than 2 GiB.
+    """
+    opener = COMPRESSED.get(suffix_of(path))
+    if opener is None:
+        return data
+    found = opener(io.BytesIO(data)).read(WHOLE + 1)
+    check_whole(len(found), name)
+    return found
+
+
+def check_regular(path: str) -> None:
+    """Raises a `UserError` for a local path that is a pipe, a socket or a device, which might never end."""
+    if is_local(path) and refusal(path) == 'special' and not os.path.isdir(path):
+        raise UserError(f'{path} is not a regular file')
 
 
 def open_part(entry: Entry) -> Part:
@@ -189,10 +216,23 @@ def read_bytes(entry: Entry) -> bytes:
     """Returns all bytes of a file that was found, unpacked."""
     if entry.member:
         return open_archive(entry.path).part(entry.member).read()
-    with named(entry.path):
-        data = epath.Path(entry.path).read_bytes()
-        opener = COMPRESSED.get(suffix_of(entry.path))
-        return opener(io.BytesIO(data)).read() if opener else data
+    with named(entry.name):
+        check_regular(entry.path)
+        if is_local(entry.path):
+            check_whole(os.stat(entry.path).st_size, entry.name)
+        return unpacked(epath.Path(entry.path).read_bytes(), entry.path, entry.name)
+
+
+def head_of(entry: Entry, size: int) -> bytes:
+    """Returns the first bytes of a file, b'' where it cannot be read."""
+    try:
+        if entry.member or suffix_of(entry.path) in COMPRESSED or not is_local(entry.path):
+            return read_bytes(entry)[:size]
+        check_regular(entry.path)
+        with open(entry.path, 'rb') as file:
+            return file.read(size)
+    except (UserError, OSError):
+        return b''
 
 
 def split_paths(paths: str | tuple) -> list[str]:
@@ -201,7 +241,12 @@ def split_paths(paths: str | tuple) -> list[str]:
 
 
 def find(paths: str | tuple, setting: str) -> list[Entry]:
-    """Returns the files at paths, patterns ('data/*.jsonl'), folders and inside archives, in order.
+    """Returns the files at paths; see `find_all`."""
+    return find_all(paths, setting)[0]
+
+
+def find_all(paths: str | tuple, setting: str) -> tuple[list[Entry], list[LeftOut]]:
+    """Returns the files at paths, patterns ('data/*.jsonl'), folders and inside archives, in order; and what is not.
 
     Args:
       paths: 'a,b' or a tuple; `~` and `$NAME` are replaced.
@@ -210,19 +255,25 @@ def find(paths: str | tuple, setting: str) -> list[Entry]:
     Raises:
       UserError: where there is nothing, with the nearest name that is there.
     """
-    found = []
+    found: list[Entry] = []
+    left_out: list[LeftOut] = []
     for text in split_paths(paths):
         path = os.path.expanduser(os.path.expandvars(text))
         unset = re.search(r'\$\{?(\w+)', path)
         if unset:
             raise UserError(f'{setting}={text!r}: the environment variable {unset[1]} is not set')
-        entries = find_in_archive(path) or find_outside(path)
+        if '\0' in path:
+            raise UserError(f'{setting}={text!r}: a path holds no null character')
+        entries, others = find_in_archive(path)
+        if not entries and not others:
+            entries, others = find_outside(path)
         if not entries:
             raise UserError(f'{setting}={text!r}: {absence(path)}')
         found += entries
+        left_out += others
     if not found:
         raise UserError(f'{setting} is empty: name a file, a folder or a pattern such as data/*.jsonl')
-    return found
+    return found, left_out
 
 
 def fixed_part(path: str) -> str:
@@ -237,17 +288,26 @@ def below(name: str, root: str) -> str:
     return rest.strip('/') or name.rpartition('/')[2]
 
 
-def find_outside(path: str) -> list[Entry]:
+def find_outside(path: str) -> tuple[list[Entry], list[LeftOut]]:
     """Returns the files at a path or pattern outside archives; a folder stands for all files below it."""
     root = fixed_part(path.replace(os.sep, '/'))
-    files = []
+    files: list[Any] = []
+    left_out: list[LeftOut] = []
     for place in expand_pattern(path):
         if epath.Path(place).is_dir():
-            files += sorted(files_below(epath.Path(place)))
+            inside, others = walk(place) if is_local(place) else (sorted(files_below(epath.Path(place))), [])
+            files += inside
+            left_out += others
         elif epath.Path(place).exists():
             files.append(place)
-    names = [os.fspath(file).replace(os.sep, '/') for file in files]
-    return [Entry(name, below(name, root), name) for name in names if not is_hidden(below(name, root))]
+    entries = []
+    for file in files:
+        name = os.fspath(file).replace(os.sep, '/')
+        if is_hidden(below(name, root)):
+            left_out.append(LeftOut('hidden', name))
+        else:
+            entries.append(Entry(printable(name), below(name, root), name))
+    return entries, left_out
 
 
 def files_below(folder: epath.Path) -> Iterator[epath.Path]:
@@ -269,20 +329,27 @@ def expand_pattern(path: str) -> list[str]:
     return sorted(os.fspath(each) for each in epath.Path(root).glob(path[len(root) :].strip('/')))
 
 
-def find_in_archive(path: str) -> list[Entry]:
-    """Returns the members that a path into an archive names; [] where it leads into none."""
+def find_in_archive(path: str) -> tuple[list[Entry], list[LeftOut]]:
+    """Returns the members that a path into an archive names; nothing where it leads into none."""
     match = ARCHIVE.match(path.replace(os.sep, '/'))
     if not match:
-        return []
+        return [], []
     outer, inner = match[1], (match[2] or '').strip('/')
-    root, entries = fixed_part(inner), []
+    root, entries, left_out = fixed_part(inner), [], []
     for file in expand_pattern(outer):
         if not epath.Path(file).exists() or epath.Path(file).is_dir():
             continue
-        for name in sorted(open_archive(file).members):
-            if not inner or name == inner or name.startswith(inner + '/') or fnmatch.fnmatchcase(name, inner):
-                entries.append(Entry(f'{file}/{name}', below(name, root), file, name))
-    return entries
+        archive = open_archive(file)
+        for name in sorted(archive.members):
+            if is_named(name, inner):
+                entries.append(Entry(printable(f'{file}/{name}'), below(name, root), file, name))
+        left_out += [LeftOut(reason, f'{file}/{name}') for reason, name in archive.left_out if is_named(name, inner)]
+    return entries, left_out
+
+
+def is_named(name: str, inner: str) -> bool:
+    """Returns whether a member is what a path or pattern within its archive names, or lies below it."""
+    return not inner or name == inner or name.startswith(inner + '/') or fnmatch.fnmatchcase(name, inner)
 
 
 def absence(path: str) -> str:

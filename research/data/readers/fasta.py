@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from research.data.readers.archives import Entry, Part, open_part
+from research.data.readers.archives import Entry, Part
 from research.data.readers.rows import Broken, Row, Rows
-from research.data.readers.text import decode, line_name, line_ranges, span
+from research.data.readers.text import decode, line_name, line_ranges, open_text, span
 from research.errors import UserError
 
 
@@ -22,7 +22,7 @@ def read_fasta(entry: Entry, finish: Callable[[Row, str], Row], label_pattern: s
     Raises:
       UserError: for a file that does not start with '>'. A name without a sequence is a broken row.
     """
-    part = open_part(entry)
+    part = open_text(entry)
     ranges = line_ranges(part)
     heads = np.array([number for number, each in enumerate(ranges) if part.read(int(each[0]), 1) == b'>'], np.int64)
     if len(ranges) and (not len(heads) or any(part.read(*span(each)).strip() for each in ranges[: heads[0]])):

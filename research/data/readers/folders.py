@@ -9,14 +9,22 @@ from typing import Any
 
 import numpy as np
 
+from research.data.formats import HEAD, PICTURES, SOUNDS, kind_of_content, kind_of_name
 from research.data.image.images import read_image
-from research.data.readers.archives import Entry, named, read_bytes, suffix_of
+from research.data.readers.archives import Entry, head_of, named, read_bytes, suffix_of
+from research.data.readers.fields import normal, printable
 from research.data.readers.rows import Broken, Row, Rows
+from research.data.readers.text import decode_file
+from research.data.readers.walk import LeftOut, notes_of
 from research.errors import UserError
 
-PICTURES = ('.png', '.jpg', '.jpeg', '.bmp', '.gif', '.webp', '.tif', '.tiff', '.ppm', '.pgm')
-SOUNDS = ('.wav', '.flac', '.ogg', '.mp3', '.aif', '.aiff')
 STREAMED = 0x7FFF0000  # a WAV file that states so many bytes of samples or more was written as a stream
+SAMPLES = 1 << 28  # of a sound, over all channels, that are read: an hour of stereo at 37 kHz, 1 GiB
+BLOCK = 1 << 18  # samples of each channel that are decoded at once: no head decides what memory is taken
+SPLITS = {
+    'train': 'train', 'training': 'train', 'validation': 'validation', 'valid': 'validation', 'val': 'validation',
+    'dev': 'validation', 'test': 'test', 'testing': 'test',
+}  # fmt: skip
 
 
 def read_sound(data: bytes, name: str) -> Row:
@@ -31,13 +39,34 @@ def read_sound(data: bytes, name: str) -> Row:
     if stated > there:
         raise Broken(f'{name}: the sound is cut short: {stated:,} bytes of samples by its head, {there:,} are there')
     try:
-        audio, rate = soundfile.read(io.BytesIO(data), dtype='float32')
-    except (soundfile.SoundFileError, RuntimeError) as error:
+        with soundfile.SoundFile(io.BytesIO(data)) as file:
+            claimed, channels, rate, form = file.frames, file.channels, file.samplerate, file.format
+            if claimed * channels <= SAMPLES or form == 'FLAC':  # whose head may be wrong, which is checked below
+                blocks = sample_blocks(file, name)
+            else:
+                raise Broken(f'{name}: {claimed:,} samples, more than the {SAMPLES // channels:,} that are read')
+    except (soundfile.SoundFileError, RuntimeError, ValueError, TypeError) as error:
+        if isinstance(error, Broken):
+            raise
         reason = str(error).rpartition(': ')[2].rstrip('.')
         raise Broken(f'{name}: cannot be read as sound ({reason}); give WAV, FLAC, OGG or MP3') from None
+    audio = np.concatenate(blocks) if blocks else np.zeros(0, np.float32)
     if not len(audio):
         raise Broken(f'{name}: the sound has no samples')
+    if form == 'FLAC' and len(audio) < claimed < 1 << 62:  # beyond, it was written as a stream
+        raise Broken(f'{name}: the sound is cut short: {claimed:,} samples by its head, {len(audio):,} are there')
     return {'audio': audio, 'rate': int(rate)}
+
+
+def sample_blocks(file: Any, name: str) -> list[np.ndarray]:
+    """Returns the samples of an open sound, as many as there are, whatever its head claims."""
+    blocks, count = [], 0
+    while len(block := file.read(BLOCK, dtype='float32')):
+        blocks.append(block)
+        count += block.size
+        if count > SAMPLES:
+            raise Broken(f'{name}: more than the {SAMPLES // file.channels:,} samples that are read')
+    return blocks
 
 
 def data_bytes(data: bytes) -> tuple[int, int]:
@@ -83,6 +112,8 @@ def decoded(row: Mapping[str, Any], where: str, fields: Sequence[str]) -> Row:
             except ValueError:  # lists of different lengths
                 raise Broken(f'{where}: the lists of {field!r} differ in length') from None
         elif isinstance(value, str):
+            if '\0' in value:
+                raise Broken(f'{where}: the path in {field!r} holds a null character')
             row.update(read(read_file(Entry(value, '', value), where), f'{where}: {value}'))
         elif isinstance(value, bytes):
             row.update(read(value, where))
@@ -93,12 +124,7 @@ def decoded(row: Mapping[str, Any], where: str, fields: Sequence[str]) -> Row:
 
 def read_text(data: bytes, name: str) -> Row:
     """Returns {'text': the whole of a file}; raises `Broken` where it is not UTF-8."""
-    try:
-        return {'text': data.decode('utf-8-sig')}
-    except UnicodeDecodeError as error:
-        raise Broken(
-            f'{name}: not UTF-8 text (byte 0x{data[error.start]:02x} at {error.start + 1})'
-        ) from None
+    return {'text': decode_file(data, name)}
 
 
 def read_file(entry: Entry, where: str = '') -> bytes:
@@ -111,21 +137,36 @@ def read_file(entry: Entry, where: str = '') -> bytes:
 
 
 def read_folder(
-    entries: Sequence[Entry], kinds: Sequence[str], read: Callable, label_pattern: str = ''
+    entries: Sequence[Entry],
+    endings: Sequence[str],
+    read: Callable,
+    label_pattern: str = '',
+    left_out: Sequence[LeftOut] = (),
 ) -> Rows:
-    """Returns a row for each file of some kinds (() for all); other files are passed over.
+    """Returns a row for each file of some kind; the others are counted and named in the rows' notes.
 
     Its label is the first folder below what was asked for (below a folder that holds all others, as archives
     have), or what `label_pattern` finds in the path below it. Where no file lies in a folder, no row has one.
 
+    Args:
+      entries: files that were found.
+      endings: `PICTURES` or `SOUNDS`: files whose name ends so, and others whose content is of that kind; () for all.
+      read: (bytes, name) -> the fields of a row.
+      label_pattern: see above.
+      left_out: files that were passed over before.
+
     Raises:
       UserError: where there is no such file.
     """
-    files = [entry for entry in entries if not kinds or suffix_of(entry.below) in kinds]
+    kind = {PICTURES: 'image', SOUNDS: 'audio'}.get(tuple(endings), '')
+    files = [entry for entry in entries if not endings or is_of_kind(entry, endings, kind)]
     if not files:
         raise UserError(
-            f'{entries[0].name} and {len(entries) - 1} other files: none ends in {", ".join(kinds)}'
+            f'{entries[0].name} and {len(entries) - 1} other files: none ends in {", ".join(endings)}, and none is of '
+            'such a format by its content'
         )
+    taken = set(files)
+    others = [LeftOut('format', entry.name) for entry in entries if entry not in taken]
     files = files if label_pattern else without_wrapper(files)
     labelled = bool(label_pattern) or any('/' in entry.below for entry in files)
     label = (
@@ -137,15 +178,46 @@ def read_folder(
         functools.partial(file_name, files),
         functools.partial(file_key, files),
         label,
+        notes=notes_of([*left_out, *others]),
     )
 
 
+def is_of_kind(entry: Entry, endings: Sequence[str], kind: str) -> bool:
+    """Returns whether a file is of a kind, by its name or else by its first bytes."""
+    if suffix_of(entry.below) in endings:
+        return True
+    return bool(kind) and not kind_of_name(entry.below) and kind_of_content(head_of(entry, HEAD)) == kind
+
+
+def split_folders(entries: Sequence[Entry]) -> dict[str, str]:
+    """Returns {split: its folder below what was asked for} where the folders at the top are named for splits.
+
+    That is where all files lie in folders such as train, val and test, below perhaps one that holds them all, and
+    there is one for training and another. {} for all else.
+    """
+    parts = [entry.below.split('/') for entry in entries]
+    depth = 0
+    while parts and all(len(part) > depth + 2 for part in parts) and len({part[depth] for part in parts}) == 1:
+        if parts[0][depth].lower() in SPLITS:
+            break
+        depth += 1
+    names = {part[depth] for part in parts if len(part) > depth + 1}
+    found = {SPLITS.get(name.lower(), ''): '/'.join([*parts[0][:depth], name]) for name in sorted(names)}
+    whole = len(found) == len(names) and all(len(part) > depth + 1 for part in parts)
+    return found if whole and 'train' in found and len(found) > 1 and '' not in found else {}
+
+
 def without_wrapper(files: Sequence[Entry]) -> list[Entry]:
-    """Returns files named below the one folder that holds all others, if there is one."""
+    """Returns files named below the one folder that holds all others, if there is one.
+
+    Up to a tenth of the files may lie in that folder itself (a preview, a logo): they have no class.
+    """
     while True:
         parts = [entry.below.split('/', 1) for entry in files]
-        nested = all(len(part) > 1 and '/' in part[1] for part in parts)
-        if len({part[0] for part in parts}) > 1 or not nested:
+        nested = sum(len(part) > 1 and '/' in part[1] for part in parts)
+        inner = {part[1].split('/')[0] for part in parts if len(part) > 1 and '/' in part[1]}
+        enough = nested == len(parts) or nested >= 0.9 * len(parts) and len(inner) > 1
+        if len({part[0] for part in parts}) > 1 or not enough:
             return list(files)
         files = [entry._replace(below=part[1]) for entry, part in zip(files, parts, strict=True)]
 
@@ -160,7 +232,12 @@ def file_label(files: Sequence[Entry], pattern: re.Pattern, number: int) -> str:
     found = pattern.search(files[number].below)
     if not found:
         raise Broken(f'{files[number].name}: no label: it lies in no folder of a class')
-    return found[1] if pattern.groups else found[0]
+    label = found[1] if pattern.groups else found[0]
+    try:
+        label.encode()
+    except UnicodeEncodeError:
+        raise Broken(f"{files[number].name}: the name '{printable(label)}' is not UTF-8: rename it") from None
+    return normal(label)
 
 
 def file_key(files: Sequence[Entry], number: int) -> bytes:

@@ -4,6 +4,7 @@ Nothing is read before it is asked for. A record that cannot be read raises `Bro
 """
 
 import bisect
+import collections
 import dataclasses
 import functools
 import hashlib
@@ -34,6 +35,8 @@ class Rows(Sequence):
     key: Callable[[int], bytes] | None = None  # (number) -> digest of the content, without the label
     label: Callable[[int], Any] | None = None  # (number) -> the value of field 'label'
     skipped: tuple[str, ...] = ()  # the messages of broken records that were left out
+    notes: tuple[str, ...] = ()  # what was guessed or passed over when the files were opened, for people
+    error_limit: int = -1  # of records that a task may leave out because it cannot encode them; -1: one stops the run
 
     def __len__(self) -> int:
         return self.size
@@ -64,7 +67,8 @@ def chain(parts: Sequence[Rows]) -> Rows:
         return None if None in functions else functools.partial(of_part, functions, ends)
 
     skipped = tuple(text for part in parts for text in part.skipped)
-    return Rows(ends[-1] if ends else 0, each('get'), each('where'), each('key'), each('label'), skipped)
+    notes = tuple(dict.fromkeys(text for part in parts for text in part.notes))
+    return Rows(ends[-1] if ends else 0, each('get'), each('where'), each('key'), each('label'), skipped, notes)
 
 
 def of_part(functions: Sequence[Callable[[int], Any]], ends: Sequence[int], number: int) -> Any:
@@ -80,13 +84,14 @@ def select(rows: Rows, numbers: Sequence[int] | np.ndarray, skipped: tuple[str, 
     def each(function: Callable[[int], Any] | None) -> Callable[[int], Any] | None:
         return None if function is None else functools.partial(of_number, function, numbers)
 
-    return Rows(
-        len(numbers),
-        each(rows.get),
-        each(rows.where),
-        each(rows.key),
-        each(rows.label),
-        rows.skipped + skipped,
+    return dataclasses.replace(
+        rows,
+        size=len(numbers),
+        get=each(rows.get),
+        where=each(rows.where),
+        key=each(rows.key),
+        label=each(rows.label),
+        skipped=rows.skipped + skipped,
     )
 
 
@@ -118,7 +123,8 @@ def join(parts: Mapping[str, Rows]) -> Rows:
         lengths = ' and '.join(f'{name} has {part.size:,}' for name, part in parts.items())
         raise UserError(f'parallel files must have a row for each row of the other, but {lengths}')
     some = list(parts.values())
-    return Rows(some[0].size, functools.partial(joined, [part.get for part in some]), some[0].where)
+    notes = tuple(dict.fromkeys(text for part in some for text in part.notes))
+    return Rows(some[0].size, functools.partial(joined, [part.get for part in some]), some[0].where, notes=notes)
 
 
 def joined(gets: Sequence[Callable[[int], Row]], number: int) -> Row:
@@ -139,12 +145,15 @@ def without_broken(rows: Rows, limit: int) -> Rows:
             good.append(number)
         except Broken as error:
             messages.append(str(error))
-            if len(messages) > limit:
-                first = '\n'.join(f'  {text}' for text in messages[:3])
-                raise UserError(
-                    f'more than {limit} broken records (config.data.error_limit), the first:\n{first}'
-                ) from None
+            check_limit(messages, limit)
     return select(rows, good, tuple(messages)) if messages else rows
+
+
+def check_limit(messages: Sequence[str], limit: int) -> None:
+    """Raises a `UserError` with the first messages where there are more than `limit`."""
+    if len(messages) > limit:
+        first = '\n'.join(f'  {text}' for text in messages[:3])
+        raise UserError(f'more than {limit} broken records (config.data.error_limit), the first:\n{first}') from None
 
 
 def digest(row: Mapping[str, Any], fields: Sequence[str] = (), ignored: Sequence[str] = ()) -> bytes:
@@ -178,7 +187,11 @@ def label_of(rows: Rows, number: int) -> Any:
 
 
 def parts_by_hash(
-    rows: Rows, fractions: Mapping[str, float], fields: Sequence[str] = (), ignored: Sequence[str] = ()
+    rows: Rows,
+    fractions: Mapping[str, float],
+    fields: Sequence[str] = (),
+    ignored: Sequence[str] = (),
+    every_class: bool = False,
 ) -> dict[str, Rows]:
     """Returns {split: rows}: each row goes where the hash of its content says, the rest to 'train'.
 
@@ -190,17 +203,71 @@ def parts_by_hash(
       fractions: of the splits to be cut off, such as {'test': 0.1, 'validation': 0.1}.
       fields: what the hash reads; () for all but 'label' and `ignored`.
       ignored: fields that the hash does not read.
+      every_class: see to it that each class which has enough rows has one in every split (`represent`).
     """
-    keys = [key_of(rows, number, fields, ignored)[:8] for number in range(rows.size)]
+    keys, labels = keys_and_labels(rows, fields, ignored, every_class)
     words = np.array([int.from_bytes(key, 'big') for key in keys], np.uint64)
     place = words.astype(np.float64) / 2.0**64
-    parts, start = {}, 0.0
+    bounds, start = {}, 0.0
     for split, fraction in fractions.items():
-        inside = (place >= start) & (place < start + fraction)
-        parts[split] = select(rows, np.flatnonzero(inside))
+        bounds[split] = (start, start + fraction)
         start += fraction
-    parts['train'] = select(rows, np.flatnonzero(place >= start))
-    return parts
+    bounds['train'] = (start, 1.0)
+    chosen = np.full(rows.size, len(bounds) - 1)
+    for number, (low, high) in enumerate(list(bounds.values())[:-1]):
+        chosen[(place >= low) & (place < high)] = number
+    if every_class:
+        represent(chosen, place, labels, list(bounds.values()))
+    return {split: select(rows, np.flatnonzero(chosen == number)) for number, split in enumerate(bounds)}
+
+
+def keys_and_labels(
+    rows: Rows, fields: Sequence[str], ignored: Sequence[str], labelled: bool
+) -> tuple[list[bytes], list[str]]:
+    """Returns the first bytes of each row's digest and, if asked, its label; reads no row twice."""
+    keys, labels = [], []
+    for number in range(rows.size):
+        row = None if rows.key else rows.get(number)
+        key = rows.key(number) if row is None else digest(row, fields, ignored)
+        keys.append(key[:8])
+        if labelled:
+            labels.append(label_text(label_of(rows, number) if row is None else row.get('label')))
+    return keys, labels
+
+
+def represent(
+    chosen: np.ndarray, place: np.ndarray, labels: Sequence[str], bounds: Sequence[tuple[float, float]]
+) -> None:
+    """Moves the fewest rows so that each class with a row for every split has one in each; in place.
+
+    Of a class that a split lacks, the rows with the nearest hash move there, copies of a content together, from a
+    split that keeps another. Classes are taken by name, so that the order of the rows does not matter.
+
+    Args:
+      chosen: the number of the split of each row; changed.
+      place: the hash of each row, 0 to 1; equal for copies.
+      labels: the class of each row.
+      bounds: where the hashes of each split begin and end.
+    """
+    groups: dict[str, dict[float, list[int]]] = {}
+    first: dict[float, str] = {}  # copies with several labels count for the first by name
+    for value, label in zip(place.tolist(), labels, strict=True):
+        first[value] = min(first.get(value, label), label)
+    for number, value in enumerate(place.tolist()):
+        groups.setdefault(first[value], {}).setdefault(value, []).append(number)
+    for label in sorted(groups):
+        members = groups[label]
+        if len(members) < len(bounds):
+            continue
+        held = {value: int(chosen[numbers[0]]) for value, numbers in members.items()}
+        for split, (low, high) in enumerate(bounds):
+            if split in held.values() or high <= low:
+                continue
+            counts = collections.Counter(held.values())
+            spare = [value for value, there in held.items() if counts[there] > 1]
+            nearest_value = min(spare, key=lambda value: (max(low - value, value - high, 0.0), value))
+            held[nearest_value] = split
+            chosen[members[nearest_value]] = split
 
 
 def class_names(rows: Rows) -> tuple[str, ...]:

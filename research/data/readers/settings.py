@@ -5,6 +5,7 @@ import re
 from typing import Literal
 
 from research.data.readers.archives import split_paths
+from research.data.readers.fields import MISSING
 from research.errors import UserError
 
 FILES = ('text_folder', 'image_folder', 'audio_folder')
@@ -33,10 +34,12 @@ class DataSettings:
     folder: str = ''  # of 'tfds': where prepared sets lie; '' for TFDS's own
     fields: str = ''  # 'column:field,column:field': columns of the file that get other names
     columns: str | tuple = ''  # of 'csv' and 'tsv': names for a file without a header line
-    delimiter: str = ''  # of 'csv' and 'tsv'; '' for a comma or a tab
+    delimiter: str = ''  # of 'csv' and 'tsv'; '' for a comma or a tab, or what the first lines agree on
+    missing: str | tuple = MISSING  # labels that stand for none: such rows are broken records
     label_pattern: str = ''  # finds the label in a file's path ('' for the first folder) or, of 'fasta', in a name
     validation_fraction: float = 0.1  # cut off from 'train' where `validation` is ''
     test_fraction: float = 0.1  # likewise
+    every_class: bool = True  # rows move between splits that are cut off until each class is in every one of them
     on_error: Literal['stop', 'skip'] = 'stop'  # a broken record stops the run, or is left out and counted
     error_limit: int = 100  # with 'skip': more broken records in one split stop the run
     examples: int = 0  # train on this many of the training rows, evenly spread; 0: all

@@ -9,9 +9,9 @@ from typing import Any
 from absl import logging
 from etils import epath
 
-from research.data.readers import fasta, folders, idx, tables, text
+from research.data.readers import fasta, fields, folders, idx, tables, text
 from research.data.readers import tfds as tfds_reader
-from research.data.readers.archives import Entry, find, split_paths
+from research.data.readers.archives import Entry, find, find_all, split_paths
 from research.data.readers.rows import (
     SPLITS,
     Broken,
@@ -49,6 +49,20 @@ def has_own(options: DataSettings, split: str) -> bool:
     )
 
 
+def split_places(options: DataSettings) -> DataSettings:
+    """Returns the settings with a place for each split where `train` holds folders that are named for splits."""
+    if options.reader not in FOLDERS or options.validation or options.test or options.label_pattern:
+        return options
+    places = split_paths(options.train)
+    if len(places) != 1 or '*' in places[0] or '?' in places[0]:
+        return options
+    found = folders.split_folders(find(options.train, setting_of('train')))
+    if found:
+        logging.info('%s: its folders %s are taken for splits', places[0], ', '.join(found.values()))
+    root = places[0].rstrip('/')
+    return dataclasses.replace(options, **{split: f'{root}/{folder}' for split, folder in found.items()})
+
+
 def open_parts(
     options: DataSettings, required: tuple[str, ...], content: tuple[str, ...], ignored: tuple[str, ...], split: str
 ) -> dict[str, Rows]:
@@ -62,9 +76,12 @@ def open_parts(
       split: 'train', 'validation' or 'test'.
     """
     rows = open_rows(options, split)
-    rows = change(rows, functools.partial(complete, required, decoded_fields(options, required)))
+    for note in rows.notes:
+        (logging.warning if note.level == 'warning' else logging.info)('%s: %s', split, note.text)
+    missing = labels_missing(options)
+    rows = change(rows, functools.partial(complete, required, decoded_fields(options, required), missing))
     if options.on_error == 'skip':
-        rows = without_broken(rows, options.error_limit)
+        rows = dataclasses.replace(without_broken(rows, options.error_limit), error_limit=options.error_limit)
         if rows.skipped:
             count, first = len(rows.skipped), rows.skipped[0]
             logging.warning('%s: %d broken records left out, the first: %s', split, count, first)
@@ -83,7 +100,8 @@ def open_parts(
     }
     if not fractions:
         return {'train': rows}
-    return parts_by_hash(rows, fractions, tuple(name for name in content if name != 'label'), ignored)
+    content = tuple(name for name in content if name != 'label')
+    return parts_by_hash(rows, fractions, content, ignored, options.every_class and 'label' in required)
 
 
 def setting_of(split: str) -> str:
@@ -96,14 +114,18 @@ def decoded_fields(options: DataSettings, required: Sequence[str]) -> tuple[str,
     return tuple(name for name in ('image', 'audio') if name in required)
 
 
-def complete(required: Sequence[str], decoded: Sequence[str], row: Row, where: str) -> Row:
-    """Returns a row with its files read; raises `Broken` where a field is missing."""
-    missing = [name for name in required if row.get(name) is None]
-    if missing:
-        there = ', '.join(row) or 'nothing'
-        raise Broken(
-            f'{where}: no {missing[0]!r} (there: {there}); config.data.fields=column:{missing[0]} renames one'
-        )
+def labels_missing(options: DataSettings) -> tuple[str, ...]:
+    """Returns the labels that stand for none; a folder's or a set's own name always stands for itself."""
+    if options.reader in FOLDERS or options.reader in ('idx', 'fasta', 'tfds'):
+        return ()
+    return tuple(options.missing.split(',') if isinstance(options.missing, str) else map(str, options.missing))
+
+
+def complete(
+    required: Sequence[str], decoded: Sequence[str], missing: Sequence[str], row: Row, where: str
+) -> Row:
+    """Returns a row with its fields checked and its files read; raises `Broken` where one is missing or wrong."""
+    row = fields.checked(row, required, where, missing)
     return folders.decoded(row, where, decoded) if decoded else row
 
 
@@ -119,10 +141,11 @@ def open_rows(options: DataSettings, split: str) -> Rows:
         return change(rows, renaming, keeps_label=not options.fields)
     if options.reader in ('lines', 'idx'):
         return open_arrays(options, place, setting)
-    entries = find(place, setting)
     if options.reader in FOLDERS:
-        kinds, read = FOLDERS[options.reader]
-        return folders.read_folder(entries, kinds, read, options.label_pattern)
+        endings, read = FOLDERS[options.reader]
+        entries, left_out = find_all(place, setting)
+        return folders.read_folder(entries, endings, read, options.label_pattern, left_out)
+    entries = find(place, setting)
     if options.reader == 'fasta':
         finish = functools.partial(finished, pairs(options.fields), '')
         return chain([fasta.read_fasta(entry, finish, options.label_pattern) for entry in entries])
@@ -137,7 +160,7 @@ def open_table(options: DataSettings, entry: Entry) -> Rows:
     if options.reader == 'parquet':
         return tables.read_parquet(entry, finish)
     quoted = options.reader == 'csv'
-    delimiter = options.delimiter or (',' if quoted else '\t')
+    delimiter = options.delimiter or ('' if quoted else '\t')
     return tables.read_delimited(entry, finish, delimiter, quoted, split_paths(options.columns))
 
 

@@ -1,57 +1,110 @@
 """Tables: CSV and TSV by byte offset, Parquet through pyarrow."""
 
+import collections
 import csv
+import dataclasses
+import datetime
+import decimal
 import functools
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from research.data.readers.archives import Entry, Part, open_part
+from research.data.readers.fields import looks_like_data, normal, some
 from research.data.readers.rows import Broken, Row, Rows, row_name
-from research.data.readers.text import decode, line_ranges, span, text_rows, without_blank
+from research.data.readers.text import decode, line_ranges, open_text, span, text_rows, without_blank
+from research.data.readers.walk import Note
 from research.errors import UserError
 
 CELL = 1 << 24  # the most characters of one cell; Python's own limit of 131,072 cuts real documents off
+DELIMITERS = (',', ';', '\t', '|')
+SNIFFED = 20  # lines that are looked at for a delimiter
+EPOCH, DAY = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC), datetime.timedelta(days=1)
 Finish = Callable[[Row, str], Row]
 
 
 def read_delimited(
     entry: Entry, finish: Finish, delimiter: str, quoted: bool, columns: Sequence[str] = ()
 ) -> Rows:
-    """Returns the rows of a CSV or TSV file as text; lines without any character are no rows.
+    """Returns the rows of a CSV or TSV file as text; lines without any character or any value are no rows.
 
     Args:
       entry: the file.
       finish: gives a row its final form.
-      delimiter: the character between cells; a space after it is left out where `quoted`.
+      delimiter: the character between cells; a space after it is left out where `quoted`. '' for a comma, or the
+        character on which the first lines agree, which the rows' notes then say.
       quoted: whether "..." may hold delimiters and line feeds (RFC 4180), as in CSV; else a quote is a quote.
       columns: their names where the file has no header line.
 
     Raises:
       UserError: for a file without a header line.
     """
-    part = open_part(entry)
+    part = open_text(entry)
     lines = line_ranges(part)
     chosen = without_blank(part, lines)
+    notes: list[Note] = []
+    if not delimiter:
+        delimiter = sniffed(part, lines[chosen[:SNIFFED]])
+        if delimiter != ',':
+            text = f'{entry.name}: cells are divided by {delimiter!r} (config.data.delimiter names another)'
+            notes.append(Note('note', text))
     starts, ranges = records(part, lines, chosen, delimiter) if quoted else (chosen, lines[chosen])
     if not columns:
         if not len(ranges):
             raise UserError(f'{entry.name}: the file is empty; it needs a line with the names of the columns')
         where = f'{entry.name}, line {starts[0] + 1}'
         columns = cells(decode(part.read(*span(ranges[0])), where), delimiter, quoted, where)
+        if looks_like_data(columns) and len(columns) > 1:
+            text = (
+                f'{where}: the names of the columns look like a row ({some(columns)}); where the file has no header '
+                "line, give them by config.data.columns='a,b,...'"
+            )
+            notes.append(Note('warning', text))
         starts, ranges = starts[1:], ranges[1:]
-    names = unique([name.strip() for name in columns])
+    short = np.flatnonzero(ranges[:, 1] - ranges[:, 0] <= 4 * len(columns)) if len(columns) > 1 else ()
+    empty = [number for number in short if is_empty(part, ranges[number], delimiter)]
+    if empty:
+        notes.append(Note('note', f'{entry.name}: {len(empty):,} rows without any value are left out'))
+        starts, ranges = np.delete(starts, empty), np.delete(ranges, empty, axis=0)
+    names = unique([normal(name) for name in columns])
     parse = functools.partial(parse_row, names, delimiter, quoted, finish)
-    return text_rows(entry, part, ranges, starts + 1, parse)
+    return dataclasses.replace(text_rows(entry, part, ranges, starts + 1, parse), notes=tuple(notes))
+
+
+def sniffed(part: Part, lines: np.ndarray) -> str:
+    """Returns the delimiter that gives all first lines as many cells, more than one; a comma where none does."""
+    texts = [part.read(*span(each)).decode('utf-8', 'replace').removesuffix('\r') for each in lines]
+    for delimiter in DELIMITERS:
+        counts = set()
+        for text in texts:
+            try:
+                counts.add(len(cells(text, delimiter, True, '')))
+            except Broken:  # a quoted cell goes on over the end of the line: say nothing of it
+                continue
+        if len(counts) == 1 and counts.pop() > 1:
+            return delimiter
+    return ','
+
+
+def is_empty(part: Part, line: np.ndarray, delimiter: str) -> bool:
+    """Returns whether none of a record's cells holds anything, as spreadsheets write blank rows."""
+    return not part.read(*span(line)).strip(delimiter.encode() + b' "\r\n')
 
 
 def unique(names: Sequence[str]) -> tuple[str, ...]:
-    """Returns the names of columns, the second of the same name as 'name_2'."""
-    return tuple(
-        name if names[:number].count(name) == 0 else f'{name}_{names[:number].count(name) + 1}'
-        for number, name in enumerate(names)
-    )
+    """Returns the names of columns, the second of the same name as 'name_2', or the next that no other column has."""
+    taken, counts, found = set(names), collections.Counter(), []
+    for name in names:
+        counts[name] += 1
+        chosen = name
+        while counts[name] > 1 and (chosen := f'{name}_{counts[name]}') in taken:
+            counts[name] += 1
+        taken.add(chosen)
+        found.append(chosen)
+    return tuple(found)
 
 
 def cells(text: str, delimiter: str, quoted: bool, where: str) -> list[str]:
@@ -135,4 +188,30 @@ def read_parquet(entry: Entry, finish: Finish) -> Rows:
 
 def table_row(columns: dict[str, Any], finish: Finish, where: Callable[[int], str], number: int) -> Row:
     """Returns one row of a table of pyarrow columns."""
-    return finish({name: column[number].as_py() for name, column in columns.items()}, where(number))
+    return finish({name: plain_value(column[number].as_py()) for name, column in columns.items()}, where(number))
+
+
+def plain_value(value: Any) -> Any:
+    """Returns a value of a Parquet file as numbers, texts and lists.
+
+    A date or a time stamp becomes days since 1970-01-01 (UTC, where it has a zone), a duration days, a time of day a
+    share of the day, a decimal number a float.
+    """
+    if isinstance(value, datetime.datetime):
+        value = value if value.tzinfo else value.replace(tzinfo=datetime.UTC)
+        return (value - EPOCH) / DAY
+    if isinstance(value, datetime.date):
+        return float(value.toordinal() - EPOCH.toordinal())
+    if isinstance(value, datetime.timedelta):
+        return value / DAY
+    if isinstance(value, datetime.time):
+        return (datetime.datetime.combine(EPOCH.date(), value) - datetime.datetime(1970, 1, 1)) / DAY
+    if isinstance(value, decimal.Decimal):
+        return float(value)
+    if isinstance(value, (list, tuple)):
+        return [plain_value(each) for each in value]
+    if isinstance(value, dict):
+        return {name: plain_value(each) for name, each in value.items()}
+    if isinstance(value, uuid.UUID):
+        return str(value)
+    return value

@@ -157,8 +157,7 @@ def lay(
     """
     parts = [list(first)] + ([] if second is None else [list(second)])
     pair = (len(parts) - 1) * tokens.between
-    special = 2 + pair if frame.framed else pair
-    room, there = frame.length - special, sum(map(len, parts))
+    room, there = room_of(tokens, frame, second is not None), sum(map(len, parts))
     if there > room and frame.cut == 'refuse':
         raise UserError(
             f'the text has {there:,} tokens, the model reads {room:,} (config.task.length={frame.length}): shorten it, '
@@ -176,6 +175,11 @@ def lay(
     row, kinds = np.full(frame.length, tokens.pad, np.int32), np.zeros(frame.length, np.int32)
     row[left : left + len(ids)], kinds[left : left + len(ids)] = ids, types
     return {'tokens': row, 'types': kinds, 'length': np.int32(len(ids))}
+
+
+def room_of(tokens: Tokens, frame: Frame, pair: bool) -> int:
+    """Returns how many ids of texts a row holds, beside those that frame and divide them."""
+    return frame.length - pair * tokens.between - 2 * frame.framed
 
 
 def kept(part: list[int], size: int, cut: str) -> list[int]:

@@ -62,8 +62,24 @@ CLEAN = {
 
 
 def words_of(text: str) -> list[str]:
-    """Returns words with their apostrophes, and every other mark by itself."""
-    return WORD.findall(text)
+    """Returns words with their apostrophes and combining marks, and every other sign by itself."""
+    return (WORD if text.isascii() else word_with_marks()).findall(text)
+
+
+@functools.cache
+def word_with_marks() -> re.Pattern:
+    r"""Returns `WORD` for all scripts: letters and digits with the marks that combine with them.
+
+    \w has no vowel signs and no virama, so that Devanagari, Thai, Tamil, Hebrew with points and decomposed accents
+    would fall into letters. The joiners U+200C and U+200D stand inside words too.
+    """
+    codes = [code for code in range(0x300, 0xE01F0) if unicodedata.category(chr(code))[0] == 'M'] + [0x200C, 0x200D]
+    codes.sort()
+    starts = [code for code, before in zip(codes, [-1, *codes], strict=False) if code != before + 1]
+    stops = [code for code, after in zip(codes, [*codes[1:], -1], strict=True) if code != after - 1]
+    marks = ''.join(f'{chr(start)}-{chr(stop)}' for start, stop in zip(starts, stops, strict=True))
+    run = rf'[^\W_]+(?:[{marks}]+[^\W_]*)*'
+    return re.compile(rf"{run}(?:['’]{run})*|[^\w\s]|_+")
 
 
 def chinese_words(text: str) -> list[str]:

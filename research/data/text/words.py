@@ -1,5 +1,7 @@
 """Which tokens belong to one word, so that a word is hidden or kept whole."""
 
+import unicodedata
+
 import numpy as np
 from jaxtyping import Integer
 from tokenizers import Tokenizer, models
@@ -45,7 +47,7 @@ class Words:
 def is_letter(character: str, whole: bool) -> bool:
     """Returns whether a character (`whole`) or the sign of a byte belongs to words."""
     if whole:
-        return character.isalnum() or character == '_'
+        return character.isalnum() or character == '_' or unicodedata.category(character)[0] == 'M'
     return character.isascii() and (character.isalnum() or character == '_') or character in HIGH_BYTES
 
 
