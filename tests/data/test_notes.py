@@ -11,9 +11,9 @@ from research.data.cache import encode_split
 from research.data.check.survey import Finding, paced
 from research.data.check.task import check_data, merged
 from research.data.check.text import WIDTH, report_text
+from research.data.dataset import open_dataset
 from research.data.labels import collect
 from research.data.notes import cut_notes, data_notes, loss_notes
-from research.data.dataset import open_dataset
 from research.data.readers.rows import Broken
 from research.errors import UserError
 
