@@ -1,7 +1,7 @@
 """Passes over the data of a config alone and says what is in them and what is wrong; trains nothing.
 
     python -m launch.check_data --config=configs/digits.py
-    python -m launch.check_data --config=configs/adult.py --config.data.train=mine.csv
+    python -m launch.check_data --config=configs/adult.py:own --config.data.train=mine.csv
 
 Prints sizes, balance of the classes, lengths and shapes, then errors (broken records, labels beyond the
 classes, copies of training rows in another split, ...) and warnings. Exit status 1 where there is an error.

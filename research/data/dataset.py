@@ -151,15 +151,20 @@ def default_settings(name: str | types.ModuleType) -> dict[str, Any]:
 def set_settings(settings: Mapping[str, Any], module: types.ModuleType) -> dict[str, Any]:
     """Returns the settings for a set's `open`: all but its name and what only readers know, if that is at its default.
 
-    A reader's setting with another value stays in, so that it is refused and not ignored.
+    Raises:
+      UserError: for a reader's setting with another value: it would be ignored.
     """
     known = inspect.signature(module.open).parameters
     unused = {field.name: field.default for field in dataclasses.fields(DataSettings)} | {'reader': ''}
-    return {
-        key: value
-        for key, value in settings.items()
-        if key != 'name' and (key in known or key not in unused or (value or '') != (unused[key] or ''))
-    }
+    for key, value in settings.items():
+        if key not in known and key in unused and key != 'name' and (value or '') != (unused[key] or ''):
+            name = module.__name__.removeprefix(f'{sets.__name__}.')
+            raise UserError(
+                f'config.data.{key}={value!r}: the data set {name!r} has no such setting (it has: '
+                f'{", ".join(known) or "none"}); to read your own files set config.data.reader, such as '
+                "'csv' or 'image_folder'"
+            )
+    return {key: value for key, value in settings.items() if key != 'name' and (key in known or key not in unused)}
 
 
 def file_settings(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -77,7 +77,7 @@ def test_reader_settings_are_dropped_at_their_defaults_and_refused_otherwise():
     assert open_dataset({'name': 'digits', **leftover}).classes[0] == '0'
     wrong = {'train': 'x', 'folder': 'x', 'validation_fraction': 0.2, 'examples': 5, 'shape': (8, 8, 1)}
     for key, value in wrong.items():
-        with pytest.raises(UserError, match=f'config.data.{key}: there is no such setting'):
+        with pytest.raises(UserError, match=f"config.data.{key}=.*'digits' has no such setting .it has: none"):
             open_dataset({'name': 'digits', **leftover, key: value})
 
 

@@ -81,9 +81,9 @@ def test_a_reader_replaces_the_named_set_and_its_settings(folder):
 
 
 def test_a_built_in_set_refuses_what_it_cannot_honour():
-    with pytest.raises(UserError, match='config.data.train: there is no such setting'):
+    with pytest.raises(UserError, match="config.data.train='photos': the data set 'digits' has no such setting"):
         image_set({'name': 'digits', 'reader': '', 'train': 'photos'})
-    with pytest.raises(UserError, match='config.data.test_fraction: there is no such setting'):
+    with pytest.raises(UserError, match='config.data.test_fraction=0.5: '):
         image_set({'name': 'digits', 'reader': '', 'test_fraction': 0.5})
     with pytest.raises(UserError, match="name a data set, such as 'digits', or read your own"):
         image_set({'name': '', 'reader': ''})

@@ -150,7 +150,7 @@ def test_tables_that_are_always_there(name, count, classes):
     assert not (columns[0] & columns[1] or columns[0] & columns[2] or columns[1] & columns[2])
     with pytest.raises(UserError, match="did you mean 'iris'"):
         open_dataset({'name': 'irris'})
-    with pytest.raises(UserError, match='there is no such setting'):
+    with pytest.raises(UserError, match='has no such setting'):
         open_dataset({'name': name, 'train': 'mine.csv'})
 
 
