@@ -25,12 +25,14 @@ OVERFLOW = 1e-18  # the probability, at most, of a Poisson batch with more rows 
 class Row(NamedTuple):
     """One row of a global batch: which example, in which epoch (None: no augmentation), real or padding.
 
-    A Poisson batch has no epoch: it gives its step, so that a row that comes again is augmented anew.
+    A Poisson batch has no epoch: it gives its step, so that a row that comes again is augmented anew. `bucket` is for
+    tasks whose examples differ in shape (`research.data.buckets`).
     """
 
     index: int
     epoch: int | None
     real: bool
+    bucket: int = -1
 
 
 @functools.lru_cache(maxsize=4)
