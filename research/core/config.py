@@ -79,9 +79,9 @@ class TrainSettings:
         if self.patience and not (self.best and self.eval_every):
             raise UserError('config.train.patience needs train.best and train.eval_every')
 
-    def total_steps(self, count: int) -> int:
-        """Returns the steps of the whole run on a training split of `count` rows."""
-        return self.steps or math.ceil(self.epochs * count / self.batch_size)
+    def total_steps(self, count: int, epoch: int | None = None) -> int:
+        """Returns the steps of the whole run on a training split of `count` rows, or with epochs of `epoch` steps."""
+        return self.steps or math.ceil(self.epochs * (count / self.batch_size if epoch is None else epoch))
 
 
 @dataclasses.dataclass(frozen=True)

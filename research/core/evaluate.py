@@ -2,25 +2,17 @@
 
 import functools
 import time
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any
 
 import jax
 import numpy as np
 
+from research.core.predictions import Evaluator, decoded
 from research.core.task import Batch, Context, Metric, Task, Variables, fold
 from research.data.batches import evaluation_loader
+from research.data.buckets import Parts, evaluation_batches
 from research.errors import UserError
-
-
-class Evaluator(NamedTuple):
-    """The compiled device functions of a task, made once and used for every evaluation of a run."""
-
-    sums: Callable  # (variables, batch) -> {name: sums}
-    predict: Callable  # (variables, batch, seed) -> outputs
-    seed: int
-    batch_size: int
-    sharding: Any  # of batches
 
 
 def make_evaluator(task: Task, seed: int, batch_size: int, sharding: jax.sharding.Sharding) -> Evaluator:
@@ -57,32 +49,34 @@ def evaluate(
         raise UserError(f'split {split!r} is empty: nothing to evaluate')
     totals: dict[str, np.ndarray] = {}
     pending = None
-    for batch in evaluation_loader(source, task.encode, measure.batch_size, measure.sharding):
+    for batch in measured_batches(task, measure, source, split):
         sums = measure.sums(variables, batch)
         add(totals, pending)
         pending = sums
     add(totals, pending)
     metrics = dict(task.metrics(totals))
     if whole and task.finalize is not None:
-        metrics.update(task.finalize(decoded(task, measure, variables, source)))
+        count = min(task.finalize_count or len(source), len(source))
+        rows = [source[row] for row in range(count)]
+        metrics.update(task.finalize(decoded(task, measure, variables, rows)))
     return metrics, len(source), time.perf_counter() - started
+
+
+def measured_batches(task: Task, measure: Evaluator, source: Any, split: str) -> Any:
+    """Returns a loader of the device batches over all rows, or over all parts of rows where the task splits them."""
+    rows, batches = Parts(source, task.split) if task.split else source, None
+    if task.buckets:
+        of_parts = (task.buckets.bucket(task.encode(part)) for part in rows)
+        numbers = np.fromiter(of_parts, np.int64, len(rows)) if task.split else task.buckets.of(split)
+        batches = evaluation_batches(numbers, measure.batch_size)
+    pad = task.buckets.pad if task.buckets else None
+    return evaluation_loader(rows, task.encode, measure.batch_size, measure.sharding, batches=batches, pad=pad)
 
 
 def add(totals: dict[str, np.ndarray], sums: Mapping[str, jax.Array] | None) -> None:
     """Adds device sums to float64 totals in place."""
     for name, value in (sums or {}).items():
         totals[name] = totals.get(name, 0.0) + np.asarray(value, np.float64)
-
-
-def decoded(task: Task, measure: Evaluator, variables: Variables, source: Any) -> Iterator[tuple[Any, Any]]:
-    """Yields (raw row, decoded prediction) in index order, without padding."""
-    count = min(task.finalize_count or len(source), len(source))
-    index = 0
-    for batch in evaluation_loader(source, task.encode, measure.batch_size, measure.sharding, count):
-        outputs = jax.device_get(measure.predict(variables, batch, measure.seed))
-        for row in range(min(measure.batch_size, count - index)):
-            yield source[index], task.decode({name: value[row] for name, value in outputs.items()})
-            index += 1
 
 
 def scalars(metrics: Mapping[str, Metric]) -> dict[str, float]:

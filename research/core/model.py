@@ -13,6 +13,7 @@ from research.checkpoint.store import read_average, read_weights
 from research.core import sharding as sharding_module
 from research.core.config import Config, MeshSettings
 from research.core.evaluate import Evaluator, evaluate, make_evaluator
+from research.core.predictions import predictions
 from research.core.pytree import transfer
 from research.core.requests import encode_named, open_files
 from research.core.state import eval_variables_from
@@ -66,10 +67,20 @@ class Model(NamedTuple):
         Raises:
           UserError: names the request and the field that is wrong.
         """
-        answers, raws = [], [open_files(self.task.inputs, raw) for raw in raws]
-        for _, outputs, count in self.outputs(raws, seed):
-            answers += [self.task.decode({k: v[row] for k, v in outputs.items()}) for row in range(count)]
-        return answers
+        return [self.task.decode(outputs) for _, outputs in self.answers(raws, seed)]
+
+    def answers(self, raws: Sequence[Raw], seed: int | None = None) -> Iterator[tuple[Raw, dict[str, Any]]]:
+        """Yields (request, outputs of one example) in the order of the requests, as `predict` before decoding."""
+        raws = [check_request(self.task, open_files(self.task.inputs, raw)) for raw in raws]
+        seed = self.config.seed if seed is None else seed
+        encode = functools.partial(encode_named, self.task.encode)
+        results = predictions(self.task, self.measure, self.variables, raws, seed, encode)
+        while True:
+            with jax.set_mesh(self.mesh):  # around each step: a suspended generator must not leave it set
+                result = next(results, None)
+            if result is None:
+                return
+            yield result
 
     def output_shapes(self) -> dict[str, jax.ShapeDtypeStruct]:
         """Returns the names and shapes of the outputs for one batch of requests, without computing them."""

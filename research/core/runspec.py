@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 import optax
 
 from research.core import sharding as sharding_module
@@ -13,7 +14,35 @@ from research.core.state import State, check_groups, init_state
 from research.core.step import make_step
 from research.core.task import Task
 from research.data.batches import Row, encode_rows, poisson_capacity, sampler
+from research.data.buckets import batches_per_epoch, bucket_sampler
 from research.errors import UserError
+
+
+class BucketSteps(NamedTuple):
+    """Compiled steps by the shapes of their batches, called like one."""
+
+    compiled: Mapping[Any, Any]
+
+    def __call__(self, state: State, batch: Mapping[str, Any]) -> tuple[State, Any]:
+        return self.compiled[shapes_of(batch)](state, batch)
+
+    @property
+    def largest(self) -> Any:
+        """The step of the last bucket, which needs the most memory where buckets rise."""
+        return list(self.compiled.values())[-1]
+
+    def memory_analysis(self) -> Any:
+        """Returns the memory of the largest step."""
+        return self.largest.memory_analysis()
+
+    def runtime_executable(self) -> Any:
+        """Returns the program of the largest step."""
+        return self.largest.runtime_executable()
+
+
+def shapes_of(batch: Mapping[str, Any]) -> tuple:
+    """Returns names and shapes of a batch, as a key."""
+    return tuple(sorted((name, value.shape) for name, value in batch.items()))
 
 
 class RunSpec(NamedTuple):
@@ -29,12 +58,14 @@ class RunSpec(NamedTuple):
     state: State  # ShapeDtypeStructs with shardings
     batch: Mapping[str, Any]  # likewise
     batch_sharding: jax.sharding.NamedSharding
+    rows: Callable[[int], list[Row]]  # (step) -> the rows of its batch, padding included
     capacity: int = 0  # rows set aside for a Poisson batch; 0: shuffled epochs
+    bucketed: Mapping[int, Any] = {}  # {bucket: shapes of its batches}; `batch` is the last
 
-    def rows(self, step: int) -> list[Row]:
-        """Returns the rows of the batch of a step, padding included."""
-        count, size = len(self.task.source('train')), self.config.train.batch_size
-        return sampler(count, size, self.config.seed, self.capacity)(step)
+    @property
+    def pad(self) -> Callable | None:
+        """How an example gets the shapes of its bucket."""
+        return self.task.buckets.pad if self.task.buckets else None
 
     def step(self) -> Callable:
         """Returns the step: (state, batch) -> (state, logs), pure and not compiled."""
@@ -44,12 +75,15 @@ class RunSpec(NamedTuple):
         )
 
     def compile(self) -> Any:
-        """Returns the step compiled for this run; the state is donated."""
+        """Returns the step compiled for this run, once for each bucket; the state is donated."""
         step = self.step()
         shardings = jax.tree.map(lambda leaf: leaf.sharding, self.state)
         jitted = jax.jit(step, donate_argnums=0, out_shardings=(shardings, sharding_module.replicated(self.mesh)))
         with jax.set_mesh(self.mesh):
-            return jitted.lower(self.state, self.batch).compile()
+            if not self.bucketed:
+                return jitted.lower(self.state, self.batch).compile()
+            batches = (self.bucketed[bucket] for bucket in sorted(self.bucketed))
+            return BucketSteps({shapes_of(batch): jitted.lower(self.state, batch).compile() for batch in batches})
 
     def init(self) -> State:
         """Returns the state before step 1, created sharded on the devices."""
@@ -74,7 +108,8 @@ def make_run_spec(config: Config, task: Task, devices: Any = None) -> RunSpec:
         raise UserError('the training split is empty')
     if task.budget is not None:
         task.budget(0)  # whatever it lacks is said before anything compiles
-    steps = train.total_steps(len(source))
+    numbers = task.buckets.of('train') if task.buckets else None
+    steps = train.total_steps(len(source), numbers if numbers is None else epoch_steps(task, numbers, train))
     shapes = jax.eval_shape(task.init, jax.random.key(0))
     check_groups(task, shapes, config.optimizer)
     update_every = {group: settings.update_every for group, settings in config.optimizer.items()}
@@ -87,15 +122,40 @@ def make_run_spec(config: Config, task: Task, devices: Any = None) -> RunSpec:
     state = jax.eval_shape(lambda: init_state(task, optimizers, train.ema, config.seed))
     state = with_shardings(state, sharding_module.state_shardings(state, mesh, config.mesh))
     capacity = batch_capacity(train, len(source), mesh)
-    example = encode_rows(source, task.encode, [Row(0, 0, True)], config.seed)
-    batch_sharding, rows = sharding_module.batch_sharding(mesh), capacity or train.batch_size
-    batch = {
-        name: jax.ShapeDtypeStruct((rows, *value.shape[1:]), value.dtype, sharding=batch_sharding)
-        for name, value in example.items()
-    }
+    batch_sharding, size = sharding_module.batch_sharding(mesh), capacity or train.batch_size
+
+    def batch_of(row: int, bucket: int = -1) -> dict[str, jax.ShapeDtypeStruct]:
+        pad = task.buckets.pad if task.buckets else None
+        example = encode_rows(source, task.encode, [Row(row, 0, True, bucket)], config.seed, pad)
+        return {
+            name: jax.ShapeDtypeStruct((size, *value.shape[1:]), value.dtype, sharding=batch_sharding)
+            for name, value in example.items()
+        }
+
+    if numbers is None:
+        rows, bucketed, batch = sampler(len(source), train.batch_size, config.seed, capacity), {}, batch_of(0)
+    else:
+        rows = bucket_sampler(numbers, train.batch_size, config.seed, task.buckets.rising)
+        bucketed = {int(bucket): batch_of(int(np.argmax(numbers == bucket)), int(bucket)) for bucket in set(numbers)}
+        batch = bucketed[max(bucketed)]
     return RunSpec(
-        config, task, mesh, optimizers, schedules, update_every, steps, state, batch, batch_sharding, capacity
-    )
+        config, task, mesh, optimizers, schedules, update_every, steps, state, batch, batch_sharding, rows, capacity,
+        bucketed,
+    )  # fmt: skip
+
+
+def epoch_steps(task: Task, numbers: np.ndarray, train: TrainSettings) -> int:
+    """Returns the steps of an epoch of a task with buckets.
+
+    Raises:
+      UserError: with Poisson sampling, whose batches cannot be of one shape.
+    """
+    if train.sampling == 'poisson':
+        raise UserError(
+            "config.train.sampling='poisson': the examples of this task differ in shape, and a Poisson batch may hold "
+            "any of them; use sampling='shuffle'"
+        )
+    return batches_per_epoch(numbers, train.batch_size, task.buckets.rising)
 
 
 def batch_capacity(train: TrainSettings, count: int, mesh: jax.sharding.Mesh) -> int:

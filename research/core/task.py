@@ -1,6 +1,6 @@
 """A task is a tuple of pure functions; everything else in Tessera works on this tuple.
 
-    data     inputs, source, encode, split, join
+    data     inputs, source, encode, split, join, buckets
     model    init, load, losses, gradients, predict, generate, score, claim, view
     measure  metric_sums, metrics, finalize
     show     decode, render, final_pictures, examples, notes, describe
@@ -19,6 +19,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from research.data.buckets import Buckets
 
 Tree = Any  # a pytree of arrays
 Batch = Mapping[str, Any]  # name -> array with a leading batch axis; always holds 'index' and 'mask'
@@ -105,10 +107,11 @@ class Generate(NamedTuple):
 class Input(NamedTuple):
     """One field of a request: its kind, its shape (0 where it may vary), and the largest size accepted."""
 
-    kind: str  # 'text', 'sequence' (letters without words, such as DNA), 'image', 'audio', 'number', 'category'
+    kind: str  # 'text', 'sequence' (letters without words, such as DNA), 'image', 'audio', 'number', 'category', 'list'
     shape: tuple[int, ...] = ()
-    limit: int = 0
+    limit: int = 0  # characters, pixels along a side, seconds, items of a list; 0: none
     about: str = ''
+    items: Mapping[str, 'Input'] = {}  # of 'list': the fields of each item (an event, an atom, a message)
 
 
 class Metric(NamedTuple):
@@ -133,6 +136,7 @@ class Host(NamedTuple):
     decode: Callable[[Mapping[str, np.ndarray]], Any]
     split: Callable[[Raw], Sequence[Raw]] | None = None
     join: Callable[[Raw, Sequence[Mapping[str, np.ndarray]]], Mapping[str, np.ndarray]] | None = None
+    buckets: Buckets | None = None
 
 
 def unchanged(variables: Variables) -> Variables:
@@ -175,6 +179,7 @@ class Task(NamedTuple):
     view: Callable[[Variables], Variables] = unchanged
     split: Callable[[Raw], Sequence[Raw]] | None = None
     join: Callable[[Raw, Sequence[Mapping[str, np.ndarray]]], Mapping[str, np.ndarray]] | None = None
+    buckets: Buckets | None = None  # of examples whose shapes differ; the step then compiles once for each
     finalize: Callable[[Iterator[tuple[Raw, Any]]], dict[str, Metric]] | None = None
     finalize_count: int = 0  # how many rows `finalize` reads; 0: the whole split
     render: Callable[[Batch, Mapping[str, Any]], dict[str, np.ndarray]] | None = None  # name -> uint8 [h, w, 3]

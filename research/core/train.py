@@ -145,7 +145,8 @@ def run_loop(
     spec, train = recorder.spec, recorder.spec.config.train
     loader = training_loader(
         spec.task.source('train'), spec.task.encode, range(start, spec.steps), train.batch_size, spec.config.seed,
-        spec.batch_sharding, train.prefetch, train.workers, spec.capacity, rebuild,
+        spec.batch_sharding, train.prefetch, train.workers, spec.capacity, rebuild, spec.rows,
+        spec.pad,
     )  # fmt: skip
     batches = iter(loader)
     with stop_requested() as asked, recorder.progress:

@@ -96,8 +96,8 @@ def sampler(count: int, batch_size: int, seed: int, capacity: int = 0) -> Callab
 
 def evaluation_rows(count: int, batch_size: int, step: int) -> list[Row]:
     """Returns the rows of one batch of a pass over a split in order; the last is filled with padding rows."""
-    start = step * batch_size
-    return [Row(i, None, True) if i < count else Row(0, None, False) for i in range(start, start + batch_size)]
+    start = step * batch_size  # a row of the batch itself fills it up: row 0 may have another shape
+    return [Row(i, None, True) if i < count else Row(start, None, False) for i in range(start, start + batch_size)]
 
 
 def local_positions(sharding: jax.sharding.Sharding, batch_size: int) -> list[int]:
@@ -120,12 +120,19 @@ class LazyGenerator:
         return getattr(self._generator, name)
 
 
-def encode_rows(source: Sequence, encode: Callable, rows: Sequence[Row], seed: int) -> dict[str, np.ndarray]:
-    """Returns encoded rows stacked along a new batch axis, with 'index' (int32) and 'mask' (float32)."""
+def encode_rows(
+    source: Sequence, encode: Callable, rows: Sequence[Row], seed: int, pad: Callable | None = None
+) -> dict[str, np.ndarray]:
+    """Returns encoded rows stacked along a new batch axis, with 'index' (int32) and 'mask' (float32).
+
+    `pad(example, bucket)` brings each to the shapes of its row's bucket.
+    """
     encoded = [
         encode(source[row.index], None if row.epoch is None else LazyGenerator(seed, row.epoch, row.index))
         for row in rows
     ]
+    if pad:
+        encoded = [pad(example, row.bucket) for example, row in zip(encoded, rows, strict=True)]
     return {**stack(encoded), 'index': np.array([row.index for row in rows], np.int32), 'mask': mask_of(rows)}
 
 
@@ -138,7 +145,7 @@ def rebuilt(pickled: bytes) -> Any:
 def encode_rows_of(pickled: bytes, rows: Sequence[Row], seed: int) -> dict[str, np.ndarray]:
     """Returns what `encode_rows` does, for the training split of a task that this worker process builds itself."""
     task = rebuilt(pickled)
-    return encode_rows(task.source('train'), task.encode, rows, seed)
+    return encode_rows(task.source('train'), task.encode, rows, seed, task.buckets and task.buckets.pad)
 
 
 def on_cpu() -> None:
@@ -258,16 +265,19 @@ class Loader:
 def training_loader(
     source: Sequence, encode: Callable, steps: range, batch_size: int, seed: int, sharding, prefetch=2,
     workers=0, capacity=0, rebuild: Callable[[], Any] | None = None,
+    rows_of: Callable[[int], list[Row]] | None = None, pad: Callable | None = None,
 ) -> Loader:  # fmt: skip
     """Returns a loader of the training batches of `steps`; with a `capacity` they are Poisson samples.
+
+    `rows_of` gives the rows of a step and `pad` their shapes, for a task with buckets.
 
     The functions of a task can seldom be sent to another process; `rebuild`, which can, makes the task there.
 
     Raises:
       UserError: when there shall be workers and the task cannot be made in another process.
     """
-    rows_of = sampler(len(source), batch_size, seed, capacity)
-    encode_batch = functools.partial(encode_rows, source, encode, seed=seed)
+    rows_of = rows_of or sampler(len(source), batch_size, seed, capacity)
+    encode_batch = functools.partial(encode_rows, source, encode, seed=seed, pad=pad)
     if workers:
         try:
             pickled = pickle.dumps(rebuild or encode_batch)
@@ -280,9 +290,16 @@ def training_loader(
     return Loader(rows_of, encode_batch, steps, sharding, capacity or batch_size, prefetch, workers)
 
 
-def evaluation_loader(source: Sequence, encode: Callable, batch_size: int, sharding, limit: int = 0) -> Loader:
-    """Returns a loader that passes over a split (or its first `limit` rows) once, in order."""
+def evaluation_loader(
+    source: Sequence, encode: Callable, batch_size: int, sharding, limit: int = 0,
+    batches: Sequence[list[Row]] | None = None, pad: Callable | None = None,
+) -> Loader:  # fmt: skip
+    """Returns a loader that passes over a split (or its first `limit` rows) once, in order.
+
+    `batches` are those of a task with buckets, and `pad` gives rows their shapes.
+    """
     count = min(limit, len(source)) if limit else len(source)
-    steps = range(-(-count // batch_size))
-    rows_of = functools.partial(evaluation_rows, count, batch_size)
-    return Loader(rows_of, functools.partial(encode_rows, source, encode, seed=0), steps, sharding, batch_size)
+    steps = range(-(-count // batch_size) if batches is None else len(batches))
+    rows_of = batches.__getitem__ if batches else functools.partial(evaluation_rows, count, batch_size)
+    encode_batch = functools.partial(encode_rows, source, encode, seed=0, pad=pad)
+    return Loader(rows_of, encode_batch, steps, sharding, batch_size)

@@ -11,7 +11,7 @@ from research.data.batches import Row, order
 
 
 class Buckets(NamedTuple):
-    """How examples of many shapes share a few.
+    """How examples of many shapes share a few; `by_length` makes those of lengths.
 
     Attributes:
       of: (split) -> the bucket of each row, int [rows], known without encoding any row.
@@ -23,7 +23,7 @@ class Buckets(NamedTuple):
 
     of: Callable[[str], Int[np.ndarray, 'rows']]
     bucket: Callable[[Mapping[str, np.ndarray]], int]
-    pad: Callable[[Mapping[str, np.ndarray], int], dict[str, np.ndarray]]
+    pad: Callable[[Mapping[str, np.ndarray], int], Mapping[str, np.ndarray]]
     rising: bool = True
 
 

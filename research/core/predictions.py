@@ -1,0 +1,98 @@
+"""Answers to requests of any number and shape: split into model inputs, batched by bucket, joined again."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from research.core.task import Raw, Task, Variables
+from research.data.batches import place, stack
+
+CHUNK = 8  # batches of requests that are encoded together, so that buckets fill up
+
+
+class Evaluator(NamedTuple):
+    """The compiled device functions of a task, made once and used for every evaluation of a run."""
+
+    sums: Callable  # (variables, batch) -> {name: sums}
+    predict: Callable  # (variables, batch, seed) -> outputs
+    seed: int
+    batch_size: int
+    sharding: Any  # of batches
+
+
+def predictions(
+    task: Task,
+    evaluator: Evaluator,
+    variables: Variables,
+    raws: Sequence[Raw],
+    seed: int | None = None,
+    encode: Callable[[Raw], Mapping[str, np.ndarray]] | None = None,
+) -> Iterator[tuple[Raw, dict[str, np.ndarray]]]:
+    """Yields (request, outputs of one example as host arrays) in the order of the requests.
+
+    The randomness of an answer depends on `seed` and on the position of the request, not on its batch.
+
+    Args:
+      task: whose `split`, `buckets` and `join` are used where it has them.
+      evaluator: its compiled functions.
+      variables: of the model.
+      raws: the requests.
+      seed: of sampled answers; None for that of the evaluator.
+      encode: in place of the task's, for messages that name files.
+    """
+    encode, start = encode or task.encode, 0
+    chunk = evaluator.batch_size * (CHUNK if task.buckets or task.split else 1)
+    for first in range(0, len(raws), chunk):
+        rows = raws[first : first + chunk]
+        parts = [list(task.split(raw)) if task.split else [raw] for raw in rows]
+        examples = [encode(part) for group in parts for part in group]
+        outputs = predict_examples(task, evaluator, variables, examples, start, seed)
+        start += len(examples)
+        position = 0
+        for raw, group in zip(rows, parts, strict=True):
+            own = outputs[position : position + len(group)]
+            position += len(group)
+            yield raw, dict(task.join(raw, own)) if task.join else own[0]
+
+
+def predict_examples(
+    task: Task,
+    evaluator: Evaluator,
+    variables: Variables,
+    examples: Sequence[Mapping[str, np.ndarray]],
+    start: int,
+    seed: int | None,
+) -> list[dict[str, np.ndarray]]:
+    """Returns the outputs of encoded examples, the first of which is number `start`, without padding."""
+    size, outputs = evaluator.batch_size, [{} for _ in examples]
+    for bucket, positions in groups(task, examples, size):
+        padded = [task.buckets.pad(examples[p], bucket) if task.buckets else examples[p] for p in positions]
+        spare = size - len(positions)
+        index = np.array([start + p for p in positions] + [start] * spare, np.int32)
+        mask = (np.arange(size) < len(positions)).astype(np.float32)
+        batch = {**stack([*padded, *padded[:1] * spare]), 'index': index, 'mask': mask}
+        placed = place(batch, range(size), size, evaluator.sharding)
+        result = jax.device_get(evaluator.predict(variables, placed, evaluator.seed if seed is None else seed))
+        for row, position in enumerate(positions):
+            outputs[position] = {name: value[row] for name, value in result.items()}
+    return outputs
+
+
+def groups(task: Task, examples: Sequence[Mapping[str, np.ndarray]], size: int) -> Iterator[tuple[int, list[int]]]:
+    """Yields (bucket, positions of at most `size` examples that share it)."""
+    members: dict[int, list[int]] = {}
+    for position, example in enumerate(examples):
+        members.setdefault(task.buckets.bucket(example) if task.buckets else -1, []).append(position)
+    for bucket in sorted(members):
+        for start in range(0, len(members[bucket]), size):
+            yield bucket, members[bucket][start : start + size]
+
+
+def decoded(
+    task: Task, evaluator: Evaluator, variables: Variables, raws: Sequence[Raw]
+) -> Iterator[tuple[Raw, Any]]:
+    """Yields (raw row, decoded answer) in order."""
+    for raw, outputs in predictions(task, evaluator, variables, raws):
+        yield raw, task.decode(outputs)
