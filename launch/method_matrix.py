@@ -91,7 +91,7 @@ def train_steps(spec: Any, seed: int) -> None:
     before = jax.device_get(state.variables)
     for step in range(max(STEPS, *spec.update_every.values())):
         rows = spec.rows(step)
-        local = encode_rows(source, spec.task.encode, rows, seed)
+        local = encode_rows(source, spec.task.encode, rows, seed, spec.pad)
         state, logs = compiled(state, place(local, range(len(rows)), len(rows), spec.batch_sharding))
     assert all(np.isfinite(value).all() for value in jax.tree.leaves(jax.device_get(logs)))
     moved = jax.tree.map(lambda a, b: not np.array_equal(a, b), before, jax.device_get(state.variables))

@@ -11,8 +11,9 @@ import functools
 import json
 import pathlib
 import sys
+from collections.abc import Sequence
+from typing import Any
 
-import numpy as np
 from absl import flags
 
 import launch.flags
@@ -27,6 +28,7 @@ OUTPUT = flags.DEFINE_string('output', '', 'Folder for answers.jsonl and picture
 
 def main(overrides: dict[str, str]) -> None:
     """Prints or writes one JSON line a request."""
+    from research.core.outputs import plain, save
     from research.core.requests import blank_requests, read_requests
     from research.errors import UserError
 
@@ -44,34 +46,31 @@ def main(overrides: dict[str, str]) -> None:
     unfinished = folder / 'answers.jsonl.unfinished' if folder else None
     lines = unfinished.open('w', encoding='utf-8') if unfinished else sys.stdout
     number = 0
-    for batch, outputs, count in model.outputs(requests, SEED.value):
-        rows = {name: value[:count] for name, value in outputs.items()}
-        for row in range(count):
-            answer = model.task.decode({name: value[row] for name, value in rows.items()})
-            name = getattr(requests[number + row], 'name', '')
-            if name and isinstance(answer, dict):
-                answer = {'file': name, **answer}
-            print(json.dumps(answer, ensure_ascii=False), file=lines)
-            if folder and 'image' in rows:
-                save_image(rows['image'][row], folder / f'{number + row:05d}.png')
-        if folder and model.task.render:
-            pictures = model.task.render({name: value[:count] for name, value in batch.items()}, rows)
-            for name, picture in pictures.items():
-                save_image(picture, folder / f'{name}_{number:05d}.png')
-        number += count
+    for number, (_, outputs) in enumerate(model.answers(requests, SEED.value), 1):
+        answer, name = model.task.decode(outputs), getattr(requests[number - 1], 'name', '')
+        if name and isinstance(answer, dict):
+            answer = {'file': name, **answer}
+        answer = save(answer, folder, f'{number - 1:05d}') if folder else plain(answer)
+        print(json.dumps(answer, ensure_ascii=False), file=lines)
     if folder:
         lines.close()
         unfinished.replace(folder / 'answers.jsonl')
+        save_pictures(model, requests, folder)
         print(f'{number} answers in {folder}')
 
 
-def save_image(values: np.ndarray, path: pathlib.Path) -> None:
-    """Writes an image, uint8 or float in [0, 1], with 1 or 3 channels, as PNG."""
-    from PIL import Image
+def save_pictures(model: Any, requests: Sequence[Any], folder: pathlib.Path) -> None:
+    """Writes the pictures that the task renders of its answers, one of each kind for each batch."""
+    from research.core.outputs import png
 
-    if values.dtype != np.uint8:
-        values = np.round(np.clip(values, 0, 1) * 255).astype(np.uint8)
-    Image.fromarray(values[..., 0] if values.ndim == 3 and values.shape[-1] == 1 else values).save(path)
+    if not model.task.render or model.task.split or model.task.buckets:
+        return
+    start = 0
+    for batch, outputs, count in model.outputs(requests, SEED.value):
+        rows = [{name: value[:count] for name, value in values.items()} for values in (batch, outputs)]
+        for name, picture in model.task.render(*rows).items():
+            (folder / f'{name}_{start:05d}.png').write_bytes(png(picture))
+        start += count
 
 
 if __name__ == '__main__':

@@ -47,7 +47,7 @@ class Built(NamedTuple):
 def batch_of(plan: RunSpec, step: int) -> dict[str, jax.Array]:
     """Returns the device batch of a step."""
     rows = plan.rows(step)
-    local = encode_rows(plan.task.source('train'), plan.task.encode, rows, plan.config.seed)
+    local = encode_rows(plan.task.source('train'), plan.task.encode, rows, plan.config.seed, plan.pad)
     return place(local, range(len(rows)), len(rows), plan.batch_sharding)
 
 

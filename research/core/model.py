@@ -15,7 +15,7 @@ from research.core.config import Config, MeshSettings
 from research.core.evaluate import Evaluator, evaluate, make_evaluator
 from research.core.predictions import predictions
 from research.core.pytree import transfer
-from research.core.requests import encode_named, open_files
+from research.core.requests import check_list, encode_named, open_files
 from research.core.state import eval_variables_from
 from research.core.task import Metric, Raw, Task, Variables
 from research.data.batches import place, requests
@@ -98,11 +98,13 @@ def check_request(task: Task, raw: Mapping[str, Any]) -> Mapping[str, Any]:
     """Returns `raw` when it has the fields that the task reads.
 
     Raises:
-      UserError: for an unknown field (names the nearest).
+      UserError: for an unknown field (names the nearest), or a list that is too long or has unknown fields.
     """
     for name in raw:
         if name not in task.inputs:
             raise UserError(f'request field {name!r} is unknown; {nearest(name, task.inputs)}')
+        if task.inputs[name].kind == 'list':
+            check_list(name, raw[name], task.inputs[name])
     return raw
 
 

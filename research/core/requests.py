@@ -13,7 +13,7 @@ from research.data.readers.json_text import parse_json, parse_object, short
 from research.data.readers.tables import read_delimited, read_parquet
 from research.data.readers.text import decode_file, text_lines
 from research.data.readers.walk import notes_of, walk
-from research.errors import UserError
+from research.errors import UserError, nearest
 
 
 class FileContent(bytes):
@@ -233,3 +233,24 @@ def blank_requests(task: Task, count: int) -> list[dict[str, Any]]:
         raise UserError(f'--count: this model reads {", ".join(needed)}; give --input')
     examples = list(task.examples) or [{}]
     return [examples[number % len(examples)] for number in range(count)]
+
+
+def check_list(name: str, value: Any, field: Input) -> None:
+    """Checks a field of kind 'list': its number of items, and the fields of each.
+
+    Raises:
+      UserError: names the item that is wrong, and the limit or the nearest field.
+    """
+    if not isinstance(value, (list, tuple)):
+        raise UserError(f'{name}: expected a list, got {value!r:.40}')
+    if not value or (field.limit and len(value) > field.limit):
+        raise UserError(f'{name}: expected 1 to {field.limit or "any number of"} items, got {len(value):,}')
+    for number, item in enumerate(value):
+        where = f'{name}[{number}]'
+        if not isinstance(item, Mapping):
+            raise UserError(f'{where}: expected an object with {", ".join(field.items)}, got {item!r:.40}')
+        for key in item:
+            if key not in field.items:
+                raise UserError(f'{where}: field {key!r} is unknown; {nearest(key, field.items)}')
+            if field.items[key].kind == 'list':
+                check_list(f'{where}.{key}', item[key], field.items[key])

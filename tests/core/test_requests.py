@@ -2,7 +2,7 @@
 
 import pytest
 
-from research.core.requests import encode_named, open_files, read_requests
+from research.core.requests import check_list, encode_named, open_files, read_requests
 from research.core.task import Input
 from research.data.image.images import read_image
 from research.errors import UserError
@@ -52,3 +52,26 @@ def test_what_is_wrong_with_the_content_of_a_file_is_said_with_its_name(tmp_path
         encode_named(lambda raw: read_image(raw['image']), request)
     with pytest.raises(UserError, match='^the picture: cannot be read'):
         encode_named(lambda raw: read_image(raw['image']), {'image': b'no picture'})
+
+
+EVENTS = Input('list', limit=2, items={'code': Input('category'), 'parts': Input('list', items={'x': Input('number')})})
+
+
+@pytest.mark.parametrize(
+    ('value', 'words'),
+    [
+        ({'code': 'a'}, 'expected a list'),
+        ([], '1 to 2 items'),
+        ([{'code': 'a'}] * 3, 'got 3'),
+        ([{'code': 'a'}, 'b'], r'events\[1\]: expected an object'),
+        ([{'cod': 'a'}], r"events\[0\]: field 'cod' is unknown.*code"),
+        ([{'parts': [{'y': 1}]}], r"events\[0\].parts\[0\]: field 'y'"),
+    ],
+)
+def test_a_list_that_does_not_fit_is_refused_by_its_item(value, words):
+    with pytest.raises(UserError, match=words):
+        check_list('events', value, EVENTS)
+
+
+def test_a_list_that_fits_is_taken():
+    check_list('events', [{'code': 'a', 'parts': [{'x': 1}]}, {}], EVENTS)
