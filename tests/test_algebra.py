@@ -32,7 +32,7 @@ WRITERS = ('init', 'load')  # they make stored variables: `store` acts on them
 FOLDS = ('view',)  # it is composed
 # The other fields neither read variables nor make them; gradients belong to stored groups.
 OTHERS = (
-    'inputs', 'source', 'encode', 'metrics', 'decode', 'gradients', 'couples_rows', 'claim', 'split', 'join',
+    'inputs', 'source', 'encode', 'metrics', 'decode', 'gradients', 'couples_rows', 'claim', 'split', 'join', 'buckets',
     'finalize', 'finalize_count', 'render', 'final_pictures', 'examples', 'budget', 'notes', 'describe',
 )  # fmt: skip
 WITHOUT_SCORE = ('image_generation',)  # nothing is claimed by a picture that was drawn
