@@ -14,6 +14,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, Repository
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from research.data.readers import json_text
 from research.errors import UserError
 
 INDEX = 'model.safetensors.index.json'
@@ -75,17 +76,14 @@ def endpoint() -> str:
 
 
 def read_json(file: Path) -> dict[str, Any]:
-    """Returns a JSON file.
+    """Returns the object in a JSON file.
 
     Raises:
       UserError: when it is missing or damaged.
     """
-    try:
-        return json.loads(file.read_text(encoding='utf-8'))
-    except FileNotFoundError:
-        raise UserError(f'{file.parent} has no {file.name}: it is no folder of the Hugging Face kind') from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f'{file} is damaged: {error}') from None
+    if not os.path.lexists(file):
+        raise UserError(f'{file.parent} has no {file.name}: it is no folder of the Hugging Face kind')
+    return json_text.read_json(file, lambda text: UserError(text.replace(str(file), f'{file} is damaged', 1)))
 
 
 class Tensors:
@@ -112,7 +110,7 @@ def tensor_files(folder: Path) -> dict[str, Path]:
       UserError: when there are none, or a file is missing or damaged.
     """
     if (folder / INDEX).exists():
-        listed = {name: folder / file for name, file in read_json(folder / INDEX).get('weight_map', {}).items()}
+        listed = {name: folder / file for name, file in weight_map(folder).items()}
         files = sorted(set(listed.values()))
     elif (folder / SINGLE).exists():
         listed, files = {}, [folder / SINGLE]
@@ -122,6 +120,8 @@ def tensor_files(folder: Path) -> dict[str, Path]:
         raise UserError(f'{folder} has neither {SINGLE} nor {INDEX}{hint}')
     found: dict[str, Path] = {}
     for file in files:
+        if file.exists() and not file.is_file():
+            raise UserError(f'{file} is not a regular file')
         try:
             with safe_open(file, framework='numpy') as opened:
                 found.update(dict.fromkeys(opened.keys(), file))
@@ -132,6 +132,16 @@ def tensor_files(folder: Path) -> dict[str, Path]:
     absent = [name for name, file in listed.items() if found.get(name) != file]
     if absent:
         raise UserError(f'{folder / INDEX}: tensor {absent[0]!r} is not in {listed[absent[0]].name}')
+    return found
+
+
+def weight_map(folder: Path) -> dict[str, str]:
+    """Returns {tensor: file} of an index; a `UserError` for what is none, or a file outside the folder."""
+    found = read_json(folder / INDEX).get('weight_map', {})
+    names = found.values() if isinstance(found, dict) else (None,)
+    for name in names:
+        if not isinstance(name, str) or Path(name).name != name or not name.endswith('.safetensors'):
+            raise UserError(f'{folder / INDEX} is damaged: {name!r:.60} names no .safetensors file of the folder')
     return found
 
 

@@ -17,11 +17,12 @@ from tokenizers import Tokenizer
 from research.core.task import Variables
 from research.data.text.corpus import END
 from research.errors import UserError, unpack
+from research.interop.checks import check_moments, damaged
 from research.interop.files import WeightsSource, locate, read_json
 from research.interop.names import Family
 from research.interop.sentence_pieces import from_marian
 from research.interop.vocabulary import read_tokenizer
-from research.interop.weights import check_tokenizer, read, read_settings
+from research.interop.weights import check_tokenizer, read, read_picture, read_settings
 from research.nn.transformer_settings import RATES, TransformerSettings
 
 FILE = 'weights.json'  # in the run's prepared folder
@@ -122,7 +123,7 @@ def store_pictures(model: Mapping[str, Any], folder: epath.Path, shape: tuple[in
     family, config, settings, names = read_settings(place)
     if family.image is None:
         raise UserError(f'config.model.weights={place.name!r} is a {family.model_type}, which reads no pictures')
-    image = family.image(config, set(names))
+    image = read_picture(family, config, names, place.folder)
     wanted = (image['size'], image['size'], image['channels'])
     if tuple(shape) != wanted:
         given, sizes = ('x'.join(map(str, each)) for each in (shape, wanted))
@@ -132,7 +133,10 @@ def store_pictures(model: Mapping[str, Any], folder: epath.Path, shape: tuple[in
         )
     file = place.folder / 'preprocessor_config.json'
     found = read_json(file) if file.exists() else {}
-    moments = {ours: found.get(key, [0.5] * wanted[2]) for ours, key in (('mean', 'image_mean'), ('std', 'image_std'))}
+    moments = {
+        ours: check_moments(found.get(key, 0.5), wanted[2], file)
+        for ours, key in (('mean', 'image_mean'), ('std', 'image_std'))
+    }
     write_about(folder, place, family.model_type, settings, {'image': image, **moments})
 
 
@@ -203,7 +207,8 @@ def read_target(model: Mapping[str, Any], folder: epath.Path, source: Tokenizer)
     place = locate(about['name'], about['revision']).folder
     if not (place / 'target.spm').exists():
         return source
-    tokenizer = from_marian(place, 'target')
+    with damaged(place / 'target.spm'):
+        tokenizer = from_marian(place, 'target')
     check_tokenizer(tokenizer, about['settings']['vocabulary'], place)
     return tokenizer
 

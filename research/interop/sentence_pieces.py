@@ -15,6 +15,7 @@ from research.errors import UserError
 from research.interop.files import read_json
 
 UNIGRAM, UNKNOWN, CONTROL = 1, 2, 3  # a model's type; types of pieces
+EXTRA = 100_000  # most tokens of T5 for gaps
 FOREIGN = -1000.0  # score of what only the other side's model knows: taken where nothing else fits
 
 
@@ -110,6 +111,8 @@ def from_t5(folder: Path) -> Tokenizer:
     found = read_pieces(folder / 'spiece.model')
     file = folder / 'tokenizer_config.json'
     count = (read_json(file) if file.exists() else {}).get('extra_ids', 100)
+    if isinstance(count, bool) or not isinstance(count, int) or not 0 <= count <= EXTRA:
+        raise UserError(f'{file} is damaged: extra_ids must be a whole number from 0 to {EXTRA}, got {count!r:.60}')
     extra = [f'<extra_id_{number}>' for number in range(count - 1, -1, -1)]
     special = [piece for (piece, _), kind in zip(found.pieces, found.kinds, strict=True) if kind in (UNKNOWN, CONTROL)]
     pieces = [*found.pieces, *((name, 0.0) for name in extra)]
@@ -125,6 +128,8 @@ def from_marian(folder: Path, side: str = 'source') -> Tokenizer:
       UserError: for a vocabulary whose ids are not 0, 1, ..., or that knows no unknown token.
     """
     found, ids = read_pieces(folder / f'{side}.spm'), read_json(folder / 'vocab.json')
+    if not all(type(number) is int for number in ids.values()):
+        raise UserError(f'{folder / "vocab.json"} is damaged: ids must be whole numbers')
     names = sorted(ids, key=ids.__getitem__)
     if [ids[name] for name in names] != list(range(len(names))) or '<unk>' not in ids:
         raise UserError(f'{folder / "vocab.json"}: ids must be 0, 1, ..., one of them that of <unk>')

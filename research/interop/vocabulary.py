@@ -24,12 +24,19 @@ def read_tokenizer(folder: Path) -> Tokenizer | None:
     for file, reader in readers.items():
         if (folder / file).exists():
             try:
-                return reader(folder)
+                return without_frame(reader(folder))
             except UserError:
                 raise
             except Exception as error:  # the library raises bare Exceptions
                 raise UserError(f'{folder / file} is damaged: {error}') from None
     return None
+
+
+def without_frame(tokenizer: Tokenizer) -> Tokenizer:
+    """Returns a tokenizer that neither pads nor cuts: a stored one may do both, and texts would become longer rows."""
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    return tokenizer
 
 
 def from_json(folder: Path) -> Tokenizer:

@@ -21,7 +21,8 @@ import jax.numpy as jnp
 import numpy as np
 from tokenizers import Tokenizer
 
-from research.errors import UserError, choose
+from research.errors import UserError
+from research.interop.checks import check_picture, check_settings, damaged
 from research.interop.families import bert, gpt2, llama, marian, t5, vit
 from research.interop.files import Tensors, WeightsSource, locate, read_json, write_tensors
 from research.interop.names import Family, Rule
@@ -63,7 +64,12 @@ def family_of(model_type: str) -> Family:
         bert.BERT, bert.ROBERTA, bert.DISTILBERT, gpt2.GPT2, t5.T5, llama.LLAMA, llama.MISTRAL, llama.QWEN2,
         llama.QWEN3, marian.MARIAN, vit.VIT,
     )  # fmt: skip
-    return choose(model_type, {each.model_type: each for each in known}, "config.json's model_type")
+    families = {each.model_type: each for each in known}
+    if not isinstance(model_type, str) or model_type not in families:
+        raise UserError(
+            f"config.json's model_type {model_type!r:.60} is not supported; supported: {', '.join(sorted(families))}"
+        )
+    return families[model_type]
 
 
 def read_settings(place: WeightsSource) -> tuple[Family, dict[str, Any], dict[str, Any], dict[str, str]]:
@@ -80,10 +86,9 @@ def read_settings(place: WeightsSource) -> tuple[Family, dict[str, Any], dict[st
         for old, new in OLD_NAMES.items():
             ours = ours.replace(old, new)
         names[ours] = name
-    try:
+    with damaged(place.folder / 'config.json'):
         settings = family.settings(config, set(names))
-    except KeyError as error:
-        raise UserError(f'{place.folder / "config.json"} has no {error.args[0]!r}') from None
+    check_settings(settings, len(names), place.folder / 'config.json')
     return family, config, settings, names
 
 
@@ -96,7 +101,7 @@ def read(name_or_folder: str, revision: str = '') -> Pretrained:
     """
     place = locate(str(name_or_folder), revision)
     family, config, settings, names = read_settings(place)
-    image = family.image(config, set(names)) if family.image else {}
+    image = read_picture(family, config, names, place.folder)
     params, left_out = read_params(place.folder, family, TransformerSettings(**settings), names, image)
     tokenizer = read_tokenizer(place.folder)
     check_tokenizer(tokenizer, settings['vocabulary'], place.folder)
@@ -106,6 +111,18 @@ def read(name_or_folder: str, revision: str = '') -> Pretrained:
         'image': image,
     }  # fmt: skip
     return Pretrained(settings, params, tokenizer, family.model_type, about)
+
+
+def read_picture(
+    family: Family, config: Mapping[str, Any], names: Iterable[str], folder: Path
+) -> dict[str, Any]:
+    """Returns what a model of pictures reads, checked; {} for other models."""
+    if not family.image:
+        return {}
+    with damaged(folder / 'config.json'):
+        image = family.image(config, set(names))
+    check_picture(image, folder / 'config.json')
+    return image
 
 
 def check_tokenizer(tokenizer: Tokenizer | None, vocabulary: int, where: Any) -> None:
@@ -132,7 +149,7 @@ def traced_shapes(settings: TransformerSettings, encoder_decoder: bool, image: t
         model, inputs = EncoderDecoder(settings), (one, None, one)
     if picture:
         model = VisionTransformer(settings, picture['patch'], picture['classes'])
-        inputs = (jnp.zeros((1, picture['size'], picture['size'], picture['channels'])),)
+        inputs = (jax.ShapeDtypeStruct((1, picture['size'], picture['size'], picture['channels']), jnp.float32),)
     return paths.flatten_paths(jax.eval_shape(model.init, jax.random.key(0), *inputs)['params'])
 
 
@@ -152,7 +169,7 @@ def read_params(
     shapes, rules, tensors = param_shapes(family, settings, image), rules_of(family, settings, image), Tensors(folder)
     given = set(shapes) ^ {path for rule in rules for path in rule.paths}
     if given:  # the family's rules do not name every parameter that its settings make
-        raise ValueError(f'rules of {family.model_type} and model differ in {sorted(given)}')
+        raise UserError(f'{folder}: a {family.model_type} of such sizes is not supported ({sorted(given)[:SHOWN]})')
     wanted = {name: rule for rule in rules for name in names_of(rule, shapes)}
     others = [name for name in names if name not in wanted]
     left_out = [names[name] for name in others if paths.match(name, family.unused)]
@@ -244,10 +261,31 @@ def write(pretrained: Pretrained, folder: str | Path, shard_bytes: int = SHARD) 
     if not config or family.settings(config, names) != dict(pretrained.settings):  # else it says the same already
         config = {**config, **family.config(settings), 'model_type': family.model_type}
         config.update(family.image_config(image) if family.image_config else {})
+        config = {**token_ids(pretrained.family, settings, pretrained.tokenizer), **config}
     (folder / 'config.json').write_text(json.dumps(config, indent=2))
     write_tensors(folder, tensors, shard_bytes)
     if pretrained.tokenizer is not None:
         pretrained.tokenizer.save(str(folder / 'tokenizer.json'))
+
+
+def token_ids(family: str, settings: TransformerSettings, tokenizer: Tokenizer | None) -> dict[str, Any]:
+    """Returns the ids of the tokens that pad, begin and end a text, without which other libraries take their own.
+
+    Of Marian's without a tokenizer: 0 ends a text and the last one pads, as its vocabularies have it.
+    """
+    known = tokenizer.token_to_id if tokenizer else lambda name: None
+    end = next((known(name) for name in ('</s>', '<|endoftext|>', '[SEP]') if known(name) is not None), None)
+    pad = next((known(name) for name in ('<pad>', '[PAD]', '[pad]') if known(name) is not None), None)
+    if family == 'marian':
+        end, pad = 0 if end is None else end, settings.vocabulary - 1 if pad is None else pad
+        return {'eos_token_id': end, 'forced_eos_token_id': end, 'pad_token_id': pad, 'decoder_start_token_id': pad}
+    if family == 't5':
+        end, pad = 1 if end is None else end, 0 if pad is None else pad
+        return {'eos_token_id': end, 'pad_token_id': pad, 'decoder_start_token_id': pad}
+    if not settings.causal or tokenizer is None:
+        return {}
+    begin = known('<s>') if known('<s>') is not None else end
+    return {'bos_token_id': begin, 'eos_token_id': end, **({} if pad is None else {'pad_token_id': pad})}
 
 
 def to_tensors(

@@ -238,7 +238,8 @@ class Head(nn.Module):
         """Returns float32 logits; products are in the compute type, sums in float32. `table`: the embedding."""
         settings, (vocabulary, width) = self.settings, table.shape
         if settings.head_transform:
-            x = ACTIVATIONS[settings.activation](dense(settings, width, True, name='transform')(x))
+            activation = ACTIVATIONS[settings.head_activation or settings.activation]
+            x = activation(dense(settings, width, True, name='transform')(x))
             x = normalize(settings, name='norm')(x)
         if settings.head_scale:
             x = x * width**-0.5

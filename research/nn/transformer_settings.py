@@ -62,6 +62,7 @@ class TransformerSettings:
     pooler: bool = False  # dense and tanh on the first position (BERT)
     tie_embedding: bool = True  # the embedding is also the output projection
     head_transform: bool = False  # dense, activation and norm before the output projection (BERT)
+    head_activation: Literal['', 'gelu', 'gelu_tanh', 'silu', 'relu'] = ''  # of head_transform; '': that of the blocks
     head_bias: bool = False  # of the output projection
     head_scale: bool = False  # hidden states times width ** -0.5 before the output projection (T5, tied)
     dropout: float = 0.0  # of what each sublayer adds

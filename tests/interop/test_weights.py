@@ -132,7 +132,10 @@ def test_what_is_missing_extra_or_misshapen_is_named(tmp_path):
 @pytest.mark.parametrize(
     'name, change, message',
     [
-        ('llama', {'model_type': 'lama'}, "model_type: 'lama' is unknown; did you mean 'llama'"),
+        ('llama', {'model_type': 'lama'}, r"model_type 'lama' is not supported; supported: bert, .*llama, marian"),
+        ('bert', {'model_type': 'bart'}, "'bart' is not supported; supported: bert"),
+        ('gpt2', {'n_layer': 10**9}, 'asks for 1,000,000,000 layers, and the folder holds 28 tensors'),
+        ('vit', {'image_size': [12, 16]}, 'image_size=.12, 16. is no square'),
         ('llama', {'hidden_act': 'quick_gelu'}, "hidden_act='quick_gelu' is not supported"),
         ('llama', {'rope_parameters': {'rope_type': 'yarn'}}, "'yarn' are not supported"),
         ('bert', {'position_embedding_type': 'relative_key'}, 'relative_key'),

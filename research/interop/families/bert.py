@@ -96,7 +96,8 @@ def bert_rules(settings):
 def roberta_settings(config, names):
     """Returns the fields of `TransformerSettings`."""
     only(config, pad_token_id=1)
-    return bert_settings({'layer_norm_eps': 1e-5, **config}, names, 'lm_head.bias', OFFSET)
+    found = bert_settings({'layer_norm_eps': 1e-5, **config}, names, 'lm_head.bias', OFFSET)
+    return {**found, 'head_activation': 'gelu'}  # of its head, whatever hidden_act says
 
 
 def roberta_rules(settings):

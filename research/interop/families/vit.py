@@ -1,5 +1,6 @@
 """ViT: a pre-norm encoder of patches with learned positions (Dosovitskiy et al. 2021, arXiv:2010.11929)."""
 
+from research.interop.checks import square
 from research.interop.names import Family, Rule, activation, activation_of, heads, linear, norm, only
 
 
@@ -8,7 +9,7 @@ def settings_of(config, names):
     only(config, qkv_bias=True)
     return {
         'vocabulary': 1,
-        'length': (config['image_size'] // config['patch_size']) ** 2 + 1,
+        'length': (square(config['image_size'], 'image_size') // square(config['patch_size'], 'patch_size')) ** 2 + 1,
         'width': config['hidden_size'],
         'layers': config['num_hidden_layers'],
         'heads': config['num_attention_heads'],
@@ -34,8 +35,8 @@ def image_of(config, names):
     """Returns what a picture is: side in pixels, side of a patch, channels, classes (0: no output layer), names."""
     labels = config.get('id2label', {0: '', 1: ''})
     return {
-        'size': config['image_size'],
-        'patch': config['patch_size'],
+        'size': square(config['image_size'], 'image_size'),
+        'patch': square(config['patch_size'], 'patch_size'),
         'channels': config.get('num_channels', 3),
         'classes': len(labels) if 'classifier.weight' in names else 0,
         'labels': tuple(str(labels[key]) for key in sorted(labels, key=int)),
