@@ -37,7 +37,7 @@ def copied(tmp_path, name, **changes):
 def test_a_config_with_any_odd_value_is_read_or_refused(name, tmp_path):
     config = json.loads((FOLDER / name / 'config.json').read_text())
     cases = [(key, value) for key in config for value in ODD]
-    for number, (key, value) in enumerate(random.Random(name).sample(cases, 25)):
+    for number, (key, value) in enumerate(random.Random(name).sample(cases, 8)):
         folder = copied(tmp_path / str(number), name, **{key: value})
         try:
             weights.read(folder)
@@ -48,7 +48,8 @@ def test_a_config_with_any_odd_value_is_read_or_refused(name, tmp_path):
 
 @pytest.mark.parametrize('text', [
     '{"n_layer": ' + '9' * 5000 + '}', '[' * 100_000, '{"model_type": "\\ud800"}', '[1]', 'null', '"bert"',
-    '{"a": 1e999}', '\ufeff{', '{"model_type": ["bert"]}', '{"model_type": {}}', '{"model_type": "bert", "model_type": "gpt2"}',
+    '{"a": 1e999}', '\ufeff{',
+    '{"model_type": ["bert"]}', '{"model_type": {}}', '{"model_type": "bert", "model_type": "gpt2"}',
 ])  # fmt: skip
 def test_json_that_cannot_be_used_is_refused(text, tmp_path):
     (tmp_path / 'config.json').write_text(text)
