@@ -28,9 +28,10 @@ MAY_IMPORT = {
     'research.core': (
         'research.core', 'research.checkpoint', 'research.cluster', 'research.data', 'research.ops', 'research.errors',
     ),
-    'research.data': ('research.data', 'research.ops', 'research.errors'),
+    'research.data': ('research.data', 'research.ops', 'research.errors', 'research.extras'),
     'research.data.check.task': ('research.data', 'research.core', 'research.ops', 'research.errors'),
     'research.errors': (),
+    'research.extras': ('research.errors',),
     'research.explain': (
         'research.explain', 'research.core', 'research.ops', 'research.data', 'research.errors',
     ),
@@ -47,7 +48,7 @@ MAY_IMPORT = {
         'research.errors',
     ),
     'research.nn': ('research.nn', 'research.ops', 'research.errors'),
-    'research.ops': ('research.ops', 'research.data', 'research.errors'),
+    'research.ops': ('research.ops', 'research.data', 'research.errors', 'research.extras'),
     'research.report': (
         'research.report', 'research.core', 'research.ops', 'research.data.notes', 'research.errors',
     ),

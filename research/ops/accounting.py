@@ -13,21 +13,15 @@ import numpy as np
 
 from research.data.batches import OVERFLOW
 from research.errors import UserError
+from research.extras import require
 
 Releases = Mapping[int, int]  # {k: steps in which the same rows went into k releases}
 
 
 def library() -> Any:
     """Returns the module `dp_accounting`; a UserError that says how to install it where it is missing."""
-    try:
-        import dp_accounting
-        import dp_accounting.pld
-    except ImportError as error:
-        raise UserError(
-            f'privacy needs the package dp-accounting to count what is spent ({error}): '
-            "pip install -e '.[privacy]'"
-        ) from None
-    return dp_accounting
+    require('dp_accounting.pld')
+    return require('dp_accounting')
 
 
 def updates_together(steps: int, every: tuple[int, ...]) -> Releases:

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Literal
 
+from research.extras import require
+
 BleuTokenizer = Literal['13a', 'zh', 'char', 'intl', 'none']  # how sacreBLEU cuts detokenised text into words
 
 
@@ -18,12 +20,11 @@ def translation_scores(
       hypotheses, references: as many of one as of the other, at least one.
       tokenizer: of BLEU: '13a' for most languages, 'zh' for Chinese, 'char' for each character.
     """
-    from sacrebleu.metrics import BLEU, CHRF  # half a second to import
-
+    scores = require('sacrebleu.metrics')  # half a second to import
     metrics = {
-        'bleu': BLEU(tokenize=tokenizer),
-        'bleu_lowercase': BLEU(tokenize=tokenizer, lowercase=True),
-        'chrf': CHRF(),
+        'bleu': scores.BLEU(tokenize=tokenizer),
+        'bleu_lowercase': scores.BLEU(tokenize=tokenizer, lowercase=True),
+        'chrf': scores.CHRF(),
     }
     found = {}
     for name, metric in metrics.items():

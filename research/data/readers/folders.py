@@ -17,6 +17,7 @@ from research.data.readers.rows import Broken, Row, Rows
 from research.data.readers.text import decode_file
 from research.data.readers.walk import LeftOut, notes_of
 from research.errors import UserError
+from research.extras import require
 
 STREAMED = 0x7FFF0000  # a WAV file that states so many bytes of samples or more was written as a stream
 SAMPLES = 1 << 28  # of a sound, over all channels, that are read: an hour of stereo at 37 kHz, 1 GiB
@@ -33,8 +34,7 @@ def read_sound(data: bytes, name: str) -> Row:
     Raises:
       Broken: where libsndfile does not read it, it is cut short, or it holds no sample.
     """
-    import soundfile
-
+    soundfile = require('soundfile')
     stated, there = data_bytes(data)
     if stated > there:
         raise Broken(f'{name}: the sound is cut short: {stated:,} bytes of samples by its head, {there:,} are there')

@@ -18,6 +18,7 @@ from research.data.readers.rows import Broken, Row, Rows, row_name
 from research.data.readers.text import decode, line_ranges, open_text, span, text_rows, without_blank
 from research.data.readers.walk import Note
 from research.errors import UserError
+from research.extras import require
 
 CELL = 1 << 24  # the most characters of one cell; Python's own limit of 131,072 cuts real documents off
 DELIMITERS = (',', ';', '\t', '|')
@@ -173,9 +174,8 @@ def continued(part: Part, lines: np.ndarray, start: int, delimiter: str) -> int:
 
 def read_parquet(entry: Entry, finish: Finish) -> Rows:
     """Returns the rows of a Parquet file, whose columns are held in memory as they are stored, unpacked."""
-    import pyarrow
-    import pyarrow.parquet
-
+    pyarrow = require('pyarrow')
+    require('pyarrow.parquet')
     try:
         table = pyarrow.parquet.read_table(pyarrow.BufferReader(open_part(entry).read())).combine_chunks()
     except (pyarrow.ArrowException, OSError) as error:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 from research.errors import UserError, choose
+from research.extras import require
 
 TAG = re.compile(r'<[^<>]*>')
 ADDRESS = re.compile(r'(?:https?://|www\.)\S+|\S+@\S+\.\S+')
@@ -84,9 +85,7 @@ def word_with_marks() -> re.Pattern:
 
 def chinese_words(text: str) -> list[str]:
     """Returns Chinese words by a dictionary and, for unknown ones, a hidden Markov model (rjieba)."""
-    import rjieba
-
-    return [word for word in rjieba.cut(text) if not word.isspace()]
+    return [word for word in require('rjieba').cut(text) if not word.isspace()]
 
 
 def stop_words(name: str) -> frozenset[str]:
@@ -102,8 +101,7 @@ def make_stem(language: str) -> Callable[[str], str]:
     """Returns a function from a word in small letters to its stem (Porter's Snowball); '' changes nothing."""
     if not language:
         return str
-    import snowballstemmer
-
+    snowballstemmer = require('snowballstemmer')
     choose(language, {name: name for name in snowballstemmer.algorithms()}, 'config.task.stemmer')
     return functools.lru_cache(1 << 16)(snowballstemmer.stemmer(language).stemWord)
 

@@ -1,0 +1,32 @@
+"""Packages that serve one kind of data or method: imported where they are used, installed as extras of this project."""
+
+import importlib
+from typing import Any
+
+from research.errors import UserError
+
+EXTRAS = {
+    'soundfile': ('audio', 'to read and write sound files'),
+    'rjieba': ('chinese', 'to split Chinese text into words'),
+    'snowballstemmer': ('stemming', 'to stem words'),
+    'sacrebleu': ('translation', 'to score translations'),
+    'pyarrow': ('tables', 'to read Parquet files'),
+    'dp_accounting': ('privacy', 'to account for privacy'),
+}
+
+
+def require(module: str) -> Any:
+    """Imports a module of an extra, such as 'sacrebleu.metrics'.
+
+    Raises:
+      UserError: names the extra to install.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        name = module.partition('.')[0]
+        extra, purpose = EXTRAS[name]
+        raise UserError(
+            f"the package {name} is needed {purpose} ({error}): pip install 'tessera[{extra}]', or in a checkout "
+            f"pip install -e '.[{extra}]'"
+        ) from None

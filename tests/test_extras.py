@@ -1,0 +1,41 @@
+"""Packages of extras: a missing one is a message that names its extra, and the quickstart needs none."""
+
+import configparser
+import os
+import subprocess
+import sys
+
+import pytest
+from contract import ROOT
+
+from research.errors import UserError
+from research.extras import EXTRAS, require
+
+
+@pytest.mark.parametrize('name', EXTRAS)
+def test_a_missing_package_names_its_extra(name, monkeypatch):
+    monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(UserError, match=rf'{name}.*tessera\[{EXTRAS[name][0]}\]'):
+        require(name)
+
+
+def test_every_extra_is_declared_and_part_of_the_tests():
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / 'setup.cfg')
+    declared, base = setup['options.extras_require'], setup['options']['install_requires']
+    for name, (extra, _) in EXTRAS.items():
+        package = name.replace('_', '-')
+        assert package in declared[extra] and package in declared['test']
+        assert package not in base
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('config', ['digits', 'digits_gan', 'python_lm'])
+def test_the_quickstart_needs_no_extra(config, tmp_path):
+    code = (
+        f'import sys\nfor name in {sorted(EXTRAS)}: sys.modules[name] = None\n'
+        f'import research; research.run("configs/{config}.py:tiny", {str(tmp_path)!r})'
+    )
+    environment = {**os.environ, 'JAX_PLATFORMS': 'cpu'}
+    done = subprocess.run([sys.executable, '-c', code], cwd=ROOT, env=environment, text=True, capture_output=True)
+    assert done.returncode == 0, done.stdout + done.stderr
