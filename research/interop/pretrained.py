@@ -26,7 +26,8 @@ from research.interop.weights import check_tokenizer, read, read_picture, read_s
 from research.nn.transformer_settings import RATES, TransformerSettings
 
 FILE = 'weights.json'  # in the run's prepared folder
-KEYS = ('weights', 'revision')
+DEFAULTS = {'weights': '', 'revision': ''}  # settings of config.model that are read here
+KEYS = tuple(DEFAULTS)
 KINDS = {  # what a task may ask for, and families of it
     'encoder': 'BERT, RoBERTa or DistilBERT',
     'decoder': 'GPT-2, Llama, Mistral or Qwen',

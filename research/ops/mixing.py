@@ -5,6 +5,8 @@ over rows by themselves.
 """
 
 import functools
+from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -88,3 +90,20 @@ def mix(
     other, own, share = partners(mask), own[..., None].astype(images.dtype), share[:, None]
     mixed = own * images + (1 - own) * images[other]
     return mixed, share * targets + (1 - share) * targets[other]
+
+
+def mix_labelled(
+    batch: Mapping[str, Any], key: PRNGKeyArray, classes: int, mixup: float = 0.0, cutmix: float = 0.0
+) -> dict[str, Any]:
+    """A batch with 'image' mixed by `mix`, and 'label' as probabilities [batch, classes].
+
+    Args:
+      batch: with 'image', 'label' (int), 'mask' and 'index', which each row's randomness follows from.
+      key: of the step.
+      classes: how many there are.
+      mixup, cutmix: as of `mix`.
+    """
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, batch['index'])
+    targets = jax.nn.one_hot(batch['label'], classes)
+    image, label = mix(batch['image'], targets, batch['mask'], keys, mixup, cutmix)
+    return {**batch, 'image': image, 'label': label}

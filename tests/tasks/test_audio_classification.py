@@ -1,5 +1,6 @@
 """The task of sounds: rows, splits, models, augmentation by (seed, epoch, index), files and folders of a user."""
 
+import functools
 import json
 
 import jax
@@ -16,6 +17,8 @@ from research.data.audio.sounds import SoundRow
 from research.data.batches import LazyGenerator, Row, encode_rows
 from research.data.sets.tones import RATE, tone
 from research.errors import UserError, task_settings
+from research.models.audio import sound_model
+from research.ops.spectrograms import spectrograms
 from research.tasks import audio_classification
 
 
@@ -61,7 +64,7 @@ def test_augmentation_is_a_function_of_seed_epoch_and_index(task):
     assert drawn(1, 2, 3) == drawn(1, 2, 3)
     assert len({int(drawn(*each)) for each in ((1, 2, 3), (0, 2, 3), (1, 0, 3), (1, 2, 0))}) == 4
     settings = task_settings(audio_classification.Settings, api.load_config('configs/spoken_digits.py:tiny'))
-    features = jax.jit(audio_classification.make_features(settings, np.float32(-10), np.float32(3)), static_argnums=1)
+    features = jax.jit(functools.partial(spectrograms, settings.spectrograms(-10.0, 3.0)), static_argnums=1)
     first, later = batch_of(task, [1, 2], 0), batch_of(task, [1, 2], 1)
     np.testing.assert_array_equal(features(first, True), features(batch_of(task, [1, 2], 0), True))
     assert not np.array_equal(features(first, True), features(later, True))
@@ -96,8 +99,7 @@ def test_the_tutorials_network_has_its_shapes():
     config = api.load_config('configs/tutorials/audio.py')
     settings = task_settings(audio_classification.Settings, config)
     assert (settings.mels, settings.mel.frames(settings.samples)) == (24, 24)
-    model = audio_classification.make_module(config, settings, 10)
-    shapes = jax.eval_shape(model.init, jax.random.key(0), np.zeros((1, 24, 24, 1), np.float32))['params']
+    shapes = jax.eval_shape(sound_model(config.model, 10, settings.shape).init, jax.random.key(0)).params['model']
     kernels = {name: leaves['kernel'].shape for name, leaves in shapes.items()}
     assert kernels == {
         'conv_0_0': (3, 3, 1, 32), 'conv_1_0': (3, 3, 32, 64), 'hidden_0': (64 * 6 * 6, 1024), 'hidden_1': (1024, 512),

@@ -194,7 +194,7 @@ def test_a_transformer_reads_patches(folder):
     outputs = jax.eval_shape(lambda v: task.predict(v, batch_of(task, 3), context()), variables)
     assert outputs['logits'].shape == (3, 10)
     assert variables.params['model']['positions']['embedding'].shape == (5, 8) and task.load is None
-    with pytest.raises(UserError, match='patch=3 does not divide pictures of 8x8'):
+    with pytest.raises(UserError, match='patch=3 does not divide images of 8x8'):
         image_classification.make(settings({**VIT, 'patch': 3}), folder)
 
 
@@ -296,7 +296,7 @@ def test_wrong_pictures_come_first_in_a_red_frame_and_padding_is_left_out(folder
     (settings(shift=-1), 'zero or more'),
     (settings(label_smoothing=1.0), 'label_smoothing'),
     (settings(mixup=-0.1), 'mixup and cutmix must be zero or more'),
-    (settings(center_crop=1.5), 'center_crop in 0 to 1'),
+    (settings(center_crop=1.5), 'center_crop must be in 0 to 1'),
     (settings(erase=2.0), 'erase'),
     (settings({'name': 'vit', 'patch': 4, 'widht': 8}), 'config.model.widht'),
     (settings({'name': 'resnt'}), "did you mean 'resnet'"),

@@ -88,7 +88,7 @@ def test_values_that_cannot_be_are_named(built, change, message):
 
 @pytest.mark.parametrize(('overrides', 'message'), [
     ({'task.ignore': 'nose'}, "ignore: no column 'nose'; did you mean 'note'"),
-    ({'task.most_categories': '0'}, 'most_categories above zero'),
+    ({'task.most_categories': '0'}, 'most_categories must be above zero'),
     ({'task.ignore': 'age,city,code,note'}, "no column but 'label'"),
     ({'data.fields': 'label:kind'}, "no 'label'"),
     ({'data.fields': 'note:label'}, 'column|class|cannot'),

@@ -125,7 +125,7 @@ def test_a_text_that_cannot_be_is_named(table, raw, message):
 
 @pytest.mark.parametrize(('change', 'message'), [
     ({'labels': 'number'}, "the label 'pos' is no finite number"),
-    ({'threshold': 1.0}, 'threshold between 0 and 1'),
+    ({'threshold': 1.0}, 'threshold must be between 0 and 1'),
     ({'length': 2}, 'length 4 or more'),
     ({'padding': 'left'}, "padding='left' is for config.model.name='lstm'"),
     ({'labels': 'multi', 'one_unit': True}, "one_unit is for labels='single'"),

@@ -210,6 +210,16 @@ def picture(values: Float[np.ndarray, 'frames bands']) -> UInt8[np.ndarray, 'ban
     return np.stack(channels, axis=-1).round().astype(np.uint8)
 
 
+def pictures_of(bands_of: Callable[[np.ndarray], Any]) -> Callable[[Mapping[str, Any]], Callable[[int], np.ndarray]]:
+    """(batch) -> (row) -> the picture of its sound; `bands_of` makes spectrograms [batch, bands, frames] of samples."""
+
+    def of_batch(batch: Mapping[str, Any]) -> Callable[[int], np.ndarray]:
+        bands = np.asarray(bands_of(np.asarray(batch['audio'])))
+        return lambda row: picture(bands[row].T)
+
+    return of_batch
+
+
 def sound_rows(source: Callable[[str], Rows], rate: int, shortest: int) -> Callable[[str], SoundRows]:
     """Returns a source whose sounds are prepared once for a model."""
     return functools.cache(lambda split: SoundRows(source(split), rate, shortest))

@@ -4,7 +4,7 @@ import io
 import math
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -210,6 +210,27 @@ def grid(
             middle = (left + cell[1] / 2, top + cell[0] - text / 2)
             draw.text(middle, caption, fill=INK, font=font, anchor='mm')
     return np.asarray(canvas)
+
+
+def render_classes(
+    classes: Sequence[str],
+    batch: Mapping[str, Any],
+    outputs: Mapping[str, Any],
+    picture_of: Callable[[Mapping[str, Any]], Callable[[int], np.ndarray]] | None = None,
+) -> dict[str, np.ndarray]:
+    """`Task.render` of a classifier: its examples with the predicted classes, see `right_and_wrong`.
+
+    Args:
+      classes: their names.
+      batch: encoded rows, perhaps with 'label' and 'mask'.
+      outputs: of `predict`, with 'logits'.
+      picture_of: (batch) -> (row) -> its picture; by default those of the field 'image'.
+    """
+    predicted = np.asarray(outputs['logits']).argmax(-1)
+    true = np.asarray(batch.get('label', predicted))
+    mask = np.asarray(batch.get('mask', np.ones(len(predicted))))
+    picture = picture_of(batch) if picture_of else np.asarray(batch['image']).__getitem__
+    return {'right_and_wrong': right_and_wrong(picture, predicted, true, mask, classes)}
 
 
 def right_and_wrong(

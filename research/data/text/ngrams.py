@@ -24,6 +24,7 @@ class GramSettings(NamedTuple):
     buckets: int = 0  # hashed into so many; 0: the commonest of the training texts
     subwords: tuple = ()  # (3, 6): also those of 3 to 6 characters inside a word
     subword_room: int = 16  # places in a row for the subwords of a word, on average; those beyond are cut off
+    naive_bayes: bool = False  # each n-gram counts once, as much as its log-count ratio says; for a linear model
 
     def check(self) -> 'GramSettings':
         """Returns the settings; raises a `UserError` for impossible values."""

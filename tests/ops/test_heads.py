@@ -6,7 +6,7 @@ import pytest
 import scipy.stats
 from sklearn import metrics as sklearn_metrics
 
-from research.ops import targets
+from research.ops import heads
 from research.ops.regression import ranks, spearman
 
 
@@ -27,8 +27,8 @@ def test_several_labels_are_measured_as_scikit_learn_does():
     generator = np.random.default_rng(0)
     truth = (generator.random((40, 4)) < [0.5, 0.2, 0.9, 0.0]).astype(np.float32)
     scores = generator.normal(size=(40, 4)).astype(np.float32) + truth
-    target = targets.multi(list('abcd'), [20, 8, 36, 0], 40, threshold=0.6)
-    metrics = target.metrics(in_batches(target.sums, scores, truth))
+    head = heads.multi(list('abcd'), [20, 8, 36, 0], 40, threshold=0.6)
+    metrics = head.metrics(in_batches(head.sums, scores, truth))
     given = 1 / (1 + np.exp(-scores)) > 0.6
     for kind in ('micro', 'macro'):
         for name, function in (('f1', 'f1_score'), ('precision', 'precision_score'), ('recall', 'recall_score')):
@@ -45,8 +45,8 @@ def test_several_labels_are_measured_as_scikit_learn_does():
     assert metrics['loss'].value == pytest.approx(loss, rel=1e-5)
     each = sklearn_metrics.f1_score(truth, given, average=None, zero_division=0)
     assert metrics['f1_per_class'].value == pytest.approx(each.tolist())
-    assert np.mean(np.asarray(target.values(scores, truth))) == pytest.approx(loss, rel=1e-5)
-    answer = target.decode({name: np.asarray(value)[0] for name, value in target.answer(jnp.asarray(scores)).items()})
+    assert np.mean(np.asarray(head.loss(scores, truth))) == pytest.approx(loss, rel=1e-5)
+    answer = head.decode({name: np.asarray(value)[0] for name, value in head.answer(jnp.asarray(scores)).items()})
     assert set(answer['labels']) == {'abcd'[k] for k in np.flatnonzero(given[0])} and len(answer['probability']) == 4
 
 
@@ -54,8 +54,8 @@ def test_numbers_are_measured_as_scipy_does():
     generator = np.random.default_rng(1)
     truth = (50 + 10 * generator.normal(size=60)).round()
     scores = ((truth - 52) / 9 + 0.4 * generator.normal(size=60)).astype(np.float32)[:, None]
-    target = targets.regression(52.0, 9.0)
-    metrics = target.metrics(in_batches(target.sums, scores, truth.astype(np.float32)))
+    head = heads.regression(52.0, 9.0)
+    metrics = head.metrics(in_batches(head.sums, scores, truth.astype(np.float32)))
     predicted = scores[:, 0] * 9.0 + 52
     assert metrics['mse'].value == pytest.approx(sklearn_metrics.mean_squared_error(truth, predicted), rel=1e-4)
     assert metrics['mae'].value == pytest.approx(sklearn_metrics.mean_absolute_error(truth, predicted), rel=1e-4)
@@ -65,16 +65,16 @@ def test_numbers_are_measured_as_scipy_does():
     assert spearman(predicted, truth) == pytest.approx(scipy.stats.spearmanr(predicted, truth)[0], abs=1e-9)
     np.testing.assert_allclose(ranks([3, 1, 3, 2]), scipy.stats.rankdata([3, 1, 3, 2]))
     assert spearman([1, 1, 1], [1, 2, 3]) == 0
-    assert target.decode({'value': np.float32(7)}) == {'value': 7.0}
+    assert head.decode({'value': np.float32(7)}) == {'value': 7.0}
 
 
 def test_one_unit_is_the_sigmoid_of_two_classes():
     scores, labels = jnp.array([[2.0], [-1.0]]), jnp.array([1, 1])
-    target = targets.single(['no', 'yes'], [3, 5], one_unit=True)
-    assert target.units == 1
+    head = heads.single(['no', 'yes'], [3, 5], one_unit=True)
+    assert head.units == 1
     probability = 1 / (1 + np.exp(-np.array([2.0, -1.0])))
-    np.testing.assert_allclose(target.values(scores, labels), -np.log(probability), rtol=1e-6)
-    np.testing.assert_allclose(target.answer(scores)['probability'][:, 1], probability, rtol=1e-6)
-    assert target.logs(scores, labels, jnp.ones(2))['accuracy'] == 1
-    metrics = target.metrics(in_batches(target.sums, np.asarray(scores), np.asarray(labels), size=2))
+    np.testing.assert_allclose(head.loss(scores, labels), -np.log(probability), rtol=1e-6)
+    np.testing.assert_allclose(head.answer(scores)['probability'][:, 1], probability, rtol=1e-6)
+    assert head.logs(scores, labels, jnp.ones(2))['accuracy'] == 1
+    metrics = head.metrics(in_batches(head.sums, np.asarray(scores), np.asarray(labels), size=2))
     assert metrics['accuracy'].value == 0.5 and metrics['loss'].value == pytest.approx(-np.log(probability).mean())

@@ -1,0 +1,158 @@
+"""The columns of a table as numbers and categories: their statistics in the training split, and rows as arrays."""
+
+import collections
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from research.data.readers.fields import MISSING as MISSING_TEXTS
+from research.data.table.cells import column_note, read_category, read_columns, read_number, texts_of
+from research.errors import UserError, nearest
+
+MISSING, OTHER = 0, 1  # numbers of the categories for no value, and for one that is too rare or was never seen
+FAR = 10.0  # standard deviations at which a number is cut off
+CONSTANT = 1e-7  # of the largest value: a column that deviates by less, the resolution of float32, is constant
+
+
+class ColumnSettings(NamedTuple):
+    """How the columns of a table are read."""
+
+    categorical: tuple = ()  # columns of numbers that are names of something, such as postal codes
+    ignore: tuple = ()  # columns that the model does not see
+    missing: tuple = MISSING_TEXTS  # texts that stand for no value
+    decimal: str = '.'  # or ',': what stands before the fraction of a number
+    most_categories: int = 100  # of a column: the commonest; the others are one category together
+
+    def check(self) -> 'ColumnSettings':
+        """The settings, with names as text where a flag made numbers of them; a `UserError` for impossible values."""
+        if self.most_categories < 1:
+            raise UserError(f'config.task: most_categories must be above zero, got {self.most_categories}')
+        if self.decimal not in ('.', ','):
+            raise UserError(f"config.task.decimal must be '.' or ',', got {self.decimal!r}")
+        names = {name: texts_of(name, getattr(self, name)) for name in ('categorical', 'ignore', 'missing')}
+        return self._replace(**names)
+
+
+class Columns(NamedTuple):
+    """Statistics of the training split."""
+
+    numbers: dict  # {column: (mean, standard deviation)}; deviation 0: the column is constant
+    flagged: list  # columns of numbers that may be missing: the model is told where
+    categories: dict  # {column: its commonest values}
+    odd: list = []  # sentences about columns that are probably not what they were taken for
+
+    @property
+    def width(self) -> int:
+        """Numbers in an encoded row."""
+        return len(self.numbers) + len(self.flagged)
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Categories of each column that is not of numbers."""
+        return tuple(len(values) + OTHER + 1 for values in self.categories.values())
+
+
+def number_of(value: Any, settings: ColumnSettings) -> float | None:
+    """A value as a number, None where there is none; raises a ValueError for other text."""
+    return read_number(value, settings.missing, settings.decimal)
+
+
+def category_of(value: Any, settings: ColumnSettings) -> str | None:
+    """A value as the name of a category, None where there is none."""
+    return read_category(value, settings.missing)
+
+
+def columns_of(rows: Sequence[Mapping[str, Any]], settings: ColumnSettings) -> tuple[dict[str, bool], list[str]]:
+    """{column: whether all its values are numbers}, in the order of the file, and sentences about odd columns.
+
+    Raises:
+      UserError: for a setting that names a column that is not there, or a column of lists.
+    """
+    read = read_columns(rows, settings.ignore, settings.missing, settings.decimal)
+    columns = {name: column.is_number and name not in settings.categorical for name, column in read.items()}
+    for setting in ('categorical', 'ignore'):
+        for name in getattr(settings, setting):
+            if name not in columns and name not in rows[0]:
+                raise UserError(f'config.task.{setting}: no column {name!r}; {nearest(name, columns)}')
+    if not columns:
+        raise UserError("the table has no column but 'label' that the model may see")
+    where = getattr(rows, 'where', lambda number: f'row {number}')
+    notes = [
+        column_note(name, column, where(column.number), settings.decimal)
+        for name, column in read.items()
+        if name not in settings.categorical
+    ]
+    return columns, [note for note in notes if note]
+
+
+def measure_columns(rows: Sequence[Mapping[str, Any]], settings: ColumnSettings) -> Columns:
+    """The statistics of the columns of some rows; raises as `columns_of`."""
+    kinds, odd = columns_of(rows, settings)
+    numbers = {name: [] for name, is_number in kinds.items() if is_number}
+    counters = {name: collections.Counter() for name, is_number in kinds.items() if not is_number}
+    for row in rows:
+        for name, values in numbers.items():
+            values.append(number_of(row.get(name), settings))
+        for name, counter in counters.items():
+            counter[category_of(row.get(name), settings)] += 1
+    return Columns(
+        numbers={name: moments_of(values) for name, values in numbers.items()},
+        flagged=[name for name, values in numbers.items() if None in values],
+        categories={name: commonest(counter, settings.most_categories) for name, counter in counters.items()},
+        odd=odd,
+    )
+
+
+def moments_of(values: Sequence[float | None]) -> tuple[float, float]:
+    """Mean and standard deviation of a column; the deviation is 0 where the column is constant (`CONSTANT`)."""
+    numbers = np.array([value for value in values if value is not None], np.float64)
+    if not len(numbers):
+        return 0.0, 0.0
+    deviation = float(numbers.std())
+    return float(numbers.mean()), deviation if deviation > CONSTANT * np.abs(numbers).max() else 0.0
+
+
+def commonest(counter: Mapping[str | None, int], most: int) -> list[str]:
+    """The commonest values, by their names where they are equally common."""
+    ranked = sorted((name for name in counter if name is not None), key=lambda name: (-counter[name], name))
+    return ranked[:most]
+
+
+def make_encode_columns(columns: Columns, settings: ColumnSettings) -> Callable[[Mapping[str, Any]], dict]:
+    """(row) -> 'numbers' float32 (standardized, then 1 for each that is missing) and 'categories' int32.
+
+    It raises a `UserError` for text in a column of numbers. Constant columns are 0: they have no influence.
+    """
+    ranks = {
+        name: {value: rank + OTHER + 1 for rank, value in enumerate(values)}
+        for name, values in columns.categories.items()
+    }
+
+    def encode(raw: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        numbers, flags = [], []
+        for name, (mean, deviation) in columns.numbers.items():
+            try:
+                value = number_of(raw.get(name), settings)
+            except (ValueError, TypeError):
+                raise UserError(f'column {name!r}: {raw[name]!r:.40} is no number as its others') from None
+            numbers.append(0.0 if value is None or deviation == 0 else (value - mean) / deviation)
+            if name in columns.flagged:
+                flags.append(value is None)
+        categories = []
+        for name, rank_of in ranks.items():
+            value = category_of(raw.get(name), settings)
+            categories.append(MISSING if value is None else rank_of.get(value, OTHER))
+        return {
+            'numbers': np.clip(np.array(numbers + flags, np.float32), -FAR, FAR),
+            'categories': np.array(categories, np.int32),
+        }
+
+    return encode
+
+
+def column_notes(columns: Columns) -> list[str]:
+    """Sentences about columns that are odd, and about those of numbers that have no influence."""
+    constant = [name for name, (_, deviation) in columns.numbers.items() if not deviation]
+    notes = [f'columns that are constant in training have no influence: {", ".join(constant)}'] if constant else []
+    return [*columns.odd, *notes]

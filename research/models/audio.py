@@ -1,0 +1,49 @@
+"""Models that read spectrograms and give one score for each class: convolutions, a residual network, a Transformer."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from research.errors import choose, unpack, unpack_part, without_name
+from research.models.model import Model, defaults_of, model_of
+from research.nn.audio import SoundConvolution, SoundTransformer, patches_of
+from research.nn.resnet import ResNet
+from research.nn.transformer_settings import TransformerSettings
+
+
+class Patches(NamedTuple):
+    """Settings of a Transformer beside those of its shape."""
+
+    patch: int = 8  # bands and frames along each side of a patch
+
+
+SETTINGS = {
+    'convnet': defaults_of(SoundConvolution, 'classes'),
+    'resnet': defaults_of(ResNet, 'classes'),
+    'transformer': defaults_of(TransformerSettings, 'vocabulary', 'length', 'causal') | Patches()._asdict(),
+}
+
+
+def sound_model(section: Mapping[str, Any], classes: int, shape: tuple[int, int, int]) -> Model:
+    """The model of `config.model`, which reads the field 'spectrogram' of a batch, [batch, bands, frames, channels].
+
+    Args:
+      section: `config.model`.
+      classes: scores.
+      shape: bands, frames and channels.
+
+    Raises:
+      UserError: for an unknown model or setting, or an impossible value.
+    """
+    name, settings = section.get('name', ''), without_name(section)
+    choose(name, SETTINGS, 'config.model.name')
+    if name == 'transformer':
+        patches, rest = unpack_part(Patches, settings, 'model')
+        length = patches_of(*shape[:2], patches.patch) + 1
+        encoder = unpack(TransformerSettings, rest, 'model', vocabulary=1, length=length, causal=False)
+        module = SoundTransformer(encoder, patches.patch, classes)
+    else:
+        kind = {'convnet': SoundConvolution, 'resnet': ResNet}[name]
+        module = unpack(kind, settings, 'model', classes=classes)
+    return model_of(module, lambda batch: (batch['spectrogram'],), {'spectrogram': np.zeros((1, *shape), np.float32)})

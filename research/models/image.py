@@ -1,0 +1,113 @@
+"""Models that read images and give one score for each class: a perceptron, a residual network, a vision Transformer."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from etils import epath
+
+from research.core.task import Variables
+from research.errors import UserError, choose, unpack, unpack_part, without_name
+from research.interop import pretrained
+from research.models.model import GROUP, Model, defaults_of, model_of
+from research.nn.mlp import MLP
+from research.nn.resnet import ResNet
+from research.nn.transformer_settings import TransformerSettings
+from research.nn.vision_transformer import VisionTransformer
+
+# Of a vision Transformer from scratch, where the config does not say (Dosovitskiy et al. 2021, section 3.1).
+VIT = {
+    'positions': 'learned', 'activation': 'gelu', 'query_key_value_bias': True, 'output_bias': True,
+    'feed_forward_bias': True,
+}  # fmt: skip
+
+
+class Patches(NamedTuple):
+    """Settings of a vision Transformer beside those of its shape."""
+
+    patch: int = 4  # pixels along each side of a patch; with weights, theirs
+
+
+class Images(NamedTuple):
+    """What a model must know of the images that it reads."""
+
+    classes: Sequence[str]  # names, in the order of the labels
+    shape: tuple[int, int, int]  # height, width, channels; float32 in [0, 1]
+    moments: tuple[Sequence[float], Sequence[float]] | None  # mean and deviation of each channel; None: as they are
+
+
+SHAPE_GIVEN = ('vocabulary', 'length', 'causal')
+SETTINGS = {
+    'mlp': defaults_of(MLP, 'classes'),
+    'resnet': defaults_of(ResNet, 'classes'),
+    'vit': defaults_of(TransformerSettings, *SHAPE_GIVEN) | VIT | Patches()._asdict() | pretrained.DEFAULTS,
+}
+
+
+def store_image_weights(section: Mapping[str, Any], folder: epath.Path, shape: tuple[int, int, int]) -> None:
+    """Stores in `folder` what the weights are that `config.model` names, if any; see `pretrained.store_pictures`."""
+    if section.get('name') == 'vit':
+        pretrained.store_pictures(without_name(section), folder, shape)
+
+
+def image_model(section: Mapping[str, Any], images: Images, folder: epath.Path) -> Model:
+    """The model of `config.model`, which reads the field 'image' of a batch, [batch, height, width, channels].
+
+    Args:
+      section: `config.model`.
+      images: what it reads.
+      folder: the run's prepared folder.
+
+    Raises:
+      UserError: for an unknown model or setting, or an impossible value.
+    """
+    name, settings = section.get('name', ''), without_name(section)
+    choose(name, SETTINGS, 'config.model.name')
+    if name == 'vit':
+        return vision_transformer(settings, images, folder)
+    module = unpack({'mlp': MLP, 'resnet': ResNet}[name], settings, 'model', classes=len(images.classes))
+    return standardized(module, images.shape, images.moments)
+
+
+def standardized(module: Any, shape: tuple[int, int, int], moments: Any, load: Callable | None = None) -> Model:
+    """The model of a module that reads images in units of their deviation from their mean."""
+    mean, std = (np.float32(moment) for moment in moments) if moments else (np.float32(0), np.float32(1))
+
+    def inputs(batch):
+        return ((batch['image'] - mean) / std,)
+
+    return model_of(module, inputs, {'image': np.zeros((1, *shape), np.float32)}, load)
+
+
+def vision_transformer(settings: Mapping[str, Any], images: Images, folder: epath.Path) -> Model:
+    """A vision Transformer from scratch, or the one of the weights that the settings name."""
+    patches, section = unpack_part(Patches, {**VIT, **settings}, 'model')
+    weights = pretrained.read_about(section, folder)
+    side = weights['image']['patch'] if weights else patches.patch
+    height, width, _ = images.shape
+    if side < 1 or height % side or width % side:
+        raise UserError(f'config.model.patch={side} does not divide images of {height}x{width} pixels')
+    length = (height // side) * (width // side) + 1
+    shape = pretrained.read_shape(section, folder, vocabulary=1, length=length, causal=False)
+    module = VisionTransformer(shape, side, len(images.classes))
+    if weights is None:
+        return standardized(module, images.shape, images.moments)
+    load = pretrained.make_load(section, folder)
+    if weights['image']['classes']:
+        load = in_order(load, weights['image'].get('labels', ()), images.classes)
+    return standardized(module, images.shape, images.moments and (weights['mean'], weights['std']), load)
+
+
+def in_order(load: Callable, labels: Sequence[str], classes: Sequence[str]) -> Callable:
+    """Weights whose head gives scores in the order of `classes`, where it was trained for the same ones in another."""
+    if list(labels) == list(classes) or sorted(labels) != sorted(classes):
+        return load
+    order = np.array([list(labels).index(name) for name in classes])
+
+    def ordered() -> Variables:
+        variables = load()
+        params = variables.params[GROUP]
+        head = {name: leaf[..., order] for name, leaf in params['head'].items()}
+        return variables._replace(params={GROUP: {**params, 'head': head}})
+
+    return ordered

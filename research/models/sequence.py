@@ -1,0 +1,52 @@
+"""Models that read sequences of letters, one-hot or as k-mers, and give one score for each unit of output."""
+
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple
+
+import jax.numpy as jnp
+
+from research.core.task import Batch
+from research.errors import UserError, choose, unpack, unpack_part, without_name
+from research.models.model import Model, defaults_of, model_of
+from research.nn.sequence_models import SequenceConvolution
+from research.nn.text_transformer import TextTransformer
+from research.nn.transformer_settings import TransformerSettings
+
+
+class Pooled(NamedTuple):
+    """Settings of a Transformer beside those of its shape."""
+
+    pool: Literal['max', 'mean'] = 'mean'
+    head_dropout: float = 0.1
+
+
+SETTINGS = {
+    'convolution': defaults_of(SequenceConvolution, 'vocabulary'),
+    'transformer': defaults_of(TransformerSettings, 'vocabulary', 'length', 'causal') | Pooled()._asdict(),
+}
+
+
+def sequence_model(section: Mapping[str, Any], units: int, kmers: int, length: int, blank: Batch) -> Model:
+    """The model of `config.model`, which reads 'bases' or 'kmers', and 'length', of a batch.
+
+    Args:
+      section: `config.model`.
+      units: scores.
+      kmers: how many k-mers there are; 0 for one-hot letters.
+      length: letters of a sequence.
+      blank: an encoded batch of one row.
+
+    Raises:
+      UserError: for an unknown model or setting, or an impossible value.
+    """
+    name, settings = section.get('name', ''), without_name(section)
+    choose(name, SETTINGS, 'config.model.name')
+    if name == 'convolution':
+        module = unpack(SequenceConvolution, settings, 'model', units=units, vocabulary=kmers)
+        return model_of(module, lambda batch: (batch['kmers' if kmers else 'bases'], batch['length']), blank)
+    if not kmers:
+        raise UserError('config.task.kmer=0: a Transformer reads k-mers; 1 stands for single letters')
+    pooled, rest = unpack_part(Pooled, settings, 'model')
+    shape = unpack(TransformerSettings, rest, 'model', vocabulary=kmers, length=length, causal=False)
+    module = TextTransformer(shape, units, *pooled)
+    return model_of(module, lambda batch: (batch['kmers'], batch['length'], jnp.zeros_like(batch['kmers'])), blank)
