@@ -67,7 +67,8 @@ def run_without_flax(code, *arguments):
 
 def as_arrays(request):
     """A request with lists of numbers as arrays."""
-    return {name: np.asarray(value, np.float32) if isinstance(value, list) else value for name, value in request.items()}
+    arrays = {name: np.asarray(value, np.float32) for name, value in request.items() if isinstance(value, list)}
+    return {**request, **arrays}
 
 
 def with_host():

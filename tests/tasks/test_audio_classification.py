@@ -113,7 +113,7 @@ def test_the_tutorials_network_has_its_shapes():
     ('task', {'sample_rate': 10}, 'sample_rate must be 1,000'),
     ('task', {'mels': 200}, 'config.task.mels=200'),
     ('task', {'band_mask': 17}, 'masks of'),
-    ('task', {'mixup': 0.6}, 'mixup in 0 to 0.5'),
+    ('task', {'mixup': 0.6}, 'mixup must be in 0 to 0.5'),
     ('model', {'name': 'convnett'}, "did you mean 'convnet'"),
     ('model', {'filters': (4,) * 6}, '6 layers halve both sides'),
     ('model', {'name': 'transformer', 'patch': 0}, 'config.model.patch must be above zero'),
