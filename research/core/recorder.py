@@ -19,6 +19,8 @@ from research.errors import UserError
 
 SHOWN = ('loss', 'accuracy')  # of the logs, while training; all are recorded
 
+SHOWN_ROWS = 8  # of a batch, in a message
+
 
 @dataclasses.dataclass
 class Best:
@@ -106,13 +108,15 @@ class Recorder:
         """Fetches the logs of the last step, checks them, and records their means when a log is due.
 
         Raises:
-          UserError: when a logged value is not finite; the state it belongs to is never saved.
+          UserError: when a logged value is not finite, or no target of the batch counted; the state it belongs to is
+            never saved.
         """
         if self.pending is None:
             return
         (step, logs), self.pending = self.pending, None
         values = jax.device_get(logs)
         check_finite(values, step, self.checkpoints)
+        check_weights(values, step, self.spec)
         self.meter.add(values)
         if self.due(self.spec.config.train.log_every, step) or step == self.spec.steps:
             means = self.meter.means()
@@ -163,4 +167,27 @@ def check_finite(values: Mapping[str, tuple[float, float]], step: int, checkpoin
     raise UserError(
         f'step {step}: {", ".join(broken)} is not a finite number; {kept}. Try a lower '
         '--config.optimizer.<group>.learning_rate, a longer warmup_steps, or clip=1.0'
+    )
+
+
+def check_weights(values: Mapping[str, tuple[float, float]], step: int, spec: RunSpec) -> None:
+    """Raises a `UserError` when a loss has weight 0, though its group was updated: it names the rows of the batch.
+
+    The mean of no targets would be recorded as a loss of 0. A Poisson batch may be empty; then nothing is wrong.
+    """
+    prefixes = {group: f'{group}/' if len(spec.task.losses) > 1 else '' for group in spec.task.losses}
+    empty = [
+        f'{prefix}loss'
+        for group, prefix in prefixes.items()
+        if step % spec.update_every[group] == 0 and values[f'{prefix}loss'][1] == 0
+    ]
+    numbers = sorted({row.index for row in spec.rows(step - 1) if row.real}) if empty else []
+    if not numbers:
+        return
+    where = getattr(spec.task.source('train'), 'where', lambda number: f'row {number}')
+    named = '; '.join(where(number) for number in numbers[:SHOWN_ROWS])
+    more = f'; and {len(numbers) - SHOWN_ROWS} more' if len(numbers) > SHOWN_ROWS else ''
+    raise UserError(
+        f'step {step}: no target of the batch counts ({", ".join(empty)} has weight 0), so there is nothing to learn '
+        f'from: each is empty, masked, or longer than the model reads. Repair or remove the rows: {named}{more}'
     )

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -16,8 +17,10 @@ from research.checkpoint.store import finished_steps, read_weights
 from research.core import model, train
 from research.core.config import base
 from research.core.outcome import Stop
+from research.core.recorder import check_weights
 from research.core.state import eval_variables_from
 from research.core.task import Aux, Metric, Task, Variables
+from research.data.batches import Row
 from research.errors import UserError
 
 
@@ -77,6 +80,34 @@ def test_a_run_ends_with_metrics_records_and_a_report(tmp_path, capsys):
     assert (tmp_path / 'report.html').exists() and 'next' in capsys.readouterr().out
     again = start(make_config(eval_every=4), tmp_path, slope_task())
     assert again.stop == Stop.ALREADY_DONE and again.metrics == summary.metrics
+
+
+def uncounted(task, values):
+    """The task, in which rows with one of `values` have no target."""
+
+    def loss(variables, batch, context):
+        counts = jnp.all(batch['x'][:, None] != jnp.asarray(values), axis=-1)
+        return task.losses['model'](variables, {**batch, 'mask': batch['mask'] * counts}, context)
+
+    return task._replace(losses={'model': loss})
+
+
+def test_a_batch_in_which_no_target_counts_names_its_rows(tmp_path):
+    with pytest.raises(UserError, match=r'step 1: no target .*loss has weight 0.* row 0; row 1; row 2; row 3$'):
+        start(make_config(), tmp_path / 'none', uncounted(slope_task(), (1.0, 2.0, 3.0, 4.0)))
+    assert not finished_steps(epath.Path(tmp_path) / 'none')
+    summary = start(make_config(), tmp_path / 'one', uncounted(slope_task(), (1.0, 2.0, 3.0)))
+    assert summary.stop == Stop.DONE
+
+
+def test_an_empty_poisson_batch_and_a_skipped_update_are_no_error():
+    task = slope_task()
+    spec = SimpleNamespace(task=task, update_every={'model': 2}, rows=lambda step: [Row(1, 0, True)])
+    check_weights({'loss': (0.0, 0.0)}, 1, spec)
+    with pytest.raises(UserError, match='row 1'):
+        check_weights({'loss': (0.0, 0.0)}, 2, spec)
+    spec.rows = lambda step: [Row(0, None, False)]
+    check_weights({'loss': (0.0, 0.0)}, 2, spec)
 
 
 def test_metrics_outside_the_expected_range_fail(tmp_path, capsys):

@@ -86,6 +86,24 @@ def test_values_that_cannot_be_are_named(built, change, message):
         built[2].encode({'age': 1, 'city': 'Rome', 'code': 7, **change})
 
 
+def test_constant_columns_have_no_influence_and_are_named(tmp_path):
+    """14.62 in every row deviates by rounding from its mean; numbers that differ by less than float32 resolves too."""
+    values = [(14.62, 0.1 + 0.2 if row % 2 else 0.3, 1_700_000_000 + 60 * row, row) for row in range(15)]
+    lines = [','.join(map(repr, each)) + f',{"ab"[row % 2]}' for row, each in enumerate(values)]
+    (tmp_path / 'train.csv').write_text('price,noise,time,size,label\n' + '\n'.join(lines))
+    (tmp_path / 'other.csv').write_text('price,noise,time,size,label\n' + '\n'.join(lines))
+    config = make_config(tmp_path, {'task.categorical': '()', 'task.ignore': '()'})
+    folder = epath.Path(tmp_path / 'prepared')
+    api.prepare(config, folder)
+    task = api.build(config, folder)
+    request = {'noise': 5, 'time': 1_700_000_420, 'size': 7}
+    numbers = [task.encode({**request, 'price': price})['numbers'] for price in (14.62, 99)]
+    np.testing.assert_array_equal(numbers[0], numbers[1])
+    np.testing.assert_allclose(numbers[0], 0, atol=1e-6)
+    assert task.encode({'time': 1_700_000_840})['numbers'][2] == pytest.approx(420 / (60 * np.std(range(15))))
+    assert task.notes() == ['columns that are constant in training have no influence: price, noise']
+
+
 @pytest.mark.parametrize(('overrides', 'message'), [
     ({'task.ignore': 'nose'}, "ignore: no column 'nose'; did you mean 'note'"),
     ({'task.most_categories': '0'}, 'most_categories must be above zero'),
