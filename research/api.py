@@ -24,7 +24,8 @@ from research.core.config import Config
 from research.core.task import Task
 from research.errors import UserError, choose, nearest, unpack
 
-ROOT = pathlib.Path(__file__).parent.parent
+PACKAGE = pathlib.Path(__file__).parent
+ROOT = PACKAGE.parent if (PACKAGE.parent / 'configs').is_dir() else PACKAGE  # a wheel holds configs/ below research/
 
 
 def modules_of(package: types.ModuleType) -> dict[str, str]:
