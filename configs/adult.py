@@ -25,6 +25,8 @@ def get_config(variant: str = ''):
         'ignore': ('weight',),  # how many people a row stands for: no property of a person
         'most_categories': 100,
         'strip': '',
+        'missing': ('?', 'NA', 'N/A', '#N/A', 'NaN', 'nan', 'null', 'NULL'),
+        'decimal': '.',
         'label_smoothing': 0.0,
     }
     config.model = {'embedding': 8, 'widths': (128, 64), 'dropout': 0.2}

@@ -21,8 +21,8 @@ from research.errors import UserError, choose, fits, nearest, unpack
 
 # Settings of `config.data` that every reader of a user's files knows.
 FILES = (  # settings of readers that no built-in set has under the same name: flags of every config
-    'train', 'validation', 'test', 'fields', 'columns', 'delimiter', 'label_pattern', 'shape', 'validation_fraction',
-    'test_fraction', 'on_error', 'error_limit',
+    'train', 'validation', 'test', 'fields', 'columns', 'delimiter', 'label_pattern', 'shape', 'missing', 'every_class',
+    'validation_fraction', 'test_fraction', 'on_error', 'error_limit',
 )  # fmt: skip
 SECTIONS = ('task', 'model', 'data', 'optimizer', 'methods', 'mesh', 'train', 'expected', 'seed')
 

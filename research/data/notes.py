@@ -41,7 +41,7 @@ def cut_notes(
       rows: of the training split; at most 2,000 of them, evenly spread, are counted.
       count: (row) -> how many units it has.
       room: how many the model reads.
-      unit: 'tokens', or whatever is counted.
+      unit: 'tokens' or another name of what is counted.
     """
     chosen = range(len(rows)) if len(rows) <= LOOKED_AT else np.arange(LOOKED_AT) * len(rows) // LOOKED_AT
     return loss_notes([count(rows[int(number)]) for number in chosen], room, unit)

@@ -186,3 +186,36 @@ def test_a_grid_of_right_and_wrong_has_room_for_both(mistakes, rows, framed, sho
     assert len(asked) == shown and rows not in asked
     corners = [tuple(drawn[number // columns * height, number % columns * width]) for number in range(shown)]
     assert corners == [images.RED] * framed + [images.PAPER] * (shown - framed)
+
+
+def exif_picture(form, exif):
+    buffer = io.BytesIO()
+    Image.new('L', (6, 4), 9).save(buffer, form, exif=exif)
+    return buffer.getvalue()
+
+
+@pytest.mark.filterwarnings('ignore')
+@settings(max_examples=150, deadline=None)
+@given(st.sampled_from(['JPEG', 'PNG', 'WEBP']), st.lists(st.tuples(st.integers(6, 200), st.integers(0, 255)), max_size=8))
+def test_damaged_exif_data_never_stop_a_sound_picture(form, damage):
+    exif = Image.Exif()
+    exif[0x112], exif[0x10F], exif[0x8769] = 6, 'maker', {0x9003: '2020:01:01 00:00:00'}
+    whole = exif.tobytes()
+    assert images.read_image(exif_picture(form, whole)).shape[:2] == (6, 4)  # turned
+    data = bytearray(whole)
+    for place, value in damage:
+        data[place % (len(data) - 6) + 6] = value
+    picture = images.read_image(exif_picture(form, bytes(data)))
+    assert picture.shape[:2] in ((4, 6), (6, 4)) and abs(int(picture.ravel()[0]) - 9) < 3
+
+
+EPS = b'%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n%%EOF\n'
+
+
+@pytest.mark.parametrize('data', [EPS, b'%PDF-1.4\n', b'SIMPLE  =                    T', b'\0\0\x01\0\x01\0'])
+def test_formats_that_are_not_promised_are_not_opened(data, tmp_path, monkeypatch):
+    """An EPS file under another name would start Ghostscript."""
+    monkeypatch.setattr('subprocess.check_call', lambda *arguments, **options: pytest.fail('a program was started'))
+    (tmp_path / 'a.png').write_bytes(data)
+    with pytest.raises(UserError, match='a.png: cannot be read as a picture'):
+        images.read_image(tmp_path / 'a.png')

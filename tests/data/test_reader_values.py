@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from reader_files import WHOLE, parquet_bytes
 
 from research.data.dataset import open_dataset
-from research.data.readers.fields import alike
+from research.data.readers.fields import same_but_form
 from research.data.readers.json_text import parse_json
 from research.data.readers.rows import Broken, Rows, parts_by_hash
 from research.data.readers.tables import unique
@@ -65,8 +65,8 @@ def test_labels_and_columns_are_composed_and_without_blanks(tmp_path):
 
 def test_labels_that_are_probably_one():
     names = ['Cat', 'cat', ' cat', '1', '1.0', '01', '1.5', 'New York', 'newyork', '１', 'x', '1e3', '1000']
-    assert alike(names) == [('Cat', 'cat', ' cat'), ('1', '1.0', '01', '１'), ('New York', 'newyork')]
-    assert alike(['0', '-0', 'a', 'b', '10', '100']) == [('0', '-0')]
+    assert same_but_form(names) == [('Cat', 'cat', ' cat'), ('1', '1.0', '01', '１'), ('New York', 'newyork')]
+    assert same_but_form(['0', '-0', 'a', 'b', '10', '100']) == [('0', '-0')]
 
 
 def test_names_of_columns_never_collide_and_many_take_no_time():

@@ -83,7 +83,7 @@ def task_findings(task: Task | None) -> list[Finding]:
     """Returns what the task notes of its training data, such as how much of long texts is cut."""
     try:
         return [Finding('warning', 'train', text) for text in (task.notes() if task and task.notes else ())]
-    except UserError:  # the split cannot be opened, which is reported by itself
+    except UserError:  # the split cannot be opened, which is reported separately
         return []
 
 

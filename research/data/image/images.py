@@ -44,7 +44,7 @@ def read_image(file: str | os.PathLike | bytes) -> UInt8[np.ndarray, 'height wid
             picture = picture.convert('L' if picture.mode in ('1', 'L') else 'RGB')
     except UserError:
         raise
-    except Exception as error:  # Pillow's decoders raise whatever a damaged file makes them stumble over
+    except Exception as error:  # Pillow's decoders raise all kinds of errors on damaged files
         reason = re.sub(r' <_io\.BytesIO[^>]*>', '', str(error)) or type(error).__name__
         raise UserError(
             f'{name}: cannot be read as a picture ({reason}); give a PNG, JPEG, WebP, GIF, BMP, TIFF or PPM'
@@ -57,7 +57,7 @@ def upright(opened: Image.Image) -> Image.Image:
     opened.load()  # so that what fails below is the EXIF data alone
     try:
         return ImageOps.exif_transpose(opened)
-    except Exception:  # a damaged field raises whatever Pillow's parser stumbles over
+    except Exception:  # a damaged field raises all kinds of errors in Pillow
         return opened
 
 

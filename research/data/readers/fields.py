@@ -13,7 +13,7 @@ from typing import Any
 from research.data.readers.rows import Broken, Row, label_text
 
 MISSING = ('', '?', 'NA', 'N/A', '#N/A', 'NaN', 'nan', 'null', 'NULL')  # cells that hold no value
-TEXTS = ('text', 'pair', 'source', 'target', 'sequence')  # fields that hold text wherever they are required
+TEXTS = ('text', 'pair', 'source', 'target', 'sequence')  # fields that hold text where they are required
 
 
 def printable(text: str) -> str:
@@ -40,7 +40,7 @@ def read_label(value: Any, where: str, missing: Sequence[str] = MISSING) -> Any:
       Broken: for a missing label, or a value that names nothing (an object).
     """
     if is_missing(value, missing):
-        shown = '' if value is None else f' (it is {value!r}; config.data.missing lists what stands for none)'
+        shown = '' if value is None else f' (it is {value!r}; config.data.missing lists the texts that mean a missing label)'
         raise Broken(f'{where}: no label{shown}')
     if isinstance(value, Mapping) or isinstance(value, (list, tuple)) and any(
         isinstance(each, (Mapping, list, tuple)) for each in value
@@ -52,7 +52,7 @@ def read_label(value: Any, where: str, missing: Sequence[str] = MISSING) -> Any:
 
 
 def check_texts(row: Mapping[str, Any], required: Sequence[str], where: str) -> None:
-    """Raises `Broken` where a required text is none, or is blank in a row with a label."""
+    """Raises `Broken` where a required text is not a text, or is blank in a row with a label."""
     for name in required:
         value = row.get(name)
         if name not in TEXTS:
@@ -107,7 +107,7 @@ def looks_like_data(header: Sequence[str]) -> bool:
     return any(re.fullmatch(r'[-+]?\d[\d.,:/ -]*|', name.strip()) for name in header)
 
 
-def alike(names: Iterable[str]) -> list[tuple[str, ...]]:
+def same_but_form(names: Iterable[str]) -> list[tuple[str, ...]]:
     """Returns the groups of labels that differ only in case, blanks or the format of a number: 'Cat' and 'cat'."""
     groups: dict[str, list[str]] = {}
     for name in dict.fromkeys(names):
@@ -127,5 +127,5 @@ def label_notes(names: Iterable[str]) -> list[str]:
     """Returns a sentence for each group of labels that are probably one class."""
     return [
         f'the classes {" and ".join(map(repr, group))} differ only in case, spaces or number format'
-        for group in alike(map(label_text, names))
+        for group in same_but_form(map(label_text, names))
     ]

@@ -59,7 +59,7 @@ def read_sound(data: bytes, name: str) -> Row:
 
 
 def sample_blocks(file: Any, name: str) -> list[np.ndarray]:
-    """Returns the samples of an open sound, as many as there are, whatever its head claims."""
+    """Returns the samples of an open sound, as many as there are, not as many as its head claims."""
     blocks, count = [], 0
     while len(block := file.read(BLOCK, dtype='float32')):
         blocks.append(block)

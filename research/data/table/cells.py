@@ -129,7 +129,7 @@ def read_columns(
 
 
 def column_note(name: str, column: Column, where: str, decimal: str = '.') -> str:
-    """Returns a sentence about a column most of whose values are numbers, or all but for the decimal mark; '' for none.
+    """Returns a sentence about a column most of whose values are numbers, or all but for the decimal mark; '' if there is nothing to say.
 
     Args:
       name: of the column.
@@ -145,8 +145,8 @@ def column_note(name: str, column: Column, where: str, decimal: str = '.') -> st
         return ''
     text = (
         f'column {name!r}: {column.numbers:,} of {total:,} values are numbers; {where} has {column.value!r:.40}, '
-        'so that all are taken for categories'
+        'so the column is read as categories'
     )
     if comma:
-        return f"{text}; where a comma stands before the fraction, set config.task.decimal to ','"
-    return f'{text}; put it among config.task.missing where it stands for no value'
+        return f"{text}; if a comma is the decimal mark, set config.task.decimal to ','"
+    return f'{text}; add it to config.task.missing if it means a missing value'

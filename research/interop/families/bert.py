@@ -97,7 +97,7 @@ def roberta_settings(config, names):
     """Returns the fields of `TransformerSettings`."""
     only(config, pad_token_id=1)
     found = bert_settings({'layer_norm_eps': 1e-5, **config}, names, 'lm_head.bias', OFFSET)
-    return {**found, 'head_activation': 'gelu'}  # of its head, whatever hidden_act says
+    return {**found, 'head_activation': 'gelu'}  # its head ignores hidden_act
 
 
 def roberta_rules(settings):
