@@ -40,7 +40,7 @@ def read_label(value: Any, where: str, missing: Sequence[str] = MISSING) -> Any:
       Broken: for a missing label, or a value that names nothing (an object).
     """
     if is_missing(value, missing):
-        shown = '' if value is None else f' (it is {value!r}; config.data.missing lists the texts that mean a missing label)'
+        shown = '' if value is None else f' (it is {value!r}; config.data.missing lists what means no label)'
         raise Broken(f'{where}: no label{shown}')
     if isinstance(value, Mapping) or isinstance(value, (list, tuple)) and any(
         isinstance(each, (Mapping, list, tuple)) for each in value

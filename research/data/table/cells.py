@@ -129,7 +129,7 @@ def read_columns(
 
 
 def column_note(name: str, column: Column, where: str, decimal: str = '.') -> str:
-    """Returns a sentence about a column most of whose values are numbers, or all but for the decimal mark; '' if there is nothing to say.
+    """Returns a message about a column that is numeric but for some values or the decimal mark; '' otherwise.
 
     Args:
       name: of the column.
