@@ -15,6 +15,8 @@ from research.data.readers.text import decode_file, text_lines
 from research.data.readers.walk import notes_of, walk
 from research.errors import UserError, nearest
 
+TEXTS = ('text', 'sequence')  # kinds of input that a person types, or that a text file holds
+
 
 class FileContent(bytes):
     """The bytes of a file, with its name for messages."""
@@ -67,7 +69,7 @@ def open_files(inputs: Mapping[str, Input], request: Mapping[str, Any]) -> dict[
 def opened(inputs: Mapping[str, Input], name: str, value: Any) -> Any:
     """Returns a field's value, the content of the file where it names one."""
     kind = inputs[name].kind if name in inputs else ''
-    if kind == 'text' and not isinstance(value, str):
+    if kind in TEXTS and not isinstance(value, str):
         raise UserError(f'{name!r} must be a text, got {short(value)}')
     if kind not in ('image', 'audio') or not isinstance(value, (str, os.PathLike)):
         return value
@@ -148,7 +150,7 @@ def requests_of_file(
             yield Request(beside(inputs, request, file), request.name)
     elif kind and kind in reads:
         yield Request({only_field(inputs, kind, str(file)): file}, str(file))
-    elif inside and ('text' not in reads or kind):
+    elif inside and (not reads & {*TEXTS} or kind):
         say(f'{file}: left out, this task reads {", ".join(sorted(reads))}')
     elif kind:
         only_field(inputs, kind, str(file))  # says what the task reads
@@ -217,7 +219,7 @@ def read_utf8(file: pathlib.Path) -> str:
 
 def only_field(inputs: Mapping[str, Input], kind: str, value: str) -> str:
     """Returns the name of the one input field of a kind; a UserError when the task reads none, or several."""
-    kinds = ('text', 'sequence') if kind == 'text' else (kind,)
+    kinds = TEXTS if kind == 'text' else (kind,)
     names = [name for name, each in inputs.items() if each.kind in kinds]
     if len(names) == 1:
         return names[0]

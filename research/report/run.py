@@ -122,6 +122,8 @@ def next_flags(workdir: epath.Path) -> str:
     file = workdir / 'description.json'
     inputs = json.loads(file.read_text()).get('flow', {}).get('inputs', {}) if file.exists() else {}
     kinds = set(inputs.values())
-    if not kinds & {'text', 'image', 'audio'}:
+    if not kinds & {'text', 'sequence', 'image', 'audio'}:
         return f'--count=16 --output={workdir}/predictions'
-    return "--input='...'" if 'text' in kinds else '--input=picture.png' if 'image' in kinds else '--input=sound.wav'
+    if kinds & {'text', 'sequence'}:
+        return "--input='...'"
+    return '--input=picture.png' if 'image' in kinds else '--input=sound.wav'

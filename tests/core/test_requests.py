@@ -17,6 +17,15 @@ def test_texts_objects_files_and_folders(tmp_path):
     assert [each['text'] for each in read_requests(TEXT, [str(tmp_path)])] == ['from a file', 'one', 'two']
 
 
+def test_a_sequence_is_typed_or_read_as_a_text_is(tmp_path):
+    inputs = {'sequence': Input('sequence')}
+    (tmp_path / 'a.txt').write_text('ACGT')
+    (tmp_path / 'b.png').write_bytes(b'picture')
+    assert read_requests(inputs, ['GATT', str(tmp_path)]) == [{'sequence': 'GATT'}, {'sequence': 'ACGT'}]
+    with pytest.raises(UserError, match="'sequence' must be a text"):
+        read_requests(inputs, ['{"sequence": 3}'])
+
+
 def test_pictures_are_read_as_bytes_and_texts_stay_texts(tmp_path):
     (tmp_path / 'x.png').write_bytes(b'picture')
     name = str(tmp_path / 'x.png')

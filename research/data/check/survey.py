@@ -50,7 +50,7 @@ class Survey:
 def kind_of(name: str, value: Any, inputs: Mapping[str, Any]) -> str:
     """Returns 'text', 'image', 'audio', 'number', 'category' or '' for a field of a row."""
     if name in inputs:
-        return inputs[name].kind
+        return 'text' if inputs[name].kind == 'sequence' else inputs[name].kind
     if isinstance(value, np.ndarray):
         return 'audio' if name == 'audio' else 'image' if name == 'image' or value.ndim == 3 else ''
     return 'text' if isinstance(value, str) and name in ('text', 'source', 'target') else ''

@@ -184,7 +184,7 @@ def raw_source(config: Any, task: Any) -> Callable[[str], Any] | None:
     required = [
         name
         for name, each in (task.inputs if task else {}).items()
-        if each.kind in ('text', 'image', 'audio')
+        if each.kind in ('text', 'sequence', 'image', 'audio')
     ]
     try:
         required += ['label'] if task and 'label' in task.encode(task.source('train')[0]) else []
