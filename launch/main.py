@@ -26,7 +26,7 @@ def main() -> None:
     if name in ('--help', '-h', 'help'):
         print('usage: tessera PROGRAM [flags]\n')
         for each, about in known.items():
-            print(f'  {each:12} {about}')
+            print(f'  {each:16} {about}')
         print('\ntessera PROGRAM --help shows its flags.')
         return
     if name not in known:

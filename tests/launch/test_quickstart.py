@@ -4,7 +4,6 @@ Everything runs on a made-up project of two lines in a temporary folder, without
 """
 
 import ast
-import errno
 import json
 import os
 import shutil
@@ -96,33 +95,14 @@ def test_an_unfit_python_is_told_which_ones_fit(project, version):
 
 def test_a_missing_venv_module(project):
     sentence = the_sentence(start(project, '--setup_only', before='sys.modules["ensurepip"] = None'))
-    assert 'has no module venv' in sentence and 'apt install python3.' in sentence
+    assert 'has no module venv' in sentence and 'apt install python3-venv' in sentence
 
 
-@pytest.fixture(scope='module')
-def unreachable(tmp_path_factory) -> tuple[Path, subprocess.CompletedProcess]:
-    """A project whose first set-up met a package index that refuses connections, and how that ended."""
-    root = make_project(tmp_path_factory.mktemp('unreachable') / 'project')
-    return root, start(root, '--setup_only')
-
-
-def test_no_network(unreachable):
-    root, done = unreachable
-    sentence = the_sentence(done)
-    assert f'the package index {CLOSED} cannot be reached' in sentence and 'PIP_INDEX_URL' in sentence
-    assert 'Connection refused' in (root / '.venv' / 'install.log').read_text()
-    assert done.stdout.startswith('[1/2] environment ')
-    assert json.loads((root / '.venv' / quickstart.STAMP).read_text())['complete'] is False
-
-
-def test_the_next_attempt_goes_on_and_an_index_may_lack_the_package(unreachable, tmp_path):
-    root, _ = unreachable
-    (root / '.venv' / 'mark').touch()
-    (tmp_path / 'setuptools').mkdir()
-    (tmp_path / 'setuptools' / 'index.html').write_text('<html></html>')
-    sentence = the_sentence(start(root, '--setup_only', PIP_INDEX_URL=tmp_path.as_uri()))
-    assert f'the package index {tmp_path.as_uri()} has no setuptools>=64 for this Python' in sentence
-    assert (root / '.venv' / 'mark').exists()  # the environment of the first attempt is taken up
+def test_no_network(project):
+    sentence = the_sentence(start(project, '--setup_only'))
+    assert 'the package index cannot be reached' in sentence and 'PIP_INDEX_URL' in sentence
+    assert 'Connection refused' in (project / '.venv' / 'install.log').read_text()
+    assert json.loads((project / '.venv' / quickstart.STAMP).read_text())['complete'] is False
 
 
 def test_a_full_disk_is_seen_before_anything_is_written(in_project, monkeypatch, capsys):
@@ -130,23 +110,29 @@ def test_a_full_disk_is_seen_before_anything_is_written(in_project, monkeypatch,
     monkeypatch.setattr(quickstart.shutil, 'disk_usage', lambda path: usage)
     monkeypatch.setattr(sys, 'argv', ['quickstart.py', '--setup_only'])
     assert quickstart.main() == 1
-    assert 'the disk is too full: the installation needs 2.' in capsys.readouterr().err
+    assert 'the disk is too full: the installation needs 1.6' in capsys.readouterr().err
     assert not (in_project / '.venv').exists()
 
 
-@pytest.mark.parametrize('said', ['ERROR: Could not install: [Errno 28] No space left on device', ''])
-def test_a_disk_that_fills_up_during_installation(in_project, monkeypatch, capsys, said):
-    def full(command, receive):
-        receive(said)
-        if not said:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+@pytest.mark.parametrize(
+    ('output', 'reason'),
+    [
+        ('ERROR: Could not install: [Errno 28] No space left on device', 'the disk is full'),
+        ('ERROR: No matching distribution found for jax>=0.10', 'lacks a package'),
+        ('  error: command gcc failed', 'command gcc failed'),
+        ('', 'it gave no reason'),
+    ],
+)
+def test_the_reason_is_read_from_what_pip_printed(in_project, monkeypatch, capsys, output, reason):
+    def failing(command, log=None):
+        log.write(output.encode())
         return 1
 
     fill(in_project / '.venv', in_project, complete=False)
-    monkeypatch.setattr(quickstart, 'call', full)
+    monkeypatch.setattr(quickstart, 'call', failing)
     monkeypatch.setattr(sys, 'argv', ['quickstart.py'])
     assert quickstart.main() == 1
-    assert 'the disk is full (' in capsys.readouterr().err
+    assert reason in capsys.readouterr().err
 
 
 def test_an_unknown_extra_names_the_known_ones(project):
@@ -193,20 +179,19 @@ def test_an_environment_without_its_interpreter_is_not_complete(in_project):
 def test_extras_of_an_earlier_installation_are_kept(in_project, monkeypatch):
     venv, commands = in_project / '.venv', []
     fill(venv, in_project, extras=['test'], metadata='of an earlier version')
-    monkeypatch.setattr(quickstart, 'call', lambda command, receive: commands.append(command) or 0)
-    quickstart.set_up(venv, set(), count=2)
+    monkeypatch.setattr(quickstart, 'call', lambda command, log=None: commands.append(command) or 0)
+    quickstart.set_up(venv, set())
     python = str(quickstart.python_of(venv))
     assert commands == [[python, '-m', 'pip', 'install', '--no-input', '--editable', f'{in_project}[test]']]
     assert quickstart.is_complete(venv, {'test'})
 
 
-def test_an_environment_whose_folder_was_moved_is_made_again(in_project, monkeypatch, capsys):
+def test_an_environment_whose_folder_was_moved_is_made_again(in_project, monkeypatch):
     venv, commands = in_project / '.venv', []
     fill(venv, in_project, environment='/where/it/was')
-    monkeypatch.setattr(quickstart, 'call', lambda command, receive: commands.append(command[2:4]) or 0)
+    monkeypatch.setattr(quickstart, 'call', lambda command, log=None: commands.append(command[2:4]) or 0)
     quickstart.make_environment(venv)
     assert commands == [['-m', 'venv']]
-    assert 'elsewhere; making it again' in capsys.readouterr().out
     assert [path.name for path in venv.iterdir()] == [quickstart.STAMP]
 
 
@@ -214,8 +199,8 @@ def test_the_users_own_environment_is_used_and_stays_theirs(in_project, monkeypa
     venv = in_project / 'mine'
     fill(venv, in_project)
     (venv / quickstart.STAMP).unlink()
-    monkeypatch.setattr(quickstart, 'call', lambda command, receive: 0)
-    quickstart.set_up(venv, set(), count=2)
+    monkeypatch.setattr(quickstart, 'call', lambda command, log=None: 0)
+    quickstart.set_up(venv, set())
     assert quickstart.is_complete(venv, set())
     monkeypatch.setattr(quickstart, 'version_of', lambda venv: '3.10')
     with pytest.raises(quickstart.Stop, match='is an environment of Python 3.10; remove it'):
@@ -239,7 +224,7 @@ def test_the_three_trainings_the_judge_and_what_to_type_next(in_project, monkeyp
         ['launch.classify_samples', '--generator=runs/digits_gan', '--classifier=runs/digits', '--count=1000'],
     ]
     printed = capsys.readouterr().out
-    assert '[3/6] digits  0 kB, 0 s' in printed and '[6/6] judge' in printed
+    assert '[1/4] python -m launch.train --config=configs/digits.py' in printed and '[4/4] 0 s' in printed
     assert str(in_project / 'runs' / 'python_lm' / 'report.html') in printed
     assert 'tessera predict --workdir=' in printed
 
@@ -324,13 +309,6 @@ class TestShell:
         self.make_python(tools, 'python3.12', '3.12')
         done = self.run(project, str(tools), '--setup_only', '--extras=test')
         assert done.stdout == f'3.12 runs {project}/launch/quickstart.py --setup_only --extras=test\n'
-
-    def test_an_old_one_gets_to_say_so(self, project, tools):
-        self.make_python(tools, 'python3', '3.9')
-        assert self.run(project, str(tools)).stdout.startswith('3.9 runs ')
-
-    def test_none_at_all(self, project, tools):
-        assert 'no Python found' in the_sentence(self.run(project, str(tools)))
 
     def test_the_users_choice_wins(self, project, tools):
         self.make_python(tools, 'python3', '3.12')
