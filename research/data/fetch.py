@@ -1,37 +1,233 @@
-"""Where the files of a public data set are found."""
+"""The files of public data sets: where they are kept, and how they get there on first use.
+
+    folder = fetch(SOURCE)      # SOURCE of a module in research/data/sets/
+
+    TESSERA_DATA     a folder with one subfolder per data set, used as it is where the files are present
+    TESSERA_MIRROR   a base URL or a folder with <set>/<file>; used in place of the origins
+    TESSERA_FETCH    0: fetch nothing (--nofetch)
+
+Without TESSERA_DATA files are kept in tessera/data below the user's cache folder. There every file is compared with its
+recorded SHA-256 when it is used.
+"""
 
 import os
 import pathlib
+import stat
+import sys
+import tempfile
+from collections.abc import Sequence
+from typing import NamedTuple
 
+import platformdirs
 from etils import epath
 
 from research.errors import UserError
 
 
+class File(NamedTuple):
+    """One file of a data set as it is kept.
+
+    With `members`, `url` is a tar archive, of which the members whose names match are kept in an uncompressed tar: its
+    bytes depend on the members alone, so that its hash survives another compression of the archive.
+    """
+
+    path: str  # below the folder of the set
+    url: str  # pinned to a commit
+    sha256: str
+    size: int  # bytes
+    members: str = ''  # a regular expression; a member is named by what it matches
+    transfer: int = 0  # bytes of the archive at `url`, about; 0: `size`
+
+
+class Source(NamedTuple):
+    """Where a data set comes from."""
+
+    name: str  # of its subfolder
+    licence: str
+    homepage: str
+    files: tuple[File, ...]
+    about: str = ''  # what else one should know before using it
+    prepared: tuple[str, ...] = ()  # files that a folder may have in place of `files`
+
+    @property
+    def size(self) -> int:
+        """Bytes that are transferred."""
+        return sum(file.transfer or file.size for file in self.files)
+
+
+def raw_url(repository: str, commit: str, path: str) -> str:
+    """The URL of one file of a GitHub repository at a commit."""
+    return f'https://raw.githubusercontent.com/{repository}/{commit}/{path}'
+
+
+def archive_url(repository: str, commit: str) -> str:
+    """The URL of a whole GitHub repository at a commit, as tar.gz."""
+    return f'https://github.com/{repository}/archive/{commit}.tar.gz'
+
+
+def github_files(repository: str, commit: str, *files: tuple[str, int, str]) -> tuple[File, ...]:
+    """Files of a GitHub repository, each given as (path in it, bytes, SHA-256) and kept under its last name."""
+    return tuple(
+        File(path.rpartition('/')[2], raw_url(repository, commit, path), sha256, size) for path, size, sha256 in files
+    )
+
+
+def cache_folder() -> pathlib.Path:
+    """The folder of this program in the user's cache folder; in the temporary one where the user has no home."""
+    if os.environ.get('XDG_CACHE_HOME'):
+        return pathlib.Path(os.environ['XDG_CACHE_HOME']) / 'tessera'
+    folder = platformdirs.user_cache_path('tessera', appauthor=False)
+    if folder.is_absolute():
+        return folder
+    user = os.getuid() if hasattr(os, 'getuid') else 'user'
+    return pathlib.Path(tempfile.gettempdir()) / f'tessera-{user}'
+
+
 def data_root() -> str:
-    """Returns the folder with one subfolder per data set: $TESSERA_DATA, or 'tessera' in the user's cache folder."""
-    cache = os.environ.get('XDG_CACHE_HOME') or str(pathlib.Path.home() / '.cache')
-    return os.environ.get('TESSERA_DATA') or f'{cache}/tessera'
+    """The folder with one subfolder per data set: $TESSERA_DATA, or one in the user's cache folder."""
+    return os.environ.get('TESSERA_DATA', '').rstrip('/') or str(cache_folder() / 'data')
 
 
-def folder_of(name: str, folder: str = '') -> str:
-    """Returns the folder that holds the files of a data set.
+def folder_of(source: Source, folder: str = '') -> str:
+    """The folder that holds the files of a data set, fetched if need be.
 
     Args:
-      name: of its subfolder of `data_root()`.
+      source: the set.
       folder: `config.data.folder`, which is taken instead where it is given; `~` and `$NAME` are replaced.
 
     Raises:
-      UserError: where there is no such folder.
+      UserError: where there is no such folder, or the files can be had nowhere.
     """
+    if not folder:
+        return fetch(source)
     given = os.path.expanduser(os.path.expandvars(folder))
-    path = given or f'{data_root().rstrip("/")}/{name}'
-    if epath.Path(path).is_dir():
-        return path
-    if given:
+    if not epath.Path(given).is_dir():
         raise UserError(f'config.data.folder={folder!r}: there is no such folder')
-    variable = f'TESSERA_DATA={data_root()}' if os.environ.get('TESSERA_DATA') else 'TESSERA_DATA is not set'
-    raise UserError(
-        f'the files of {name} are missing: {path} is not there ({variable}); set TESSERA_DATA to the folder that has '
-        'one subfolder per data set, or config.data.folder to the folder of this one'
-    )
+    return given
+
+
+def located(folder: str, path: str) -> str:
+    """The path of a file in a folder, or of the same file with '.gz', where only that is there."""
+    plain = f'{folder}/{path}'
+    return f'{plain}.gz' if not epath.Path(plain).exists() and epath.Path(f'{plain}.gz').exists() else plain
+
+
+def present(folder: str, path: str) -> bool:
+    """Whether a file, or the same file with '.gz', is in a folder."""
+    return epath.Path(located(folder, path)).exists()
+
+
+def complete(folder: str, source: Source) -> bool:
+    """Whether a folder of $TESSERA_DATA has all files of a set, or all that may stand in for them."""
+    prepared = source.prepared and all(present(folder, path) for path in source.prepared)
+    return bool(prepared) or all(present(folder, file.path) for file in source.files)
+
+
+def missing_files(folder: str, source: Source) -> list[File]:
+    """The files that a folder lacks; in the user's cache folder also those whose content is not the recorded one."""
+    import pooch
+
+    def intact(file: File) -> bool:
+        path = pathlib.Path(folder, file.path)
+        return path.is_file() and path.stat().st_size == file.size and pooch.file_hash(str(path)) == file.sha256
+
+    if pathlib.Path(folder).parent == cache_folder() / 'data':
+        return [file for file in source.files if not intact(file)]
+    return [file for file in source.files if not present(folder, file.path)]
+
+
+def fetch(source: Source) -> str:
+    """Brings the files of a data set to this machine, unless they are here; gives their folder.
+
+    Prints the source, size and licence of what it fetches, with a progress bar, to stderr. Several processes may call
+    this at once: one fetches, the others wait.
+
+    Raises:
+      UserError: with the URL and hash of each missing file and the folder to put it in, where it cannot be fetched.
+    """
+    own = f'{data_root()}/{source.name}'
+    if os.environ.get('TESSERA_DATA') and complete(own, source):
+        return own
+    folder = own if writable(own) else str(cache_folder() / 'data' / source.name)
+    missing = missing_files(folder, source)
+    if not missing:
+        return folder
+    if os.environ.get('TESSERA_FETCH') == '0':
+        raise UserError(missing_message(source, missing, folder, 'fetching is switched off (--nofetch)'))
+    try:
+        os.makedirs(folder, exist_ok=True)
+        fetch_missing(source, folder)
+    except OSError as error:  # a full disk, a folder that may not be written
+        reason = f'{error.filename or folder}: {error.strerror or error}'
+        raise UserError(missing_message(source, missing, folder, reason)) from error
+    return folder
+
+
+def fetch_missing(source: Source, folder: str) -> None:
+    """Fetches what a folder lacks, one process at a time."""
+    import filelock
+
+    from research.data import download
+
+    lock = filelock.FileLock(f'{folder}/.lock')
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        print(f'{source.name}: waiting for another process that is fetching it', file=sys.stderr, flush=True)
+        lock.acquire()
+    try:
+        missing = missing_files(folder, source)
+        if not missing:
+            return
+        print(summary(source, missing, folder), file=sys.stderr, flush=True)
+        with download.progress_bar(source.name, sum(file.transfer or file.size for file in missing)) as advance:
+            for file in missing:
+                download.obtain(file, places_of(source, file, folder), folder, advance)
+    except download.Failed as error:
+        raise UserError(missing_message(source, missing_files(folder, source), folder, str(error))) from None
+    finally:
+        lock.release()
+
+
+def places_of(source: Source, file: File, folder: str) -> list[str]:
+    """Where to look for a file, in order: placed by hand with '.gz', then the mirror or else the origin."""
+    by_hand = f'{folder}/{file.path}.gz'
+    mirror = os.environ.get('TESSERA_MIRROR', '').rstrip('/')
+    origins = [f'{mirror}/{source.name}/{file.path}{end}' for end in ('', '.gz')] if mirror else [file.url]
+    return [by_hand, *origins] if os.path.isfile(by_hand) else origins
+
+
+def writable(folder: str) -> bool:
+    """Whether a folder may be written, or made: by its mode too, which does not bind an administrator."""
+    if '://' in folder:
+        return False
+    path = pathlib.Path(folder).absolute()
+    while not path.exists():
+        path = path.parent
+    writing = stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH
+    return path.is_dir() and bool(path.stat().st_mode & writing) and os.access(path, os.W_OK)
+
+
+def readable_size(size: int) -> str:
+    """Bytes as people read them: '26 MB'."""
+    for unit, power in (('GB', 1e9), ('MB', 1e6), ('kB', 1e3)):
+        if size >= power:
+            return f'{size / power:.{1 if size < 10 * power else 0}f} {unit}'
+    return f'{size} bytes'
+
+
+def summary(source: Source, files: Sequence[File], folder: str) -> str:
+    """What will be fetched: source, size, licence and folder."""
+    size = readable_size(sum(file.transfer or file.size for file in files))
+    return f'fetching {source.name}, {size}, from {source.homepage}\n  licence: {source.licence}\n  into {folder}'
+
+
+def missing_message(source: Source, files: Sequence[File], folder: str, reason: str) -> str:
+    """One message with the URL and hash of each missing file, and where to put it."""
+    lines = [f'the data set {source.name} is not on this machine and was not fetched: {reason}']
+    lines += [f'To fetch it by hand, put these files into {folder}:']
+    for file in files:
+        name = f'{file.path}.gz, the whole archive' if file.members else file.path
+        lines += [f'  {name}: {file.url}', f'    sha256 {file.sha256}' + (' (when unpacked)' if file.members else '')]
+    lines += [f'Or set TESSERA_DATA to a folder that has {source.name}/{files[0].path}, or TESSERA_MIRROR to a mirror.']
+    return '\n'.join(lines)

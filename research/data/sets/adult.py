@@ -9,13 +9,22 @@ stop, which is taken away here. 'weight' is how many people a row stands for: no
 import functools
 
 from research.data.dataset import DataSet
-from research.data.fetch import folder_of
+from research.data.fetch import Source, folder_of, github_files, located
 from research.data.readers.archives import find
 from research.data.readers.rows import Row, Rows, parts_by_hash
 from research.data.readers.tables import read_delimited
 
-FOLDER = 'fairness'
-FILES = {'train': 'adult-train.csv.gz', 'validation': 'adult-train.csv.gz', 'test': 'adult-test.csv.gz'}
+SOURCE = Source(
+    'fairness',
+    'CC BY 4.0 at UCI',
+    'https://github.com/jbrownlee/Datasets',
+    github_files(
+        'jbrownlee/Datasets', 'd20fcb6402ae34e653d4513b00f39257bb37ed7f',
+        ('adult-train.csv', 3_974_305, '5b00264637dbfec36bdeaab5676b0b309ff9eb788d63554ca0a249491c86603d'),
+        ('adult-test.csv', 2_003_132, '72567b94f5c1a6f8501377dd80f93892c3848ff071cf91ba47e00b0785a28074'),
+    ),
+)  # fmt: skip
+FILES = {'train': 'adult-train.csv', 'validation': 'adult-train.csv', 'test': 'adult-test.csv'}
 COLUMNS = (
     'age', 'workclass', 'weight', 'education', 'education_years', 'marital_status', 'occupation',
     'relationship', 'race', 'sex', 'capital_gain', 'capital_loss', 'hours_per_week', 'native_country',
@@ -27,12 +36,12 @@ def open(folder: str = '') -> DataSet:
     """Opens the set; a row is {column: text} with 'label' '<=50K' or '>50K'.
 
     Args:
-      folder: of adult-train.csv.gz and adult-test.csv.gz.
+      folder: of adult-train.csv and adult-test.csv.
     """
 
     @functools.cache
     def parts(file: str) -> dict[str, Rows]:
-        entry = find(f'{folder_of(FOLDER, folder)}/{file}', 'config.data.folder')[0]
+        entry = find(located(folder_of(SOURCE, folder), file), 'config.data.folder')[0]
         rows = read_delimited(entry, without_stop, ',', True, COLUMNS)
         return {'test': rows} if file == FILES['test'] else parts_by_hash(rows, {'validation': 0.1}, (), ('weight',))
 

@@ -8,15 +8,24 @@ Oddities: the composition of bases alone tells the classes apart in part, as the
 import functools
 
 from research.data.dataset import DataSet
-from research.data.fetch import folder_of
+from research.data.fetch import Source, folder_of, github_files, located
 from research.data.readers.archives import find
 from research.data.readers.fasta import read_fasta
 from research.data.readers.rows import Row, Rows, chain
 from research.data.sequence.uci import FRACTIONS
 from research.data.splitting import by_class
 
-FOLDER = 'gene_sequences'
-FILES = {'promoter': 'Arabidopsis_tata.fa.gz', 'other': 'Arabidopsis_non_prom.fa.gz'}
+SOURCE = Source(
+    'gene_sequences',
+    'unclear: none is stated in the repository',
+    'https://github.com/solovictor/CNNPromoterData',
+    github_files(
+        'solovictor/CNNPromoterData', 'b4d2949e9bc5206f3049b35a488b036125ccc653',
+        ('Arabidopsis_tata.fa', 479_040, '2beaa31c2797e7f8d193b6015b7239a89509341f59dde57d904d8664e492901b'),
+        ('Arabidopsis_non_prom.fa', 993_473, '1ab75553cdbf99d54e56928a56b3f35eb14a5f3bbb31bba7c1102b406a615c90'),
+    ),
+)  # fmt: skip
+FILES = {'promoter': 'Arabidopsis_tata.fa', 'other': 'Arabidopsis_non_prom.fa'}
 
 
 def open(folder: str = '', split_seed: int = 0, examples: int = 0) -> DataSet:
@@ -29,8 +38,8 @@ def open(folder: str = '', split_seed: int = 0, examples: int = 0) -> DataSet:
     """
 
     def read() -> Rows:
-        place = folder_of(FOLDER, folder)
-        entries = {label: find(f'{place}/{file}', 'config.data.folder')[0] for label, file in FILES.items()}
+        place = folder_of(SOURCE, folder)
+        entries = {label: find(located(place, file), 'config.data.folder')[0] for label, file in FILES.items()}
         return chain([read_fasta(entry, functools.partial(with_label, label)) for label, entry in entries.items()])
 
     source = by_class(read, FRACTIONS, split_seed, examples)

@@ -10,13 +10,28 @@ import functools
 import numpy as np
 
 from research.data.dataset import DataSet
-from research.data.fetch import folder_of
+from research.data.fetch import Source, folder_of, github_files
 from research.data.readers.archives import find
 from research.data.readers.idx import read_array
 from research.data.readers.rows import Rows, in_memory
 from research.errors import UserError, choose
 
-FOLDER = 'fashion_mnist'
+SOURCE = Source(
+    'fashion_mnist',
+    'MIT',
+    'https://github.com/zalandoresearch/fashion-mnist',
+    github_files(
+        'zalandoresearch/fashion-mnist', 'b2617bb6d3ffa2e429640350f613e3291e10b141',
+        ('data/fashion/train-images-idx3-ubyte.gz', 26_421_880,
+         '3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84'),
+        ('data/fashion/train-labels-idx1-ubyte.gz', 29_515,
+         'a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845'),
+        ('data/fashion/t10k-images-idx3-ubyte.gz', 4_422_102,
+         '346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073'),
+        ('data/fashion/t10k-labels-idx1-ubyte.gz', 5_148,
+         '67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5'),
+    ),
+)  # fmt: skip
 CLASSES = (
     'T-shirt', 'trouser', 'pullover', 'dress', 'coat', 'sandal', 'shirt', 'sneaker', 'bag', 'ankle boot',
 )  # fmt: skip
@@ -38,7 +53,7 @@ def open(folder: str = '', examples: int = 0) -> DataSet:
 
     @functools.cache
     def arrays(name: str) -> tuple[np.ndarray, np.ndarray]:
-        place = folder_of(FOLDER, folder)
+        place = folder_of(SOURCE, folder)
         files = [f'{place}/{name}-{part}-ubyte.gz' for part in ('images-idx3', 'labels-idx1')]
         images, labels = (read_array(find((file,), 'config.data.folder')[0]) for file in files)
         return images[..., None].astype(np.float32) / 255, labels

@@ -7,14 +7,28 @@ CC BY-SA 4.0. Splits: takes 0 to 4 are the test, as its README says; 5 to 9 are 
 import re
 
 from research.data.dataset import DataSet
-from research.data.fetch import folder_of
+from research.data.fetch import File, Source, archive_url, folder_of, located
 from research.data.readers.archives import find
 from research.data.readers.folders import SOUNDS, read_folder, read_sound
 from research.data.readers.rows import Rows
 from research.data.splitting import by_place
 from research.errors import UserError, choose
 
-FOLDER = 'free_spoken_digits'
+SOURCE = Source(
+    'free_spoken_digits',
+    'CC BY-SA 4.0',
+    'https://github.com/Jakobovski/free-spoken-digit-dataset',
+    (
+        File(
+            'fsdd_recordings.tar',
+            archive_url('Jakobovski/free-spoken-digit-dataset', '26eb9aaf76e81b692f806f9140c2d2777410d7a1'),
+            '9cbd40a399fee10d4611dc8ffe6de219695fd804a62dfb43373f183715b43877',
+            23_429_120,
+            members=r'recordings/[^/]+\.wav$',
+            transfer=15_600_000,
+        ),
+    ),
+)
 SPEAKERS = ('george', 'jackson', 'lucas', 'nicolas', 'theo', 'yweweler')
 TEST_TAKES, VALIDATION_TAKES = range(0, 5), range(5, 10)  # of 50
 
@@ -23,7 +37,7 @@ def open(folder: str = '', speaker: str = '') -> DataSet:
     """Opens the set; a row is {'audio': float32 [samples], 'rate', 'label'}.
 
     Args:
-      folder: of fsdd_recordings.tar.gz.
+      folder: of fsdd_recordings.tar.
       speaker: whose takes, all of them, are the test; the validation is then takes 5 to 9 of the others.
 
     Raises:
@@ -39,7 +53,7 @@ def open(folder: str = '', speaker: str = '') -> DataSet:
         return 'validation' if take in VALIDATION_TAKES else 'train'
 
     def read() -> tuple[Rows, list[str]]:
-        entries = find(f'{folder_of(FOLDER, folder)}/fsdd_recordings.tar.gz', 'config.data.folder')
+        entries = find(located(folder_of(SOURCE, folder), 'fsdd_recordings.tar'), 'config.data.folder')
         rows = read_folder(entries, SOUNDS, read_sound, r'([0-9])_[a-z]+_\d+\.')
         return rows, [split_of(rows.where(number)) for number in range(len(rows))]
 

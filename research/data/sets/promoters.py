@@ -5,11 +5,20 @@ Source: UCI, "Molecular Biology (Promoter Gene Sequences)", Harley, Reynolds and
 """
 
 from research.data.dataset import DataSet
-from research.data.fetch import folder_of
+from research.data.fetch import Source, folder_of, github_files, located
+from research.data.readers.rows import Rows
 from research.data.sequence.uci import FRACTIONS, read_uci
 from research.data.splitting import by_class
 
-FOLDER = 'gene_sequences'
+SOURCE = Source(
+    'gene_sequences',
+    'CC BY 4.0 at UCI',
+    'https://github.com/farhan-137/dna-promoter-classifier',
+    github_files(
+        'farhan-137/dna-promoter-classifier', '585478d4bcbeb8a6293f777d9d1abfae91c6db59',
+        ('data/promoters.data', 7_089, '9cba9e8661ab04760d69b857f62259233446f2dce5ec9b515efe0b23c315bb29'),
+    ),
+)  # fmt: skip
 
 
 def open(folder: str = '', split_seed: int = 0, examples: int = 0) -> DataSet:
@@ -20,5 +29,9 @@ def open(folder: str = '', split_seed: int = 0, examples: int = 0) -> DataSet:
       split_seed: another one gives other splits.
       examples: train on this many rows, evenly spread; 0: all.
     """
-    source = by_class(lambda: read_uci(f'{folder_of(FOLDER, folder)}/promoters.data'), FRACTIONS, split_seed, examples)
+
+    def read() -> Rows:
+        return read_uci(located(folder_of(SOURCE, folder), 'promoters.data'))
+
+    source = by_class(read, FRACTIONS, split_seed, examples)
     return DataSet(source, 'UCI promoters of E. coli: 57 bases', fields=('sequence', 'name', 'label'))

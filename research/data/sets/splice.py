@@ -6,11 +6,20 @@ sequence. Oddities: 185 rows are copies of others, which stay in one split.
 """
 
 from research.data.dataset import DataSet
-from research.data.fetch import folder_of
+from research.data.fetch import Source, folder_of, github_files, located
+from research.data.readers.rows import Rows
 from research.data.sequence.uci import FRACTIONS, read_uci
 from research.data.splitting import by_class
 
-FOLDER = 'gene_sequences'
+SOURCE = Source(
+    'gene_sequences',
+    'CC BY 4.0 at UCI',
+    'https://github.com/drusk/splice-junction-gene-sequences',
+    github_files(
+        'drusk/splice-junction-gene-sequences', 'e862a929e3d82a881bb7abc8e0ffba3f68cf9a8c',
+        ('data/splice.data', 319_000, 'ebbae10c85d3c285e2a2489a37e42bc2ee8d91d15005e391a9962fa3389a114f'),
+    ),
+)  # fmt: skip
 
 
 def open(folder: str = '', split_seed: int = 0, examples: int = 0) -> DataSet:
@@ -21,5 +30,9 @@ def open(folder: str = '', split_seed: int = 0, examples: int = 0) -> DataSet:
       split_seed: another one gives other splits.
       examples: train on this many rows, evenly spread; 0: all.
     """
-    source = by_class(lambda: read_uci(f'{folder_of(FOLDER, folder)}/splice.data'), FRACTIONS, split_seed, examples)
+
+    def read() -> Rows:
+        return read_uci(located(folder_of(SOURCE, folder), 'splice.data'))
+
+    source = by_class(read, FRACTIONS, split_seed, examples)
     return DataSet(source, 'UCI splice junctions: 60 bases', fields=('sequence', 'name', 'label'))

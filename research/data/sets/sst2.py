@@ -8,13 +8,23 @@ Oddities: lower-cased and tokenised; without a header line. Not GLUE's SST-2, wh
 import functools
 
 from research.data.dataset import DataSet
-from research.data.fetch import folder_of
+from research.data.fetch import Source, folder_of, github_files, located
 from research.data.readers.archives import find
 from research.data.readers.rows import Broken, Row, Rows, change, parts_by_hash
 from research.data.readers.tables import read_delimited
 from research.errors import UserError
 
-FOLDER = 'sst2'
+SOURCE = Source(
+    'sst2',
+    'unclear: none is stated in the repository',
+    'https://github.com/clairett/pytorch-sentiment-classification',
+    github_files(
+        'clairett/pytorch-sentiment-classification', '457ffd83de90a9d6d472d8ffc31bbffe40a8b236',
+        ('data/SST2/train.tsv', 720_259, 'ec192f833a64da08f475488a77b0d0b47db47acd0f458bd18433fc793b569920'),
+        ('data/SST2/dev.tsv', 92_057, 'eddea6b39e601dd4e7a672b53cc40fdf6019fa80522f351206c24340ca5d9359'),
+        ('data/SST2/test.tsv', 188_749, '831169c7e2e429d6026e1bdbb542f33b636e3e596caad9602ebc953c205928b7'),
+    ),
+)  # fmt: skip
 FILES = {'train': 'train.tsv', 'validation': 'dev.tsv', 'test': 'test.tsv'}
 CLASSES = {'0': 'negative', '1': 'positive'}
 
@@ -34,7 +44,7 @@ def open(folder: str = '', validation_share: float = 0.0) -> DataSet:
 
     @functools.cache
     def read(split: str) -> Rows:
-        entry = find(f'{folder_of(FOLDER, folder)}/{FILES[split]}', 'config.data.folder')[0]
+        entry = find(located(folder_of(SOURCE, folder), FILES[split]), 'config.data.folder')[0]
         rows = read_delimited(entry, lambda row, where: row, '\t', False, ('text', 'label'))
         return change(rows, named, keeps_label=False)
 

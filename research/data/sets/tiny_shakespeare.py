@@ -7,12 +7,21 @@ usual rule, nanoGPT's too: the first 90% of the characters are for training, the
 import functools
 
 from research.data.dataset import DataSet
-from research.data.fetch import folder_of
+from research.data.fetch import Source, folder_of, github_files, located
 from research.data.readers.archives import find, read_bytes
 from research.data.readers.rows import Rows, in_memory
 from research.errors import UserError
 
-FOLDER = 'tiny_shakespeare'
+SOURCE = Source(
+    'tiny_shakespeare',
+    'public domain',
+    'https://github.com/karpathy/char-rnn',
+    github_files(
+        'karpathy/char-rnn', '6f9487a6fe5b420b7ca9afb0d7c078e37c1d1b4e',
+        ('data/tinyshakespeare/input.txt', 1_115_394,
+         '86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed'),
+    ),
+)  # fmt: skip
 CHARACTERS = 1_115_394
 
 
@@ -25,8 +34,8 @@ def open(folder: str = '') -> DataSet:
 
     @functools.cache
     def source(split: str) -> Rows:
-        place = folder_of(FOLDER, folder)
-        text = read_bytes(find((f'{place}/input.txt',), 'config.data.folder')[0]).decode()
+        place = folder_of(SOURCE, folder)
+        text = read_bytes(find((located(place, 'input.txt'),), 'config.data.folder')[0]).decode()
         if len(text) != CHARACTERS:
             raise UserError(f'{place}/input.txt has {len(text):,} characters, the corpus has {CHARACTERS:,}')
         border = int(0.9 * len(text))

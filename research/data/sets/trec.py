@@ -9,11 +9,20 @@ import functools
 from typing import Literal
 
 from research.data.dataset import DataSet
-from research.data.fetch import folder_of
+from research.data.fetch import Source, folder_of, github_files, located
 from research.data.readers.archives import find, read_bytes
 from research.data.readers.rows import Broken, Row, Rows, in_memory, parts_by_hash
 
-FOLDER = 'trec_questions'
+SOURCE = Source(
+    'trec_questions',
+    'unclear: none is stated for the data',
+    'https://github.com/harvardnlp/sent-conv-torch',
+    github_files(
+        'harvardnlp/sent-conv-torch', 'd61ded09c99c0199d8c5bca946cd65864de2b296',
+        ('data/raw/TREC.train', 335_858, '9e4c8bdcaffb96ed61041bd64b564183d52793a8e91d84fc3a8646885f466ec3'),
+        ('data/raw/TREC.test', 23_354, '033f22c028c2bbba9ca682f68ffe204dc1aa6e1cf35dd6207f2d4ca67f0d0e8e'),
+    ),
+)  # fmt: skip
 FILES = {'train': 'TREC.train', 'validation': 'TREC.train', 'test': 'TREC.test'}
 
 
@@ -27,7 +36,7 @@ def open(folder: str = '', labels: Literal['coarse', 'fine'] = 'coarse') -> Data
 
     @functools.cache
     def parts(file: str) -> dict[str, Rows]:
-        entry = find(f'{folder_of(FOLDER, folder)}/{file}', 'config.data.folder')[0]
+        entry = find(located(folder_of(SOURCE, folder), file), 'config.data.folder')[0]
         lines = read_bytes(entry).decode('latin-1').splitlines()  # one byte is not UTF-8
         rows = [question(labels, line, f'{entry.name}, line {number}') for number, line in enumerate(lines, 1)]
         rows = in_memory(rows, entry.name)
