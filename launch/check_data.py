@@ -18,6 +18,7 @@ import launch.flags
 CONFIG = flags.DEFINE_string('config', '', 'A file of configs/, with :variant where it has some.')
 LIMIT = flags.DEFINE_integer('limit', 50_000, 'Rows of each split that are looked at; 0: all.', lower_bound=0)
 JSON = flags.DEFINE_bool('json', False, 'Print the findings as JSON instead of text.')
+flags.declare_key_flag('fetch')
 
 
 def main(overrides: dict[str, str]) -> int:

@@ -13,6 +13,7 @@ import research
 WORKDIR = flags.DEFINE_string('workdir', '', 'The folder of the run.')
 SPLIT = flags.DEFINE_string('split', 'test', 'The split to measure: train, validation or test.')
 JSON = flags.DEFINE_bool('json', False, 'Print the metrics as JSON instead of a table.')
+flags.declare_key_flag('fetch')
 
 
 def main(overrides: dict[str, str]) -> None:

@@ -1,9 +1,10 @@
 """What all programs share: absl flags, config overrides, and user mistakes as one message."""
 
+import functools
 import importlib.metadata
 import importlib.util
+import inspect
 import os
-import pathlib
 import sys
 from collections.abc import Callable, Sequence
 
@@ -34,8 +35,12 @@ def split_overrides(arguments: Sequence[str]) -> tuple[list[str], dict[str, str]
     return rest, overrides
 
 
-def run(main: Callable[[dict[str, str]], int | None], arguments: Sequence[str] | None = None) -> None:
-    """Parses flags and runs `main(overrides)`; a `UserError` becomes one message and exit status 1."""
+def run(main: Callable[..., int | None], arguments: Sequence[str] | None = None) -> None:
+    """Parses flags and runs `main(overrides)`; a `UserError` becomes one message and exit status 1.
+
+    A `main` with a second parameter is called with the arguments that are no flags.
+    """
+    takes_names = len(inspect.signature(main).parameters) > 1
     arguments = list(sys.argv if arguments is None else arguments)
     try:
         rest, overrides = split_overrides(arguments)
@@ -45,10 +50,10 @@ def run(main: Callable[[dict[str, str]], int | None], arguments: Sequence[str] |
         print(help_text(main.__module__, any('helpfull' in argument for argument in rest[1:])))
         return
 
-    def guarded(_: Sequence[str]) -> int | None:
+    def guarded(rest: Sequence[str]) -> int | None:
         try:
             setup()
-            return main(overrides)
+            return main(overrides, rest[1:]) if takes_names else main(overrides)
         except (UserError, OSError) as error:
             if isinstance(error, OSError) and error.filename is None:
                 raise
@@ -56,7 +61,7 @@ def run(main: Callable[[dict[str, str]], int | None], arguments: Sequence[str] |
                 logging.exception('the stack of the message below')
             fail(error if isinstance(error, UserError) else f'{os.fsdecode(error.filename)}: {error.strerror}')
 
-    app.run(guarded, argv=rest, flags_parser=parse)
+    app.run(guarded, argv=rest, flags_parser=functools.partial(parse, takes_names=takes_names))
 
 
 def help_text(module: str, full: bool) -> str:
@@ -67,13 +72,13 @@ def help_text(module: str, full: bool) -> str:
     return f'{about}\n\nflags:\n{listed}\n\n--config.a.b=value sets a value of the config; --helpfull lists all flags.'
 
 
-def parse(arguments: Sequence[str]) -> list[str]:
-    """Parses absl flags; a wrong flag is one message and exit status 1."""
+def parse(arguments: Sequence[str], takes_names: bool = False) -> list[str]:
+    """Parses absl flags; a wrong flag, or an argument that nobody reads, is one message and exit status 1."""
     try:
         rest = flags.FLAGS(list(arguments), known_only=False)
     except flags.Error as error:
         fail(error)
-    if len(rest) > 1:
+    if len(rest) > 1 and not takes_names:
         fail(UserError(f'not understood: {" ".join(rest[1:])} (flags are written --name=value)'))
     return rest
 
@@ -85,16 +90,19 @@ def fail(error: Exception | str) -> None:
 
 
 def setup() -> None:
-    """Sets the log level, the platform and the persistent compilation cache (in the user's cache folder)."""
+    """Sets the log level, the platform, the compilation cache, and whether data are fetched."""
     import jax
 
+    from research.data.fetch import cache_folder
+
+    if not flags.FLAGS.fetch:
+        os.environ['TESSERA_FETCH'] = '0'
     if only_plans():
         jax.config.update('jax_platforms', 'cpu')
     level = {'debug': logging.DEBUG, 'info': logging.INFO, 'warning': logging.WARNING}[flags.FLAGS.log_level]
     logging.set_verbosity(level)
     if not os.environ.get('JAX_COMPILATION_CACHE_DIR'):
-        root = pathlib.Path(os.environ.get('XDG_CACHE_HOME') or pathlib.Path.home() / '.cache')
-        jax.config.update('jax_compilation_cache_dir', str(root / 'tessera' / 'compiled'))
+        jax.config.update('jax_compilation_cache_dir', str(cache_folder() / 'compiled'))
         jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)
 
 
@@ -110,10 +118,11 @@ def only_plans() -> bool:
     return not importlib.util.find_spec('jax_plugins') and not importlib.metadata.entry_points(group='jax_plugins')
 
 
-def define_log_level() -> None:
-    """Defines --log_level, which every program has."""
+def define_common() -> None:
+    """Defines the flags that every program has: --log_level and --fetch."""
     if 'log_level' not in flags.FLAGS:
         flags.DEFINE_enum('log_level', 'warning', ['debug', 'info', 'warning'], 'How much is logged to stderr.')
+        flags.DEFINE_bool('fetch', True, 'Fetch the files of a public data set on first use; --nofetch: never.')
 
 
-define_log_level()
+define_common()

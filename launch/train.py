@@ -20,6 +20,7 @@ COORDINATOR = flags.DEFINE_string('coordinator', '', 'HOST:PORT of process 0, wh
 NUM_PROCESSES = flags.DEFINE_integer('num_processes', 0, 'How many processes; with --coordinator.')
 PROCESS_ID = flags.DEFINE_integer('process_id', -1, 'Which of them this is, from 0; with --coordinator.')
 TIMEOUT = flags.DEFINE_integer('timeout', 120, 'Seconds until a missing or dead process ends the others.', 10)
+flags.declare_key_flag('fetch')
 
 
 def main(overrides: dict[str, str]) -> int:

@@ -18,9 +18,9 @@ import requests
 
 CHUNK = 1 << 18  # bytes
 TIMEOUT = (15, 60)  # seconds to connect, and between two chunks
-EXCESS = 4  # an archive may be this many times larger than expected
+EXCESS, HEADS = 4, 1 << 20  # an archive may be this many times and bytes larger than expected
 BROKEN = (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError)
-Advance = Callable[[int], None]  # is called with the number of bytes that came
+Advance = Callable[[int], None]  # is called with the number of bytes that came, negative where they came in vain
 
 
 class Failed(Exception):
@@ -53,6 +53,7 @@ def progress_bar(name: str, total: int) -> Iterator[Advance]:
     with progress.Progress(*columns, console=console.Console(stderr=True)) as shown:
         task = shown.add_task(name, total=total)
         yield lambda count: shown.advance(task, count)
+        shown.update(task, completed=total)
 
 
 def obtain(file: Wanted, places: Sequence[str], folder: str, advance: Advance) -> None:
@@ -103,7 +104,8 @@ def obtain_from(file: Wanted, place: str, folder: str, advance: Advance) -> None
 
 def transfer(place: str, part: pathlib.Path, file: Wanted, advance: Advance) -> None:
     """Brings the bytes at a URL or path to `part`, after those that are there."""
-    limit = EXCESS * (file.transfer or file.size) if is_packed(place, file) else file.size
+    packed = is_packed(place, file)
+    limit = EXCESS * (file.transfer or file.size) + HEADS if packed else file.size
     if not place.startswith(('http://', 'https://')):
         path = pathlib.Path(place.removeprefix('file://'))
         if not path.is_file():
@@ -113,7 +115,7 @@ def transfer(place: str, part: pathlib.Path, file: Wanted, advance: Advance) -> 
         size = part.stat().st_size
     else:
         size = transfer_whole(place, part, file, limit, advance)
-    if not is_packed(place, file) and size != file.size:
+    if not packed and size != file.size:
         part.unlink()
         raise Failed(f'{place} has {size:,} bytes, expected {file.size:,}')
 
@@ -121,6 +123,7 @@ def transfer(place: str, part: pathlib.Path, file: Wanted, advance: Advance) -> 
 def transfer_whole(url: str, part: pathlib.Path, file: Wanted, limit: int, advance: Advance) -> int:
     """Requests what is missing for as long as each request brings bytes; gives how many there are."""
     before, size, reason = -1, 0, ''
+    advance(part.stat().st_size if part.exists() else 0)
     while size > before:
         before = size
         try:
@@ -148,8 +151,8 @@ def transfer_once(url: str, part: pathlib.Path, limit: int, advance: Advance) ->
         if response.status_code >= 400:
             raise Failed(f'{url} answers {response.status_code} {response.reason}')
         going_on = response.status_code == 206 and start
-        if going_on:
-            advance(start)
+        if not going_on:
+            advance(-start)
         with open(part, 'ab' if going_on else 'wb') as output:
             copy(response.iter_content(CHUNK), output, start if going_on else 0, limit, url, advance)
 

@@ -10,6 +10,7 @@ Without TESSERA_DATA files are kept in tessera/data below the user's cache folde
 recorded SHA-256 when it is used.
 """
 
+import contextlib
 import os
 import pathlib
 import stat
@@ -76,9 +77,10 @@ def cache_folder() -> pathlib.Path:
     """The folder of this program in the user's cache folder; in the temporary one where the user has no home."""
     if os.environ.get('XDG_CACHE_HOME'):
         return pathlib.Path(os.environ['XDG_CACHE_HOME']) / 'tessera'
-    folder = platformdirs.user_cache_path('tessera', appauthor=False)
-    if folder.is_absolute():
-        return folder
+    with contextlib.suppress(RuntimeError):  # some releases raise it, others give a relative path
+        folder = platformdirs.user_cache_path('tessera', appauthor=False)
+        if folder.is_absolute():
+            return folder
     user = os.getuid() if hasattr(os, 'getuid') else 'user'
     return pathlib.Path(tempfile.gettempdir()) / f'tessera-{user}'
 
@@ -134,6 +136,12 @@ def missing_files(folder: str, source: Source) -> list[File]:
     if pathlib.Path(folder).parent == cache_folder() / 'data':
         return [file for file in source.files if not intact(file)]
     return [file for file in source.files if not present(folder, file.path)]
+
+
+def found(source: Source) -> str:
+    """The folder where the files of a set are, '' where some are missing; looks at names alone."""
+    folders = [f'{data_root()}/{source.name}', str(cache_folder() / 'data' / source.name)]
+    return next((folder for folder in folders if complete(folder, source)), '')
 
 
 def fetch(source: Source) -> str:

@@ -1,5 +1,6 @@
 """One way to open every data set: each built-in one, a user's files, and modules outside the package."""
 
+import gzip
 import json
 import pathlib
 import sys
@@ -36,8 +37,8 @@ def test_every_set_opens_with_its_defaults_or_says_which_files_are_missing(name,
     assert 'Source:' in module.__doc__ and 'Licence:' in module.__doc__ and 'Splits:' in module.__doc__
     data = open_dataset({'name': name, **default_settings(name), **SMALL.get(name, {})})
     assert data.about and data.fields and set(data.splits) <= {'train', 'validation', 'test'}
-    if hasattr(module, 'FOLDER'):
-        with pytest.raises(UserError, match=f'{module.FOLDER} are missing: .*set TESSERA_DATA'):
+    if hasattr(module, 'SOURCE'):
+        with pytest.raises(UserError, match=f'{module.SOURCE.name} is not on this machine(?s:.*)set TESSERA_DATA'):
             data.source('train')
         with pytest.raises(UserError, match='config.data.folder=.*there is no such folder'):
             open_dataset({'name': name, 'folder': str(tmp_path / 'gone')}).source('train')
@@ -52,7 +53,7 @@ def test_every_set_opens_with_its_defaults_or_says_which_files_are_missing(name,
 
 
 @pytest.mark.data
-@pytest.mark.parametrize('name', [name for name in set_names() if hasattr(set_module(name), 'FOLDER')])
+@pytest.mark.parametrize('name', [name for name in set_names() if hasattr(set_module(name), 'SOURCE')])
 def test_every_public_set_has_the_fields_and_classes_it_promises(name, data, monkeypatch):
     monkeypatch.setenv('TESSERA_DATA', str(data))
     opened = open_dataset({'name': name})
@@ -179,19 +180,23 @@ def test_classes_and_shapes_are_values_functions_or_those_of_the_training_rows()
 
 
 def test_files_are_found_in_one_place(tmp_path, monkeypatch):
-    (tmp_path / 'root' / 'sst2').mkdir(parents=True)
+    source = set_module('sst2').SOURCE
+    folder = tmp_path / 'root' / 'sst2'
+    folder.mkdir(parents=True)
     monkeypatch.setenv('TESSERA_DATA', str(tmp_path / 'root'))
-    assert folder_of('sst2') == str(tmp_path / 'root' / 'sst2')
-    with pytest.raises(UserError, match="train.tsv"):
+    with pytest.raises(UserError, match=f'put these files into {folder}:\n  train.tsv: https://'):
         open_dataset({'name': 'sst2'}).source('train')
+    for name in ('train.tsv.gz', 'dev.tsv', 'test.tsv'):
+        (folder / name).write_bytes(gzip.compress(b'a film\t1\n') if name.endswith('gz') else b'no film\t0\n')
+    assert folder_of(source) == str(folder)
+    rows = open_dataset({'name': 'sst2'})
+    assert rows.source('train')[0]['text'] == 'a film' and rows.source('test')[0]['text'] == 'no film'
     monkeypatch.setenv('MINE', str(tmp_path))
-    assert folder_of('sst2', '$MINE/root') == f'{tmp_path}/root'
+    assert folder_of(source, '$MINE/root') == f'{tmp_path}/root'
     monkeypatch.delenv('TESSERA_DATA')
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
-    with pytest.raises(UserError, match=f'{tmp_path}/cache/tessera/sst2 is not there .TESSERA_DATA is not set.'):
-        folder_of('sst2')
-    (tmp_path / 'cache' / 'tessera' / 'sst2').mkdir(parents=True)
-    assert folder_of('sst2').startswith(str(tmp_path / 'cache'))
+    with pytest.raises(UserError, match=f'put these files into {tmp_path}/cache/tessera/data/sst2'):
+        folder_of(source)
 
 
 def test_texts_of_any_set_are_documents_and_labels_are_names():
