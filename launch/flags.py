@@ -73,7 +73,7 @@ def help_text(module: str, full: bool) -> str:
 
 
 def parse(arguments: Sequence[str], takes_names: bool = False) -> list[str]:
-    """Parses absl flags; a wrong flag, or an argument that nobody reads, is one message and exit status 1."""
+    """Parses absl flags; a wrong flag, or an argument that is not a flag, is one message and exit status 1."""
     try:
         rest = flags.FLAGS(list(arguments), known_only=False)
     except flags.Error as error:

@@ -59,7 +59,7 @@ def progress_bar(name: str, total: int) -> Iterator[Advance]:
 def obtain(file: Wanted, places: Sequence[str], folder: str, advance: Advance) -> None:
     """Puts a file into its folder from the first of `places` (URLs or paths) that has it.
 
-    A transfer that broke off leaves '<path>.part', from which the next one goes on.
+    A transfer that broke off leaves '<path>.part', from which the next one continues.
 
     Raises:
       Failed: where no place has it, the connection breaks, or its content is not the recorded one.
@@ -215,4 +215,5 @@ def brief(error: Exception) -> str:
         if not isinstance(inner, Exception):
             break
         error = inner
-    return re.sub(r'<[^>]*>:? ?', '', str(error)).strip() or type(error).__name__
+    text = re.sub(r'<[^>]*>:? ?|^\w+\(host=[^)]*\): ', '', str(error)).strip()
+    return text or type(error).__name__

@@ -1,0 +1,90 @@
+"""Writes docs/data_sets.md: what each config fetches, how large it is, and under which licence.
+
+    python -m launch.data_table
+"""
+
+import inspect
+import pathlib
+import re
+
+import launch.flags
+
+ROOT = pathlib.Path(__file__).parent.parent
+DOCUMENT = 'docs/data_sets.md'
+HEAD = """# Data sets
+
+Nothing needs to be downloaded by hand. Training, evaluation and `check_data` fetch what they read on first use, print
+its source, size and licence, and compare every file with its recorded SHA-256. `--nofetch` forbids that.
+
+    python -m launch.fetch --list             # all sets, and where they are on this machine
+    python -m launch.fetch sst2 fashion_mnist # now, for a machine without a network later
+
+| variable | effect |
+| --- | --- |
+| `TESSERA_DATA` | a folder with one subfolder per set, used as it is where the files are present |
+| `TESSERA_MIRROR` | a URL or folder with `<set>/<file>`, used in place of the origins |
+| `XDG_CACHE_HOME` | without `TESSERA_DATA`, files are kept in `tessera/data` below this, or else in the user's cache |
+
+Several processes may start at once: one fetches, the others wait. A transfer that breaks off is resumed. Without a
+network, the message names each missing file with its URL, its SHA-256 and the folder to put it in.
+
+This page is written by `python -m launch.data_table`.
+
+## What each config reads
+
+| config | data set | fetched | licence |
+| --- | --- | --- | --- |
+"""
+SETS = """
+## All public sets
+
+Each is pinned to a commit of its repository. The subfolder is that of `TESSERA_DATA` and of a mirror.
+
+| set | fetched | subfolder | licence | source | remarks |
+| --- | --- | --- | --- | --- | --- |
+"""
+
+
+def main(overrides: dict[str, str]) -> None:
+    """Writes the document."""
+    del overrides
+    (ROOT / DOCUMENT).write_text(document(), encoding='utf-8')
+    print(DOCUMENT)
+
+
+def document() -> str:
+    """The whole document, from the configs and the sources of the sets."""
+    from research.data.fetch import readable_size
+    from research.data.sources import all_sources
+
+    files = [file for file in sorted((ROOT / 'configs').glob('*.py')) if file.stem != '__init__']
+    configs = [f'| `{file.stem}` | {" | ".join(config_row(f"configs/{file.name}"))} |\n' for file in files]
+    sets = [
+        f'| `{name}` | {readable_size(source.size)} | `{source.name}` | {source.licence} | '
+        f'[{source.homepage.removeprefix("https://github.com/")}]({source.homepage}) | {source.about} |\n'
+        for name, source in all_sources().items()
+    ]
+    return HEAD + ''.join(configs) + SETS + ''.join(sets)
+
+
+def config_row(path: str) -> tuple[str, str, str]:
+    """The data set of a config, the size of what it fetches, and the licence."""
+    from research import api
+    from research.data.dataset import set_module
+    from research.data.fetch import readable_size
+
+    data = api.load_config(path).data
+    name, reader = data.get('name', ''), data.get('reader', '')
+    if reader == 'tfds':
+        return f'`{name}`', 'by `launch.prepare_data`', 'that of tensorflow-datasets'
+    if reader or not name:
+        return 'your own files', 'nothing', '-'
+    module = set_module(name)
+    if hasattr(module, 'SOURCE'):
+        return f'`{name}`', readable_size(module.SOURCE.size), module.SOURCE.licence
+    licence = re.search(r'Licence: (.*?)\.(?:\s|$)', inspect.cleandoc(module.__doc__), re.DOTALL)
+    return f'`{name}`', 'nothing', ' '.join(licence[1].split())
+
+
+if __name__ == '__main__':
+    launch.flags.run(main)
