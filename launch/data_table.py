@@ -57,8 +57,9 @@ def document() -> str:
     from research.data.fetch import readable_size
     from research.data.sources import all_sources
 
-    files = [file for file in sorted((ROOT / 'configs').glob('*.py')) if file.stem != '__init__']
-    configs = [f'| `{file.stem}` | {" | ".join(config_row(f"configs/{file.name}"))} |\n' for file in files]
+    files = [file for file in sorted((ROOT / 'configs').rglob('*.py')) if file.stem != '__init__']
+    names = [file.relative_to(ROOT).as_posix() for file in files]
+    configs = [f'| `{name}` | {" | ".join(config_row(name))} |\n' for name in names]
     sets = [
         f'| `{name}` | {readable_size(source.size)} | `{source.name}` | {source.licence} | '
         f'[{source.homepage.removeprefix("https://github.com/")}]({source.homepage}) | {source.about} |\n'
