@@ -66,6 +66,9 @@ def test_floats_written_and_read_are_the_same(value):
 
 def test_categories_are_composed_and_named_as_people_write_them():
     assert read_category('cafe\u0301 ') == 'caf\u00e9' and read_category(3.0) == '3' and read_category(True) == 'True'
+    for value in ([1], {'a': 1}, b'x'):
+        with pytest.raises(UserError, match='a category must be a text or a number'):
+            read_category(value)
 
 
 def test_one_value_among_numbers_is_named():

@@ -229,3 +229,13 @@ def test_any_text_is_json_or_broken(text):
     except Broken:
         return
     assert json.dumps(value) == json.dumps(json.loads(text))
+
+
+def test_one_file_a_class(tmp_path):
+    for label, lines in (('pos', 'good\nfine\n'), ('neg', 'bad\n')):
+        (tmp_path / f'reviews.{label}').write_text(lines)
+    settings = {'reader': 'lines', 'train': f'{tmp_path}/reviews.*', **WHOLE}
+    rows = open_dataset({**settings, 'label_pattern': r'\.(\w+)$'}, ('text', 'label')).source('train')
+    assert [(row['text'], row['label']) for row in rows] == [('bad', 'neg'), ('good', 'pos'), ('fine', 'pos')]
+    with pytest.raises(UserError, match=r"reviews.neg: config.data.label_pattern='x\(y\)' finds no label"):
+        open_dataset({**settings, 'label_pattern': 'x(y)'}).source('train')

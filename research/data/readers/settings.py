@@ -14,7 +14,7 @@ ONLY = {  # settings that some readers alone know
     'folder': ('tfds',),
     'columns': ('csv', 'tsv'),
     'delimiter': ('csv', 'tsv'),
-    'label_pattern': ('fasta', *FILES),
+    'label_pattern': ('fasta', 'lines', *FILES),
     'fields': ('jsonl', 'csv', 'tsv', 'parquet', 'lines', 'idx', 'fasta', 'tfds'),
 }
 
@@ -36,7 +36,7 @@ class DataSettings:
     columns: str | tuple = ''  # of 'csv' and 'tsv': names for a file without a header line
     delimiter: str = ''  # of 'csv' and 'tsv'; '' for a comma or a tab, or what the first lines agree on
     missing: str | tuple = MISSING  # labels that stand for none: such rows are broken records
-    label_pattern: str = ''  # finds the label in a file's path ('' for the first folder) or, of 'fasta', in a name
+    label_pattern: str = ''  # finds the label in a file's path ('': the first folder), of 'fasta' in a name
     validation_fraction: float = 0.1  # cut off from 'train' where `validation` is ''
     test_fraction: float = 0.1  # likewise
     every_class: bool = True  # rows move between splits that are cut off until each class is in every one of them

@@ -170,7 +170,7 @@ def open_arrays(options: DataSettings, place: str | tuple, setting: str) -> Rows
     if options.reader == 'idx':
         rows = idx.read_idx(parts, setting)
     elif parts.keys() == {''}:
-        rows = chain([text.read_lines(entry) for entry in parts['']])
+        rows = chain([text.read_lines(entry, label_pattern=options.label_pattern) for entry in parts['']])
     else:
         names = {field: ' + '.join(entry.name for entry in entries) for field, entries in parts.items()}
         rows = join(

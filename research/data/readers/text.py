@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Int
 
 from research.data.readers.archives import Entry, Part, open_part
+from research.data.readers.fields import normal
 from research.data.readers.json_text import parse_object
 from research.data.readers.rows import Broken, Row, Rows
 from research.errors import UserError
@@ -112,16 +113,28 @@ def parsed(
     return parse(decode(part.read(*span(ranges[number])), name), name)
 
 
-def read_lines(entry: Entry, field: str = 'text') -> Rows:
-    """Returns one row {field: line} for each line of a text file, empty ones too."""
+def read_lines(entry: Entry, field: str = 'text', label_pattern: str = '') -> Rows:
+    """Returns one row {field: line} for each line of a text file, empty ones too.
+
+    With `label_pattern`, rows also have the label that it finds in the file's path: one file a class.
+
+    Raises:
+      UserError: where it finds none.
+    """
     part = open_text(entry)
     ranges = line_ranges(part)
-    return text_rows(entry, part, ranges, np.arange(1, len(ranges) + 1), functools.partial(as_field, field))
+    label = None
+    if label_pattern:
+        found = re.search(label_pattern, entry.name)
+        if not found:
+            raise UserError(f'{entry.name}: config.data.label_pattern={label_pattern!r} finds no label in this path')
+        label = normal(found[1] if found.re.groups else found[0])
+    return text_rows(entry, part, ranges, np.arange(1, len(ranges) + 1), functools.partial(as_field, field, label))
 
 
-def as_field(field: str, text: str, where: str) -> Row:
-    """Returns a line as a row of one field."""
-    return {field: text}
+def as_field(field: str, label: str | None, text: str, where: str) -> Row:
+    """Returns a line as a row of one field, or of two with a label."""
+    return {field: text} if label is None else {field: text, 'label': label}
 
 
 def read_jsonl(entry: Entry, finish: Callable[[Row, str], Row]) -> Rows:

@@ -63,9 +63,15 @@ def read_number(value: Any, missing: Sequence[str] = MISSING, decimal: str = '.'
 
 
 def read_category(value: Any, missing: Sequence[str] = MISSING) -> str | None:
-    """Returns a value as the name of a category in composed form, None where there is none."""
+    """Returns a value as the name of a category in composed form, None where there is none.
+
+    Raises:
+      UserError: for a list, an object or bytes.
+    """
     if is_no_value(value, missing):
         return None
+    if isinstance(value, (list, tuple, dict, bytes, np.ndarray)):
+        raise UserError(f'a category must be a text or a number, got {value!r:.40}')
     text = value.strip() if isinstance(value, str) else label_text(value)
     return text if text.isascii() else unicodedata.normalize('NFC', text)
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from absl import logging
 from etils import epath
 from jaxtyping import Integer
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -29,7 +30,7 @@ def read_documents(data: DataSet) -> dict[str, list[str]]:
     """
     documents, seen = {}, set()
     for split in data.splits:
-        documents[split] = []
+        documents[split], copies = [], 0
         rows = data.source(split)
         for number, row in enumerate(rows):
             if not isinstance(row.get('text'), str):
@@ -37,7 +38,10 @@ def read_documents(data: DataSet) -> dict[str, list[str]]:
             key = hashlib.sha256(row['text'].encode('utf-8', 'surrogatepass')).digest()
             if row['text'].strip() and key not in seen:
                 documents[split].append(row['text'])
+            copies += key in seen
             seen.add(key)
+        if copies:
+            logging.info('%s: %d of %d texts are copies of an earlier one and are left out', split, copies, len(rows))
     return documents
 
 
