@@ -238,17 +238,23 @@ def make_load(
 
 
 def stream_tokenizer(model: Mapping[str, Any], folder: epath.Path) -> Tokenizer | None:
-    """Returns `store`'s tokenizer for streams of documents: byte-level, its end of a text called END.
+    """Returns `store`'s tokenizer for streams of documents, its end of a text called END.
+
+    It is byte-level (GPT-2, Llama 3, Qwen), or of pieces with a token for each byte (Llama 2, Mistral).
 
     Raises:
-      UserError: for a tokenizer that is not byte-level (bits per byte could not be told), or has no end.
+      UserError: for one that loses bytes, so that bits per byte cannot be counted, or has no end.
     """
     tokenizer = store(model, folder, 'decoder')
     if tokenizer is None:
         return None
     described = json.loads(tokenizer.to_str())
-    if '"ByteLevel"' not in json.dumps(described['decoder']):
-        raise UserError(f'config.model.weights={model["weights"]!r}: its tokenizer is not byte-level')
+    falls_back = described['model'].get('byte_fallback') and '"ByteFallback"' in json.dumps(described['decoder'])
+    if '"ByteLevel"' not in json.dumps(described['decoder']) and not falls_back:
+        raise UserError(
+            f'config.model.weights={model["weights"]!r}: its tokenizer is not byte-level and has no tokens for single '
+            'bytes'
+        )
     if tokenizer.token_to_id(END) is not None:
         return tokenizer
     end = tokenizer.id_to_token(json.loads((folder / FILE).read_text())['end'])

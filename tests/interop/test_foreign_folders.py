@@ -10,8 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from etils import epath
-from tokenizers import Tokenizer, models, pre_tokenizers
+from safetensors.numpy import load_file, save_file
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
+from research.data.text.corpus import END, bytes_of_tokens
 from research.errors import UserError
 from research.interop import pretrained, weights
 from research.interop.files import INDEX, SINGLE
@@ -147,3 +149,26 @@ def test_a_marian_written_from_its_settings_names_its_tokens(tmp_path):
     config = json.loads((tmp_path / 'gpt2' / 'config.json').read_text())
     assert config['eos_token_id'] == read_tokenizer(FOLDER / 'gpt2').token_to_id('<|endoftext|>')
     assert (tmp_path / 'gpt2' / SINGLE).exists()
+
+
+def test_a_tokenizer_of_pieces_with_single_bytes_makes_streams(tmp_path):
+    """As of Llama 2 and Mistral: a sign for the space, characters, and 256 tokens for all other bytes."""
+    pieces = ['<unk>', '<s>', '</s>', *(f'<0x{byte:02X}>' for byte in range(256)), '\u2581', 'a', 'b', '\u2581a', 'ab']
+    merges = [('\u2581', 'a'), ('a', 'b')]
+    vocabulary = {piece: number for number, piece in enumerate(pieces)}
+    tokenizer = Tokenizer(models.BPE(vocabulary, merges, unk_token='<unk>', byte_fallback=True, fuse_unk=True))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme='never', split=False)
+    tokenizer.decoder = decoders.Sequence([decoders.Replace('\u2581', ' '), decoders.ByteFallback(), decoders.Fuse()])
+    tokenizer.add_special_tokens(['<unk>', '<s>', '</s>'])
+    folder = copied(tmp_path, 'llama', vocab_size=300, eos_token_id=2)
+    tensors = load_file(folder / SINGLE)
+    for name in ('model.embed_tokens.weight', 'lm_head.weight'):
+        if name in tensors:
+            tensors[name] = np.zeros((300, tensors[name].shape[1]), np.float32)
+    save_file(tensors, folder / SINGLE, {'format': 'pt'})
+    tokenizer.save(str(folder / 'tokenizer.json'))
+    found = pretrained.stream_tokenizer({'weights': str(folder)}, epath.Path(tmp_path / 'prepared'))
+    text = 'ab a aba caf\u00e9 \u6211'
+    ids = found.encode(text).ids
+    assert found.decode(ids) == text and found.token_to_id(END) == 2
+    assert int(bytes_of_tokens(found)[ids].sum()) == len(text.encode())

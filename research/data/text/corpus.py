@@ -4,6 +4,7 @@ import collections
 import hashlib
 import itertools
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -17,6 +18,7 @@ from research.data.dataset import DataSet
 from research.errors import UserError, choose
 
 END = '<|endoftext|>'  # stands between documents; its id is 0
+BYTE, SPACE = re.compile(r'<0x[0-9A-Fa-f]{2}>'), '\u2581'  # of SentencePiece: one byte, and the sign of a space
 UNKNOWN = '\ufffd'  # stands for every character that a character tokenizer does not have
 
 
@@ -177,11 +179,17 @@ def bytes_of_tokens(tokenizer: Tokenizer) -> Integer[np.ndarray, 'vocabulary']:
     """Returns how many bytes of text each token stands for, int32; END and special ones stand for none."""
     sizes = np.zeros(tokenizer.get_vocab_size(), np.int32)
     special = tokenizer.get_added_tokens_decoder()
-    whole = not isinstance(tokenizer.model, models.BPE)
     for token, index in tokenizer.get_vocab().items():
-        if index not in special:  # one character of a byte-level token is one byte
-            sizes[index] = len(token.encode()) if whole else len(token)
+        if index not in special:
+            sizes[index] = bytes_of_token(tokenizer.model, token)
     return sizes
+
+
+def bytes_of_token(model: Any, token: str) -> int:
+    """Returns how many bytes of text a token stands for."""
+    if getattr(model, 'byte_fallback', False):  # SentencePiece's: characters, a sign for the space, and single bytes
+        return 1 if BYTE.fullmatch(token) else len(token.replace(SPACE, ' ').encode())
+    return len(token) if isinstance(model, models.BPE) else len(token.encode())  # byte-level: a character is a byte
 
 
 class Blocks(Sequence):
