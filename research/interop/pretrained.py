@@ -11,6 +11,7 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from absl import logging
 from etils import epath
 from tokenizers import Tokenizer
 
@@ -24,8 +25,10 @@ from research.interop.sentence_pieces import from_marian
 from research.interop.vocabulary import read_tokenizer
 from research.interop.weights import check_tokenizer, read, read_picture, read_settings
 from research.nn.transformer_settings import RATES, TransformerSettings
+from research.ops import paths
 
 FILE = 'weights.json'  # in the run's prepared folder
+HEADS = ('*classifier.*', '*score.*', '*qa_outputs.*')  # tensors of other tasks
 DEFAULTS = {'weights': '', 'revision': ''}  # settings of config.model that are read here
 KEYS = tuple(DEFAULTS)
 KINDS = {  # what a task may ask for, and families of it
@@ -229,7 +232,13 @@ def make_load(
         return None
 
     def load() -> Variables:
-        params = read(about['name'], about['revision']).params
+        found = read(about['name'], about['revision'])
+        params, heads = found.params, [name for name in found.about['left_out'] if paths.match(name, HEADS)]
+        if heads:
+            logging.warning(
+                'config.model.weights=%s: its trained head is not read (%s); the head of this task starts anew',
+                about['name'], ', '.join(heads),
+            )  # fmt: skip
         for part in reversed(path.split('/') if path else []):
             params = {part: params}
         return Variables({group: params}, {})

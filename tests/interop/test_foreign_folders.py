@@ -172,3 +172,18 @@ def test_a_tokenizer_of_pieces_with_single_bytes_makes_streams(tmp_path):
     ids = found.encode(text).ids
     assert found.decode(ids) == text and found.token_to_id(END) == 2
     assert int(bytes_of_tokens(found)[ids].sum()) == len(text.encode())
+
+
+def test_a_trained_head_that_is_not_read_is_named(tmp_path, monkeypatch):
+    folder, prepared = copied(tmp_path, 'bert'), epath.Path(tmp_path / 'prepared')
+    tensors = load_file(folder / SINGLE)
+    head = {'classifier.weight': np.zeros((3, 16), np.float32), 'classifier.bias': np.zeros(3, np.float32)}
+    save_file({**tensors, **head}, folder / SINGLE, {'format': 'pt'})
+    said = []
+    monkeypatch.setattr('absl.logging.warning', lambda text, *values: said.append(text % values))
+    for name, count in ((str(folder), 1), (str(FOLDER / 'bert'), 0)):
+        said.clear()
+        pretrained.store({'weights': name}, prepared, 'encoder')
+        pretrained.make_load({'weights': name}, prepared)()
+        assert len(said) == count
+        assert all('its trained head is not read (classifier.' in text for text in said)
