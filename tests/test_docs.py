@@ -64,17 +64,18 @@ def test_add_a_task_works_word_for_word(page, tmp_path):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns('__pycache__'))
     text = (ROOT / page).read_text(encoding='utf-8')
     files = re.findall(r'```python\n# (\S+)\n(.*?)```', text, re.S)
-    assert [path for path, _ in files] == ['research/tasks/line.py', 'configs/line.py']
+    folders = ('research/tasks', 'configs')
+    assert [path for path, _ in files] == [f'{folder}/{name}.py' for name in ('line', 'rating') for folder in folders]
     for path, code in files:
         (tmp_path / path).write_text(code)
     commands = [line.strip() for line in text.splitlines() if line.startswith('    python -m')]
-    assert len(commands) == 3
+    assert len(commands) == 4
     environment = {**os.environ, 'JAX_PLATFORMS': 'cpu', 'PYTHONPATH': str(tmp_path)}
     for command in commands:
         command = command.replace('python', sys.executable, 1)
         done = subprocess.run(command, shell=True, cwd=tmp_path, env=environment, text=True, capture_output=True)
         assert done.returncode == 0, done.stdout + done.stderr
-        if '--workdir=runs/line' in command and 'train' in command:
+        if '--workdir' in command and 'train' in command:
             assert 'PASS' in done.stdout
         if 'predict' in command:
             assert re.search(r'"y": 2\.[45]', done.stdout)

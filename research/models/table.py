@@ -24,7 +24,7 @@ def table_model(section: Mapping[str, Any], units: int, numbers: int, sizes: Seq
     Raises:
       UserError: for an unknown model or setting, or an impossible value.
     """
-    choose(section.get('name', 'mlp'), SETTINGS, 'config.model.name')
+    choose(section.get('name') or 'mlp', SETTINGS, 'config.model.name')
     module = unpack(TableMLP, without_name(section), 'model', classes=units, sizes=tuple(sizes))
     blank = {'numbers': np.zeros((1, numbers), np.float32), 'categories': np.zeros((1, len(sizes)), np.int32)}
     return model_of(module, lambda batch: (batch['numbers'], batch['categories']), blank)

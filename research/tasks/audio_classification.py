@@ -25,6 +25,7 @@ from research.ops.heads import OutputHead
 from research.ops.sound_augmentation import Augmentation
 from research.ops.spectrograms import Spectrograms, band_moments, spectrograms, with_spectrograms
 
+MODELS = 'audio'  # the module of research/models/ that builds them
 LARGEST = 2**32  # of the numbers that augmentation is drawn from
 
 

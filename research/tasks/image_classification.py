@@ -20,6 +20,8 @@ from research.ops import heads
 from research.ops.heads import OutputHead
 from research.ops.mixing import mix_labelled
 
+MODELS = 'image'  # the module of research/models/ that builds them
+
 
 class Settings(NamedTuple):
     """Settings of `config.task`: how training images are varied, and what is measured."""
@@ -42,11 +44,9 @@ class Settings(NamedTuple):
 
     def check(self) -> 'Settings':
         """The settings; raises a `UserError` for impossible values."""
-        if min(self.statistics, self.mixup, self.cutmix) < 0:
-            raise UserError(
-                'config.task: statistics, mixup and cutmix must be zero or more, got '
-                f'{self.statistics}, {self.mixup} and {self.cutmix}'
-            )
+        values = self.statistics, self.mixup, self.cutmix
+        if min(values) < 0:
+            raise UserError(f'config.task: statistics, mixup and cutmix must be zero or more, got {values}')
         if not 0 <= self.center_crop <= 1:
             raise UserError(f'config.task: center_crop must be in 0 to 1, got {self.center_crop}')
         heads.check_single(self.label_smoothing, self.top)
@@ -123,8 +123,7 @@ def make_encode(facts: Facts, settings: Settings) -> Callable[..., dict[str, np.
         image = raw['image']
         if isinstance(image, str):
             raise UserError(f"the request's 'image' is text, {image!r:.60}: give the bytes of a file, or pixels")
-        if isinstance(image, bytes):
-            image = images.read_image(image)
+        image = images.read_image(image) if isinstance(image, bytes) else image
         if rng is not None:
             image = augment(image, facts.shape, varied, rng)
         else:

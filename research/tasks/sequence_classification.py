@@ -19,6 +19,7 @@ from research.errors import UserError, task_settings
 from research.ops import heads
 from research.ops.heads import OutputHead
 
+MODELS = 'sequence'  # the module of research/models/ that builds them
 NAMED = 12  # most classes whose errors are metrics of their own
 
 

@@ -20,6 +20,8 @@ from research.errors import UserError, nearest, task_settings
 from research.ops import heads
 from research.ops.heads import OutputHead
 
+MODELS = 'table'  # the module of research/models/ that builds them
+
 
 class Settings(NamedTuple):
     """Settings of `config.task`; columns of numbers are found by their values."""

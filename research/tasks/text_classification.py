@@ -21,6 +21,7 @@ from research.ops import heads
 from research.ops.heads import OutputHead
 from research.ops.regression import spearman
 
+MODELS = 'text'  # the module of research/models/ that builds them
 LIMIT = 100_000  # characters of a request
 TEXT = TextSettings()
 
