@@ -121,4 +121,5 @@ def unpack_part(part: Callable[..., Any], section: Mapping[str, Any], where: str
 def task_settings(settings: Callable[..., Any], config: Any) -> Any:
     """The checked settings of `config.task`: `settings`, a named tuple, may have a method `check() -> itself`."""
     values = unpack(settings, without_name(config.task), 'task')
-    return values.check() if hasattr(values, 'check') else values
+    check = getattr(values, 'check', None)  # a setting of a task may be called so too
+    return check() if callable(check) else values

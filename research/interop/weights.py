@@ -27,10 +27,7 @@ from research.interop.families import bert, gpt2, llama, marian, t5, vit
 from research.interop.files import Tensors, WeightsSource, locate, read_json, write_tensors
 from research.interop.names import Family, Rule
 from research.interop.vocabulary import read_tokenizer
-from research.nn.encoder_decoder import EncoderDecoder
-from research.nn.transformer import Transformer
 from research.nn.transformer_settings import TransformerSettings
-from research.nn.vision_transformer import VisionTransformer
 from research.ops import paths
 
 SHOWN = 5  # tensors named in a message
@@ -143,6 +140,11 @@ def param_shapes(family: Family, settings: TransformerSettings, image: Mapping[s
 @functools.lru_cache(maxsize=4)  # traces the model, and reading and writing ask for it again
 def traced_shapes(settings: TransformerSettings, encoder_decoder: bool, image: tuple) -> dict[str, Any]:
     """Returns {path: shape}; `image` are the items of the picture's description, or ()."""
+    # Here, because all else of this folder needs no flax: a server reads tokenizers and shapes without it.
+    from research.nn.encoder_decoder import EncoderDecoder
+    from research.nn.transformer import Transformer
+    from research.nn.vision_transformer import VisionTransformer
+
     one, picture = jnp.zeros((1, 1), jnp.int32), dict(image)
     model, inputs = Transformer(settings), (one,)
     if encoder_decoder:

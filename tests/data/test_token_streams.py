@@ -20,7 +20,7 @@ from research.data.text.corpus import (
     make_tokenizer,
     train_tokenizer,
 )
-from research.data.text.token_streams import read_facts, read_stream, request_text, request_tokens, store_streams
+from research.data.text.token_streams import read_stats, read_stream, request_text, request_tokens, store_streams
 from research.errors import UserError
 
 ALPHABET = 'abc \n猫é'
@@ -70,7 +70,7 @@ def folder(tmp_path):
 
 
 def test_what_is_stored(folder):
-    facts = read_facts(folder, 5)
+    facts = read_stats(folder, 5)
     assert facts.counts.tolist() == [2, 0, 21, 21, 1] and facts.bytes.tolist() == [0, 3, 1, 1, 1]
     assert read_stream(folder, 'validation').tolist() == [2, 3, 4, 2, 3, 0]
     about = json.loads((folder / 'corpus.json').read_text())
@@ -79,13 +79,13 @@ def test_what_is_stored(folder):
     with pytest.raises(UserError, match="no 'test'.*validation"):
         read_stream(folder, 'test')
     with pytest.raises(UserError, match='ids up to 4, beyond the embedding of 3'):
-        read_facts(folder, 3)
+        read_stats(folder, 3)
     with pytest.raises(UserError, match='validation split has 6 tokens, too few for one row of 9'):
         store_streams(texts({'train': ('ab' * 20,), 'validation': ('abcab',)}), folder, 'character', 4, 9)
 
 
 def test_requests_that_cannot_be_read(folder):
-    facts = read_facts(folder, 5)
+    facts = read_stats(folder, 5)
     assert request_tokens(facts, 'abc', 3, '') == [2, 3, 4]
     for text, message in [('abd', "'d', a character"), ('abca', '4 tokens; no more'), ('a' * 99, '99 characters')]:
         with pytest.raises(UserError, match=message):

@@ -22,6 +22,7 @@ from research.errors import UserError
 from research.interop.features import make_space
 from research.ops.frechet import Moments, frechet_distance
 from research.ops.generative_metrics import read_train
+from research.ops.noise import DRAW, labels_of
 from research.tasks import image_generation
 
 MLP = {'name': 'mlp', 'latent': 4, 'generator': {'widths': (8,)}, 'discriminator': {'widths': (8,)}}
@@ -130,11 +131,11 @@ def test_noise_belongs_to_the_example_and_not_to_the_batch(folder):
 
 def test_labels_that_are_given_are_kept_and_others_drawn_as_often_as_in_training():
     probability = np.float32([0.7, 0.3, 0.0])
-    batch = {'index': jnp.arange(1000), 'label': jnp.full(1000, image_generation.DRAW)}
-    drawn = np.asarray(image_generation.labels_of(batch, jax.random.key(0), probability))
+    batch = {'index': jnp.arange(1000), 'label': jnp.full(1000, DRAW)}
+    drawn = np.asarray(labels_of(batch, jax.random.key(0), probability))
     np.testing.assert_allclose(np.bincount(drawn, minlength=3) / 1000, probability, atol=0.05)
     given = {**batch, 'label': jnp.full(1000, 2)}
-    assert (np.asarray(image_generation.labels_of(given, jax.random.key(0), probability)) == 2).all()
+    assert (np.asarray(labels_of(given, jax.random.key(0), probability)) == 2).all()
 
 
 def test_floor_baseline_and_distance_are_what_they_say(folder):

@@ -152,7 +152,7 @@ def test_whole_words_are_hidden_with_their_pieces(table, tmp_path):
     pieces = 0
     for number, raw in enumerate(task.source('train')):
         row = task.encode(raw, np.random.default_rng(number))
-        real = [names[each] for each in task.encode.framed(raw['tokens'])]
+        real = [names[each] for each in task.encode.__self__.framed(raw['tokens'])]
         hidden = [names[each] == '[MASK]' for each in row['tokens']]
         for place in range(2, 16):
             if real[place].startswith('##') and real[place - 1] not in ('[CLS]', '[SEP]', '[UNK]'):
@@ -212,7 +212,7 @@ def reference_loss(found, batch):
 def test_generation_starts_and_ends_as_the_family_does(t5):
     batch, variables = rows(t5, 2), variables_of(t5)
     run = jax.jit(lambda b: t5.losses['model'](variables, b, context())[1].outputs['logits'])
-    most = t5.encode.__self__.settings.target_length
+    most = t5.encode.__self__.sizes.target_length
     written = np.zeros((2, most), np.int32)
     for place in range(most):
         logits = np.array(run({**batch, 'tokens': np.insert(written, 0, 0, 1)[:, :most]}))

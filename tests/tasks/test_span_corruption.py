@@ -61,7 +61,7 @@ def test_baseline_knows_how_often_sentinels_come(task):
         np.add.at(seen, task.encode(source[number])['targets'], 1)
     np.testing.assert_allclose(expected[tokens.sentinels], seen[tokens.sentinels], rtol=0.01)
     assert expected.sum() == pytest.approx(seen.sum(), rel=0.01)
-    space = int(np.argmax(tokens.facts.counts))
+    space = int(np.argmax(tokens.stats.counts))
     assert expected[space] == pytest.approx(seen[space], rel=0.1)
 
 

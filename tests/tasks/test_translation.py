@@ -13,8 +13,8 @@ from etils import epath
 from research.core.task import Context
 from research.data.batches import encode_rows, evaluation_rows, requests
 from research.data.dataset import open_dataset
-from research.errors import UserError
-from research.tasks.translation import make, prepare, settings_of
+from research.errors import UserError, task_settings
+from research.tasks.translation import Settings, make, prepare
 
 TASK = {
     'name': 'translation', 'vocabulary': 400, 'length': 64, 'row_length': 80, 'beams': 2, 'label_smoothing': 0.1,
@@ -183,7 +183,7 @@ def test_impossible_requests_are_refused(task, request_, message):
 )
 def test_impossible_settings_are_refused(bad, message):
     with pytest.raises(UserError, match=message):
-        settings_of(config(bad))
+        task_settings(Settings, config(bad))
 
 
 def test_tokenizers_of_their_own_and_long_pairs_left_out(tmp_path):

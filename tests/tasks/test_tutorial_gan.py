@@ -10,8 +10,10 @@ from etils import epath
 from research import api
 from research.core.task import Context
 from research.data.batches import encode_rows, evaluation_rows
+from research.families.adversarial import Game, make_losses
+from research.models.gan import gan_pair
 from research.ops.adversarial import adversarial_loss
-from research.tasks import image_generation
+from research.ops.noise import noise_of
 
 
 def test_a_detached_generator_gets_no_gradient_and_ours_does(tmp_path):
@@ -20,8 +22,7 @@ def test_a_detached_generator_gets_no_gradient_and_ours_does(tmp_path):
     task = api.build(config, epath.Path(tmp_path))
     variables, context = jax.jit(task.init)(jax.random.key(0)), Context(jax.random.key(1), jnp.int32(0), True)
     batch = encode_rows(task.source('train'), task.encode, evaluation_rows(16, 16, 0), 0)
-    model = image_generation.Model(**config.model)
-    pair = image_generation.make_pair(model, (8, 8, 1), 0)
+    pair = gan_pair(config.model, (8, 8, 1), 0)
 
     def with_generator(params):
         return variables._replace(params={**variables.params, 'generator': params})
@@ -30,7 +31,7 @@ def test_a_detached_generator_gets_no_gradient_and_ours_does(tmp_path):
         return task.losses['generator'](with_generator(params), batch, context)[0]
 
     def theirs(params):  # fake_images.detach() before the discriminator, in the generator's step too
-        held, noise = with_generator(params), image_generation.noise_of(batch, context.fold('noise'), model.latent)
+        held, noise = with_generator(params), noise_of(batch, context.fold('noise'), pair.latent)
         fakes, _ = pair.generate(held, noise, batch['label'], context)
         logits, _ = pair.judge(held, jax.lax.stop_gradient(fakes), batch['label'], context, {})
         return jnp.sum(adversarial_loss('non_saturating').generator(logits))
@@ -42,11 +43,11 @@ def test_a_detached_generator_gets_no_gradient_and_ours_does(tmp_path):
     assert all(np.any(leaf) for leaf in jax.tree.leaves(moved))
     assert not any(np.any(leaf) for leaf in jax.tree.leaves(still))
 
-    settings = image_generation.read_settings(config)
+    settings = Game(*(config.task[name] for name in Game._fields))
     assert settings.halved
 
     def discriminator(variables, settings):
-        return image_generation.make_losses(pair, settings, model.latent)['discriminator'](variables, batch, context)[0]
+        return make_losses(pair, settings)['discriminator'](variables, batch, context)[0]
 
     halved, whole = (
         jax.jit(functools.partial(discriminator, settings=each))(variables)

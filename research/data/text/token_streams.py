@@ -24,7 +24,7 @@ from research.data.text.corpus import (
 from research.errors import UserError, nearest
 
 
-class Facts(NamedTuple):
+class CorpusStats(NamedTuple):
     """What is stored of the training split: its tokenizer, and each token's count and bytes."""
 
     tokenizer: Tokenizer
@@ -83,7 +83,7 @@ def store_streams(
     (folder / 'corpus.json').write_text(json.dumps({**about, 'tokens': sizes}, indent=2))
 
 
-def read_facts(folder: epath.Path, vocabulary: int) -> Facts:
+def read_stats(folder: epath.Path, vocabulary: int) -> CorpusStats:
     """Returns what was stored, for a model whose embedding has `vocabulary` rows.
 
     Raises:
@@ -95,7 +95,7 @@ def read_facts(folder: epath.Path, vocabulary: int) -> Facts:
             f'{folder}: the tokenizer has ids up to {count - 1}, beyond the embedding of {vocabulary} tokens '
             '(config.task.vocabulary): prepare in a new folder, or give the vocabulary it was made for'
         )
-    return Facts(tokenizer, load_array(folder / 'counts.npy'), load_array(folder / 'bytes.npy'))
+    return CorpusStats(tokenizer, load_array(folder / 'counts.npy'), load_array(folder / 'bytes.npy'))
 
 
 def read_stream(folder: epath.Path, split: str) -> Integer[np.ndarray, 'tokens']:
@@ -120,20 +120,46 @@ def request_text(raw: Mapping[str, Any], purpose: str) -> str:
     return text
 
 
-def request_tokens(facts: Facts, text: str, most: int, advice: str) -> list[int]:
+def request_tokens(stats: CorpusStats, text: str, most: int, advice: str) -> list[int]:
     """Returns the tokens of a request.
 
     Raises:
       UserError: for more than `most` tokens, with `advice`, or a character that the tokenizer does not know.
     """
-    limit = most * int(facts.bytes.max())
+    limit = most * int(stats.bytes.max())
     if len(text) > limit:  # before it is tokenized: it may be huge
         raise UserError(f"the request's 'text' has {len(text)} characters; {most} tokens hold {limit}")
-    tokens = encode_text(facts.tokenizer, text)
-    unknown = facts.tokenizer.token_to_id(UNKNOWN)
+    tokens = encode_text(stats.tokenizer, text)
+    unknown = stats.tokenizer.token_to_id(UNKNOWN)
     if unknown is not None and unknown in tokens:
         place = tokens.index(unknown)
         raise UserError(f"the request's 'text' has {text[place]!r}, a character that the training texts do not have")
+    if len(tokens) > most:
+        raise UserError(f"the request's 'text' has {len(tokens)} tokens; {advice}: shorten it")
+    return tokens
+
+
+def marked_tokens(
+    stats: CorpusStats, parts: Sequence[str | int], most: int, spaced: bool
+) -> list[int]:
+    """Tokens of a request that holds texts and, between them, ids of special tokens which stand for missing text.
+
+    Args:
+      stats: of the corpus.
+      parts: texts and ids.
+      most: tokens that the model reads.
+      spaced: whether a space before a missing text belongs to it, as in a tokenizer whose words begin with a space.
+
+    Raises:
+      UserError: as of `request_tokens`.
+    """
+    tokens, advice = [], f'the model reads {most}'
+    for number, part in enumerate(parts):
+        if isinstance(part, int):
+            tokens.append(part)
+            continue
+        text = part.removesuffix(' ') if spaced and number + 1 < len(parts) else part
+        tokens += request_tokens(stats, text, most, advice) if text else []
     if len(tokens) > most:
         raise UserError(f"the request's 'text' has {len(tokens)} tokens; {advice}: shorten it")
     return tokens

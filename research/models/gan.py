@@ -1,0 +1,90 @@
+"""Pairs of a generator and a discriminator, by `config.model.name`."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+
+from research.core.task import Variables, fold
+from research.errors import UserError, choose, unpack
+from research.models.model import defaults_of
+from research.nn import dcgan, gan, sngan
+from research.nn.apply import initialize, run_group
+
+PAIRS = {
+    'mlp': (gan.MLPGenerator, gan.MLPDiscriminator),
+    'conv': (gan.ConvGenerator, gan.ConvDiscriminator),
+    'dcgan': (dcgan.DCGANGenerator, dcgan.DCGANDiscriminator),
+    'sngan': (dcgan.DCGANGenerator, sngan.ConvSNDiscriminator),
+    'resnet': (sngan.ResNetGenerator, sngan.ResNetDiscriminator),
+}
+
+
+class GAN(NamedTuple):
+    """Settings of `config.model`; 'generator' and 'discriminator' are those of their modules."""
+
+    name: str
+    generator: dict
+    discriminator: dict
+    latent: int = 64  # numbers of noise that an image is made from
+
+
+SETTINGS = {
+    name: {
+        'generator': defaults_of(generator, 'classes'),
+        'discriminator': defaults_of(discriminator, 'classes'),
+        'latent': GAN._field_defaults['latent'],
+    }
+    for name, (generator, discriminator) in PAIRS.items()
+}
+
+
+class Pair(NamedTuple):
+    """The two networks, as functions of `Variables`."""
+
+    generate: Callable  # (variables, noise, labels, context) -> (images in -1 to 1, new collections)
+    judge: Callable  # (variables, images, labels, context, collections) -> (logits, new collections)
+    init: Callable  # (key) -> Variables
+    latent: int
+
+
+def gan_pair(section: Mapping[str, Any], shape: tuple[int, int, int], classes: int) -> Pair:
+    """The networks of `config.model`.
+
+    Args:
+      section: `config.model`.
+      shape: height, width and channels of the images.
+      classes: how many labels the networks are told; 0: they are told none.
+
+    Raises:
+      UserError: for an unknown model or setting, or an impossible value.
+    """
+    settings = unpack(GAN, section, 'model')
+    if settings.latent < 1:
+        raise UserError(f'config.model.latent must be above zero, got {settings.latent}')
+    makers = choose(settings.name, PAIRS, 'config.model.name')
+    generator = unpack(makers[0], settings.generator, 'model.generator', shape=shape, classes=classes)
+    discriminator = unpack(makers[1], settings.discriminator, 'model.discriminator', classes=classes)
+
+    def generate(variables, noise, labels, context):
+        return run_group(generator, variables, 'generator', context, noise, labels)
+
+    def judge(variables, images, labels, context, collections):
+        # Real and fake images are judged apart: batch norm over both would give away which is which.
+        variables = variables._replace(extra={**variables.extra, 'discriminator': collections})
+        return run_group(discriminator, variables, 'discriminator', context, images, labels)
+
+    def init(key):
+        label = jnp.zeros(1, jnp.int32)
+        inputs = {
+            'discriminator': (discriminator, jnp.zeros((1, *shape))),
+            'generator': (generator, jnp.zeros((1, settings.latent))),
+        }
+        made = {
+            group: initialize(module, fold(key, group), first, label)
+            for group, (module, first) in inputs.items()
+        }
+        extra = {group: collections for group, (_, collections) in made.items() if collections}
+        return Variables({group: params for group, (params, _) in made.items()}, extra)
+
+    return Pair(generate, judge, init, settings.latent)

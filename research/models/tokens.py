@@ -1,0 +1,153 @@
+"""Transformers over tokens: a decoder, an encoder that guesses hidden tokens, and an encoder-decoder.
+
+Each is built from the section `config.model`, the shape of a Transformer or the name of pretrained weights, and gives
+float32 logits of each target of a batch. `generate_text` and `generate_target` make their `Task.generate`.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from etils import epath
+from jaxtyping import Array
+
+from research.core.task import Generate, Variables
+from research.errors import UserError
+from research.interop import pretrained
+from research.models.model import GROUP, Model, defaults_of
+from research.nn.apply import initialize, run_group
+from research.nn.encoder_decoder import EncoderDecoder
+from research.nn.transformer import Transformer, empty_cache
+from research.nn.transformer_settings import TransformerSettings
+
+# config.model has no name here: the task decides between encoder and decoder.
+SETTINGS = {'': defaults_of(TransformerSettings, 'vocabulary', 'length', 'source_vocabulary') | pretrained.DEFAULTS}
+
+
+def decoder(section: Mapping[str, Any], folder: epath.Path, vocabulary: int, length: int) -> Model:
+    """A causal Transformer; it reads 'tokens', and where a batch has them 'segments' and 'prefix'.
+
+    Args:
+      section: `config.model`.
+      folder: the run's prepared folder.
+      vocabulary, length: of the task; with weights, the vocabulary is theirs.
+
+    Raises:
+      UserError: for an unknown setting or an impossible value.
+    """
+    shape = pretrained.read_shape(section, folder, vocabulary=vocabulary, length=length)
+    if not shape.causal:
+        raise UserError('config.model.causal=False: a language model must not see the token it predicts')
+    module = Transformer(shape)
+
+    def apply(variables, batch, context):
+        more = {name: batch.get(name) for name in ('segments', 'prefix')}
+        (logits, _), changed = run_group(module, variables, GROUP, context, batch['tokens'], **more)
+        return logits, changed
+
+    return Model(init_of(module, jnp.zeros((1, 1), jnp.int32)), apply, pretrained.make_load(section, folder), module)
+
+
+def encoder(section: Mapping[str, Any], folder: epath.Path, vocabulary: int, length: int) -> Model:
+    """A Transformer that reads 'tokens' from both sides and gives logits at 'positions' alone; as `decoder`."""
+    shape = pretrained.read_shape(section, folder, vocabulary=vocabulary, length=length)
+    if shape.causal:
+        raise UserError('config.model.causal=True: a masked model reads both sides of a mask; set it to False')
+    if section.get('weights'):  # no loss would train the pooler; a head is made where there is none
+        shape = dataclasses.replace(shape, pooler=False, head_transform=True, head_bias=True)
+    module = Transformer(shape)
+
+    def logits_at(module: Transformer, tokens: Array, length: Array, positions: Array) -> Array:
+        features, _ = module.features(tokens, length)
+        return module.logits(jnp.take_along_axis(features, positions[..., None], axis=1))
+
+    def apply(variables, batch, context):
+        inputs = (batch[name] for name in ('tokens', 'length', 'positions'))
+        return run_group(module, variables, GROUP, context, *inputs, method=logits_at)
+
+    return Model(init_of(module, jnp.zeros((1, 1), jnp.int32)), apply, pretrained.make_load(section, folder), module)
+
+
+def pair_shape(
+    section: Mapping[str, Any], folder: epath.Path, row_length: int = 0, **sizes: int
+) -> TransformerSettings:
+    """The shape of an encoder-decoder whose packed rows may be longer than what weights read at once (`length`)."""
+    shape = pretrained.read_shape(section, folder, **sizes)
+    return dataclasses.replace(shape, length=row_length or shape.length)
+
+
+def encoder_decoder(section: Mapping[str, Any], folder: epath.Path, row_length: int = 0, **sizes: int) -> Model:
+    """An encoder-decoder; it reads 'source' and 'tokens', and their lengths or segments.
+
+    Args:
+      section, folder: as of `decoder`.
+      row_length: of a packed row, in tokens; 0: as long as a text.
+      **sizes: vocabulary and length, and source_vocabulary where it is another.
+    """
+    module = EncoderDecoder(pair_shape(section, folder, row_length, **sizes))
+
+    def apply(variables, batch, context):
+        names = ('source', 'source_length', 'tokens', 'length', 'source_segments', 'segments')
+        return run_group(module, variables, GROUP, context, *(batch.get(name) for name in names))
+
+    one = jnp.zeros((1, 1), jnp.int32)
+    return Model(init_of(module, one, None, one), apply, pretrained.make_load(section, folder), module)
+
+
+def init_of(module: Any, *inputs: Any) -> Any:
+    """The `init` of a model of one module without other collections."""
+    return lambda key: Variables({GROUP: initialize(module, key, *inputs)[0]}, {})
+
+
+def generate_text(model: Model, end: int) -> Generate:
+    """Generation with a cache by a decoder; every row keeps its own position."""
+    module, settings = model.module, model.module.settings
+
+    def start(variables, prompts, capacity):
+        tokens, length = prompts['tokens'], prompts['length']
+        cache = empty_cache(settings, tokens.shape[0], capacity)
+        params = {'params': variables.params[GROUP]}
+        _, cache = module.apply(params, tokens, prefix=prompts.get('prefix'), cache=cache)
+        # The first step reads the last token again; it and those after overwrite what padding left behind.
+        cache = {**cache, 'position': length - 1}
+        return {**cache, 'prefix': prompts['prefix']} if 'prefix' in prompts else cache
+
+    def step(variables, cache, tokens):
+        position = cache['position']
+        params = {'params': variables.params[GROUP]}
+        prefix = cache.get('prefix')  # seen even from outside the window
+        logits, cache = module.apply(params, tokens[:, None], prefix=prefix, cache=cache, read_from=position)
+        return {**cache, 'position': position + 1}, logits[:, 0]
+
+    return Generate(start, step, end, settings.length)
+
+
+def generate_target(model: Model, first: int, end: int, limit: int) -> Generate:
+    """Generation with a cache by an encoder-decoder; a prompt is an encoded request whose 'tokens' begin the target.
+
+    The `first` of them, where it is not also the `end`, is never written. `limit` is the most positions.
+    """
+    module = model.module
+
+    def start(variables, prompts, capacity):
+        params = {'params': variables.params[GROUP]}
+        memory = module.apply(params, prompts['source'], prompts['source_length'], method='encode')
+        cache = module.apply(params, memory, prompts['source_length'], capacity, method='start_cache')
+        tokens, length = jnp.asarray(prompts['tokens']), jnp.asarray(prompts['length'])
+
+        def read(column, cache):
+            further, _ = step(variables, cache, tokens[:, column])
+            inside = column < length - 1  # the last token is read by the first step
+            return jax.tree.map(
+                lambda new, old: jnp.where(inside.reshape(-1, *[1] * (new.ndim - 1)), new, old), further, cache
+            )
+
+        return jax.lax.fori_loop(0, tokens.shape[1] - 1, read, cache) if tokens.shape[1] > 1 else cache
+
+    def step(variables, cache, tokens):
+        cache, logits = module.apply({'params': variables.params[GROUP]}, cache, tokens, method='step')
+        return cache, logits if first == end else logits.at[:, first].set(-jnp.inf)
+
+    return Generate(start, step, end, limit)
