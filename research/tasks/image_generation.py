@@ -184,9 +184,12 @@ def make(config: Any, folder: epath.Path, load: Callable | None = None) -> Task:
     space = functools.cache(lambda: space_of(settings, stats.shape, load, stats.space))
     measures = Measures(read_train(folder, settings.kernel), space, settings.fakes, settings.kernel)
     examples = [{'label': number % classes} if settings.conditional else {} for number in range(100)]
+    final_pictures = functools.partial(
+        gallery.pictures, told, examples, data.source, stats.shape, settings.neighbours
+    )
     return adversarial(
         host(config, folder), data.source, sampler, game, measures, settings.conditional,
         render=functools.partial(render, stats.shape),
-        final_pictures=functools.partial(gallery.pictures, told, examples, data.source, stats.shape, settings.neighbours),
+        final_pictures=final_pictures,
         examples=examples,
     )  # fmt: skip
