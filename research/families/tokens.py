@@ -5,7 +5,7 @@
     write_target       `predict` of an encoder-decoder            make_claim_target    its `claim`
     sampled, searched  how either writes: drawn token by token, or the best of a beam
 
-A row has 'targets' [batch, length]; a target of -1 is not counted.
+A row has 'targets' [batch, length]. In a claim, a target of -1 is not scored: the prompt of a continuation.
 """
 
 from collections.abc import Callable
@@ -64,13 +64,9 @@ def token_prediction(
     """
     baseline = unigrams(counts)
 
-    def targets_of(batch):
-        targets = batch['targets']
-        return jnp.maximum(targets, 0), mask_of(batch) * (targets >= 0)
-
     def loss(variables, batch, context):
         logits, changed = model.apply(variables, batch, context)
-        targets, mask = targets_of(batch)
+        targets, mask = batch['targets'], mask_of(batch)
         values = softmax_cross_entropy(logits, targets, smoothing) * mask
         correct = (jnp.argmax(logits, axis=-1) == targets) * mask
         extra = {GROUP: changed} if changed else {}
@@ -80,7 +76,7 @@ def token_prediction(
 
     def metric_sums(variables, batch, context):
         logits, _ = model.apply(variables, batch, context._replace(train=False))
-        targets, mask = targets_of(batch)
+        targets, mask = batch['targets'], mask_of(batch)
         sums = token_sums(logits, targets, mask, baseline)
         if sizes is not None:
             sums['bytes'] = jnp.sum(jnp.asarray(sizes, jnp.float32)[targets] * mask)
@@ -91,7 +87,9 @@ def token_prediction(
 
     def score(variables, batch, context):
         logits, changed = model.apply(variables, batch, context._replace(train=False))
-        return token_score(logits, *targets_of(batch)), seen_of(GROUP, changed)
+        targets = batch['targets']
+        values = token_score(logits, jnp.maximum(targets, 0), mask_of(batch) * (targets >= 0))
+        return values, seen_of(GROUP, changed)
 
     return Task(
         source=source, init=model.init, load=model.load, losses={GROUP: loss}, metric_sums=metric_sums,
