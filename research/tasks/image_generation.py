@@ -22,6 +22,7 @@ from research.ops.diff_augment import make_augment
 from research.ops.generative_metrics import read_train, store_train, train_cloud
 from research.ops.noise import ALONE, DRAW
 
+MODELS = 'gan'  # the module of research/models/ that builds them
 SEEDS = 2**31 - 1
 
 

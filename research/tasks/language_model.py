@@ -24,6 +24,8 @@ from research.errors import UserError, choose, task_settings
 from research.interop.pretrained import read_shape, stream_tokenizer
 from research.ops.sampling import check_sampling
 
+MODELS = 'tokens'  # the module of research/models/ that builds them
+
 
 @dataclasses.dataclass(frozen=True)
 class Settings:

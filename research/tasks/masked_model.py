@@ -26,6 +26,8 @@ from research.data.text.token_streams import read_stats, read_stream, store_stre
 from research.errors import UserError, task_settings
 from research.interop import pretrained
 
+MODELS = 'tokens'  # the module of research/models/ that builds them
+
 
 class Settings(NamedTuple):
     """Settings of `config.task`; lengths are in tokens."""

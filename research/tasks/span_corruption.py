@@ -20,6 +20,8 @@ from research.errors import UserError, task_settings
 from research.interop import pretrained
 from research.ops.sampling import check_sampling
 
+MODELS = 'tokens'  # the module of research/models/ that builds them
+
 
 class Settings(NamedTuple):
     """Settings of `config.task`; lengths are in tokens."""

@@ -23,6 +23,7 @@ from research.interop import pretrained
 from research.ops.beam_search import check_beam
 from research.ops.corpus_scores import BleuTokenizer, translation_scores
 
+MODELS = 'tokens'  # the module of research/models/ that builds them
 SCORES = {
     'bleu': 'sacreBLEU on detokenised text',
     'bleu_lowercase': 'the same without case',
