@@ -11,7 +11,7 @@ in two steps, the shortcuts that change shape are 1x1 convolutions (272,474 para
 chosen by the hash of each.
 
 Variants: `:resnet56`, `:modern` (ResNet-18 of the same stem with RandAugment, CutMix, mixup and erasing; no published
-metric for just these settings), `:tiny` for tests (scikit-learn's digits).
+figure for just these settings), `:tiny` for tests (scikit-learn's digits).
 """
 
 from research.core.config import base

@@ -14,7 +14,7 @@ colours, bfloat16, mean and deviation of 20,000 training pictures. The last 1% o
 and are watched; the 50,000 are measured once, at the end, as 'test'.
 
 Variants: `:resnet18` (11,689,512 parameters; published 69.76%, torchvision's weights), `:vit` (ViT-S/16 with
-RandAugment and mixup; no published metric for just these settings), `:tiny` for tests (scikit-learn's digits).
+RandAugment and mixup; no published figure for just these settings), `:tiny` for tests (scikit-learn's digits).
 """
 
 from research.core.config import base

@@ -159,7 +159,7 @@ def build(config: Config, folder: epath.Path) -> Task:
 
 
 def load_from(workdir: str):
-    """Returns a function that reads the eval_variables variables of another run, for `Task.load`."""
+    """Returns a function that reads the variables that another run evaluates with, for `Task.load`."""
     from research.checkpoint.store import read_weights
     from research.core.state import eval_variables_from
 

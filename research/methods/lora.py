@@ -141,7 +141,7 @@ def add_product(
 ) -> Float[Array, '...']:
     """Returns the kernel plus scale * A B, in the kernel's shape and type.
 
-    The product is taken in full precision, so that what is eval_variables after `merge` equals what was trained.
+    The product is taken in full precision, so that what is served after `merge` equals what was trained.
     """
     product = jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)
     return (kernel + scale * product.reshape(kernel.shape)).astype(kernel.dtype)

@@ -77,7 +77,7 @@ def apply(task: Task, settings: Settings, config: Any) -> Task:
 
     Of `config` it reads `train` (batch size, sampling, steps) and each group's `optimizer.update_every`.
     Epsilon and the noise multiplier are computed when they are first asked for, so that a trained model can
-    be eval_variables where neither training data nor the accounting library are.
+    be served where neither training data nor the accounting library are.
 
     Raises:
       UserError: for a group that cannot be private; when it is traced, for one in `public` that reads rows.

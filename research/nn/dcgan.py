@@ -1,6 +1,6 @@
 """The deep convolutional pair: strided convolutions down, transposed ones up, batch norm between.
 
-Radford et al. 2016 (arXiv:1511.06434), section 3 and metric 1. Kernels are 4x4: the stride divides them, so that
+Radford et al. 2016 (arXiv:1511.06434), section 3 and figure 1. Kernels are 4x4: the stride divides them, so that
 every pixel is reached as often as its neighbours. With `classes` above 0 both know the label, as in `nn.gan`.
 """
 

@@ -65,7 +65,7 @@ def beam_search(
 
     A hypothesis scores log P / ((5 + length) / 6) ** length_penalty, its end token included. Of all ways to go
     on, the best `beams` that do not end stay open; one that ends is finished where it is among the best `beams`
-    of both kinds. A row is done when `beams` have finished (first come, first eval_variables: Kasai et al. 2022,
+    of both kinds. A row is done when `beams` have finished (first come, first served: Kasai et al. 2022,
     arXiv:2204.05424), when no open one can still get among its results, or when prompt and
     continuation fill the model's positions; the loop ends with its last row. With one beam it is greedy. Where
     fewer than `results` have finished, the best open ones follow, cut at the limit.

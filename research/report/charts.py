@@ -94,7 +94,7 @@ class Scale(NamedTuple):
 
 
 def line_chart(title: str, series: Sequence[Series], last: float = 0) -> Html:
-    """Returns a metric of curves over steps with a legend; what spans decades can be seen on two scales.
+    """Returns a figure of curves over steps with a legend; what spans decades can be seen on two scales.
 
     Args:
       title: the name of what is drawn.
@@ -125,7 +125,7 @@ def line_chart(title: str, series: Sequence[Series], last: float = 0) -> Html:
     ]
     data = Html(json.dumps(curves, separators=(',', ':')).replace('<', '\\u003c'))
     script = tag('script', data, type='application/json')
-    return tag('metric', head, _legend(series), plots, script, class_='chart')
+    return tag('figure', head, _legend(series), plots, script, class_='chart')
 
 
 def _round(value: float) -> float:
@@ -270,7 +270,7 @@ def _cell(
     shade = f'{0.1 + 0.9 * math.sqrt(share):.3f}'
     kind = 'right' if true == called else 'wrong'
     text = f'{names[true]} called {names[called]}: {number(row[called])} ({100 * share:.1f}%)'
-    metric = (
+    count = (
         tag('text', number(row[called]), x=x + cell / 2, y=y + cell / 2, dy='0.35em', text_anchor='middle',
             class_='on' if share > 0.3 else None)
         if numbered
@@ -279,4 +279,4 @@ def _cell(
     box = tag(
         'rect', x=x + 1, y=y + 1, width=cell - 2, height=cell - 2, rx=2, class_=kind, fill_opacity=shade
     )
-    return tag('g', tag('title', text), box, metric)
+    return tag('g', tag('title', text), box, count)

@@ -288,7 +288,7 @@ def _confusion(name: str, row: Mapping[str, Any], names: Sequence[str]) -> Html:
     wrong, total = sum(value for value, _, _ in mistakes), sum(map(sum, matrix))
     summary = f'{number(total - wrong)} of {number(total)} are on the diagonal.'
     return tag(
-        'metric',
+        'figure',
         tag('h3', words(name)),
         heat_map(matrix, names),
         tag('figcaption', note(summary), commonest),

@@ -16,12 +16,12 @@ function text(tag, content, className) {
   return element;
 }
 
-function hover(metric) {
-  const curves = JSON.parse(metric.querySelector('script').textContent);
+function hover(figure) {
+  const curves = JSON.parse(figure.querySelector('script').textContent);
   const tip = text('div', '', 'tip');
   tip.hidden = true;
-  metric.append(tip);
-  for (const svg of metric.querySelectorAll('svg')) {
+  figure.append(tip);
+  for (const svg of figure.querySelectorAll('svg')) {
     const scale = JSON.parse(svg.dataset.scale);
     const cross = document.createElementNS(svg.namespaceURI, 'line');
     cross.setAttribute('class', 'cross');
@@ -52,7 +52,7 @@ function hover(metric) {
         tip.append(row);
       }
       tip.hidden = false;
-      const inside = metric.getBoundingClientRect();
+      const inside = figure.getBoundingClientRect();
       const left = box.left - inside.left + at * unit;
       const flip = left > inside.width / 2;
       tip.style.left = flip ? 'auto' : left + 12 + 'px';
@@ -68,10 +68,10 @@ function hover(metric) {
   }
 }
 
-function scales(metric) {
-  const button = metric.querySelector('.toggle');
+function scales(figure) {
+  const button = figure.querySelector('.toggle');
   if (!button) return;
-  const plots = [...metric.querySelectorAll('.plot')];
+  const plots = [...figure.querySelectorAll('.plot')];
   const name = () => (button.textContent = plots[0].hidden ? 'linear scale' : 'log scale');
   button.hidden = false;
   name();
@@ -162,9 +162,9 @@ function follow(menu) {
   for (const name of links.keys()) observer.observe(document.getElementById(name));
 }
 
-for (const metric of document.querySelectorAll('.chart')) {
-  hover(metric);
-  scales(metric);
+for (const figure of document.querySelectorAll('.chart')) {
+  hover(figure);
+  scales(figure);
 }
 document.querySelectorAll('.stepper').forEach(stepper);
 follow(document.querySelector('nav'));

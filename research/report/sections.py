@@ -60,7 +60,7 @@ def _picture(file: epath.Path, step: int) -> Html:
         height=height,
         class_='pixels' if max(width, height) < 600 else None,
     )
-    return tag('metric', image, tag('figcaption', f'step {step:,}'), data_step=step)
+    return tag('figure', image, tag('figcaption', f'step {step:,}'), data_step=step)
 
 
 def _examples(file: epath.Path, step: int) -> Html | None:
@@ -75,7 +75,7 @@ def _examples(file: epath.Path, step: int) -> Html | None:
         if isinstance(each, dict)
     ]
     return (
-        tag('metric', tag('figcaption', f'step {step:,}'), pairs, data_step=step, class_='texts')
+        tag('figure', tag('figcaption', f'step {step:,}'), pairs, data_step=step, class_='texts')
         if pairs
         else None
     )
@@ -134,7 +134,7 @@ def flow_section(description: Mapping[str, Any], metrics: Mapping[str, Any]) -> 
         tag(
             'div', tag('b', 'losses'), tag('small', 'one step: each group in turn'), groups, class_='box step'
         ),
-        _box('metrics', 'device', ['sums over examples, masked']),
+        _box('metric sums', 'device', ['over examples, masked']),
         _box('metrics', 'host', [', '.join(map(words, measured[:6])) or 'not measured yet', *extra]),
     ]
     arrow = tag('span', class_='arrow-right', aria_hidden='true')

@@ -32,12 +32,12 @@ def test_epsilon_equals_the_fourier_accountant(sigma, probability, epsilon, delt
 @pytest.mark.parametrize(
     ('sigma', 'probability', 'steps', 'published'),
     [
-        # Abadi et al. 2016, metric 2: q = 0.01, sigma = 4, T = 10,000, by the moments accountant.
+        # Abadi et al. 2016, figure 2: q = 0.01, sigma = 4, T = 10,000, by the moments accountant.
         (4.0, 0.01, 10_000, 1.26),
         # TensorFlow Privacy, tutorials/README.md: MNIST, batch 256, sigma 1.12 and 0.6 for 60 and 30 epochs.
         (1.12, 256 / 60_000, 60 * 60_000 // 256, 2.92),
         (0.6, 256 / 60_000, 30 * 60_000 // 256, 9.74),
-        # Bu et al. 2020, metric 4: batch 256, sigma 1.3, 20 epochs.
+        # Bu et al. 2020, figure 4: batch 256, sigma 1.3, 20 epochs.
         (1.3, 256 / 60_000, 20 * 60_000 // 256, 1.34),
     ],
 )

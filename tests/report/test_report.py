@@ -213,6 +213,13 @@ def test_pictures_are_inside_with_their_size_and_words(run):
         assert data == png(step // 4) and (each['width'], each['height']) == ('24', '8')
 
 
+def test_drawings_and_frames_are_figures_for_a_screen_reader(run):
+    page = read(run)
+    assert len(page.all('figure', 'chart')) >= 2 and len(page.all('figure', 'confusion')) == 1
+    assert len([each for each in page.all('figure') if 'data-step' in each]) == 6  # 3 pictures, 3 texts
+    assert len(page.all('figcaption')) == len(page.all('figure'))
+
+
 def test_every_drawing_has_words(run):
     page = read(run)
     assert len(page.all('svg')) >= 4

@@ -95,7 +95,7 @@ def corrupt_spans(
     """Returns (source, target): spans replaced by sentinels, and the sentinels each followed by its span.
 
     Both end with `end`; the target has one more sentinel before it, as a closing mark (Raffel et al. 2020,
-    metric 2).
+    figure 2).
     """
     tokens = np.asarray(tokens, np.int32)
     first = hidden & ~np.concatenate([[False], hidden[:-1]])
