@@ -11,7 +11,7 @@ import functools
 import json
 import sys
 
-from absl import flags
+from absl import flags, logging
 
 import launch.flags
 
@@ -31,6 +31,7 @@ def main(overrides: dict[str, str]) -> int:
     if not CONFIG.value:
         raise UserError('--config is missing, for example --config=configs/digits.py')
     config = api.read(CONFIG.value, overrides)
+    logging.set_verbosity(logging.ERROR)  # the report has what readers warn of
     say = functools.partial(print, file=sys.stderr, flush=True)
     surveys, findings = check_data(config, api.prepare, api.build, LIMIT.value, say)
     if JSON.value:

@@ -22,6 +22,7 @@ from research.data.readers.fields import label_notes
 from research.data.readers.rows import SPLITS, Broken, Row, Rows, class_names, in_memory, select, sort_names
 from research.data.readers.settings import DataSettings
 from research.data.readers.sources import has_own, open_parts, split_places, with_classes
+from research.data.readers.walk import Note
 from research.errors import UserError, nearest, unpack
 
 LARGE = 256  # pixels along a side; above, config.data.shape must be given, lest 4000x3000 be trained on
@@ -193,7 +194,11 @@ def open_files(settings: Mapping[str, Any], fields: Sequence[str] = (), ignored:
 
     @functools.cache
     def opened(split: str) -> dict[str, Rows]:
-        return open_parts(resolved(), tuple(fields), content, tuple(ignored), split)
+        parts = open_parts(resolved(), tuple(fields), content, tuple(ignored), split)
+        if resolved() == options:
+            return parts
+        note = Note('note', f'the folders of {options.train} that are named for splits are read as these splits')
+        return {name: dataclasses.replace(rows, notes=(*rows.notes, note)) for name, rows in parts.items()}
 
     def source(split: str) -> Rows:
         rows = opened(split if has_own(resolved(), split) else 'train').get(split)
