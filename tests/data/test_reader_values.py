@@ -239,3 +239,24 @@ def test_one_file_a_class(tmp_path):
     assert [(row['text'], row['label']) for row in rows] == [('bad', 'neg'), ('good', 'pos'), ('fine', 'pos')]
     with pytest.raises(UserError, match=r"reviews.neg: config.data.label_pattern='x\(y\)' finds no label"):
         open_dataset({**settings, 'label_pattern': 'x(y)'}).source('train')
+
+
+def test_settings_name_columns_however_their_letters_are_composed(tmp_path):
+    content = '{"te\u0301xt": "a", "class": "x"}\n'
+    rows = rows_of(tmp_path, 'jsonl', content, ('text', 'label'), fields='t\u00e9xt:text,class:label')
+    assert list(rows) == [{'text': 'a', 'label': 'x'}]
+
+
+def test_a_table_of_60000_columns_takes_no_time(tmp_path):
+    header = ','.join(['x'] * 59_999 + ['label'])
+    content = f'{header}\n' + ''.join(','.join(['1'] * 59_999 + [label]) + '\n' for label in 'ab')
+    start = time.perf_counter()
+    rows = list(rows_of(tmp_path, 'csv', content, ('label',)))
+    assert len(rows) == 2 and len(rows[0]) == 60_000 and rows[1]['x_59999'] == '1'
+    assert time.perf_counter() - start < 5
+
+
+def test_a_parquet_file_of_more_values_than_fit_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr('research.data.readers.tables.PARQUET', 3)
+    with pytest.raises(UserError, match='a.parquet: 2 rows of 2 columns; at most 3 values'):
+        rows_of(tmp_path, 'parquet', parquet_bytes([{'a': 1, 'label': 'x'}] * 2))

@@ -5,7 +5,7 @@ import re
 from typing import Literal
 
 from research.data.readers.archives import split_paths
-from research.data.readers.fields import MISSING
+from research.data.readers.fields import MISSING, normal
 from research.errors import UserError
 
 FILES = ('text_folder', 'image_folder', 'audio_folder')
@@ -77,7 +77,7 @@ def pairs(fields: str) -> dict[str, str]:
     """
     found = {}
     for part in split_paths(fields):
-        column, colon, field = (each.strip() for each in part.partition(':'))
+        column, colon, field = (normal(each) for each in part.partition(':'))
         if not (colon and column and field) or field in found.values():
             raise UserError(
                 f"config.data.fields: write 'column:field,column:field', each field once, not {part!r}"

@@ -213,6 +213,7 @@ def renamed(names: Mapping[str, str], row: Row, where: str) -> Row:
     """Returns a row with its columns renamed; a column of a name that is given to another is dropped."""
     if not names:
         return row
+    row = fields.normal_names(row, where)
     for column, field in names.items():
         if column not in row:
             swapped = f'; did you mean {field}:{column}?' if field in row else ''

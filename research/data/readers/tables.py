@@ -22,6 +22,7 @@ from research.extras import require
 
 CELL = 1 << 24  # the most characters of one cell; Python's own limit of 131,072 cuts real documents off
 DELIMITERS = (',', ';', '\t', '|')
+PARQUET = 10**10  # values of a Parquet file, whose runs of equal ones take no space in it
 SNIFFED = 20  # lines that are looked at for a delimiter
 EPOCH, DAY = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC), datetime.timedelta(days=1)
 Finish = Callable[[Row, str], Row]
@@ -177,7 +178,14 @@ def read_parquet(entry: Entry, finish: Finish) -> Rows:
     pyarrow = require('pyarrow')
     require('pyarrow.parquet')
     try:
-        table = pyarrow.parquet.read_table(pyarrow.BufferReader(open_part(entry).read())).combine_chunks()
+        data = pyarrow.BufferReader(open_part(entry).read())
+        claimed = pyarrow.parquet.read_metadata(data)
+        if claimed.num_rows * max(claimed.num_columns, 1) > PARQUET:
+            raise UserError(
+                f'{entry.name}: {claimed.num_rows:,} rows of {claimed.num_columns:,} columns; at most {PARQUET:,} '
+                'values are read of one file: divide it'
+            )
+        table = pyarrow.parquet.read_table(data).combine_chunks()
     except (pyarrow.ArrowException, OSError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f'{entry.name}: cannot be read as Parquet ({reason})') from None

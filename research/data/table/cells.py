@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from research.data.readers.fields import MISSING
+from research.data.readers.fields import MISSING, normal
 from research.data.readers.rows import label_text
 from research.errors import UserError
 
@@ -92,7 +92,7 @@ def texts_of(setting: str, values: Any) -> tuple[str, ...]:
     values = values if isinstance(values, (tuple, list)) else (values,)
     if any(isinstance(each, (bool, dict, list, tuple)) or each is None for each in values):
         raise UserError(f'config.task.{setting}: expected names, got {values!r}')
-    return tuple(label_text(each) for each in values)
+    return tuple(normal(label_text(each)) for each in values)
 
 
 class Column(NamedTuple):
