@@ -158,7 +158,8 @@ def set_settings(settings: Mapping[str, Any], module: types.ModuleType) -> dict[
     known = inspect.signature(module.open).parameters
     unused = {field.name: field.default for field in dataclasses.fields(DataSettings)} | {'reader': ''}
     for key, value in settings.items():
-        if key not in known and key in unused and key != 'name' and (value or '') != (unused[key] or ''):
+        plain = tuple(value) if isinstance(value, list) else value  # a stored config has lists for tuples
+        if key not in known and key in unused and key != 'name' and (plain or '') != (unused[key] or ''):
             name = module.__name__.removeprefix(f'{sets.__name__}.')
             raise UserError(
                 f'config.data.{key}={value!r}: the data set {name!r} has no such setting (it has: '

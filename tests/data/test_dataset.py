@@ -15,6 +15,7 @@ from research.core.config import stored_values
 from research.data import dataset
 from research.data.dataset import DataSet, default_settings, numbered, open_dataset, set_module, set_names
 from research.data.fetch import folder_of
+from research.data.readers.settings import DataSettings
 from research.errors import UserError, nearest
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -76,6 +77,8 @@ def test_unknown_settings_and_splits_are_refused_with_the_nearest(name):
 def test_reader_settings_are_dropped_at_their_defaults_and_refused_otherwise():
     leftover = {'reader': '', 'train': '', 'fields': '', 'columns': '', 'validation_fraction': 0.1, 'on_error': 'stop'}
     assert open_dataset({'name': 'digits', **leftover}).classes[0] == '0'
+    stored = {'missing': list(DataSettings().missing), 'shape': []}  # JSON has lists for tuples
+    assert open_dataset({'name': 'digits', **leftover, **stored}).classes[0] == '0'
     wrong = {'train': 'x', 'folder': 'x', 'validation_fraction': 0.2, 'examples': 5, 'shape': (8, 8, 1)}
     for key, value in wrong.items():
         with pytest.raises(UserError, match=f"config.data.{key}=.*'digits' has no such setting .it has: none"):
