@@ -21,11 +21,10 @@ from research.core.task import Batch, Context, Variables
 from research.data.image.images import fit_image
 from research.errors import UserError, choose
 from research.interop.inception import read_inception
-from research.nn.apply import capture_inputs
 from research.nn.inception import SIDE, InceptionV3
 from research.ops.paths import flatten_paths
 
-LAYER = 'head'  # what enters it are the features: the last layer of every classifier of `nn`
+POOLED = 'pooled'  # the tap before the last layer of a classifier: the features
 
 
 class Space(NamedTuple):
@@ -145,10 +144,10 @@ def classifier_space(shape: tuple[int, int, int], network: str, load: Callable |
     try:
         width = jax.eval_shape(of, jax.ShapeDtypeStruct((2, *shape), jnp.float32)).shape[1]
     except LookupError:
-        raise UserError(f'{where}={network!r}: the model {model!r} has no layer called {LAYER!r}') from None
+        raise UserError(f'{where}={network!r}: the model {model!r} reports no features (tap {POOLED!r})') from None
     data = trained.config.data.get('name') or trained.config.data.get('reader', '')
     signature = (
-        f'features:{trained.config.task["name"]}/{model}-before-{LAYER}|trained-on:{data}|step:{trained.step}'
+        f'features:{trained.config.task["name"]}/{model}-before-head|trained-on:{data}|step:{trained.step}'
         f'|sha256:{digest(trained.variables)}|values:{width}|resize:{resize_text(shape, size)}'
     )
     return Space('classifier', signature, width, of)
@@ -163,14 +162,18 @@ def check_encode(task: Any, shape: tuple[int, ...], where: str) -> None:
 
 
 def features_of(task: Any, variables: Variables, pictures: Array) -> Float[Array, 'batch width']:
-    """Returns what enters the last layer when a task answers for pictures; a `LookupError` where nothing does."""
+    """Returns what enters the last layer while a task scores pictures; a `LookupError` where no tap reports it."""
     count = len(pictures)
     batch: Batch = {'image': pictures, 'index': jnp.arange(count), 'mask': jnp.ones(count)}
     context = Context(jax.random.key(0), jnp.int32(0), False)
-    found = capture_inputs(LAYER, lambda: task.predict(variables, batch, context))
-    if not found:
-        raise LookupError(LAYER)
-    return found[-1].reshape(count, -1).astype(jnp.float32)
+    if task.score is None:
+        raise LookupError(POOLED)
+    claim = task.claim(batch, task.predict(variables, batch, context))  # a score needs some targets, whatever they are
+    _, seen = task.score(variables, claim, context._replace(watch={}))
+    pooled = [value for taps in seen.values() for path, value in taps.items() if path.split('/')[-1] == POOLED]
+    if not pooled:
+        raise LookupError(POOLED)
+    return pooled[-1].reshape(count, -1).astype(jnp.float32)
 
 
 def digest(variables: Variables) -> str:

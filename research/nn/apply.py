@@ -20,7 +20,7 @@ A task, or a family of tasks, applies its module in one function and makes loss,
 `method='...'` for another than `__call__`. Taps need nothing more: `context.watch` reaches the module through it.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flax import linen as nn
@@ -118,17 +118,3 @@ def check_settings(where: str, dropout: float = 0.0, **sizes: Sequence[int]) -> 
         if not values or min(values) < 1:
             given = ', '.join(map(str, values)) or '()'
             raise UserError(f'config.{where}.{name} must be above zero, got {given}')
-
-
-def capture_inputs(layer: str, function: Callable[[], Any]) -> list[Any]:
-    """Returns what enters each layer called `layer` while `function` runs modules: features before a head."""
-    found = []
-
-    def note(following: Callable, inputs: tuple, keywords: dict, context: Any) -> Any:
-        if context.module.name == layer and context.method_name == '__call__':
-            found.append(inputs[0])
-        return following(*inputs, **keywords)
-
-    with nn.intercept_methods(note):
-        function()
-    return found

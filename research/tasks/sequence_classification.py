@@ -111,7 +111,7 @@ def host(config: Any, folder: epath.Path) -> Host:
     """What answers requests on the host."""
     settings, labels = task_settings(Settings, config), read_labels(folder)
     about = f'{labels.about}; {settings.length} letters, cut: {settings.cut}'
-    inputs = {'sequence': Input('text', limit=100_000, about=about)}
+    inputs = {'sequence': Input('sequence', limit=100_000, about=about)}
     return Host(inputs, make_encode(settings, labels), make_head(settings, labels).decode)
 
 
