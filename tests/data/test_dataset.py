@@ -77,7 +77,7 @@ def test_unknown_settings_and_splits_are_refused_with_the_nearest(name):
 def test_reader_settings_are_dropped_at_their_defaults_and_refused_otherwise():
     leftover = {'reader': '', 'train': '', 'fields': '', 'columns': '', 'validation_fraction': 0.1, 'on_error': 'stop'}
     assert open_dataset({'name': 'digits', **leftover}).classes[0] == '0'
-    stored = {'missing': list(DataSettings().missing), 'shape': []}  # JSON has lists for tuples
+    stored = {'missing': list(DataSettings('csv').missing), 'shape': []}  # JSON has lists for tuples
     assert open_dataset({'name': 'digits', **leftover, **stored}).classes[0] == '0'
     wrong = {'train': 'x', 'folder': 'x', 'validation_fraction': 0.2, 'examples': 5, 'shape': (8, 8, 1)}
     for key, value in wrong.items():
