@@ -212,9 +212,16 @@ def read_config(config: Mapping[str, Any], methods: Mapping[str, Mapping[str, An
         settings={name: values.get(name) or {} for name in chosen},
         mesh=unpack(MeshSettings, values['mesh'], 'mesh'),
         train=unpack(TrainSettings, values['train'], 'train'),
-        expected={split: read_ranges(split, metrics) for split, metrics in values['expected'].items()},
+        expected={split: read_ranges(split, metrics) for split, metrics in expected_of(values).items()},
         seed=values['seed'],
     )
+
+
+def expected_of(values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Returns the expected ranges; {} where a user's files are read in place of the set that they are of."""
+    data = values['data']
+    replaced = data.get('name') and data.get('reader', '') not in ('', 'tfds')
+    return {} if replaced else values['expected']
 
 
 def read_optimizer(group: str, section: Any) -> OptimizerSettings:

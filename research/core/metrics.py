@@ -48,9 +48,14 @@ def record(
             'value': value,
             'verdict': verdict(metric),
             'expected': None if low is None else [low, high],
-            'passed': None if low is None else bool(low <= value <= high),
+            'passed': None if low is None else is_as_expected(value, low, high, metric.better),
         }
     return {'step': step, 'metrics': rows, 'signature': signature}
+
+
+def is_as_expected(value: float, low: float, high: float, better: str) -> bool:
+    """Returns whether a metric is in its expected range or better than it; NaN never is."""
+    return bool((value >= low or better == 'lower') and (value <= high or better == 'higher')) and value == value
 
 
 def measure_split(

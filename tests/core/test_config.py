@@ -7,6 +7,8 @@ import pytest
 from research import api
 from research.core import config as config_module
 from research.core.config import base, override, read_config, to_json
+from research.core.metrics import record
+from research.core.task import Metric
 from research.errors import UserError
 
 METHODS = {'lora': {'rank': 8, 'target': ('*kernel',)}}
@@ -111,3 +113,19 @@ def test_tuples_from_text():
         config_module.parse_tuple('[1, 2]') == config_module.parse_tuple(' 1, 2') == (1, 2)
         and config_module.parse_tuple('') == ()
     )
+
+
+def test_the_range_of_a_shipped_set_does_not_hold_for_a_user_s_files():
+    shipped = api.read('configs/sst2.py')
+    assert shipped.expected
+    own = api.read('configs/sst2.py', {'data.reader': 'csv', 'data.train': 'mine.csv'})
+    assert own.expected == {}
+
+
+@pytest.mark.parametrize(('value', 'better', 'passed'), [
+    (0.95, 'higher', True), (0.8, 'higher', True), (0.69, 'higher', False), (0.95, 'lower', False),
+    (0.1, 'lower', True), (0.95, '', False), (0.1, '', False), (0.8, '', True), (float('nan'), 'higher', False),
+])  # fmt: skip
+def test_better_than_expected_is_no_failure(value, better, passed):
+    entry = record({'a': Metric(value, None, better)}, {'a': (0.7, 0.9)}, {'split': 'test'}, 1)
+    assert entry['metrics']['a']['passed'] is passed
