@@ -157,6 +157,13 @@ def test_settings_of_a_task_are_checked_and_need_no_name():
         task_settings(Part, SimpleNamespace(task={'tob': 1}))
 
 
+def test_a_setting_of_a_task_may_be_called_check():
+    class Checked(NamedTuple):
+        check: str = ''
+
+    assert task_settings(Checked, SimpleNamespace(task={'check': 'python'})) == Checked('python')
+
+
 def test_a_part_of_a_section_is_taken_out():
     assert unpack_part(Part, {'top': 3, 'width': 4}, 'model') == (Part(3), {'width': 4})
     with pytest.raises(UserError, match=r'config\.model\.top: expected int'):

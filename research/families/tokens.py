@@ -186,7 +186,7 @@ def make_claim_target(start: int, source_length: int, length: int) -> Callable:
         if 'segments' not in batch:
             return {**batch, **row, 'length': outputs['length']}
         inside = jnp.arange(length) < outputs['length'][:, None]
-        first = batch['source_segments'] == 1
+        first = padded(batch['source_segments'] == 1, source_length)
         segments = {'source_segments': first, 'segments': inside}
         return {**batch, **row, **{name: value.astype(batch[name].dtype) for name, value in segments.items()}}
 
