@@ -30,7 +30,7 @@ def test_commands_name_programs_and_configs_that_exist(page):
     for program in re.findall(r'python -m launch\.(\w+)', text):
         assert (ROOT / 'launch' / f'{program}.py').is_file(), program
     for config in re.findall(r'--config=configs/([\w/]+)\.py', text):
-        assert config in ('X', 'line') or (ROOT / 'configs' / f'{config}.py').is_file(), config
+        assert config in ('X', 'line', 'rating') or (ROOT / 'configs' / f'{config}.py').is_file(), config
     for script in re.findall(r'bash (launch/\w+\.sh)', text):
         assert (ROOT / script).is_file(), script
 
