@@ -6,6 +6,7 @@
 import inspect
 import pathlib
 import re
+from typing import Any
 
 import launch.flags
 
@@ -23,6 +24,7 @@ its source, size and licence, and compare every file with its recorded SHA-256. 
 | --- | --- |
 | `TESSERA_DATA` | a folder with one subfolder per set, used as it is where the files are present |
 | `TESSERA_MIRROR` | a URL or folder with `<set>/<file>`, used in place of the origins |
+| `TESSERA_FETCH` | `0` is `--nofetch` for programs of your own |
 | `XDG_CACHE_HOME` | without `TESSERA_DATA`, files are kept in `tessera/data` below this, or else in the user's cache |
 
 Several processes may start at once: one fetches, the others wait. A transfer that breaks off is resumed. Without a
@@ -62,7 +64,7 @@ def document() -> str:
     configs = [f'| `{name}` | {" | ".join(config_row(name))} |\n' for name in names]
     sets = [
         f'| `{name}` | {readable_size(source.size)} | `{source.name}` | {source.licence} | '
-        f'[{source.homepage.removeprefix("https://github.com/")}]({source.homepage}) | {source.about} |\n'
+        f'[{source.homepage.removeprefix("https://github.com/")}]({source.homepage}) | {remarks(name, source)} |\n'
         for name, source in all_sources().items()
     ]
     return HEAD + ''.join(configs) + SETS + ''.join(sets)
@@ -85,6 +87,16 @@ def config_row(path: str) -> tuple[str, str, str]:
         return f'`{name}`', readable_size(module.SOURCE.size), module.SOURCE.licence
     licence = re.search(r'Licence: (.*?)\.(?:\s|$)', inspect.cleandoc(module.__doc__), re.DOTALL)
     return f'`{name}`', 'nothing', ' '.join(licence[1].split())
+
+
+def remarks(name: str, source: Any) -> str:
+    """What else one should know of a set: from its source, or its module's documentation."""
+    from research.data.dataset import set_module, set_names
+
+    if source.about or name not in set_names():
+        return source.about
+    oddities = re.search(r'Oddities: (.*?)(?:\n\n|$)', inspect.cleandoc(set_module(name).__doc__), re.DOTALL)
+    return ' '.join(oddities[1].split()).rstrip('.') if oddities else ''
 
 
 if __name__ == '__main__':

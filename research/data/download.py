@@ -65,12 +65,13 @@ def obtain(file: Wanted, places: Sequence[str], folder: str, advance: Advance) -
       Failed: where no place has it, the connection breaks, or its content is not the recorded one.
       OSError: where the folder cannot be written.
     """
-    for number, place in enumerate(places):
+    missing = []
+    for place in places:
         try:
             return obtain_from(file, place, folder, advance)
-        except Missing:
-            if number == len(places) - 1:
-                raise
+        except Missing as error:
+            missing.append(error)
+    raise missing[0]
 
 
 def obtain_from(file: Wanted, place: str, folder: str, advance: Advance) -> None:

@@ -87,7 +87,7 @@ def cache_folder() -> pathlib.Path:
 
 def data_root() -> str:
     """The folder with one subfolder per data set: $TESSERA_DATA, or one in the user's cache folder."""
-    return os.environ.get('TESSERA_DATA', '').rstrip('/') or str(cache_folder() / 'data')
+    return os.path.expanduser(os.environ.get('TESSERA_DATA', '').rstrip('/')) or str(cache_folder() / 'data')
 
 
 def folder_of(source: Source, folder: str = '') -> str:
@@ -201,7 +201,8 @@ def places_of(source: Source, file: File, folder: str) -> list[str]:
     """Where to look for a file, in order: placed by hand with '.gz', then the mirror or else the origin."""
     by_hand = f'{folder}/{file.path}.gz'
     mirror = os.environ.get('TESSERA_MIRROR', '').rstrip('/')
-    origins = [f'{mirror}/{source.name}/{file.path}{end}' for end in ('', '.gz')] if mirror else [file.url]
+    ends = ('',) if file.path.endswith('.gz') else ('', '.gz')
+    origins = [f'{mirror}/{source.name}/{file.path}{end}' for end in ends] if mirror else [file.url]
     return [by_hand, *origins] if os.path.isfile(by_hand) else origins
 
 

@@ -198,9 +198,9 @@ OTHERS = {
             File(
                 'denoising.tar',
                 archive_url('cszn/DnCNN', 'e93b27812d3ff523a3a79d19e5e50d233d7a8d0a'),
-                '61b70ddecd891da04031374e5f61327cfb5aaf5f660d98ee4f2b0a4b48b04852',
+                'd40197f2fbdbc594dfc982cc22503428731acc905c5e20e11ea0a053057462a6',
                 11_079_680,
-                members=r'(Train400|Set12)/[^/]+\.png$|classic5/[^/]+\.bmp$',
+                members=r'Train400/[^/]+\.png$|(?<=8d0a/)testsets/(Set12/[^/]+\.png|classic5/[^/]+\.bmp)$',
                 transfer=150_400_000,
             ),
         ),

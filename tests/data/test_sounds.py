@@ -1,6 +1,7 @@
 """Sounds on the host: what is read, how it is resampled and fitted, and what is refused with which words."""
 
 import io
+import tarfile
 
 import numpy as np
 import pytest
@@ -151,6 +152,32 @@ def test_no_take_and_no_recording_is_in_two_splits(data, monkeypatch):
         assert {name[0] for name in parts['test']} == {str(fold)}
         recordings = [{name.split('-')[1] for name in each} for each in parts.values()]
         assert sum(map(len, recordings)) == len(set.union(*recordings)) == 188
+
+
+def test_clips_of_esc10_are_read_from_the_original_archive(tmp_path):
+    sounds_of = {1: sine(44100, 440, 4.98), 2: sine(44100, 440, 5.02), 3: sine(44100, 880, 5), 4: sine(44100, 880, 5)}
+    with tarfile.open(tmp_path / 'esc10.tar', 'w') as archive:
+        for fold, samples in sounds_of.items():
+            for name in ('001 - Dog bark', '010 - Fire crackling'):
+                data = file_of(0.5 * samples, 44100, 'OGG', 'VORBIS')
+                header = tarfile.TarInfo(f'{name}/{fold}-{fold}00{name[2]}-A.ogg')
+                header.size = len(data)
+                archive.addfile(header, io.BytesIO(data))
+    opened = open_dataset({'name': 'esc10', 'folder': str(tmp_path), 'fold': 2, 'validation_share': 0.5})
+    train, validation, test = (opened.source(split) for split in ('train', 'validation', 'test'))
+    assert (len(train), len(validation), len(test)) == (2, 2, 2)  # the fourth fold is left out
+    assert opened.classes == ('Dog bark', 'Fire crackling')
+    for row in (train[0], validation[0], test[0]):
+        assert row['audio'].shape == (80_000,) and row['audio'].dtype == np.float32 and row['rate'] == 16_000
+        np.testing.assert_array_equal(row['audio'] * 32768, np.round(row['audio'] * 32768))
+    middle = slice(8_000, 70_000)
+    np.testing.assert_allclose(test[0]['audio'][middle], 0.5 * sine(16_000, 440, 5)[middle], atol=0.02)
+    short = next(row for row in (*train, *validation) if not row['audio'][79_700:].any())
+    assert short['audio'][79_000:79_600].any()
+    with tarfile.open(tmp_path / 'esc10.tar', 'w') as archive:
+        archive.addfile(tarfile.TarInfo('cats/9.ogg'))
+    with pytest.raises(UserError, match='expected a file such as 001 - Dog bark/1-100032-A.ogg'):
+        open_dataset({'name': 'esc10', 'folder': str(tmp_path)}).source('train')
 
 
 def test_a_wav_that_is_cut_short_is_named_and_a_stream_is_read():

@@ -18,7 +18,7 @@ from research.data.dataset import DataSet
 from research.data.fetch import File, Source, archive_url, folder_of, located, present
 from research.data.readers.archives import find
 from research.data.readers.folders import SOUNDS, read_folder, read_sound
-from research.data.readers.rows import Broken, Row, Rows, select
+from research.data.readers.rows import Row, Rows, select
 from research.data.splitting import by_place
 from research.errors import UserError
 
@@ -84,16 +84,10 @@ def open(folder: str = '', fold: int = 1, validation_share: float = 0.125) -> Da
 
 def read_clip(data: bytes, name: str) -> Row:
     """A clip as 5 s of 16-bit samples, 16,000 a second: float32 multiples of 1 / 32,768 in [-1, 1]."""
-    import io
-
     import scipy.signal
-    import soundfile
 
-    try:
-        audio, rate = soundfile.read(io.BytesIO(data), dtype='float64')
-    except (soundfile.SoundFileError, RuntimeError) as error:
-        raise Broken(f'{name}: cannot be read as sound ({error})') from None
-    audio = scipy.signal.resample_poly(audio, RATE, rate)[:SAMPLES]
+    sound = read_sound(data, name)
+    audio = scipy.signal.resample_poly(sound['audio'].astype(np.float64), RATE, sound['rate'])[:SAMPLES]
     audio = np.clip(np.round(audio * 32767), -32768, 32767) / 32768
     return {'audio': np.pad(audio, (0, SAMPLES - len(audio))).astype(np.float32), 'rate': RATE}
 
