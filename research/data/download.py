@@ -81,11 +81,12 @@ def obtain_from(file: Wanted, place: str, folder: str, advance: Advance) -> None
     part = target.with_name(f'{target.name}.part')
 
     def download(url: str, output: Any, _: Any) -> None:
-        transfer(url, part, file, advance)
         unpack(part, url, pathlib.Path(output), file)
 
     resumed = part.exists()
+    part.parent.mkdir(parents=True, exist_ok=True)
     try:
+        transfer(place, part, file, advance)  # before `retrieve`, whose temporary file a killed process leaves behind
         pooch.retrieve(place, f'sha256:{file.sha256}', target.name, target.parent, downloader=download)
     except (ValueError, Failed) as error:
         if isinstance(error, Missing) or (isinstance(error, Failed) and part.exists()):
