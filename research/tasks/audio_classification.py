@@ -33,9 +33,9 @@ class Settings(NamedTuple):
     """Settings of `config.task`; times are seconds where nothing else is said."""
 
     sample_rate: int = 16000  # samples a second; a sound of another rate is resampled
-    seconds: float = 1.0  # that the model hears
-    place: Literal['middle', 'start'] = 'middle'  # what is heard of a longer sound, and where a shorter one lies
-    random_crop: bool = False  # training hears any part of a longer sound
+    seconds: float = 1.0  # that the model reads
+    place: Literal['middle', 'start'] = 'middle'  # which part of a longer sound is read; where a shorter one is padded from
+    random_crop: bool = False  # training reads a random part of a longer sound
     window: float = 25.0  # milliseconds of a frame
     hop: float = 10.0  # milliseconds from frame to frame
     mels: int = 40  # bands
@@ -45,15 +45,15 @@ class Settings(NamedTuple):
     floor: float = 1e-10  # the least power in a band, of samples in [-1, 1]
     deltas: bool = False  # also the slope of each band over time, as a second channel
     shift: float = 0.0  # training moves a sound by up to this much
-    gain: float = 0.0  # training makes it louder or softer by up to so many decibels
+    gain: float = 0.0  # training makes it louder or softer by up to this many decibels
     noise: float = 0.0  # training adds white noise of up to this share of its root mean square
-    time_masks: int = 0  # SpecAugment: so many stretches of time are hidden,
-    time_mask: int = 0  # each of up to so many frames,
-    band_masks: int = 0  # and so many of bands,
-    band_mask: int = 0  # each of up to so many
+    time_masks: int = 0  # SpecAugment: this many stretches of time are hidden,
+    time_mask: int = 0  # each of up to this many frames,
+    band_masks: int = 0  # and this many of bands,
+    band_mask: int = 0  # each of up to this many
     mixup: float = 0.0  # training mixes up to this share of another sound, and of its label, into each
     label_smoothing: float = 0.0
-    top: int = 0  # also count labels among so many most probable classes; 0: min(5, classes - 1)
+    top: int = 0  # also count labels among this many most probable classes; 0: min(5, classes - 1)
 
     def check(self) -> 'Settings':
         """The settings; raises a `UserError` for impossible values."""
@@ -73,7 +73,7 @@ class Settings(NamedTuple):
 
     @property
     def samples(self) -> int:
-        """Samples that the model hears."""
+        """Samples that the model reads."""
         return round(self.seconds * self.sample_rate)
 
     @property
@@ -113,15 +113,15 @@ def prepare(config: Any, folder: epath.Path) -> None:
     settings, data = task_settings(Settings, config), open_sounds(config)
     rows = source_of(data, settings)('train')
     labels = collect(rows, 'single', '', data.about)
-    training = (heard(rows[number].prepared(), settings) for number in range(len(rows)))
+    training = (excerpt(rows[number].prepared(), settings) for number in range(len(rows)))
     mean, deviation = band_moments(training, settings.mel)
     folder.mkdir(parents=True, exist_ok=True)
     write_labels(labels, folder)
     (folder / 'bands.json').write_text(json.dumps({'mean': mean.tolist(), 'deviation': deviation.tolist()}))
 
 
-def heard(sound: np.ndarray, settings: Settings, rng: Any = None) -> np.ndarray:
-    """The part of a sound that the model hears."""
+def excerpt(sound: np.ndarray, settings: Settings, rng: Any = None) -> np.ndarray:
+    """The part of a sound that the model reads."""
     drawn = rng is not None and settings.random_crop and len(sound) > settings.samples
     return sounds.fit(sound, settings.samples, rng.random() if drawn else {'middle': 0.5, 'start': 0.0}[settings.place])
 
@@ -132,7 +132,7 @@ def make_encode(settings: Settings, facts: LabelFacts) -> Callable[..., dict[str
 
     def encode(raw, rng=None):
         sound = sounds.prepared(raw, settings.sample_rate, settings.mel.window_samples)
-        example = {'audio': heard(sound, settings, rng)}
+        example = {'audio': excerpt(sound, settings, rng)}
         example['draw'] = np.uint32(0 if rng is None else rng.integers(LARGEST))
         if (label := raw.get('label')) is not None:
             example['label'] = encode_label(label)

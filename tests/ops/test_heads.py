@@ -6,6 +6,7 @@ import pytest
 import scipy.stats
 from sklearn import metrics as sklearn_metrics
 
+from research.errors import UserError
 from research.ops import heads
 from research.ops.regression import ranks, spearman
 
@@ -78,3 +79,32 @@ def test_one_unit_is_the_sigmoid_of_two_classes():
     assert head.logs(scores, labels, jnp.ones(2))['accuracy'] == 1
     metrics = head.metrics(in_batches(head.sums, np.asarray(scores), np.asarray(labels), size=2))
     assert metrics['accuracy'].value == 0.5 and metrics['loss'].value == pytest.approx(-np.log(probability).mean())
+
+
+def test_probabilities_as_labels_are_labels_where_one_is_1():
+    scores, labels = jnp.asarray(np.random.default_rng(0).normal(size=(5, 3)), jnp.float32), jnp.array([0, 2, 1, 1, 0])
+    head, soft, mask = heads.single(list('abc'), [2, 2, 1], 0.1), jnp.eye(3)[labels], jnp.ones(5)
+    np.testing.assert_allclose(head.loss(scores, soft), head.loss(scores, labels), rtol=1e-5)
+    assert head.logs(scores, soft, mask)['accuracy'] == head.logs(scores, labels, mask)['accuracy']
+    mixed = head.loss(scores, (soft + jnp.roll(soft, 1, axis=1)) / 2)
+    shifted = head.loss(scores, (labels + 1) % 3)
+    np.testing.assert_allclose(mixed, (head.loss(scores, labels) + shifted) / 2, rtol=1e-5)
+
+
+@pytest.mark.parametrize(('top', 'listed', 'measured'), [(0, 2, set()), (1, 2, set()), (3, 3, {'top_3'})])
+def test_an_answer_lists_the_classes_that_are_measured_and_two_at_least(top, listed, measured):
+    classes = list('ab') if top == 0 else list('abcd')
+    head = heads.single(classes, [1] * len(classes), top=top)
+    probability = np.linspace(0.1, 0.4, len(classes))
+    answer = head.decode({'probability': probability})
+    assert answer['label'] == classes[-1] and len(answer['top']) == listed
+    assert answer['top'][1] == {'label': classes[-2], 'probability': round(probability[-2], 6)}
+    sums = head.sums(jnp.zeros((2, len(classes))), jnp.array([0, 1]), jnp.ones(2))
+    metrics = head.metrics({name: np.asarray(value) for name, value in sums.items()})
+    assert {name for name in metrics if name.startswith('top_')} == measured
+
+
+@pytest.mark.parametrize('values', [(1.0, 0), (-0.1, 0), (0.0, -1)])
+def test_settings_of_one_class_are_checked(values):
+    with pytest.raises(UserError, match='label_smoothing must be from 0 to below 1 and top zero or more'):
+        heads.check_single(*values)
