@@ -34,7 +34,7 @@ class Settings(NamedTuple):
 
     sample_rate: int = 16000  # samples a second; a sound of another rate is resampled
     seconds: float = 1.0  # that the model reads
-    place: Literal['middle', 'start'] = 'middle'  # which part of a longer sound is read; where a shorter one is padded from
+    place: Literal['middle', 'start'] = 'middle'  # the part of a longer sound that is read; a shorter one is there
     random_crop: bool = False  # training reads a random part of a longer sound
     window: float = 25.0  # milliseconds of a frame
     hop: float = 10.0  # milliseconds from frame to frame
