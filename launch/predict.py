@@ -28,8 +28,8 @@ OUTPUT = flags.DEFINE_string('output', '', 'Folder for answers.jsonl and picture
 
 def main(overrides: dict[str, str]) -> None:
     """Prints or writes one JSON line a request."""
-    from research.core.outputs import plain, save
     from research.core.requests import blank_requests, read_requests
+    from research.data.outputs import plain, save
     from research.errors import UserError
 
     if bool(INPUT.value) == bool(COUNT.value):
@@ -61,7 +61,7 @@ def main(overrides: dict[str, str]) -> None:
 
 def save_pictures(model: Any, requests: Sequence[Any], folder: pathlib.Path) -> None:
     """Writes the pictures that the task renders of its answers, one of each kind for each batch."""
-    from research.core.outputs import png
+    from research.data.outputs import png
 
     if not model.task.render or model.task.split or model.task.buckets:
         return

@@ -8,11 +8,11 @@ import jax
 import numpy as np
 from etils import epath
 
-from research.core.outputs import png, save
 from research.core.predictions import Evaluator, predictions
 from research.core.readable import readable
 from research.core.task import Task, Variables
 from research.data.batches import requests
+from research.data.outputs import plain, png, save
 
 SHOWN = 16  # answers in examples.json
 
@@ -40,8 +40,12 @@ def write_samples(
         return
     folder = workdir / 'samples' / f'{step:08d}'
     folder.mkdir(parents=True, exist_ok=True)
+
+    def shown(answer: Any, name: str) -> Any:
+        return plain(answer) if task.render else save(answer, folder, name)  # rendered pictures show the answers
+
     examples = [
-        {'input': readable(raw), 'output': readable(save(task.decode(outputs), folder, f'answer_{number:02d}'))}
+        {'input': readable(raw), 'output': readable(shown(task.decode(outputs), f'answer_{number:02d}'))}
         for number, (raw, outputs) in enumerate(zip(raws[:SHOWN], answers, strict=False))
     ]
     (folder / 'examples.json').write_text(json.dumps(examples, indent=2, ensure_ascii=False))

@@ -17,6 +17,7 @@ from research.core.task import Host, Input, Task
 from research.data.dataset import DataSet, numbered, open_dataset, shuffled
 from research.data.fields import share, whole_number
 from research.data.image import gallery, images
+from research.data.outputs import Picture
 from research.errors import UserError, task_settings
 from research.ops.diff_augment import make_augment
 from research.ops.generative_metrics import read_train, store_train, train_cloud
@@ -127,15 +128,11 @@ def make_encode(stats: ImageStats) -> Callable[..., dict[str, np.ndarray]]:
 
 
 def make_decode(stats: ImageStats) -> Callable[..., Any]:
-    """`decode`: a picture in words."""
+    """Returns `decode`: the picture, and the class that was drawn."""
 
     def decode(outputs):
-        pixels = np.asarray(outputs['image'], np.float64)
-        low, high = round(float(pixels.min()), 4), round(float(pixels.max()), 4)
-        answer = {'shape': list(pixels.shape), 'min': low, 'max': high}
-        if 'label' in outputs:
-            answer['label'] = stats.classes[int(outputs['label'])]
-        return answer
+        label = {'label': stats.classes[int(outputs['label'])]} if 'label' in outputs else {}
+        return {'image': Picture(np.asarray(outputs['image'])), **label}
 
     return decode
 

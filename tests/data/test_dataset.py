@@ -11,7 +11,7 @@ import pytest
 from etils import epath
 
 from research import api
-from research.core.config import stored_values
+from research.core.config import stored_values, to_json
 from research.data import dataset
 from research.data.dataset import DataSet, default_settings, numbered, open_dataset, set_module, set_names
 from research.data.fetch import folder_of
@@ -205,3 +205,9 @@ def test_files_are_found_in_one_place(tmp_path, monkeypatch):
 def test_texts_of_any_set_are_documents_and_labels_are_names():
     chinese = open_dataset({'name': 'chinese'}, ('text',))
     assert nearest('chinse', set_names()) == "did you mean 'chinese'?" and isinstance(chinese.classes[0], str)
+
+
+@pytest.mark.parametrize('config', ['digits', 'adult'])
+def test_a_config_that_was_stored_and_read_again_opens_the_same_set(config):
+    stored = json.loads(to_json(api.read(f'configs/{config}.py:tiny')))  # JSON makes lists of tuples
+    assert open_dataset(api.read(stored).data, ('label',)).about == open_dataset(stored['data'], ('label',)).about

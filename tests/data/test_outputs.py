@@ -9,7 +9,7 @@ import pytest
 from etils import epath
 from PIL import Image
 
-from research.core.outputs import Boxes, Picture, Sound, plain, png, save
+from research.data.outputs import Boxes, Picture, Sound, plain, png, save
 from research.errors import UserError
 
 GREY = np.linspace(0, 1, 12, dtype=np.float32).reshape(3, 4, 1)
