@@ -8,9 +8,10 @@
 
 import dataclasses
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from absl import logging
 from etils import epath
 from tokenizers import Tokenizer
@@ -19,7 +20,7 @@ from research.core.task import Variables
 from research.data.text.corpus import END
 from research.errors import UserError, unpack
 from research.interop.checks import check_moments, damaged
-from research.interop.files import WeightsSource, locate, read_json
+from research.interop.files import Tensors, WeightsSource, locate, read_json
 from research.interop.names import Family
 from research.interop.sentence_pieces import from_marian
 from research.interop.vocabulary import read_tokenizer
@@ -217,8 +218,40 @@ def read_target(model: Mapping[str, Any], folder: epath.Path, source: Tokenizer)
     return tokenizer
 
 
+def read_head(
+    model: Mapping[str, Any], folder: epath.Path, classes: Sequence[str]
+) -> dict[str, np.ndarray] | None:
+    """Returns the linear layer after BERT's pooler that was trained for the same classes, or None.
+
+    The names of the classes are those of config.json's id2label; they may be in another order.
+
+    Returns:
+      'kernel' [width, classes] and 'bias' [classes] in the order of `classes`.
+
+    Raises:
+      UserError: where its tensors are damaged.
+    """
+    about = read_about(model, folder)
+    if about is None or about['family'] != 'bert':
+        return None
+    place = locate(about['name'], about['revision']).folder
+    tensors, labels = Tensors(place), read_json(place / 'config.json').get('id2label')
+    if not isinstance(labels, dict) or not {'classifier.weight', 'classifier.bias'} <= set(tensors.files):
+        return None
+    with damaged(place / 'config.json'):
+        names = [str(labels[key]) for key in sorted(labels, key=int)]
+    if sorted(names) != sorted(classes):
+        return None
+    kernel, bias = tensors['classifier.weight'].T, tensors['classifier.bias']
+    width = about['settings']['width']
+    if kernel.shape != (width, len(names)) or bias.shape != (len(names),):
+        raise UserError(f'{place}: its classifier has shape {list(kernel.T.shape)}, not {[len(names), width]}')
+    order = [names.index(name) for name in classes]
+    return {'kernel': kernel[:, order], 'bias': bias[order]}
+
+
 def make_load(
-    model: Mapping[str, Any], folder: epath.Path, group: str = 'model', path: str = ''
+    model: Mapping[str, Any], folder: epath.Path, group: str = 'model', path: str = '', head: Any = None
 ) -> Callable[[], Variables] | None:
     """Returns a task's `load`, or None where the config names no weights.
 
@@ -226,6 +259,7 @@ def make_load(
       model, folder: as of `read_shape`.
       group: of parameters.
       path: where the Transformer's parameters stand in the group's ('encoder'); '' is all of it.
+      head: parameters of the group's 'head', as of `read_head`; None: it starts anew.
     """
     about = read_about(model, folder)
     if about is None:
@@ -234,14 +268,14 @@ def make_load(
     def load() -> Variables:
         found = read(about['name'], about['revision'])
         params, heads = found.params, [name for name in found.about['left_out'] if paths.match(name, HEADS)]
-        if heads:
+        if heads and head is None:
             logging.warning(
                 'config.model.weights=%s: its trained head is not read (%s); the head of this task starts anew',
                 about['name'], ', '.join(heads),
             )  # fmt: skip
         for part in reversed(path.split('/') if path else []):
             params = {part: params}
-        return Variables({group: params}, {})
+        return Variables({group: params if head is None else {**params, 'head': head}}, {})
 
     return load
 

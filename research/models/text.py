@@ -3,7 +3,7 @@
 n-grams, a convolution, an LSTM, or a Transformer encoder from scratch or with published weights.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import jax.numpy as jnp
@@ -53,7 +53,9 @@ def store_text_weights(section: Mapping[str, Any], folder: epath.Path) -> Tokeni
     return tokenizer
 
 
-def text_model(section: Mapping[str, Any], units: int, texts: TextArrays, folder: epath.Path) -> Model:
+def text_model(
+    section: Mapping[str, Any], units: int, texts: TextArrays, folder: epath.Path, classes: Sequence[str] = ()
+) -> Model:
     """The model of `config.model`, which reads the arrays of `texts` in a batch.
 
     Args:
@@ -61,6 +63,7 @@ def text_model(section: Mapping[str, Any], units: int, texts: TextArrays, folder
       units: scores.
       texts: how texts become arrays.
       folder: the run's prepared folder.
+      classes: their names, one a unit: published weights for the same ones bring their trained head; () for none.
 
     Raises:
       UserError: for an unknown model or setting, or an impossible value.
@@ -72,7 +75,9 @@ def text_model(section: Mapping[str, Any], units: int, texts: TextArrays, folder
     load = None
     if name == 'transformer':
         module = transformer(settings, units, texts, folder)
-        load = pretrained.make_load(settings, folder, path='encoder')
+        matches = len(classes) == units and module.pool == 'pooler'
+        head = pretrained.read_head(settings, folder, classes) if matches else None
+        load = pretrained.make_load(settings, folder, path='encoder', head=head)
     else:
         kind = {'convolution': TextConvolution, 'lstm': TextLSTM}[name]
         module = unpack(kind, settings, 'model', vocabulary=texts.size, units=units)
