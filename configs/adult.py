@@ -12,45 +12,21 @@ Variants: `:own` for a table of yours, `:tiny` for tests (scikit-learn's breast 
         --config.data.train=mine.csv --config.data.fields=my_column:label
 """
 
-from research.core.config import base, own_files
-from research.errors import choose
+from research.core.config import base, few_steps
 
 
-def get_config(variant: str = ''):
-    """Returns the config of a variant: '', 'own' or 'tiny'."""
-    config = base()
-    config.task = {
-        'name': 'table_classification',
-        'categorical': (),
-        'ignore': ('weight',),  # how many people a row stands for: no property of a person
-        'most_categories': 100,
-        'strip': '',
-        'missing': ('?', 'NA', 'N/A', '#N/A', 'NaN', 'nan', 'null', 'NULL'),
-        'decimal': '.',
-        'label_smoothing': 0.0,
-    }
-    config.model = {'embedding': 8, 'widths': (128, 64), 'dropout': 0.2}
-    config.data = own_files(name='adult', folder='', columns='', delimiter='')
-    config.optimizer.model.update(
-        {'learning_rate': 2e-3, 'schedule': 'cosine', 'warmup_steps': 100, 'weight_decay': 0.01}
-    )
+def get_config():
+    config = base('table_classification', data='adult')
+    config.task.update(
+        ignore=('weight',),  # how many people a row stands for: no property of a person
+    )  # fmt: skip
+    config.model.update(dropout=0.2)
+    config.optimizer.model.update(learning_rate=2e-3, schedule='cosine', warmup_steps=100, weight_decay=0.01)
     config.train.update(
-        {
-            'epochs': 10.0,
-            'batch_size': 256,
-            'eval_batch_size': 1024,
-            'eval_every': 200,
-            'checkpoint_every': 400,
-            'best': 'loss',
-        }
-    )
+        epochs=10.0, batch_size=256, eval_batch_size=1024, eval_every=200, checkpoint_every=400, best='loss',
+    )  # fmt: skip
     config.expected = {'test': {'accuracy': (0.850, 0.862)}}
-    choose(variant, {'': same, 'own': own, 'tiny': tiny}, '--config=configs/adult.py:...')(config)
     return config
-
-
-def same(config):
-    """Changes nothing: the main variant."""
 
 
 def own(config):
@@ -64,6 +40,6 @@ def own(config):
 def tiny(config):
     """A few steps on a table that scikit-learn ships."""
     own(config)
-    config.data = own_files(name='breast_cancer', columns='')
+    config.data = {'name': 'breast_cancer'}
     config.model.update(widths=(16,), dropout=0.0)
-    config.train.update(epochs=0.0, steps=8, batch_size=16, eval_batch_size=32)
+    few_steps(config, steps=8, eval_batch_size=32)

@@ -10,57 +10,22 @@ named in their signature with the hash of these weights. Expected test accuracy:
 Variants: `:tiny` (for tests; scikit-learn's digits).
 """
 
-from research.core.config import base
-from research.errors import choose
+from research.core.config import base, few_steps
 
 
-def get_config(variant: str = ''):
-    """Returns the config of a variant: '' or 'tiny'."""
-    config = base()
-    config.task = {
-        'name': 'image_classification',
-        'shift': 0,
-        'flip': False,
-        'label_smoothing': 0.0,
-        'top': 3,
-    }
-    config.data = {'name': 'fashion_mnist', 'folder': '', 'examples': 0}
-    config.model = {
-        'name': 'resnet',
-        'widths': (8, 16, 64),
-        'depths': (1, 1, 1),
-        'stem': 'small',
-        'bottleneck': False,
-        'norm': 'batch',
-        'dropout': 0.0,
-        'dtype': 'float32',
-    }
-    config.optimizer.model.update(
-        name='adamw', learning_rate=4e-3, schedule='cosine', warmup_steps=50, weight_decay=0.01
-    )
-    config.train.update(
-        epochs=2.0,
-        batch_size=128,
-        eval_batch_size=500,
-        log_every=50,
-        eval_every=430,
-        checkpoint_every=430,
-    )
+def get_config():
+    config = base('image_classification', model='resnet', data='fashion_mnist')
+    config.task.update(top=3)
+    config.model.update(widths=(8, 16, 64))
+    config.optimizer.model.update(learning_rate=4e-3, schedule='cosine', warmup_steps=50, weight_decay=0.01)
+    config.train.update(epochs=2.0, batch_size=128, eval_batch_size=500, eval_every=430, checkpoint_every=430)
     config.expected = {'test': {'accuracy': (0.88, 0.90)}}
-    choose(variant, {'': same, 'tiny': tiny}, '--config=configs/fashion_features.py:...')(config)
     return config
-
-
-def same(config):
-    """Changes nothing: the main variant."""
 
 
 def tiny(config):
     """A few steps of a perceptron."""
     config.data = {'name': 'digits'}
-    config.model = {'name': 'mlp', 'widths': (8,), 'dropout': 0.0, 'activation': 'relu', 'dtype': 'float32'}
+    config.model = {'name': 'mlp', 'widths': (8,)}
     config.optimizer.model.warmup_steps = 2
-    config.train.update(
-        epochs=0.0, steps=4, batch_size=16, eval_batch_size=64, log_every=1, eval_every=2, checkpoint_every=2
-    )
-    config.expected = {}
+    few_steps(config)

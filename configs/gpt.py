@@ -20,71 +20,30 @@ own. Expected: `:8b` on v5e:16x16 takes 11.7 of 15.75 GiB a chip as libtpu compi
 Only `:tiny` was ever trained here: 4 steps, for tests; no range is promised for it.
 """
 
-from research.core.config import base
-from research.errors import choose
+from research.core.config import base, few_steps
 
 
-def get_config(variant: str = '1b'):
-    """Returns the config of a variant: '1b' (also ''), '8b', '70b', 'gpt3' or 'tiny'."""
-    config = base()
-    config.task = {
-        'name': 'language_model',
-        'vocabulary': 51200,
-        'length': 2048,
-        'max_new_tokens': 128,
-        'temperature': 0.8,
-        'top_k': 0,
-        'top_p': 0.95,
-        'prompts': ('bado', 'kilu mero'),
-        'check': '',
-        'check_count': 32,
-    }
-    config.model = {
-        'width': 2048,
-        'layers': 24,
-        'heads': 16,
-        'key_value_heads': 0,
-        'head_width': 0,
-        'hidden_width': 0,
-        'norm': 'layer',
-        'norm_epsilon': 1e-5,
-        'activation': 'gelu_tanh',
-        'gated': False,
-        'positions': 'learned',
-        'rotary_base': 10000.0,
-        'query_key_value_bias': True,
-        'output_bias': True,
-        'feed_forward_bias': True,
-        'tie_embedding': True,
-        'dropout': 0.0,
-        'initializer': 'normal',
-        'initial_scale': 0.02,
-        'dtype': 'bfloat16',
-        'attention': 'auto',
-        'remat': True,
-        'scan': True,
-    }
-    config.data = {'name': 'synthetic', 'kilobytes': 64}
+def get_config():
+    config = base('language_model', data='synthetic')
+    config.task.update(vocabulary=51200, length=2048, max_new_tokens=128, prompts=('bado', 'kilu mero'))
+    config.model.update(
+        positions='learned', query_key_value_bias=True, output_bias=True,
+        feed_forward_bias=True, initializer='normal', dtype='bfloat16', remat=True, scan=True,
+    )  # fmt: skip
     config.optimizer.model.update(
-        name='adamw',
-        learning_rate=2e-4,
-        schedule='cosine',
-        warmup_steps=375,
-        end_fraction=0.1,
-        b1=0.9,
-        b2=0.95,
-        weight_decay=0.1,
+        learning_rate=2e-4, schedule='cosine', warmup_steps=375, end_fraction=0.1, b2=0.95, weight_decay=0.1,
         clip=1.0,
-    )
+    )  # fmt: skip
     config.mesh.update(data=1, fsdp=-1)
-    config.train.update(steps=300_000, batch_size=512, log_every=10, checkpoint_every=1000)
-    variants = {'': same, '1b': same, '8b': llama_8b, '70b': llama_70b, 'gpt3': gpt3, 'tiny': tiny}
-    choose(variant, variants, '--config=configs/gpt.py:...')(config)
+    config.train.update(steps=300_000, log_every=10, checkpoint_every=1000)
+    _1b(config)
     return config
 
 
-def same(config):
-    """Changes nothing: GPT-3 XL, batches of a million tokens."""
+def _1b(config):
+    """GPT-3 XL, batches of a million tokens: what the config is without a variant."""
+    config.model.update(width=2048, layers=24, heads=16)
+    config.train.batch_size = 512
 
 
 def gpt3(config):
@@ -98,15 +57,13 @@ def llama(config):
     """What the Llama 3 models share: rotary positions, RMS norms, SwiGLU, grouped heads, no biases."""
     config.task.update(vocabulary=128256, length=8192)
     config.model.update(
-        key_value_heads=8, norm='rms', activation='silu', gated=True, positions='rotary', rotary_base=500000.0
-    )
-    config.model.update(
-        query_key_value_bias=False, output_bias=False, feed_forward_bias=False, tie_embedding=False
-    )
+        key_value_heads=8, norm='rms', activation='silu', gated=True, positions='rotary', rotary_base=500000.0,
+    )  # fmt: skip
+    config.model.update(query_key_value_bias=False, output_bias=False, feed_forward_bias=False, tie_embedding=False)
     config.optimizer.model.update(warmup_steps=8000)
 
 
-def llama_8b(config):
+def _8b(config):
     """Llama 3 8B; batches of 2.1 million tokens."""
     llama(config)
     config.model.update(width=4096, layers=32, heads=32, hidden_width=14336)
@@ -114,7 +71,7 @@ def llama_8b(config):
     config.train.update(batch_size=256)
 
 
-def llama_70b(config):
+def _70b(config):
     """Llama 3 70B; batches of 4.2 million tokens."""
     llama(config)
     config.model.update(width=8192, layers=80, heads=64, hidden_width=28672)
@@ -128,5 +85,4 @@ def tiny(config):
     config.model.update(width=32, layers=2, heads=2, dtype='float32')
     config.data.update(kilobytes=8)
     config.optimizer.model.update(learning_rate=4e-3, warmup_steps=2)
-    config.train.update(steps=4, batch_size=8, eval_batch_size=8, log_every=1)
-    config.train.update(eval_every=2, checkpoint_every=2, sample_every=2)
+    few_steps(config, batch_size=8, eval_batch_size=8, sample_every=2)

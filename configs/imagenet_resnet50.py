@@ -17,102 +17,47 @@ Variants: `:resnet18` (11,689,512 parameters; published 69.76%, torchvision's we
 RandAugment and mixup; no published figure for just these settings), `:tiny` for tests (scikit-learn's digits).
 """
 
-from research.core.config import base
-from research.errors import choose
+from research.core.config import base, few_steps
 
 
-def get_config(variant: str = ''):
-    """Returns the config of a variant: '', 'resnet18', 'vit' or 'tiny'."""
-    config = base()
-    config.task = {
-        'name': 'image_classification',
-        'resized_crop': 0.08,
-        'flip': True,
-        'operations': 0,
-        'magnitude': 9.0,
-        'erase': 0.0,
-        'mixup': 0.0,
-        'cutmix': 0.0,
-        'label_smoothing': 0.0,
-        'center_crop': 0.875,
-        'statistics': 20000,
-        'top': 5,
-    }
+def get_config():
+    config = base('image_classification', model='resnet')
+    config.task.update(resized_crop=0.08, flip=True, center_crop=0.875, statistics=20000, top=5)
     config.data = {
-        'name': 'imagenet2012',
-        'reader': 'tfds',
-        'train': 'train[:99%]',
-        'validation': 'train[99%:]',
-        'test': 'validation',
-        'shape': (224, 224, 3),
-        'fields': '',
-        'folder': '',  # where data sets lie; '' for TFDS's own
-    }
-    config.model = {
-        'name': 'resnet',
-        'widths': (256, 512, 1024, 2048),
-        'depths': (3, 4, 6, 3),
-        'stem': 'large',
-        'bottleneck': True,
-        'norm': 'batch',
-        'zero_init': True,
-        'dropout': 0.0,
-        'unroll': 8,
-        'dtype': 'bfloat16',
-    }
+        'name': 'imagenet2012', 'reader': 'tfds', 'train': 'train[:99%]', 'validation': 'train[99%:]',
+        'test': 'validation', 'shape': (224, 224, 3),
+    }  # fmt: skip
+    config.model.update(
+        widths=(256, 512, 1024, 2048), depths=(3, 4, 6, 3), stem='large', bottleneck=True, zero_init=True, unroll=8,
+        dtype='bfloat16',
+    )  # fmt: skip
     config.optimizer.model.update(
-        name='sgd', learning_rate=0.4, schedule='cosine', warmup_steps=6200, momentum=0.9, nesterov=True,
-        weight_decay=1e-4, decay=('*kernel',),
+        name='sgd', learning_rate=0.4, schedule='cosine', warmup_steps=6200, nesterov=True, weight_decay=1e-4,
+        decay=('*kernel',),
     )  # fmt: skip
     config.train.update(
         epochs=90.0, batch_size=1024, eval_batch_size=1024, log_every=100, eval_every=5000, checkpoint_every=2500,
         workers=16,
     )  # fmt: skip
-    variants = {'': same, 'resnet18': resnet18, 'vit': vit, 'tiny': tiny}
-    choose(variant, variants, '--config=configs/imagenet_resnet50.py:...')(config)
     return config
 
 
-def same(config) -> None:
-    """Changes nothing."""
-
-
-def resnet18(config) -> None:
+def resnet18(config):
     """Two plain blocks a stage."""
     config.model.update(widths=(64, 128, 256, 512), depths=(2, 2, 2, 2), bottleneck=False)
 
 
-def vit(config) -> None:
+def vit(config):
     """A small vision Transformer from scratch."""
     config.task.update(operations=2, mixup=0.2)
-    config.model = {
-        'name': 'vit',
-        'weights': '',
-        'revision': '',
-        'patch': 16,
-        'width': 384,
-        'layers': 12,
-        'heads': 6,
-        'dropout': 0.0,
-        'attention_dropout': 0.0,
-        'embedding_dropout': 0.0,
-        'dtype': 'bfloat16',
-        'attention': 'auto',
-        'remat': False,
-        'scan': False,
-    }
-    config.optimizer.model.update(
-        name='adamw', learning_rate=1e-3, warmup_steps=10000, weight_decay=0.1, clip=1.0
-    )
+    config.model = {'name': 'vit', 'patch': 16, 'width': 384, 'layers': 12, 'heads': 6, 'dtype': 'bfloat16'}
+    config.optimizer.model.update(name='adamw', learning_rate=1e-3, warmup_steps=10000, weight_decay=0.1, clip=1.0)
 
 
-def tiny(config) -> None:
+def tiny(config):
     """A few steps on scikit-learn's digits."""
     config.data = {'name': 'digits'}
     config.task.update(resized_crop=0.5, statistics=200)
     config.model.update(widths=(8,), depths=(1,), dtype='float32')
     config.optimizer.model.update(learning_rate=0.05, warmup_steps=2)
-    config.train.update(
-        epochs=0.0, steps=4, batch_size=16, eval_batch_size=64, log_every=1, eval_every=2, checkpoint_every=2,
-        workers=0,
-    )  # fmt: skip
+    few_steps(config, workers=0)

@@ -14,74 +14,32 @@ From published weights, with their sizes and tokenizer (not measured): `--config
 --config.optimizer.model.learning_rate=1e-3`.
 """
 
-from research.core.config import base
-from research.errors import choose
+from research.core.config import base, few_steps
 
 
-def get_config(variant: str = ''):
-    """Returns the config of a variant: '' or 'tiny'."""
-    config = base()
-    config.task = {
-        'name': 'span_corruption',
-        'tokenizer': 'bpe',
-        'vocabulary': 512,
-        'length': 64,
-        'density': 0.15,
-        'mean_span': 3.0,
-        'temperature': 0.0,
-        'top_k': 0,
-        'top_p': 1.0,
-        'prompts': ('for i in<extra_id_0>(10):\n    print(<extra_id_1>)\n', 'if x is<extra_id_0> None:\n    return\n'),
-    }
-    config.model = {
-        'weights': '',  # a folder or a name of the Hugging Face hub: T5
-        'revision': '',
-        'width': 128,
-        'layers': 2,
-        'heads': 4,
-        'norm': 'rms',
-        'activation': 'silu',
-        'gated': True,
-        'positions': 'rotary',
-        'dropout': 0.0,
-        'initial_scale': 0.1,
-        'dtype': 'float32',
-        'scan': False,
-    }
-    config.data = {'name': 'python_source', 'megabytes': 3.0, 'folder': ''}
+def get_config():
+    config = base('span_corruption', data='python_source')
+    config.task.update(
+        vocabulary=512, length=64,
+        prompts=('for i in<extra_id_0>(10):\n    print(<extra_id_1>)\n', 'if x is<extra_id_0> None:\n    return\n'),
+    )  # fmt: skip
+    config.model.update(layers=2, norm='rms', activation='silu', gated=True, initial_scale=0.1)
+    config.data.update(megabytes=3.0)
     config.optimizer.model.update(
-        name='adamw',
-        learning_rate=4e-3,
-        schedule='cosine',
-        warmup_steps=50,
-        end_fraction=0.05,
-        b2=0.98,
-        weight_decay=0.05,
+        learning_rate=4e-3, schedule='cosine', warmup_steps=50, end_fraction=0.05, b2=0.98, weight_decay=0.05,
         clip=1.0,
-    )
+    )  # fmt: skip
     config.train.update(
-        steps=500,
-        batch_size=16,
-        eval_batch_size=32,
-        log_every=50,
-        eval_every=250,
-        checkpoint_every=250,
-        sample_every=250,
+        steps=500, batch_size=16, eval_batch_size=32, eval_every=250, checkpoint_every=250, sample_every=250,
         best='loss',
-    )
+    )  # fmt: skip
     config.expected = {'test': {'loss': (3.2, 3.7)}}
-    choose(variant, {'': same, 'tiny': tiny}, '--config=configs/span_corruption.py:...')(config)
     return config
 
 
-def same(config) -> None:
-    """Changes nothing: the main variant."""
-
-
-def tiny(config) -> None:
+def tiny(config):
     """Everything small: seconds, for tests."""
     config.task.update(vocabulary=300, length=32)
     config.model.update(width=16, layers=2, heads=2, scan=True)
     config.data.update(megabytes=0.05)
-    config.train.update(steps=4, batch_size=8, log_every=1, eval_every=2, checkpoint_every=2, sample_every=2)
-    config.expected = {}
+    few_steps(config, batch_size=8, sample_every=2)

@@ -16,52 +16,17 @@ Variants: `:kmers` (a Transformer over windows of three letters), `:own` for FAS
         --config.data.train='promoters.fa,background.fa' --config.task.length=200
 """
 
-from research.core.config import base, own_files
-from research.errors import choose
+from research.core.config import base, few_steps
 
 
-def get_config(variant: str = ''):
-    """Returns the config of a variant: '', 'kmers', 'own' or 'tiny'."""
-    config = base()
-    config.task = {'name': 'sequence_classification', 'length': 60, 'kmer': 0, 'cut': 'refuse', 'label_smoothing': 0.0}
-    config.model = {
-        'name': 'convolution',
-        'filters': (64, 64),
-        'window': 7,
-        'hidden': 64,
-        'pool': 'flat',
-        'dropout': 0.3,
-        'input_dropout': 0.0,
-    }
-    config.data = own_files(
-        name='splice',
-        folder='',
-        split_seed=0,
-        examples=0,
-        columns='',
-        label_pattern='',
-    )
-    config.optimizer.model.update(
-        {'learning_rate': 1e-3, 'schedule': 'cosine', 'warmup_steps': 50, 'weight_decay': 0.01}
-    )
+def get_config():
+    config = base('sequence_classification', model='convolution', data='splice')
+    config.optimizer.model.update(schedule='cosine', warmup_steps=50, weight_decay=0.01)
     config.train.update(
-        {
-            'epochs': 12.0,
-            'batch_size': 64,
-            'eval_batch_size': 256,
-            'eval_every': 35,
-            'checkpoint_every': 140,
-            'best': 'loss',
-        }
-    )
+        epochs=12.0, batch_size=64, eval_batch_size=256, eval_every=35, checkpoint_every=140, best='loss',
+    )  # fmt: skip
     config.expected = {'test': {'error_N': (0.01, 0.053), 'error_EI': (0.005, 0.057), 'error_IE': (0.04, 0.107)}}
-    variants = {'': same, 'published': published, 'kmers': kmers, 'own': own, 'tiny': tiny}
-    choose(variant, variants, '--config=configs/splice_sites.py:...')(config)
     return config
-
-
-def same(config):
-    """Changes nothing: the main variant."""
 
 
 def published(config):
@@ -75,24 +40,15 @@ def kmers(config):
     """A Transformer over windows of three letters."""
     config.task.kmer = 3
     config.model = {
-        'name': 'transformer',
-        'width': 64,
-        'layers': 2,
-        'heads': 4,
-        'positions': 'learned',
-        'pool': 'mean',
-        'head_dropout': 0.2,
-        'dropout': 0.2,
-    }
+        'name': 'transformer', 'width': 64, 'layers': 2, 'positions': 'learned', 'head_dropout': 0.2, 'dropout': 0.2,
+    }  # fmt: skip
     config.expected = {}
 
 
 def own(config):
     """FASTA files of your own, one for each class; longer sequences keep their middle."""
     config.task.cut = 'both'
-    config.data = {**config.data.to_dict(), 'name': '', 'reader': 'fasta', 'test_fraction': 0.2}
-    for name in ('split_seed', 'examples'):
-        del config.data[name]
+    config.data = {'reader': 'fasta', 'test_fraction': 0.2}
     config.expected = {}
 
 
@@ -100,6 +56,5 @@ def tiny(config):
     """A few steps on random sequences with planted motifs."""
     config.task.update(length=24)
     config.model.update(filters=(8,), hidden=8)
-    config.data = {**config.data.to_dict(), 'name': 'motifs', 'examples': 240}
-    config.train.update(epochs=0.0, steps=6, batch_size=16, eval_batch_size=32, eval_every=3, checkpoint_every=6)
-    config.expected = {}
+    config.data = {'name': 'motifs', 'examples': 240}
+    few_steps(config, steps=6, eval_batch_size=32, eval_every=3, checkpoint_every=6)

@@ -14,60 +14,24 @@ Variants: `:fine` (50 classes), `:own` for texts of yours, `:tiny` for tests: se
         --config.data.train=mine.csv --config.data.fields=question:text,kind:label
 """
 
-from research.core.config import base, own_files
-from research.errors import choose
+from research.core.config import base, few_steps
 
 
-def get_config(variant: str = ''):
-    """Returns the config of a variant: '', 'fine', 'own' or 'tiny'."""
-    config = base()
-    config.task = {
-        'name': 'text_classification',
-        'labels': 'single',
-        'one_unit': False,
-        'pair': False,
-        'tokens': 'words',
-        'clean': ('unicode', 'lower'),
-        'segment': 'space',  # the questions are tokenized
-        'stop_words': '',
-        'stemmer': '',
-        'vocabulary': 20000,
-        'min_count': 2,  # the words that occur once teach what an unknown word is
-        'length': 28,
-        'cut': 'end',
-        'label_separator': ',',
-        'label_smoothing': 0.0,
-        'threshold': 0.5,
-    }
-    config.model = {
-        'name': 'convolution',
-        'width': 128,
-        'windows': (3, 4, 5),
-        'filters': 100,
-        'dropout': 0.5,
-        'word_dropout': 0.0,
-        'embedding_dropout': 0.3,
-    }
-    config.data = own_files(name='trec', labels='coarse', folder='', columns='', delimiter='')
-    config.optimizer.model.update({'learning_rate': 2e-3, 'schedule': 'constant', 'weight_decay': 0.0})
+def get_config():
+    config = base('text_classification', model='convolution', data='trec')
+    config.task.update(
+        segment='space',  # the questions are tokenized
+        min_count=2,  # the words that occur once teach what an unknown word is
+        length=28,
+    )  # fmt: skip
+    config.model.update(width=128, embedding_dropout=0.3)
+    config.optimizer.model.update(learning_rate=2e-3)
     config.train.update(
-        {
-            'epochs': 8.0,
-            'batch_size': 50,
-            'eval_batch_size': 256,
-            'eval_every': 49,
-            'checkpoint_every': 196,
-            'best': 'accuracy',
-            'ema': 0.998,  # of the weights: what is evaluated and kept
-        }
-    )
+        epochs=8.0, batch_size=50, eval_batch_size=256, eval_every=49, checkpoint_every=196, best='accuracy',
+        ema_decay=0.998,  # of the weights: what is evaluated and kept
+    )  # fmt: skip
     config.expected = {'test': {'accuracy': (0.88, 0.925)}}
-    choose(variant, {'': same, 'fine': fine, 'own': own, 'tiny': tiny}, '--config=configs/trec.py:...')(config)
     return config
-
-
-def same(config):
-    """Changes nothing: the main variant."""
 
 
 def fine(config):
@@ -79,8 +43,7 @@ def fine(config):
 def own(config):
     """Texts of your own: nothing is known of them."""
     config.task.update(segment='words', length=128)
-    config.data = {**config.data.to_dict(), 'name': '', 'reader': 'csv'}
-    del config.data['labels']
+    config.data = {'reader': 'csv'}
     config.expected = {}
 
 
@@ -89,5 +52,4 @@ def tiny(config):
     config.task.update(tokens='characters', length=12)
     config.model.update(width=16, filters=8, windows=(2, 3))
     config.data = {'name': 'chinese'}
-    config.train.update(epochs=0.0, steps=6, batch_size=16, eval_batch_size=32, eval_every=3, checkpoint_every=6)
-    config.expected = {}
+    few_steps(config, steps=6, eval_batch_size=32, eval_every=3, checkpoint_every=6)

@@ -50,6 +50,7 @@ MAY_IMPORT = {
     'research.nn': ('research.nn', 'research.ops', 'research.errors'),
     'research.ops': ('research.ops', 'research.data', 'research.errors', 'research.extras'),
     'research.program': ('research', 'launch'),  # the console command
+    'research.resolve': ('research',),  # for research.api
     'research.report': (
         'research.report', 'research.core', 'research.ops', 'research.data.notes', 'research.errors',
     ),

@@ -6,14 +6,75 @@ message and exits non-zero; anything else is a bug and keeps its stack trace.
 
 import difflib
 import inspect
+import math
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any, NamedTuple
 
 
 class UserError(ValueError):
     """Something the user can put right; its text is the whole message."""
+
+
+class SettingError(UserError):
+    """A setting with an impossible value, raised by code that does not know its section; `unpack` adds it."""
+
+    def __init__(self, field: str, problem: str):
+        super().__init__(f'{field} {problem}')
+
+
+class Range(NamedTuple):
+    """The values that a number may have: `Annotated[float, Range(0, 1)]`; `unpack` checks them."""
+
+    low: float = -math.inf
+    high: float = math.inf
+    above: bool = False  # low itself is excluded
+    below: bool = False  # high itself is excluded
+
+    def __contains__(self, value: Any) -> bool:
+        over = value > self.low if self.above else value >= self.low
+        under = value < self.high if self.below or self.high == math.inf else value <= self.high
+        return over and under  # not for nan, nor for infinity
+
+    def __str__(self) -> str:
+        low = 'zero' if self.low == 0 else f'{self.low:g}'
+        if self.high == math.inf:
+            return f'above {low}' if self.above else f'{low} or more'
+        high = f'below {self.high:g}' if self.below else f'at most {self.high:g}'
+        return f'above {low} and {high}' if self.above else f'at least {low} and {high}'
+
+
+Positive = Annotated[float, Range(0, above=True)]
+NonNegative = Annotated[float, Range(0)]
+Fraction = Annotated[float, Range(0, 1)]
+Rate = Annotated[float, Range(0, 1, below=True)]  # of dropout, of a decay
+PositiveInt = Annotated[int, Range(0, above=True)]
+Count = Annotated[int, Range(0)]
+
+
+class Setting(NamedTuple):
+    """A setting that a section of the config may have."""
+
+    kind: Any  # its annotation
+    default: Any = inspect.Parameter.empty
+
+    @property
+    def has_default(self) -> bool:
+        """Whether a config may leave it out."""
+        return self.default is not inspect.Parameter.empty
+
+
+def settings_of(function: Callable[..., Any], hidden: Iterable[str] = ()) -> dict[str, Setting]:
+    """The settings that a function, class or flax module takes as keyword arguments, but `hidden` ones."""
+    parameters = inspect.signature(function, eval_str=True).parameters
+    hidden = {*hidden, *({'parent', 'name'} if 'parent' in parameters else ())}  # flax adds those two
+    variable = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
+    return {
+        name: Setting(parameter.annotation, parameter.default)
+        for name, parameter in parameters.items()
+        if name not in hidden and parameter.kind not in variable
+    }
 
 
 def nearest(name: str, choices: Iterable[str]) -> str:
@@ -40,6 +101,8 @@ def fits(value: Any, kind: Any) -> bool:
     if kind in (inspect.Parameter.empty, Any):
         return True
     origin, parts = typing.get_origin(kind), typing.get_args(kind)
+    if origin is Annotated:
+        return fits(value, parts[0])
     if origin in (typing.Union, types.UnionType):
         return any(fits(value, part) for part in parts)
     if origin is typing.Literal:
@@ -65,8 +128,15 @@ def fit_each(values: Sequence[Any], kinds: tuple[Any, ...]) -> bool:
     return len(values) == len(kinds) and all(map(fits, values, kinds))
 
 
+def range_of(kind: Any) -> Range:
+    """The range in an annotation; every number where it has none."""
+    return next((part for part in getattr(kind, '__metadata__', ()) if isinstance(part, Range)), Range())
+
+
 def describe(kind: Any) -> str:
     """Returns an annotation as a user reads it: 'float', "'adam' or 'sgd'", 'tuple[int, ...]'."""
+    if typing.get_origin(kind) is Annotated:
+        return describe(typing.get_args(kind)[0])
     if typing.get_origin(kind) is typing.Literal:
         return ' or '.join(map(repr, typing.get_args(kind)))
     return kind.__name__ if isinstance(kind, type) and not typing.get_args(kind) else str(kind)
@@ -84,26 +154,22 @@ def unpack(function: Callable[..., Any], section: Mapping[str, Any], where: str,
     Raises:
       UserError: for an unknown key (names the nearest), a missing one, or a value of the wrong type.
     """
-    parameters = inspect.signature(function, eval_str=True).parameters
-    hidden = set(given) | ({'parent', 'name'} if 'parent' in parameters else set())  # flax adds those two
-    settings = {
-        name: parameter
-        for name, parameter in parameters.items()
-        if name not in hidden and parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)
-    }
+    settings = settings_of(function, given)
     for key, value in section.items():
         if key not in settings:
             raise UserError(f'config.{where}.{key}: there is no such setting; {nearest(key, settings)}')
-        kind = settings[key].annotation
+        kind = settings[key].kind
         if not fits(value, kind):
-            found = f'{value!r} ({type(value).__name__})'
-            raise UserError(f'config.{where}.{key}: expected {describe(kind)}, got {found}')
-    missing = [
-        name for name, setting in settings.items() if setting.default is setting.empty and name not in section
-    ]
+            raise UserError(f'config.{where}.{key}: expected {describe(kind)}, got {value!r} ({type(value).__name__})')
+        if (allowed := range_of(kind)) != Range() and value not in allowed:
+            raise UserError(f'config.{where}.{key} must be {allowed}, got {value!r}')
+    missing = [name for name, setting in settings.items() if name not in section and not setting.has_default]
     if missing:
         raise UserError(f'config.{where}: missing {", ".join(missing)}')
-    return function(**given, **{key: tuple(v) if isinstance(v, list) else v for key, v in section.items()})
+    try:
+        return function(**given, **{key: tuple(v) if isinstance(v, list) else v for key, v in section.items()})
+    except SettingError as error:
+        raise UserError(f'config.{where}.{error}') from None
 
 
 def without_name(section: Mapping[str, Any]) -> dict[str, Any]:
@@ -122,4 +188,7 @@ def task_settings(settings: Callable[..., Any], config: Any) -> Any:
     """The checked settings of `config.task`: `settings`, a named tuple, may have a method `check() -> itself`."""
     values = unpack(settings, without_name(config.task), 'task')
     check = getattr(values, 'check', None)  # a setting of a task may be called so too
-    return check() if callable(check) else values
+    try:
+        return check() if callable(check) else values
+    except SettingError as error:
+        raise UserError(f'config.task.{error}') from None

@@ -288,7 +288,7 @@ def explained(task: Task, variables: Variables, batch: Any) -> tuple:
 def test_what_is_seen_on_eight_devices_is_what_one_sees(planned):
     needs_score(planned.plan.task, planned.config.task['name'])
     values = json.loads(to_json(planned.config))
-    values['mesh'] = {'data': 4, 'fsdp': 2, 'tensor': 1, 'smallest': 64}
+    values['mesh'] = {'data': 4, 'fsdp': 2, 'tensor': 1, 'min_shard_size': 64}
     config = api.read(values)
     results = []
     for plan in (planned.plan, make_run_spec(config, api.build(config, planned.folder))):

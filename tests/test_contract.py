@@ -115,7 +115,7 @@ def test_two_runs_are_equal_bit_for_bit(built):
 
 def test_sharded_equals_single(built):
     values = json.loads(config_module.to_json(built.config))
-    values['mesh'] = {'data': 2, 'fsdp': 2, 'tensor': 2, 'smallest': 64}
+    values['mesh'] = {'data': 2, 'fsdp': 2, 'tensor': 2, 'min_shard_size': 64}
     config = api.read(values)
     plan = make_run_spec(config, api.build(config, built.folder))
     sharded, logs = run_steps(plan, plan.compile(), built.steps)

@@ -25,44 +25,17 @@ Its repairs:
 Variants: `:own` for texts of your own, `:chinese` (bert-base-chinese by name), `:tiny` for tests (from scratch).
 """
 
-from research.core.config import base, own_files
-from research.errors import choose
+from research.core.config import base, few_steps
 
 
-def get_config(variant: str = ''):
-    """Returns the config of a variant: '', 'own', 'chinese' or 'tiny'."""
-    config = base()
-    config.task = {
-        'name': 'text_classification',
-        'labels': 'single',
-        'pair': False,
-        'length': 64,
-        'cut': 'end',
-        'label_smoothing': 0.0,
-    }
-    config.model = {
-        'name': 'transformer',
-        'weights': 'bert-base-uncased',
-        'revision': '',
-        'pool': 'pooler',
-        'head_dropout': 0.1,
-        'dropout': 0.1,
-        'attention_dropout': 0.1,
-        'embedding_dropout': 0.1,
-        'dtype': 'float32',
-        'remat': False,
-        'scan': False,
-    }
-    config.data = own_files(name='sst2', folder='', columns='', delimiter='')
-    config.optimizer.model.update(name='adamw', learning_rate=5e-5, schedule='linear', weight_decay=0.0, clip=1.0)
-    config.train.update(epochs=3.0, batch_size=32, eval_batch_size=128, eval_every=217, checkpoint_every=217)
-    variants = {'': same, 'own': own, 'chinese': chinese, 'tiny': tiny}
-    choose(variant, variants, '--config=configs/tutorials/bert.py:...')(config)
+def get_config():
+    config = base('text_classification', model='transformer', data='sst2')
+    config.model.update(
+        weights='bert-base-uncased', pool='pooler', dropout=0.1, attention_dropout=0.1, embedding_dropout=0.1,
+    )  # fmt: skip
+    config.optimizer.model.update(learning_rate=5e-5, schedule='linear', clip=1.0)
+    config.train.update(epochs=3.0, eval_batch_size=128, eval_every=217, checkpoint_every=217)
     return config
-
-
-def same(config):
-    """Changes nothing: the main variant."""
 
 
 def own(config):
@@ -83,4 +56,4 @@ def tiny(config):
     config.model.update(weights='', width=16, layers=2, heads=2, norm_position='post', positions='learned')
     config.data.update(name='chinese')
     config.optimizer.model.learning_rate = 1e-3
-    config.train.update(epochs=0.0, steps=6, batch_size=16, eval_batch_size=32, eval_every=3, checkpoint_every=6)
+    few_steps(config, steps=6, eval_batch_size=32, eval_every=3, checkpoint_every=6)

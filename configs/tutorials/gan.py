@@ -29,55 +29,23 @@ batches of 64, 10 epochs of 55,000 pictures.
 Variants: `:tiny` for tests (scikit-learn's digits).
 """
 
-from research.core.config import base
-from research.errors import choose
+from research.core.config import base, few_steps
 
 
-def get_config(variant: str = ''):
-    """Returns the config of a variant: '' or 'tiny'."""
-    config = base(('discriminator', 'generator'))
-    config.task = {
-        'name': 'image_generation',
-        'loss': 'non_saturating',
-        'halved': True,
-        'r1': 0.0,
-        'gradient_penalty': 0.0,
-        'penalty_every': 1,
-        'augment': (),
-        'conditional': False,
-        'truncation': 0.0,
-        'fakes': 1,
-        'features': 'pixels',
-        'pixels': 14,
-        'network': '',
-        'kernel': False,
-        'neighbours': 5,
-    }
-    config.data = {'name': 'fashion_mnist', 'folder': '', 'examples': 0}
-    config.model = {
-        'name': 'mlp',
-        'latent': 100,
-        'generator': {'widths': (128, 256, 512, 1024), 'norm': 'none', 'dtype': 'float32'},
-        'discriminator': {'widths': (1024, 512, 256), 'dropout': 0.3, 'dtype': 'float32'},
-    }
+def get_config():
+    config = base('image_generation', model='mlp', data='fashion_mnist', groups=('discriminator', 'generator'))
+    config.task.update(halved=True, fakes=1, pixels=14)
+    config.model.update(
+        latent=100, generator={'widths': (128, 256, 512, 1024)}, discriminator={'widths': (1024, 512, 256)},
+    )  # fmt: skip
     for group in config.optimizer:
         config.optimizer[group].update(name='adam', learning_rate=2e-4, b1=0.5, b2=0.999, schedule='constant')
     config.train.update(
-        epochs=10.0,
-        batch_size=64,
-        eval_batch_size=500,
-        log_every=100,
-        eval_every=4300,
-        checkpoint_every=4300,
+        epochs=10.0, batch_size=64, eval_batch_size=500, log_every=100, eval_every=4300, checkpoint_every=4300,
         sample_every=860,
-    )
+    )  # fmt: skip
     config.expected = {'test': {'frechet_pixels': (0.7, 1.05)}}
-    choose(variant, {'': same, 'tiny': tiny}, '--config=configs/tutorials/gan.py:...')(config)
     return config
-
-
-def same(config):
-    """Changes nothing: the main variant."""
 
 
 def tiny(config):
@@ -87,8 +55,4 @@ def tiny(config):
     config.model.update(latent=8)
     config.model.generator.widths = (8, 16)
     config.model.discriminator.widths = (16, 8)
-    config.train.update(
-        epochs=0.0, steps=4, batch_size=16, eval_batch_size=64, log_every=1, eval_every=2, checkpoint_every=2,
-        sample_every=2,
-    )  # fmt: skip
-    config.expected = {}
+    few_steps(config, sample_every=2)

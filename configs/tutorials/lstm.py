@@ -33,56 +33,22 @@ Variants: `:own` for texts of your own, `:tiny` for tests (sentences in Chinese)
         --config.data.train=mine.csv --config.data.fields=review:text,sentiment:label
 """
 
-from research.core.config import base, own_files
-from research.errors import choose
+from research.core.config import base, few_steps
 
 
-def get_config(variant: str = ''):
-    """Returns the config of a variant: '', 'own' or 'tiny'."""
-    config = base()
-    config.task = {
-        'name': 'text_classification',
-        'labels': 'single',
-        'one_unit': True,
-        'tokens': 'words',
-        'clean': ('lower', 'punctuation'),
-        'segment': 'space',
-        'stop_words': '',
-        'stemmer': '',
-        'vocabulary': 20000,
-        'min_count': 1,
-        'length': 64,
-        'cut': 'start',
-        'padding': 'left',
-        'label_smoothing': 0.0,
-    }
-    config.model = {
-        'name': 'lstm',
-        'width': 128,
-        'hidden': 64,
-        'bidirectional': False,
-        'spatial_dropout': 0.4,
-        'dropout': 0.2,
-        'recurrent_dropout': 0.2,
-        'head_dropout': 0.0,
-        'pool': 'last',
-        'skip_padding': False,
-        'scale': 0.05,
-    }
-    config.data = own_files(name='sst2', validation_share=0.2, folder='', columns='', delimiter='')
-    config.optimizer.model.update(name='adam', learning_rate=1e-3, b1=0.9, b2=0.999, eps=1e-7)
-    config.train.update(epochs=10.0, batch_size=32, eval_batch_size=256, eval_every=173, checkpoint_every=865)
-    choose(variant, {'': same, 'own': own, 'tiny': tiny}, '--config=configs/tutorials/lstm.py:...')(config)
+def get_config():
+    config = base('text_classification', model='lstm', data='sst2')
+    config.task.update(one_unit=True, clean=('lower', 'punctuation'), segment='space', cut='start', padding='left')
+    config.model.update(skip_padding=False)
+    config.data.update(validation_share=0.2)
+    config.optimizer.model.update(name='adam', eps=1e-7)
+    config.train.update(epochs=10.0, eval_batch_size=256, eval_every=173, checkpoint_every=865)
     return config
-
-
-def same(config):
-    """Changes nothing: the main variant."""
 
 
 def own(config):
     """Texts of your own, of two classes: nothing is known of them."""
-    config.data = own_files(reader='csv', columns='', delimiter='', validation_fraction=0.2)
+    config.data = {'reader': 'csv', 'validation_fraction': 0.2}
     config.train.update(eval_every=100)
     config.expected = {}
 
@@ -92,5 +58,4 @@ def tiny(config):
     config.task.update(tokens='bpe', vocabulary=300, length=16, clean=('unicode',))
     config.model.update(width=16, hidden=8)
     config.data = {'name': 'chinese', 'topics': 2}
-    config.train.update(epochs=0.0, steps=6, batch_size=16, eval_batch_size=32, eval_every=3, checkpoint_every=6)
-    config.expected = {}
+    few_steps(config, steps=6, eval_batch_size=32, eval_every=3, checkpoint_every=6)

@@ -22,63 +22,32 @@ Not said by the program's list, and chosen here: Fashion-MNIST, which has the fo
 IDX files of MNIST in the folder `mnist`, a tenth of the training pictures for validation), `:tiny` for tests.
 """
 
-from research.core.config import base
-from research.errors import choose
+from research.core.config import base, few_steps
 
 
-def get_config(variant: str = ''):
-    """Returns the config of a variant: '', 'mnist' or 'tiny'."""
-    config = base()
-    config.task = {
-        'name': 'image_classification',
-        'shift': 0,
-        'flip': False,
-        'label_smoothing': 0.0,
-        'standardize': False,
-        'top': 3,
-    }
-    config.data = {'name': 'fashion_mnist', 'folder': '', 'examples': 0}
-    config.model = {
-        'name': 'mlp',
-        'widths': (512,),
-        'dropout': 0.0,
-        'activation': 'relu',
-        'initializer': 'glorot',
-        'dtype': 'float32',
-    }
-    config.optimizer.model.update(name='adam', learning_rate=1e-3, b1=0.9, b2=0.999, eps=1e-7)
+def get_config():
+    config = base('image_classification', model='mlp', data='fashion_mnist')
+    config.task.update(standardize=False, top=3)
+    config.model.update(widths=(512,), initializer='glorot')
+    config.optimizer.model.update(name='adam', eps=1e-7)
     config.train.update(
         epochs=10.0, batch_size=64, eval_batch_size=1000, log_every=100, eval_every=860, checkpoint_every=4300,
     )  # fmt: skip
     config.expected = {'test': {'accuracy': (0.88, 0.895)}}
-    choose(variant, {'': same, 'mnist': mnist, 'tiny': tiny}, '--config=configs/tutorials/mlp.py:...')(config)
     return config
 
 
-def same(config) -> None:
-    """Changes nothing: the main variant."""
-
-
-def mnist(config) -> None:
+def mnist(config):
     """The IDX files of MNIST, in the folder 'mnist' or another."""
     config.data = {
-        'name': '',
-        'reader': 'idx',
-        'train': 'mnist/train-images-idx3-ubyte.gz',
-        'validation': '',
-        'test': 'mnist/t10k-images-idx3-ubyte.gz',
+        'reader': 'idx', 'train': 'mnist/train-images-idx3-ubyte.gz', 'test': 'mnist/t10k-images-idx3-ubyte.gz',
         'shape': (28, 28, 1),
-        'fields': '',
-        'validation_fraction': 0.1,
-    }
+    }  # fmt: skip
     config.expected = {}
 
 
-def tiny(config) -> None:
+def tiny(config):
     """A few steps on scikit-learn's digits."""
     config.data = {'name': 'digits'}
     config.model.widths = (16,)
-    config.train.update(
-        epochs=0.0, steps=4, batch_size=16, eval_batch_size=64, log_every=1, eval_every=2, checkpoint_every=2,
-    )  # fmt: skip
-    config.expected = {}
+    few_steps(config)

@@ -12,7 +12,7 @@ from research.core.units import bytes_text, count_text
 ABOUT = {
     'parameters': 'float32 weights',
     'statistics': 'other collections, such as batch statistics',
-    'average': 'averaged weights (train.ema)',
+    'average': 'averaged weights (train.ema_decay)',
     'optimizer': 'moments and counters',
     'batch': 'one batch',
     'padding': 'arrays rounded up to tiles',

@@ -1,83 +1,81 @@
-"""Configs: nested, locked `ml_collections` files; below `make` there are only plain settings.
+"""Configs: nested `ml_collections` files; below `make` there are only plain settings.
 
-A file of `configs/` has `get_config(variant='')`, which starts from `base()` and sets what differs. Every
-section is checked against the signature that reads it, so an unknown key, a wrong type or an impossible
-value is one clear message before anything compiles.
+A file of `configs/` has `get_config()`, which starts from `base()` and sets what differs from the defaults, and
+variants: functions that change a config in place. Every section is checked against the signature that
+reads it, so an unknown key, a wrong type or an impossible value is one clear message before anything compiles.
 """
 
-import ast
 import dataclasses
 import json
 import math
-import re
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import ml_collections
 from etils import epath
 
-from research.data.readers.settings import DataSettings
-from research.errors import UserError, choose, fits, nearest, unpack
+from research.errors import (
+    Count,
+    NonNegative,
+    Positive,
+    PositiveInt,
+    Range,
+    Rate,
+    SettingError,
+    UserError,
+    choose,
+    fits,
+    nearest,
+    unpack,
+)
 
-# Settings of `config.data` that every reader of a user's files knows.
-FILES = (  # settings of readers that no built-in set has under the same name: flags of every config
-    'train', 'validation', 'test', 'fields', 'columns', 'delimiter', 'label_pattern', 'shape', 'missing', 'every_class',
-    'validation_fraction', 'test_fraction', 'on_error', 'error_limit',
-)  # fmt: skip
 SECTIONS = ('task', 'model', 'data', 'optimizer', 'methods', 'mesh', 'train', 'expected', 'seed')
 
 
-def positive(settings: Any, where: str, *names: str, zero: bool = False) -> None:
-    """Raises a `UserError` for each named field that is not above zero (or zero where that means 'off')."""
-    for name in names:
-        value = getattr(settings, name)
-        if not (0 < value < math.inf or (zero and value == 0)):
-            raise UserError(f'config.{where}.{name} must be {"zero or more" if zero else "above zero"}, got {value!r}')
+# Settings that had another name in the config.json of older runs: {section: {old: new}}.
+OLD_NAMES = {
+    'train': {'ema': 'ema_decay', 'average': 'average_checkpoints'},
+    'mesh': {'smallest': 'min_shard_size'},
+}
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainSettings:
     """How long and how often. Give `steps` or `epochs`; 0 switches an interval off."""
 
-    steps: int = 0
-    epochs: float = 0.0
-    batch_size: int = 32  # with Poisson sampling: the rows to expect
-    eval_batch_size: int = 0  # 0: as batch_size
-    sampling: Literal['shuffle', 'poisson'] = 'shuffle'  # or each row by itself, at random
-    microbatches: int = 1  # gradient accumulation: the batch is read in this many parts
-    log_every: int = 50
-    eval_every: int = 0
+    steps: Count = 0
+    epochs: NonNegative = 0.0
+    batch_size: PositiveInt = 32  # with Poisson sampling: the expected number of rows
+    eval_batch_size: Count = 0  # 0: as batch_size
+    sampling: Literal['shuffle', 'poisson'] = 'shuffle'  # 'poisson': each row independently, at random
+    microbatches: PositiveInt = 1  # gradient accumulation: a batch is processed in this many parts
+    log_every: PositiveInt = 50
+    eval_every: Count = 0
     eval_split: str = 'validation'
-    test_split: str = 'test'  # measured once, at the end, with the best weights; '' for none
-    checkpoint_every: int = 0
-    keep_last: int = 2
-    best: str = ''  # the metric of eval_split that chooses the best checkpoint, as 'accuracy' or 'loss'
-    patience: int = 0  # stop after this many evaluations without a better `best`; 0: never
-    ema: float = 0.0  # decay of the averaged weights that are evaluated and served; 0: none
-    average: int = 0  # checkpoints, the last ones, whose mean is evaluated and served; 0: the best or the newest
-    sample_every: int = 0  # pictures or texts for the report
+    test_split: str = 'test'  # evaluated once, at the end, with the best weights; '' for none
+    checkpoint_every: Count = 0
+    keep_last: PositiveInt = 2
+    best: str = ''  # the metric of eval_split that chooses the best checkpoint, such as 'accuracy' or 'loss'
+    patience: Count = 0  # stop after this many evaluations without a better `best`; 0: never
+    ema_decay: Rate = 0.0  # of the averaged weights that are evaluated and served; 0: none
+    average_checkpoints: Count = 0  # evaluate and serve the mean of the last ones; 0: the best or the newest
+    sample_every: Count = 0  # images or texts for the report
     init_from: str = ''  # the folder of another run whose weights are taken where path and shape match
-    prefetch: int = 2
-    workers: int = 0  # processes that encode examples; 0: threads of this process
+    prefetch: PositiveInt = 2
+    workers: Count = 0  # processes that encode examples; 0: threads of this process
 
     def __post_init__(self):
-        positive(self, 'train', 'batch_size', 'microbatches', 'log_every', 'keep_last', 'prefetch')
-        positive(self, 'train', 'steps', 'epochs', 'eval_batch_size', 'eval_every', 'checkpoint_every', zero=True)
-        positive(self, 'train', 'patience', 'ema', 'average', 'sample_every', 'workers', zero=True)
         if bool(self.steps) == bool(self.epochs):
             raise UserError('config.train: give either steps or epochs (the other one 0)')
         if self.batch_size % self.microbatches:
-            raise UserError(
-                f'config.train.microbatches={self.microbatches} does not divide batch_size={self.batch_size}'
-            )
-        if self.ema >= 1:
-            raise UserError(f'config.train.ema must be below 1, got {self.ema}')
-        if self.average > self.keep_last:
-            raise UserError(
-                f'config.train.average={self.average} needs as many checkpoints: keep_last is {self.keep_last}'
+            raise SettingError(f'microbatches={self.microbatches}', f'does not divide batch_size={self.batch_size}')
+        if self.average_checkpoints > self.keep_last:
+            raise SettingError(
+                f'average_checkpoints={self.average_checkpoints}',
+                f'needs as many checkpoints: keep_last is {self.keep_last}',
             )
         if self.patience and not (self.best and self.eval_every):
-            raise UserError('config.train.patience needs train.best and train.eval_every')
+            raise SettingError('patience', 'needs train.best and train.eval_every')
 
     def total_steps(self, count: int, epoch: int | None = None) -> int:
         """Returns the steps of the whole run on a training split of `count` rows, or with epochs of `epoch` steps."""
@@ -89,32 +87,26 @@ class OptimizerSettings:
     """One group's optimizer. Patterns are shell-style and match paths such as 'blocks/attention/query/kernel'."""
 
     name: Literal['adamw', 'adam', 'sgd'] = 'adamw'
-    learning_rate: float = 1e-3
+    learning_rate: Positive = 1e-3
     schedule: Literal['constant', 'cosine', 'linear', 'trapezoid', 'inverse_sqrt'] = 'constant'
-    warmup_steps: int = 0
-    end_fraction: float = 0.0  # of the learning rate, where cosine, linear and trapezoid end
-    cooldown: float = 0.25  # the last share of the updates, over which a trapezoid's rate falls
+    warmup_steps: Count = 0
+    end_fraction: NonNegative = 0.0  # of the learning rate, where cosine, linear and trapezoid end
+    # The last share of the updates, over which a trapezoid's rate falls.
+    cooldown: Annotated[float, Range(0, 1, above=True)] = 0.25
     b1: float = 0.9
     b2: float = 0.999
-    eps: float = 1e-8
+    eps: Positive = 1e-8
     momentum: float = 0.9  # of sgd
     nesterov: bool = False
-    weight_decay: float = 0.0  # decoupled (adamw, sgd)
-    decay: tuple = ('*kernel', '*embedding')  # what weight decay and the penalties apply to
-    clip: float = 0.0  # global norm; 0: off
-    l1: float = 0.0  # adds l1 * sum |w| to the objective
-    l2: float = 0.0  # adds l2 / 2 * sum w^2 to the objective
-    layer_decay: float = 1.0  # rates fall by it per block towards the input, embeddings lowest; 1: all alike
-    frozen_blocks: int = 0  # so many first blocks of each stack stay as they are
-    frozen: tuple = ()  # patterns of parameters that stay as they are
-    update_every: int = 1  # steps between updates (n-critic: 3 on the generator)
-
-    def __post_init__(self):
-        positive(self, 'optimizer', 'learning_rate', 'update_every', 'eps', 'layer_decay')
-        positive(self, 'optimizer', 'warmup_steps', 'end_fraction', 'weight_decay', 'clip', 'l1', 'l2', zero=True)
-        positive(self, 'optimizer', 'frozen_blocks', zero=True)
-        if not 0 < self.cooldown <= 1:
-            raise UserError(f'config.optimizer: cooldown must be above 0 and at most 1, got {self.cooldown!r}')
+    weight_decay: NonNegative = 0.0  # decoupled (adamw, sgd)
+    decay: tuple[str, ...] = ('*kernel', '*embedding')  # what weight decay and the penalties apply to
+    clip: NonNegative = 0.0  # global norm; 0: off
+    l1: NonNegative = 0.0  # adds l1 * sum |w| to the objective
+    l2: NonNegative = 0.0  # adds l2 / 2 * sum w^2 to the objective
+    layer_decay: Positive = 1.0  # rates fall by it per block towards the input, embeddings lowest; 1: all alike
+    frozen_blocks: Count = 0  # so many first blocks of each stack stay as they are
+    frozen: tuple[str, ...] = ()  # patterns of parameters that stay as they are
+    update_every: PositiveInt = 1  # steps between updates (n-critic: 3 on the generator)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,7 +116,7 @@ class MeshSettings:
     data: int = -1
     fsdp: int = 1
     tensor: int = 1
-    smallest: int = 16384  # arrays with fewer elements stay replicated
+    min_shard_size: int = 16384  # arrays with fewer elements stay replicated
 
     def __post_init__(self):
         sizes = (self.data, self.fsdp, self.tensor)
@@ -148,14 +140,21 @@ class Config:
     seed: int
 
 
-def base(groups: tuple[str, ...] = ('model',)) -> ml_collections.ConfigDict:
-    """Returns a config with every setting of the loop at its default; `groups` name the optimizers."""
+def base(
+    task: str = '', model: str = '', data: str = '', groups: tuple[str, ...] = ('model',)
+) -> ml_collections.ConfigDict:
+    """A config with every setting of the training loop at its default.
+
+    Args:
+      task, model, data: names, or '' to be set later.
+      groups: of parameters, each with its optimizer.
+    """
     defaults = dataclasses.asdict
     return ml_collections.ConfigDict(
         {
-            'task': {'name': ''},
-            'model': {},
-            'data': {},
+            'task': {'name': task},
+            'model': {'name': model} if model else {},
+            'data': {'name': data} if data else {},
             'optimizer': {group: defaults(OptimizerSettings()) for group in groups},
             'methods': (),
             'mesh': defaults(MeshSettings()),
@@ -166,13 +165,16 @@ def base(groups: tuple[str, ...] = ('model',)) -> ml_collections.ConfigDict:
     )
 
 
-def own_files(**settings: Any) -> dict[str, Any]:
-    """Returns `config.data` where a user's files can be read: what all readers know, at its default, and `settings`.
-
-    With a `name` and no `reader` it is a built-in set.
-    """
-    defaults = {field.name: field.default for field in dataclasses.fields(DataSettings)}
-    return {'name': '', 'reader': '', **{name: defaults[name] for name in FILES}, **settings}
+def few_steps(
+    config: ml_collections.ConfigDict, steps: int = 4, batch_size: int = 16, eval_batch_size: int = 64,
+    log_every: int = 1, eval_every: int = 2, checkpoint_every: int = 2, **train: Any,
+) -> None:
+    """Makes a run short, in place, for a variant that tests how a config runs: nothing is expected of its metrics."""
+    config.train.update(
+        epochs=0.0, steps=steps, batch_size=batch_size, eval_batch_size=eval_batch_size, log_every=log_every,
+        eval_every=eval_every, checkpoint_every=checkpoint_every, **train,
+    )  # fmt: skip
+    config.expected = {}
 
 
 def read_config(config: Mapping[str, Any], methods: Mapping[str, Mapping[str, Any]]) -> Config:
@@ -186,9 +188,10 @@ def read_config(config: Mapping[str, Any], methods: Mapping[str, Mapping[str, An
       UserError: names the section and key that is wrong, and the nearest right one.
     """
     values = config.to_dict() if isinstance(config, ml_collections.ConfigDict) else dict(config)
+    sections = (*SECTIONS, *map(method_section, methods))
     for name in values:
-        if name not in SECTIONS and name not in methods:
-            raise UserError(f'config.{name}: there is no such section; {nearest(name, (*SECTIONS, *methods))}')
+        if name not in sections:
+            raise UserError(f'config.{name}: there is no such section; {nearest(name, sections)}')
     for name in SECTIONS:
         if name not in values:
             raise UserError(f'config.{name} is missing: start the config from research.core.config.base()')
@@ -201,15 +204,16 @@ def read_config(config: Mapping[str, Any], methods: Mapping[str, Mapping[str, An
     chosen = tuple(values['methods'])
     for name in chosen:
         choose(name, methods, 'config.methods')
-        if not isinstance(values.get(name) or {}, Mapping):
-            raise UserError(f'config.{name} must be a section of settings, got {values[name]!r}')
+        section = method_section(name)
+        if not isinstance(values.get(section) or {}, Mapping):
+            raise UserError(f'config.{section} must be a section of settings, got {values[section]!r}')
     return Config(
         task=values['task'],
         model=values['model'],
         data=values['data'],
         optimizer={group: read_optimizer(group, section) for group, section in values['optimizer'].items()},
         methods=chosen,
-        settings={name: values.get(name) or {} for name in chosen},
+        settings={section: values.get(section) or {} for section in map(method_section, chosen)},
         mesh=unpack(MeshSettings, values['mesh'], 'mesh'),
         train=unpack(TrainSettings, values['train'], 'train'),
         expected={split: read_ranges(split, metrics) for split, metrics in expected_of(values).items()},
@@ -224,15 +228,16 @@ def expected_of(values: Mapping[str, Any]) -> Mapping[str, Any]:
     return {} if replaced else values['expected']
 
 
+def method_section(name: str) -> str:
+    """The section of a method's settings: the last part of its name, which may be a dotted path."""
+    return name.rpartition('.')[2]
+
+
 def read_optimizer(group: str, section: Any) -> OptimizerSettings:
-    """Returns the optimizer settings of one group; messages name the group."""
+    """The optimizer settings of one group."""
     if not isinstance(section, Mapping):
         raise UserError(f'config.optimizer.{group} must be a section of settings, got {section!r}')
-    try:
-        return unpack(OptimizerSettings, section, f'optimizer.{group}')
-    except UserError as error:
-        text = str(error)
-        raise UserError(text if group in text else text.replace('optimizer.', f'optimizer.{group}.', 1)) from None
+    return unpack(OptimizerSettings, section, f'optimizer.{group}')
 
 
 def read_ranges(split: str, metrics: Any) -> dict[str, tuple[float, float]]:
@@ -265,74 +270,11 @@ def stored_values(file: epath.Path) -> dict[str, Any]:
         values = json.loads(file.read_text())
     except ValueError:
         raise UserError(f'{file} is damaged: put back what it held, or use another --workdir') from None
+    for section, names in OLD_NAMES.items():
+        if isinstance(values, dict) and isinstance(values.get(section), dict):
+            values[section] = {names.get(name, name): value for name, value in values[section].items()}
     data = values.get('data') if isinstance(values, dict) else None
     if isinstance(data, dict) and data.get('name') and not data.get('reader') and '.' not in data['name']:
         for name in ('validation_fraction', 'test_fraction'):  # version 0.1 stored and ignored them beside a set
             data.pop(name, None)
     return values
-
-
-def override(config: ml_collections.ConfigDict, assignments: Mapping[str, str]) -> None:
-    """Sets dotted keys ('train.steps') from text, in place; the present value gives the type.
-
-    Raises:
-      UserError: for a key that is not there (names the nearest) or a text that is not of the key's type.
-    """
-    for dotted, text in assignments.items():
-        walk = [config]
-        parts = dotted.split('.')
-        for depth, part in enumerate(parts):
-            section = walk[-1]
-            if not isinstance(section, ml_collections.ConfigDict) or part not in section:
-                known = list(section) if isinstance(section, ml_collections.ConfigDict) else []
-                where = '.'.join(['config', *parts[: depth + 1]])
-                raise UserError(f'--{where}: there is no such setting; {nearest(part, known)}')
-            walk.append(section[part])
-        if isinstance(walk[-1], ml_collections.ConfigDict):
-            raise UserError(f'--config.{dotted} is a section; set one of: {", ".join(walk[-1])}')
-        section[parts[-1]] = parse(text, walk[-1], dotted)
-
-
-def parse(text: str, present: Any, dotted: str) -> Any:
-    """Returns `text` as a value of the type of `present`."""
-    try:
-        if isinstance(present, bool):
-            return {'true': True, '1': True, 'false': False, '0': False}[text.lower()]
-        if isinstance(present, int):
-            return int(text) if re.fullmatch(r'[+-]?\d+', text.replace('_', '')) else int_of(float(text))
-        if isinstance(present, float):
-            return float(text)
-        if isinstance(present, tuple):
-            return parse_tuple(text)
-    except (KeyError, ValueError, SyntaxError, OverflowError):
-        kind = type(present).__name__
-        raise UserError(f'--config.{dotted}={text}: expected {kind}, as the present value {present!r}') from None
-    return text
-
-
-def int_of(value: float) -> int:
-    """Returns a whole float (1e4) as an int; raises a ValueError otherwise."""
-    if value != int(value):
-        raise ValueError(value)
-    return int(value)
-
-
-def parse_tuple(text: str) -> tuple:
-    """Returns "a,b", "64,32", "('a', 'b')" or "[1, 2]" as a tuple; an empty text is the empty tuple."""
-    text = text.strip()
-    if not text.strip('()[] '):
-        return ()
-    if text[0] in '([\'"':
-        value = ast.literal_eval(text)
-        return tuple(value) if isinstance(value, (tuple, list)) else (value,)
-    return tuple(number_or_text(part.strip()) for part in text.split(',') if part.strip())
-
-
-def number_or_text(text: str) -> int | float | str:
-    """Returns a number where the text is one, the text otherwise."""
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text

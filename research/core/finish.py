@@ -50,8 +50,8 @@ def finish(recorder: Recorder, state: State, step: int) -> dict[str, Any]:
 def choose_weights(recorder: Recorder, state: State, step: int) -> tuple[Variables, int]:
     """Returns the weights that the run is judged by, and their step: averaged, of the best step, or the last."""
     train, last = recorder.spec.config.train, eval_variables(state)
-    if train.average:
-        average = read_average(recorder.workdir, train.average)
+    if train.average_checkpoints:
+        average = read_average(recorder.workdir, train.average_checkpoints)
         return load_weights(eval_variables_from(average, recorder.workdir), last)[0], step
     if train.best and recorder.best.step not in (step, -1):
         try:

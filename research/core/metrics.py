@@ -74,7 +74,7 @@ def measure_split(
         'step': step,
         'settings': {
             'task': dict(config.task), 'data': dict(config.data),
-            'averaged_weights': bool(config.train.ema), 'averaged_checkpoints': config.train.average,
+            'averaged_weights': bool(config.train.ema_decay), 'averaged_checkpoints': config.train.average_checkpoints,
         },
         'seconds': round(seconds, 3),
         **({'account': dict(account)} if account else {}),

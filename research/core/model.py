@@ -116,8 +116,8 @@ def read_trained(config: Config, workdir: epath.Path, build: Callable[[Config, e
     """
     task = build(config, workdir / 'prepared')
     say = functools.partial(print, file=sys.stderr)  # standard output is for answers
-    if config.train.average:
-        weights = read_average(workdir, config.train.average, say)
+    if config.train.average_checkpoints:
+        weights = read_average(workdir, config.train.average_checkpoints, say)
     else:
         weights = read_weights(workdir, best_step(workdir) if config.train.best else None, say)
     shapes = jax.eval_shape(task.init, jax.random.key(0))

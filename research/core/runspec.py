@@ -71,7 +71,7 @@ class RunSpec(NamedTuple):
         """Returns the step: (state, batch) -> (state, logs), pure and not compiled."""
         train = self.config.train
         return make_step(
-            self.task, self.optimizers, self.update_every, train.microbatches, train.ema, self.config.seed
+            self.task, self.optimizers, self.update_every, train.microbatches, train.ema_decay, self.config.seed
         )
 
     def compile(self) -> Any:
@@ -92,7 +92,7 @@ class RunSpec(NamedTuple):
             return jax.jit(self._init, out_shardings=shardings)()
 
     def _init(self) -> State:
-        return init_state(self.task, self.optimizers, self.config.train.ema, self.config.seed)
+        return init_state(self.task, self.optimizers, self.config.train.ema_decay, self.config.seed)
 
 
 def make_run_spec(config: Config, task: Task, devices: Any = None) -> RunSpec:
@@ -119,7 +119,7 @@ def make_run_spec(config: Config, task: Task, devices: Any = None) -> RunSpec:
         for group, settings in config.optimizer.items()
     }
     schedules = {group: make_schedule(settings, updates[group]) for group, settings in config.optimizer.items()}
-    state = jax.eval_shape(lambda: init_state(task, optimizers, train.ema, config.seed))
+    state = jax.eval_shape(lambda: init_state(task, optimizers, train.ema_decay, config.seed))
     state = with_shardings(state, sharding_module.state_shardings(state, mesh, config.mesh))
     capacity = batch_capacity(train, len(source), mesh)
     batch_sharding, size = sharding_module.batch_sharding(mesh), capacity or train.batch_size

@@ -56,30 +56,30 @@ def make_mesh(settings: MeshSettings, devices: Sequence[jax.Device] | None = Non
     return jax.make_mesh(tuple(sizes.values()), AXES, axis_types=kinds, devices=devices)
 
 
-def param_specs(shapes: Tree, mesh: Mesh, smallest: int) -> Tree:
+def param_specs(shapes: Tree, mesh: Mesh, min_shard_size: int) -> Tree:
     """Returns a `PartitionSpec` for every leaf of `shapes`.
 
     The first rule of `RULES` that matches a leaf's path splits one dimension; then 'fsdp', where the rule did
     not use it, goes on the largest other dimension that it divides (the last of equals). Arrays with fewer
-    than `smallest` elements are whole, a dimension that an axis does not divide is whole, and the leading
+    than `min_shard_size` elements are whole, a dimension that an axis does not divide is whole, and the leading
     layer axis of stacked leaves (a path component 'blocks') is never split.
 
     Args:
       shapes: arrays or `jax.ShapeDtypeStruct`s. Only the end of a path counts, so a parameter's copies in
         optimizer states and averages get its spec.
       mesh: as made by `make_mesh`.
-      smallest: elements of the smallest array that is split.
+      min_shard_size: elements of the smallest array that is split.
     """
     sizes = {axis: size for axis, size in mesh.shape.items() if size > 1}
     return jax.tree_util.tree_map_with_path(
-        lambda keys, leaf: leaf_spec(paths.join(keys), tuple(leaf.shape), sizes, smallest), shapes
+        lambda keys, leaf: leaf_spec(paths.join(keys), tuple(leaf.shape), sizes, min_shard_size), shapes
     )
 
 
-def leaf_spec(path: str, shape: tuple[int, ...], sizes: Mapping[str, int], smallest: int) -> PartitionSpec:
+def leaf_spec(path: str, shape: tuple[int, ...], sizes: Mapping[str, int], min_shard_size: int) -> PartitionSpec:
     """Returns the spec of one leaf; `sizes` are the mesh axes that have more than one device."""
     first = 1 if 'blocks' in path.split('/') else 0
-    if math.prod(shape) < smallest:
+    if math.prod(shape) < min_shard_size:
         return PartitionSpec()
     placed: list[tuple[str, ...]] = [() for _ in shape]
     for pattern, end, axes in RULES:
@@ -127,9 +127,9 @@ def state_shardings(shapes: Tree, mesh: Mesh, settings: MeshSettings) -> Tree:
     Args:
       shapes: the state as from `jax.eval_shape`.
       mesh: as made by `make_mesh`.
-      settings: for `smallest`.
+      settings: for `min_shard_size`.
     """
-    return jax.tree.map(lambda each: NamedSharding(mesh, each), param_specs(shapes, mesh, settings.smallest))
+    return jax.tree.map(lambda each: NamedSharding(mesh, each), param_specs(shapes, mesh, settings.min_shard_size))
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:

@@ -26,7 +26,7 @@ from research.ops import paths
 # What may change between two starts in the same folder: none of it changes what was trained so far.
 RESUMABLE_KEYS = {
     'steps', 'epochs', 'eval_batch_size', 'log_every', 'eval_every', 'eval_split', 'test_split', 'checkpoint_every',
-    'keep_last', 'patience', 'average', 'sample_every', 'prefetch', 'workers', 'best',
+    'keep_last', 'patience', 'average_checkpoints', 'sample_every', 'prefetch', 'workers', 'best',
 }  # fmt: skip
 
 # What a run writes beside config.json, which it writes first: without that these are somebody else's.
@@ -69,7 +69,7 @@ def as_dicts(config: Config) -> dict[str, Any]:
     return json.loads(config_module.to_json(config))
 
 
-def store_config(config: Config, workdir: epath.Path) -> None:
+def store_config(config: Config, workdir: epath.Path, completed: Callable[[dict], dict] = dict) -> None:
     """Writes config.json, or checks that the run that is there was started with the same settings.
 
     A run that has not saved a step yet begins anew where they differ.
@@ -81,7 +81,10 @@ def store_config(config: Config, workdir: epath.Path) -> None:
         distributed.wait_for_all('config')  # process 0 has written it when these compare theirs
     file = workdir / 'config.json'
     if file.exists():
-        old, new = (dotted(values) for values in (config_module.stored_values(file), as_dicts(config)))
+        old, new = (
+            dotted(json.loads(json.dumps(completed(values))))
+            for values in (config_module.stored_values(file), as_dicts(config))
+        )
         differing = [
             f'  {key}: {old.get(key)!r} there, {new.get(key)!r} now'
             for key in sorted(old.keys() | new.keys())

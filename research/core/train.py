@@ -57,7 +57,8 @@ class Observers(NamedTuple):
 
 
 def run(
-    config: Config, workdir: epath.Path, prepare: Callable, build: Callable, observers: Observers | None = None
+    config: Config, workdir: epath.Path, prepare: Callable, build: Callable, observers: Observers | None = None,
+    completed: Callable[[dict], dict] = dict,
 ) -> Summary:
     """Trains and measures a config in `workdir`, going on from what is there.
 
@@ -67,6 +68,7 @@ def run(
       prepare: (config, folder) -> None, builds what the task needs besides weights; called once, by process 0.
       build: (config, folder) -> Task with its methods applied.
       observers: functions that show the run; called by process 0 alone.
+      completed: (stored config) -> the same with all defaults, so that an older run of equal settings goes on.
 
     Raises:
       UserError: for anything the user can put right.
@@ -75,7 +77,7 @@ def run(
     times: dict[str, float] = {}
     started = time.perf_counter()
     with startup.run_lock(workdir):
-        startup.store_config(config, workdir)
+        startup.store_config(config, workdir, completed)
         with stage('prepare', times):
             startup.prepare_once(config, workdir, prepare)
             task = build(config, workdir / 'prepared')

@@ -37,7 +37,7 @@ def folder(tmp_path_factory):
 def tiny():
     """The tiny config split over all axes."""
     config = api.read('configs/gpt.py:tiny')
-    return dataclasses.replace(config, mesh=MeshSettings(data=2, fsdp=2, tensor=2, smallest=64))
+    return dataclasses.replace(config, mesh=MeshSettings(data=2, fsdp=2, tensor=2, min_shard_size=64))
 
 
 def make_planner(folder, topology='h100:8', **chip):

@@ -36,4 +36,4 @@ def test_fewer_checkpoints_are_told(tmp_path):
 
 def test_more_than_are_kept_is_refused():
     with pytest.raises(UserError, match='keep_last is 2'):
-        TrainSettings(steps=1, average=5)
+        TrainSettings(steps=1, average_checkpoints=5)

@@ -1,37 +1,134 @@
 """Configs: locked, checked, and with messages that name the nearest right key."""
 
 import json
+from typing import Annotated, Literal
 
 import pytest
 
 from research import api
-from research.core import config as config_module
-from research.core.config import base, override, read_config, to_json
+from research.core.config import base, read_config, to_json
 from research.core.metrics import record
+from research.core.overrides import override, parse, parse_tuple
 from research.core.task import Metric
-from research.errors import UserError
+from research.errors import Range, UserError
+from research.resolve import settable
 
-METHODS = {'lora': {'rank': 8, 'target': ('*kernel',)}}
+METHODS = {'lora': api.method_defaults()['lora']}
 
 
 def example(**train):
-    config = base()
-    config.task = {'name': 'image_classification'}
+    config = base('image_classification', model='resnet', data='digits')
     config.train.update({'steps': 5, **train})
     config.lora = METHODS['lora']
     return config.lock()
 
 
-def test_overrides_take_the_type_of_the_present_value():
-    config = example()
-    override(config, {
-        'train.steps': '1e3', 'train.ema': '0', 'methods': 'lora', 'optimizer.model.learning_rate': '1e-2',
+def overridden(assignments, config=None):
+    return override((config or example()).to_dict(), assignments, settable)
+
+
+def test_flags_have_the_type_of_the_setting():
+    values = overridden({
+        'train.steps': '1e3', 'train.ema_decay': '0', 'methods': 'lora', 'optimizer.model.learning_rate': '1e-2',
         'optimizer.model.nesterov': 'true', 'optimizer.model.frozen': "('a/*', 'b')", 'seed': '-3', 'lora.rank': '2',
     })  # fmt: skip
-    checked = read_config(config, METHODS)
+    checked = read_config(values, METHODS)
     assert checked.train.steps == 1000 and checked.methods == ('lora',) and checked.seed == -3
     assert checked.optimizer['model'].frozen == ('a/*', 'b') and checked.optimizer['model'].nesterov
     assert checked.settings['lora']['rank'] == 2
+
+
+def test_a_flag_names_any_setting_though_the_config_does_not():
+    values = overridden({'task.standardize': 'false', 'model.widths': '4,8', 'model.norm': 'group', 'task.top': '2'})
+    assert values['task'] == {'name': 'image_classification', 'standardize': False, 'top': 2}
+    assert values['model'] == {'name': 'resnet', 'widths': (4, 8), 'norm': 'group'}
+    with pytest.raises(UserError, match="did you mean 'standardize'"):
+        overridden({'task.standardise': 'false'})
+    with pytest.raises(UserError, match="model.widthz.*did you mean 'widths'"):
+        overridden({'model.widthz': '3'})
+
+
+def test_another_model_or_data_set_brings_its_own_settings():
+    values = overridden({'model.dropout': '0.2', 'model.name': 'mlp', 'data.name': 'free_spoken_digits',
+                         'data.speaker': 'theo'})  # fmt: skip
+    assert values['model'] == {'name': 'mlp', 'dropout': 0.2}
+    assert values['data'] == {'name': 'free_spoken_digits', 'speaker': 'theo'}
+    with pytest.raises(UserError, match='config.model.depths: there is no such setting'):
+        overridden({'model.depths': '3', 'model.name': 'mlp'})
+    whole = api.read('configs/digits.py:tiny', {'model.name': 'mlp', 'data.name': 'wine'})
+    assert 'depths' not in whole.model and whole.model['activation'] == 'relu' and whole.data == {'name': 'wine'}
+    files = api.read('configs/adult.py', {'data.reader': 'csv', 'data.train': 'a.csv', 'data.columns': '1,2'})
+    assert files.data['columns'] == '1,2' and files.data['on_error'] == 'stop'
+
+
+def test_defaults_stand_in_the_resolved_config_but_not_beside_weights():
+    config = api.read('configs/fashion_resnet.py:vit')
+    assert config.model['query_key_value_bias'] is True and config.model['heads'] == 4 and config.task['mixup'] == 0.0
+    config = api.read('configs/fashion_resnet.py:vit', {'model.weights': 'somewhere'})
+    assert 'heads' not in config.model and config.model['revision'] == ''
+    assert api.load_config('configs/digits.py').task.standardize is True
+    assert json.loads(to_json(api.read(json.loads(to_json(config))))) == json.loads(to_json(config))
+
+
+def test_the_last_of_steps_and_epochs_counts():
+    assert api.read('configs/digits.py', {'train.steps': '7'}).train.epochs == 0
+    assert api.read('configs/digits.py:tiny', {'train.epochs': '2'}).train.steps == 0
+    both = api.read('configs/digits.py', {'train.epochs': 2.0, 'train.steps': 7}).train
+    assert (both.steps, both.epochs) == (7, 0)
+    assert api.read('configs/digits.py', {'train.epochs': 0, 'train.steps': 200}).train.steps == 200
+
+
+CONFIG = """from research.core.config import base
+def get_config():
+    config = base('image_classification', model='mlp', data='digits')
+    config.train.epochs = 2.0
+    return config
+def wide(config):
+    config.model.widths = (64,)
+def short(config):
+    config.train.steps = 3
+def _8b(config):
+    config.model.widths = (8,)
+def long(config):
+    config.train.epochs = 9.0
+def helper(config, more): pass
+"""
+
+
+def test_variants_are_functions_and_compose(tmp_path):
+    file = tmp_path / 'mine.py'
+    file.write_text(CONFIG)
+    config = api.read(f'{file}:wide,short')
+    assert config.model['widths'] == (64,) and (config.train.steps, config.train.epochs) == (3, 0.0)
+    assert api.read(f'{file}:wide,8b').model['widths'] == (8,)
+    assert api.read(f'{file}:short,long').train.steps == 0
+    with pytest.raises(UserError, match="no variant 'wid'; did you mean 'wide'"):
+        api.read(f'{file}:wid')
+    with pytest.raises(UserError, match="no variant 'helper'"):
+        api.read(f'{file}:helper')
+
+
+@pytest.mark.parametrize(('text', 'words'), [
+    ('def get_config(:\n', 'mine.py:1: '),
+    ('import nothing_here\ndef get_config(): pass\n', 'mine.py:1: ModuleNotFoundError'),
+    ('def get_config():\n    return 1 / 0\n', 'mine.py:2: ZeroDivisionError'),
+    ('def get_config():\n    return {}\n', 'must return a config'),
+    (CONFIG + 'def broken(config):\n    config.train.update(nothing)\n', 'mine.py:16: NameError'),
+])  # fmt: skip
+def test_a_config_with_an_error_is_one_message(tmp_path, text, words):
+    (tmp_path / 'mine.py').write_text(text)
+    with pytest.raises(UserError, match=words):
+        api.read(f'{tmp_path}/mine.py:broken' if 'broken' in text else f'{tmp_path}/mine.py')
+
+
+def test_runs_with_older_names_are_read(tmp_path):
+    values = json.loads(to_json(api.read('configs/digits.py:tiny')))
+    values['train'] |= {'ema': values['train'].pop('ema_decay'), 'average': values['train'].pop('average_checkpoints')}
+    values['mesh']['smallest'] = values['mesh'].pop('min_shard_size')
+    values['data'] |= {'reader': '', 'train': '', 'fields': '', 'on_error': 'stop'}  # as version 0.1 stored them
+    (tmp_path / 'config.json').write_text(json.dumps(values))
+    config = api.read_run(tmp_path)
+    assert config.train.ema_decay == 0.99 and config.mesh.min_shard_size == 16384 and config.data == {'name': 'digits'}
 
 
 @pytest.mark.parametrize(('key', 'value', 'words'), [
@@ -42,14 +139,14 @@ def test_overrides_take_the_type_of_the_present_value():
     ('train', '3', 'is a section'),
     ('train.steps', 'many', 'expected int'),
     ('train.steps', '1.5', 'expected int'),
-        ('train.steps', 'inf', 'expected int'),
+    ('train.steps', 'inf', 'expected int'),
     ('optimizer.model.clip', 'x', 'expected float'),
     ('optimizer.model.nesterov', 'maybe', 'expected bool'),
     ('lora.rnk', '3', "did you mean 'rank'"),
 ])  # fmt: skip
 def test_wrong_overrides_are_named(key, value, words):
     with pytest.raises(UserError, match=words):
-        override(example(), {key: value})
+        overridden({key: value})
 
 
 @pytest.mark.parametrize(('section', 'values', 'words'), [
@@ -59,7 +156,7 @@ def test_wrong_overrides_are_named(key, value, words):
     ('train', {'steps': 0}, 'either steps or epochs'),
     ('train', {'epochs': 2.0}, 'either steps or epochs'),
     ('train', {'microbatches': 5}, 'does not divide'),
-    ('train', {'ema': 1.0}, 'below 1'),
+    ('train', {'ema_decay': 1.0}, 'at least zero and below 1'),
     ('train', {'patience': 2}, 'needs train.best'),
     ('mesh', {'data': 0}, 'above zero'),
     ('mesh', {'data': -1, 'fsdp': -1}, 'at most one -1'),
@@ -88,14 +185,13 @@ def test_unknown_and_missing_sections():
 
 
 def test_what_is_stored_is_enough_to_run_again():
-    config = example(best='accuracy')
-    override(config, {'methods': 'lora', 'lora.rank': '3'})
-    checked = read_config(config, METHODS)
+    values = overridden({'methods': 'lora', 'lora.rank': '3'}, example(best='accuracy'))
+    checked = read_config(values, METHODS)
     stored = json.loads(to_json(checked))
     assert to_json(read_config(stored, METHODS)) == to_json(checked)
-    assert stored['lora'] == {'rank': 3, 'target': ['*kernel']}
-    override(config, {'methods': '()'})
-    assert 'lora' not in json.loads(to_json(read_config(config, METHODS)))
+    assert stored['lora'] == {**METHODS['lora'], 'rank': 3, 'target': ['*kernel']}
+    values = override(values, {'methods': '()'}, settable)
+    assert 'lora' not in json.loads(to_json(read_config(values, METHODS)))
 
 
 def test_configs_are_found_by_path_or_name_and_misses_are_named(tmp_path):
@@ -108,10 +204,10 @@ def test_configs_are_found_by_path_or_name_and_misses_are_named(tmp_path):
 
 
 def test_tuples_from_text():
-    assert config_module.parse_tuple("'a', 'b'") == config_module.parse_tuple('a,b') == ('a', 'b')
+    assert parse_tuple("'a', 'b'") == parse_tuple('a,b') == ('a', 'b')
     assert (
-        config_module.parse_tuple('[1, 2]') == config_module.parse_tuple(' 1, 2') == (1, 2)
-        and config_module.parse_tuple('') == ()
+        parse_tuple('[1, 2]') == parse_tuple(' 1, 2') == (1, 2)
+        and parse_tuple('') == ()
     )
 
 
@@ -120,6 +216,7 @@ def test_the_range_of_a_shipped_set_does_not_hold_for_a_user_s_files():
     assert shipped.expected
     own = api.read('configs/sst2.py', {'data.reader': 'csv', 'data.train': 'mine.csv'})
     assert own.expected == {}
+    assert api.read('configs/digits.py', {'model.name': 'mlp'}).expected == {}
 
 
 @pytest.mark.parametrize(('value', 'better', 'passed'), [
@@ -129,3 +226,22 @@ def test_the_range_of_a_shipped_set_does_not_hold_for_a_user_s_files():
 def test_better_than_expected_is_no_failure(value, better, passed):
     entry = record({'a': Metric(value, None, better)}, {'a': (0.7, 0.9)}, {'split': 'test'}, 1)
     assert entry['metrics']['a']['passed'] is passed
+
+
+@pytest.mark.parametrize(('text', 'kind', 'value'), [
+    ('2003', tuple[str, ...], ('2003',)), ('1,b', tuple[str, ...], ('1', 'b')), ('2003', tuple, (2003,)),
+    ('1,2', tuple[float, ...], (1.0, 2.0)), ('none', int | None, None), ('3', int | None, 3),
+    ('a,b', str | tuple, 'a,b'),
+    ("('a', 'b')", str | tuple, ('a', 'b')), ('1e3', Annotated[int, Range(0)], 1000), ('7', str, '7'),
+    ('1,2', list[int], [1, 2]), ('2', Literal[1, 2], 2), ('', tuple[str, ...], ()),
+])  # fmt: skip
+def test_text_becomes_what_the_setting_is(text, kind, value):
+    assert parse(text, kind, 'a.b') == value and type(parse(text, kind, 'a.b')) is type(value)
+
+
+@pytest.mark.parametrize(('text', 'kind'), [
+    ('x', int | None), ('1,x', tuple[int, ...]), ('1', tuple[int, int]), ('3', Literal[1, 2]), ('(1', tuple),
+])  # fmt: skip
+def test_text_that_does_not_fit_is_refused(text, kind):
+    with pytest.raises(UserError, match='config.a.b=.*: expected '):
+        parse(text, kind, 'a.b')

@@ -55,9 +55,9 @@ def mesh_of(data, fsdp, tensor):
     return make_mesh(MeshSettings(data, fsdp, tensor), jax.devices()[: data * fsdp * tensor])
 
 
-def specs_of(shapes, sizes, smallest=1):
+def specs_of(shapes, sizes, min_shard_size=1):
     tree = unflatten_paths({path: jax.ShapeDtypeStruct(shape, jnp.float32) for path, shape in shapes.items()})
-    return flatten_paths(param_specs(tree, mesh_of(*sizes), smallest))
+    return flatten_paths(param_specs(tree, mesh_of(*sizes), min_shard_size))
 
 
 @pytest.mark.parametrize('sizes', MESHES)
@@ -141,8 +141,8 @@ def test_what_does_not_divide_is_whole():
 
 
 def test_small_arrays_are_whole():
-    assert specs_of({'a/kernel': (8, 8)}, (1, 2, 1), smallest=65) == {'a/kernel': P()}
-    assert specs_of({'a/kernel': (8, 8)}, (1, 2, 1), smallest=64) == {'a/kernel': P(None, 'fsdp')}
+    assert specs_of({'a/kernel': (8, 8)}, (1, 2, 1), min_shard_size=65) == {'a/kernel': P()}
+    assert specs_of({'a/kernel': (8, 8)}, (1, 2, 1), min_shard_size=64) == {'a/kernel': P(None, 'fsdp')}
 
 
 @limits(max_examples=200, deadline=None)
@@ -201,7 +201,7 @@ def test_optimizer_states_are_split_like_their_parameters(name):
     settings, copies = OPTIMIZERS[name]
     make, _ = state_of(settings)
     shapes = jax.eval_shape(make)
-    mesh_settings = MeshSettings(2, 2, 2, smallest=100)
+    mesh_settings = MeshSettings(2, 2, 2, min_shard_size=100)
     shardings = state_shardings(shapes, make_mesh(mesh_settings, jax.devices()[:8]), mesh_settings)
     assert jax.tree.structure(shardings) == jax.tree.structure(shapes)
     assert shardings.step.spec == P()
@@ -225,7 +225,7 @@ QUICK = ((1, 1, 1), (1, 2, 2), (2, 2, 2))
     'sizes', [sizes if sizes in QUICK else pytest.param(sizes, marks=pytest.mark.slow) for sizes in MESHES]
 )
 def test_a_step_keeps_everything_split(sizes):
-    settings = MeshSettings(*sizes, smallest=1024)
+    settings = MeshSettings(*sizes, min_shard_size=1024)
     mesh = make_mesh(settings, jax.devices()[: math.prod(sizes)])
     make, optimizer = state_of(OptimizerSettings(weight_decay=0.1, clip=1.0))
     shardings = state_shardings(jax.eval_shape(make), mesh, settings)

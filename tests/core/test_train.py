@@ -134,7 +134,7 @@ def test_the_best_checkpoint_is_kept_and_measured(tmp_path):
 
 
 def test_the_mean_of_the_last_checkpoints_is_measured_and_loaded(tmp_path):
-    config = make_config(checkpoint_every=2, keep_last=3, average=3)
+    config = make_config(checkpoint_every=2, keep_last=3, average_checkpoints=3)
     summary = start(config, tmp_path, slope_task())
     kernels = [read_weights(tmp_path, step)['variables'].params['model']['kernel'] for step in (8, 10, 12)]
     entry = summary.metrics['test']

@@ -24,7 +24,7 @@ def run(*arguments):
 def test_the_real_step_compiles_for_a_tpu_slice():
     """Runs in a process of its own: libtpu reads its settings once, and another worker may hold it too."""
     config, mesh = '--config=configs/gpt.py:tiny', '--mesh=fsdp:2,tensor:2'
-    done = run(config, '--topology=v5e:2x2', mesh, '--config.mesh.smallest=64', '--search=0', '--json')
+    done = run(config, '--topology=v5e:2x2', mesh, '--config.mesh.min_shard_size=64', '--search=0', '--json')
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     memory, parameters = report['memory'], report['parameters']

@@ -36,7 +36,7 @@ def test_pictures_and_gradients_are_those_of_one_device(name, mesh):
     slope = jax.value_and_grad(loss, has_aux=True)
     single = jax.jit(slope)(params, noise, labels)
     data, fsdp, tensor = mesh
-    devices = make_mesh(MeshSettings(data=data, fsdp=fsdp, tensor=tensor, smallest=64))
+    devices = make_mesh(MeshSettings(data=data, fsdp=fsdp, tensor=tensor, min_shard_size=64))
     places = jax.tree.map(lambda each: NamedSharding(devices, each), param_specs(params, devices, 64))
     rows = [jax.device_put(each, batch_sharding(devices)) for each in (noise, labels)]
     assert places['coarse']['kernel'].spec != jax.sharding.PartitionSpec()

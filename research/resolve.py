@@ -1,0 +1,242 @@
+"""From names to modules: config files, tasks, methods and models, and the settings that each of them has.
+
+A name is a file in the folder of its kind, or the dotted path of a module outside this package ('my_lab.folding').
+"""
+
+import dataclasses
+import importlib
+import importlib.util
+import inspect
+import pathlib
+import pkgutil
+import traceback
+import types
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import ml_collections
+
+from research import methods as methods_folder
+from research import tasks as tasks_folder
+from research.core.config import SECTIONS, MeshSettings, OptimizerSettings, TrainSettings, method_section
+from research.core.overrides import LENGTHS, Known, complete
+from research.data.dataset import set_module
+from research.data.readers.settings import DataSettings
+from research.errors import Setting, UserError, nearest, settings_of
+from research.nn.transformer_settings import TransformerSettings
+
+PACKAGE = pathlib.Path(__file__).parent
+ROOT = PACKAGE.parent if (PACKAGE.parent / 'configs').is_dir() else PACKAGE  # a wheel holds configs/ below research/
+
+
+def modules_of(package: types.ModuleType) -> dict[str, str]:
+    """{name: import path} of the modules in a package's folder: the folder is the list."""
+    return {module.name: f'{package.__name__}.{module.name}' for module in pkgutil.iter_modules(package.__path__)}
+
+
+def module_named(name: Any, package: types.ModuleType, where: str, functions: tuple[str, ...]) -> Any:
+    """The module of a name in a package's folder, of a dotted path elsewhere, or the module that is given.
+
+    Raises:
+      UserError: for an unknown name, or a module that cannot be imported or lacks one of `functions`.
+    """
+    module = name
+    if isinstance(name, str):
+        known = modules_of(package)
+        if name not in known and '.' not in name:
+            raise UserError(
+                f'{where}: {name!r} is unknown; {nearest(name, known)} (a module outside this package is named by its '
+                'dotted path)'
+            )
+        try:
+            module = importlib.import_module(known.get(name, name))
+        except ImportError as error:
+            raise UserError(f'{where}={name!r}: its module cannot be imported ({error})') from error
+    for function in functions:
+        if not callable(getattr(module, function, None)):
+            raise UserError(f'{where}={name!r}: the module has no {function}')
+    return module
+
+
+def task_module(name: Any) -> Any:
+    """The module of `config.task.name`, which has `prepare` and `make`."""
+    return module_named(name, tasks_folder, 'config.task.name', ('prepare', 'make'))
+
+
+def method_module(name: Any) -> Any:
+    """The module of a method, which has `Settings` and `apply(task, settings, config)`."""
+    return module_named(name, methods_folder, 'config.methods', ('Settings', 'apply'))
+
+
+def method_names(chosen: Any = ()) -> tuple[str, ...]:
+    """All methods of this package, and those of `chosen` that are elsewhere."""
+    chosen = chosen if isinstance(chosen, (tuple, list)) else ()
+    return tuple(dict.fromkeys([*modules_of(methods_folder), *(name for name in chosen if '.' in str(name))]))
+
+
+def method_defaults(chosen: Any = ()) -> dict[str, dict[str, Any]]:
+    """{method: its default settings}, so that a flag switches any method on in any config."""
+    return {name: dataclasses.asdict(method_module(name).Settings()) for name in method_names(chosen)}
+
+
+def model_settings(task: Any, name: str) -> Known:
+    """The settings of the model `name` of a task: `MODELS` of its module, a module of `research/models` or a mapping.
+
+    A task's only model needs no name.
+    """
+    models = getattr(task, 'MODELS', {})
+    if isinstance(models, str):
+        models = importlib.import_module(f'research.models.{models}').SETTINGS
+    if '.' in name:
+        models = {**models, name: getattr(importlib.import_module(name), 'SETTINGS', {})}
+    options = next(iter(models.values())) if not name and len(models) == 1 else models.get(name, {})
+    return as_settings(options)
+
+
+def as_settings(defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """{setting: Setting} of {setting: default}; the default gives the type. Sections stay sections."""
+    return {
+        name: value if isinstance(value, Setting) else as_settings(value) if isinstance(value, Mapping)
+        else Setting(type(value), value)
+        for name, value in defaults.items()
+    }  # fmt: skip
+
+
+def data_settings(section: Mapping[str, Any]) -> dict[str, Setting]:
+    """The settings of a reader or of a named data set."""
+    readers = settings_of(DataSettings)
+    if section.get('reader'):
+        return readers
+    own = settings_of(set_module(section['name']).open) if section.get('name') else {}
+    return {'name': Setting(str, ''), **own}
+
+
+def known_settings(values: Mapping[str, Any]) -> Known:
+    """All settings that a config may have, by section: those of its task, model, data set, methods and loop."""
+    sections = {name: values.get(name) or {} for name in SECTIONS}
+    if not all(isinstance(sections[name], Mapping) for name in ('task', 'model', 'data', 'optimizer')):
+        return {}
+    name = sections['task'].get('name', '')
+    task = task_module(name) if name else None
+    settings = getattr(task, 'Settings', None)
+    return {
+        'task': {'name': Setting(str), **(settings_of(settings) if settings else {})},
+        'model': {'name': Setting(str), **model_settings(task, sections['model'].get('name', ''))},
+        'data': data_settings(sections['data']),
+        'optimizer': {group: settings_of(OptimizerSettings) for group in sections['optimizer']},
+        'mesh': settings_of(MeshSettings),
+        'train': settings_of(TrainSettings),
+        'methods': Setting(tuple[str, ...]),
+        'seed': Setting(int),
+        'expected': {},
+        **{
+            method_section(name): settings_of(method_module(name).Settings)
+            for name in method_names(values.get('methods'))
+        },
+    }
+
+
+def settable(values: Mapping[str, Any]) -> Known:
+    """What a flag may set: the known settings, and those of readers beside a named set, which `open_dataset` judges."""
+    known = known_settings(values)
+    readers = settings_of(DataSettings)
+    return {**known, 'data': {**readers, **known.get('data', {})}}
+
+
+def completed(values: Mapping[str, Any]) -> dict[str, Any]:
+    """A config with all defaults of its task, model, data set and methods; one form for equal configs.
+
+    Beside a named data set, settings that only readers know are left out where they are at their default, as older
+    configs have them.
+    """
+    known, data = known_settings(values), values.get('data')
+    if isinstance(data, Mapping) and data.get('name') and not data.get('reader'):
+        unused = {name: setting.default for name, setting in settings_of(DataSettings).items()} | {'reader': ''}
+        ours = known.get('data', {})
+        data = {
+            name: value for name, value in data.items()
+            if name in ours or name not in unused or (value or '') != (unused[name] or '')
+        }  # fmt: skip
+        values = {**values, 'data': data}
+    return complete(values, known, settings_of(TransformerSettings))
+
+
+def find_config(path: str) -> pathlib.Path:
+    """The config file at `path`, relative to the working folder or to the project.
+
+    Raises:
+      UserError: names the nearest config.
+    """
+    for folder in (pathlib.Path(), ROOT):
+        for candidate in (folder / path, folder / f'{path}.py', folder / 'configs' / f'{path}.py'):
+            if candidate.is_file():
+                return candidate
+    known = [str(file.relative_to(ROOT)) for file in (ROOT / 'configs').rglob('*.py') if file.stem != '__init__']
+    raise UserError(f'--config={path}: no such file; {nearest(path, known)}')
+
+
+def read_file(spec: str) -> dict[str, Any]:
+    """What a config file sets: 'path', or 'path:variant,variant' with variants applied in this order.
+
+    Raises:
+      UserError: when the file, its `get_config` or a variant is not there, or running it fails.
+    """
+    path, _, names = spec.partition(':')
+    file = find_config(path)
+    if file.suffix != '.py':
+        raise UserError(f'--config={path}: a config is a Python file (.py) with a function get_config()')
+    if 'get_config' not in file.read_text(encoding='utf-8', errors='replace'):  # a program would define its flags
+        raise UserError(f'{path} has no function get_config()')
+    loader = importlib.util.spec_from_file_location(f'config_{file.stem}', file)
+    module = importlib.util.module_from_spec(loader)
+    guarded(file, lambda: loader.loader.exec_module(module))
+    if not hasattr(module, 'get_config'):
+        raise UserError(f'{path} has no function get_config()')
+    config = guarded(file, module.get_config)
+    if not isinstance(config, ml_collections.ConfigDict):
+        kind = type(config).__name__
+        raise UserError(f'{path}: get_config() must return a config that starts from base(), not {kind}')
+    available = variants(module)
+    for name in filter(None, names.split(',')):
+        if name not in available:
+            raise UserError(f'--config={spec}: {path} has no variant {name!r}; {nearest(name, available)}')
+        before = lengths(config)
+        guarded(file, lambda name=name: available[name](config))
+        keep_last_length(config, before)
+    return config.to_dict()
+
+
+def variants(module: types.ModuleType) -> dict[str, Callable]:
+    """{name: function} of a config file's functions of one argument; `_8b` is the variant '8b'."""
+    return {
+        name[1:] if name[0] == '_' and name[1:2].isdigit() else name: function
+        for name, function in vars(module).items()
+        if inspect.isfunction(function) and function.__module__ == module.__name__ and name != 'get_config'
+        and (name[0] != '_' or name[1:2].isdigit()) and len(inspect.signature(function).parameters) == 1
+    }  # fmt: skip
+
+
+def lengths(config: ml_collections.ConfigDict) -> dict[str, float]:
+    """`train.steps` and `train.epochs` of a config."""
+    return {name: config.train.get(name, 0) for name in LENGTHS.values()}
+
+
+def keep_last_length(config: ml_collections.ConfigDict, before: Mapping[str, float]) -> None:
+    """Sets steps or epochs to 0, in place, where a variant changed the other one: the last one given counts."""
+    changed = [name for name, value in lengths(config).items() if value and value != before[name]]
+    if len(changed) == 1:
+        other = LENGTHS[f'train.{changed[0]}']
+        config.train[other] = type(before[other])(0)
+
+
+def guarded(file: pathlib.Path, function: Callable[[], Any]) -> Any:
+    """The result of running code of a config file; what it raises becomes a `UserError` that names the line."""
+    try:
+        return function()
+    except UserError:
+        raise
+    except SyntaxError as error:
+        raise UserError(f'{error.filename or file}:{error.lineno}: {error.msg}') from None
+    except Exception as error:
+        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(file)]
+        raise UserError(f'{file}:{lines[-1] if lines else 1}: {type(error).__name__}: {error}') from error
