@@ -57,7 +57,7 @@ def main(overrides: dict[str, str]) -> None:
 def document() -> str:
     """The whole document, from the configs and the sources of the sets."""
     from research.data.fetch import readable_size
-    from research.data.sources import all_sources
+    from research.data.public_sets import all_sources
 
     files = [file for file in sorted((ROOT / 'configs').rglob('*.py')) if file.stem != '__init__']
     names = [file.relative_to(ROOT).as_posix() for file in files]
@@ -76,7 +76,7 @@ def config_row(path: str) -> tuple[str, str, str]:
     from research.data.dataset import set_module
     from research.data.fetch import readable_size
 
-    data = api.load_config(path).data
+    data: Any = api.load_config(path).data
     name, reader = data.get('name', ''), data.get('reader', '')
     if reader == 'tfds':
         return f'`{name}`', 'by `launch.prepare_data`', 'that of tensorflow-datasets'
@@ -85,8 +85,13 @@ def config_row(path: str) -> tuple[str, str, str]:
     module = set_module(name)
     if hasattr(module, 'SOURCE'):
         return f'`{name}`', readable_size(module.SOURCE.size), module.SOURCE.licence
-    licence = re.search(r'Licence: (.*?)\.(?:\s|$)', inspect.cleandoc(module.__doc__), re.DOTALL)
-    return f'`{name}`', 'nothing', ' '.join(licence[1].split())
+    return f'`{name}`', 'nothing', part(module, 'Licence', r'\.(?:\s|$)')
+
+
+def part(module: Any, word: str, end: str) -> str:
+    """What follows a word in the documentation of a set's module, up to `end`; '' where the word is missing."""
+    match = re.search(rf'{word}: (.*?)(?:{end})', inspect.cleandoc(module.__doc__), re.DOTALL)
+    return ' '.join(match[1].split()) if match else ''
 
 
 def remarks(name: str, source: Any) -> str:
@@ -95,8 +100,7 @@ def remarks(name: str, source: Any) -> str:
 
     if source.about or name not in set_names():
         return source.about
-    oddities = re.search(r'Oddities: (.*?)(?:\n\n|$)', inspect.cleandoc(set_module(name).__doc__), re.DOTALL)
-    return ' '.join(oddities[1].split()).rstrip('.') if oddities else ''
+    return part(set_module(name), 'Oddities', r'\n\n|$').rstrip('.')
 
 
 if __name__ == '__main__':

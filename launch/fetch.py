@@ -22,7 +22,7 @@ ALL = flags.DEFINE_bool('all', False, 'Fetch all of them.')
 def main(overrides: dict[str, str], names: list[str]) -> None:
     """Fetches the sets that `names` lists."""
     from research.data import fetch
-    from research.data.sources import all_sources
+    from research.data.public_sets import all_sources
     from research.errors import UserError, choose
 
     if overrides:

@@ -11,10 +11,12 @@ import shutil
 import tarfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import pooch
 import requests
+
+from research.data.source import File
 
 CHUNK = 1 << 18  # bytes
 TIMEOUT = (15, 60)  # seconds to connect, and between two chunks
@@ -29,16 +31,6 @@ class Failed(Exception):
 
 class Missing(Failed):
     """A place that has no such file."""
-
-
-class Wanted(Protocol):
-    """A `File` of `research.data.fetch`."""
-
-    path: str
-    sha256: str
-    size: int
-    members: str
-    transfer: int
 
 
 @contextlib.contextmanager
@@ -56,7 +48,7 @@ def progress_bar(name: str, total: int) -> Iterator[Advance]:
         shown.update(task, completed=total)
 
 
-def obtain(file: Wanted, places: Sequence[str], folder: str, advance: Advance) -> None:
+def obtain(file: File, places: Sequence[str], folder: str, advance: Advance) -> None:
     """Puts a file into its folder from the first of `places` (URLs or paths) that has it.
 
     A transfer that broke off leaves '<path>.part', from which the next one continues.
@@ -74,20 +66,21 @@ def obtain(file: Wanted, places: Sequence[str], folder: str, advance: Advance) -
     raise missing[0]
 
 
-def obtain_from(file: Wanted, place: str, folder: str, advance: Advance) -> None:
+def obtain_from(file: File, place: str, folder: str, advance: Advance) -> None:
     """Puts a file into its folder from one place; a resumed transfer with a wrong hash is done again from the start."""
     pooch.get_logger().setLevel(logging.WARNING)
     target = pathlib.Path(folder, file.path)
     part = target.with_name(f'{target.name}.part')
 
-    def download(url: str, output: Any, _: Any) -> None:
+    def download(url: Any, output: Any, _: Any) -> None:
         unpack(part, url, pathlib.Path(output), file)
 
+    downloader: Any = download  # what pooch calls has other names than its annotation
     resumed = part.exists()
     part.parent.mkdir(parents=True, exist_ok=True)
     try:
         transfer(place, part, file, advance)  # before `retrieve`, whose temporary file a killed process leaves behind
-        pooch.retrieve(place, f'sha256:{file.sha256}', target.name, target.parent, downloader=download)
+        pooch.retrieve(place, f'sha256:{file.sha256}', target.name, target.parent, downloader=downloader)
     except (ValueError, Failed) as error:
         if isinstance(error, Missing) or (isinstance(error, Failed) and part.exists()):
             raise  # not there, or the connection broke: the rest comes next time
@@ -104,7 +97,7 @@ def obtain_from(file: Wanted, place: str, folder: str, advance: Advance) -> None
     os.chmod(target, 0o644)  # a temporary file is its owner's alone
 
 
-def transfer(place: str, part: pathlib.Path, file: Wanted, advance: Advance) -> None:
+def transfer(place: str, part: pathlib.Path, file: File, advance: Advance) -> None:
     """Brings the bytes at a URL or path to `part`, after those that are there."""
     packed = is_packed(place, file)
     limit = EXCESS * (file.transfer or file.size) + HEADS if packed else file.size
@@ -122,7 +115,7 @@ def transfer(place: str, part: pathlib.Path, file: Wanted, advance: Advance) -> 
         raise Failed(f'{place} has {size:,} bytes, expected {file.size:,}')
 
 
-def transfer_whole(url: str, part: pathlib.Path, file: Wanted, limit: int, advance: Advance) -> int:
+def transfer_whole(url: str, part: pathlib.Path, file: File, limit: int, advance: Advance) -> int:
     """Requests what is missing for as long as each request brings bytes; gives how many there are."""
     before, size, reason = -1, 0, ''
     advance(part.stat().st_size if part.exists() else 0)
@@ -171,12 +164,12 @@ def copy(chunks: Iterator[bytes], output: Any, size: int, limit: int, place: str
         advance(len(chunk))
 
 
-def is_packed(place: str, file: Wanted) -> bool:
+def is_packed(place: str, file: File) -> bool:
     """Whether what comes from a place is an archive, or compressed where the file is not."""
     return bool(file.members) or (place.endswith('.gz') and not file.path.endswith('.gz'))
 
 
-def unpack(part: pathlib.Path, place: str, output: pathlib.Path, file: Wanted) -> None:
+def unpack(part: pathlib.Path, place: str, output: pathlib.Path, file: File) -> None:
     """Makes the file as it is kept from what was transferred."""
     if not is_packed(place, file):
         os.replace(part, output)
@@ -193,17 +186,18 @@ def unpack(part: pathlib.Path, place: str, output: pathlib.Path, file: Wanted) -
     part.unlink()
 
 
-def pack_members(archive: pathlib.Path, output: pathlib.Path, file: Wanted) -> None:
+def pack_members(archive: pathlib.Path, output: pathlib.Path, file: File) -> None:
     """Writes the members of a tar that match into an uncompressed tar: sorted by name, without owners and times."""
     with tarfile.open(archive) as source, tarfile.open(output, 'w', format=tarfile.USTAR_FORMAT) as target:
         members, total = {}, 0
         for member in source:
             match = re.search(file.members, member.name)
-            if match and member.isfile():
+            content = source.extractfile(member) if match and member.isfile() else None
+            if match and content:
                 total += member.size
                 if total > file.size:
                     raise tarfile.TarError(f'its files have more than the expected {file.size:,} bytes')
-                members[match[0]] = source.extractfile(member).read()
+                members[match[0]] = content.read()
         for name in sorted(members):
             header = tarfile.TarInfo(name)
             header.size, header.mode = len(members[name]), 0o644

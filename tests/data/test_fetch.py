@@ -18,8 +18,8 @@ import threading
 import pytest
 
 from research.data import download, fetch
-from research.data.fetch import File, Source
-from research.data.sources import all_sources
+from research.data.public_sets import all_sources
+from research.data.source import File, Source
 from research.errors import UserError
 
 ROOT = pathlib.Path(__file__).parents[2]

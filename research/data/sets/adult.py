@@ -9,10 +9,11 @@ stop, which is taken away here. 'weight' is how many people a row stands for: no
 import functools
 
 from research.data.dataset import DataSet
-from research.data.fetch import Source, folder_of, github_files, located
+from research.data.fetch import folder_of, located
 from research.data.readers.archives import find
 from research.data.readers.rows import Row, Rows, parts_by_hash
 from research.data.readers.tables import read_delimited
+from research.data.source import Source, github_files
 
 SOURCE = Source(
     'fairness',

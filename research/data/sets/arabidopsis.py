@@ -8,11 +8,12 @@ Oddities: the composition of bases alone tells the classes apart in part, as the
 import functools
 
 from research.data.dataset import DataSet
-from research.data.fetch import Source, folder_of, github_files, located
+from research.data.fetch import folder_of, located
 from research.data.readers.archives import find
 from research.data.readers.fasta import read_fasta
 from research.data.readers.rows import Row, Rows, chain
 from research.data.sequence.uci import FRACTIONS
+from research.data.source import Source, github_files
 from research.data.splitting import by_class
 
 SOURCE = Source(

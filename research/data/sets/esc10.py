@@ -15,10 +15,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from research.data.dataset import DataSet
-from research.data.fetch import File, Source, archive_url, folder_of, located, present
+from research.data.fetch import folder_of, located, present
 from research.data.readers.archives import find
 from research.data.readers.folders import SOUNDS, read_folder, read_sound
 from research.data.readers.rows import Row, Rows, select
+from research.data.source import File, Source, archive_url
 from research.data.splitting import by_place
 from research.errors import UserError
 

@@ -10,10 +10,11 @@ import functools
 import numpy as np
 
 from research.data.dataset import DataSet
-from research.data.fetch import Source, folder_of, github_files
+from research.data.fetch import folder_of
 from research.data.readers.archives import find
 from research.data.readers.idx import read_array
 from research.data.readers.rows import Rows, in_memory
+from research.data.source import Source, github_files
 from research.errors import UserError, choose
 
 SOURCE = Source(

@@ -7,10 +7,11 @@ CC BY-SA 4.0. Splits: takes 0 to 4 are the test, as its README says; 5 to 9 are 
 import re
 
 from research.data.dataset import DataSet
-from research.data.fetch import File, Source, archive_url, folder_of, located
+from research.data.fetch import folder_of, located
 from research.data.readers.archives import find
 from research.data.readers.folders import SOUNDS, read_folder, read_sound
 from research.data.readers.rows import Rows
+from research.data.source import File, Source, archive_url
 from research.data.splitting import by_place
 from research.errors import UserError, choose
 

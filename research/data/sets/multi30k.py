@@ -9,10 +9,11 @@ import functools
 from typing import Literal
 
 from research.data.dataset import DataSet
-from research.data.fetch import Source, folder_of, github_files
+from research.data.fetch import folder_of
 from research.data.readers.archives import find
 from research.data.readers.rows import Rows, join
 from research.data.readers.text import read_lines
+from research.data.source import Source, github_files
 from research.errors import UserError
 
 SOURCE = Source(

@@ -5,9 +5,10 @@ Source: UCI, "Molecular Biology (Promoter Gene Sequences)", Harley, Reynolds and
 """
 
 from research.data.dataset import DataSet
-from research.data.fetch import Source, folder_of, github_files, located
+from research.data.fetch import folder_of, located
 from research.data.readers.rows import Rows
 from research.data.sequence.uci import FRACTIONS, read_uci
+from research.data.source import Source, github_files
 from research.data.splitting import by_class
 
 SOURCE = Source(

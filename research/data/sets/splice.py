@@ -6,9 +6,10 @@ sequence. Oddities: 185 rows are copies of others, which stay in one split.
 """
 
 from research.data.dataset import DataSet
-from research.data.fetch import Source, folder_of, github_files, located
+from research.data.fetch import folder_of, located
 from research.data.readers.rows import Rows
 from research.data.sequence.uci import FRACTIONS, read_uci
+from research.data.source import Source, github_files
 from research.data.splitting import by_class
 
 SOURCE = Source(

@@ -8,10 +8,11 @@ Oddities: lower-cased and tokenised; without a header line. Not GLUE's SST-2, wh
 import functools
 
 from research.data.dataset import DataSet
-from research.data.fetch import Source, folder_of, github_files, located
+from research.data.fetch import folder_of, located
 from research.data.readers.archives import find
 from research.data.readers.rows import Broken, Row, Rows, change, parts_by_hash
 from research.data.readers.tables import read_delimited
+from research.data.source import Source, github_files
 from research.errors import UserError
 
 SOURCE = Source(

@@ -7,9 +7,10 @@ usual rule, nanoGPT's too: the first 90% of the characters are for training, the
 import functools
 
 from research.data.dataset import DataSet
-from research.data.fetch import Source, folder_of, github_files, located
+from research.data.fetch import folder_of, located
 from research.data.readers.archives import find, read_bytes
 from research.data.readers.rows import Rows, in_memory
+from research.data.source import Source, github_files
 from research.errors import UserError
 
 SOURCE = Source(

@@ -9,9 +9,10 @@ import functools
 from typing import Literal
 
 from research.data.dataset import DataSet
-from research.data.fetch import Source, folder_of, github_files, located
+from research.data.fetch import folder_of, located
 from research.data.readers.archives import find, read_bytes
 from research.data.readers.rows import Broken, Row, Rows, in_memory, parts_by_hash
+from research.data.source import Source, github_files
 
 SOURCE = Source(
     'trec_questions',

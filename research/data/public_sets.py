@@ -6,7 +6,7 @@ Every SHA-256 is that of the file at the pinned commit, or, of an archive, of th
 import functools
 
 from research.data.dataset import set_module, set_names
-from research.data.fetch import File, Source, archive_url, github_files, raw_url
+from research.data.source import File, Source, archive_url, github_files, raw_url
 
 DENOISING = raw_url('majedelhelou/denoising_datasets', '58234876fef6f1b56306705c78dfd40cdb837b86', '').rstrip('/')
 OTHERS = {
