@@ -306,6 +306,15 @@ def stream_tokenizer(model: Mapping[str, Any], folder: epath.Path) -> Tokenizer 
     return renamed(described, end, END)
 
 
+def with_name(value: Any, old: str, new: str) -> Any:
+    """Returns a value of JSON with one string under another name, as value or key."""
+    if isinstance(value, dict):
+        return {new if key == old else key: with_name(each, old, new) for key, each in value.items()}
+    if isinstance(value, list):
+        return [with_name(each, old, new) for each in value]
+    return new if value == old else value
+
+
 def renamed(described: Mapping[str, Any], old: str, new: str) -> Tokenizer:
     """Returns the tokenizer of a description with one special token under another name."""
     added = [
@@ -313,6 +322,6 @@ def renamed(described: Mapping[str, Any], old: str, new: str) -> Tokenizer:
         for token in described['added_tokens']
     ]
     vocabulary = {new if token == old else token: index for token, index in described['model']['vocab'].items()}
-    # what it puts around a text names tokens too, and streams go without
-    changed = {'added_tokens': added, 'model': {**described['model'], 'vocab': vocabulary}, 'post_processor': None}
+    frame = with_name(described.get('post_processor'), old, new)  # what it puts around a text names tokens too
+    changed = {'added_tokens': added, 'model': {**described['model'], 'vocab': vocabulary}, 'post_processor': frame}
     return Tokenizer.from_str(json.dumps({**described, **changed}))

@@ -15,7 +15,7 @@ from etils import epath
 
 from research.core.task import Host, Input, Metric, Task
 from research.data.dataset import open_dataset
-from research.data.text.corpus import END, Blocks
+from research.data.text.corpus import END, Blocks, begin_of
 from research.data.text.packing import Packed
 from research.data.text.python_lines import python_lines
 from research.data.text.text_rows import TextRows, plain_text, row_prompt
@@ -68,7 +68,8 @@ def prepare(config: Any, folder: epath.Path) -> None:
     settings, data = task_settings(Settings, config), open_dataset(config.data, ('text',))
     tokenizer = stream_tokenizer(config.model, folder)  # None: no pretrained weights
     store_streams(
-        data, folder, settings.tokenizer, settings.vocabulary, settings.length + 1, tokenizer=tokenizer
+        data, folder, settings.tokenizer, settings.vocabulary, settings.length + 1, tokenizer=tokenizer,
+        begin=begin_of(tokenizer) if tokenizer else (),
     )
 
 

@@ -4,6 +4,7 @@ import json
 import pathlib
 import random
 import shutil
+import types
 
 import jax
 import jax.numpy as jnp
@@ -11,15 +12,16 @@ import numpy as np
 import pytest
 from etils import epath
 from safetensors.numpy import load_file, save_file
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 
-from research.data.text.corpus import END, bytes_of_tokens
+from research.data.text.corpus import END, begin_of, bytes_of_tokens
 from research.errors import UserError
 from research.interop import pretrained, weights
 from research.interop.files import INDEX, SINGLE
 from research.interop.vocabulary import read_tokenizer
 from research.nn.transformer import Transformer
 from research.nn.transformer_settings import TransformerSettings
+from research.tasks import language_model
 
 FOLDER = pathlib.Path(__file__).parent / 'fixtures'
 FAMILIES = sorted(folder.name for folder in FOLDER.iterdir())
@@ -187,3 +189,31 @@ def test_a_trained_head_that_is_not_read_is_named(tmp_path, monkeypatch):
         pretrained.make_load({'weights': name}, prepared)()
         assert len(said) == count
         assert all('its trained head is not read (classifier.' in text for text in said)
+
+
+def test_documents_and_prompts_begin_as_the_tokenizer_says(tmp_path):
+    described = json.loads(weights.read(FOLDER / 'gpt2').tokenizer.to_str().replace(END, '</s>'))
+    number = len(described['model']['vocab'])
+    described['model']['vocab']['<s>'] = number
+    tokenizer = Tokenizer.from_str(json.dumps(described))
+    tokenizer.add_special_tokens(['<s>', '</s>'])
+    tokenizer.post_processor = processors.TemplateProcessing(
+        '<s> $A </s>', special_tokens=[('<s>', number), ('</s>', tokenizer.token_to_id('</s>'))]
+    )
+    assert begin_of(tokenizer) == [number] and begin_of(weights.read(FOLDER / 'gpt2').tokenizer) == []
+    folder = copied(tmp_path, 'gpt2', eos_token_id=tokenizer.token_to_id('</s>'))
+    for name in ('vocab.json', 'merges.txt'):
+        (folder / name).unlink()
+    tokenizer.save(str(folder / 'tokenizer.json'))
+    texts = ['hello world', 'the quick fox']
+    (tmp_path / 'a.txt').write_text(''.join(f'{text} {row}\n' for row in range(60) for text in texts))
+    config = types.SimpleNamespace(
+        task={'name': 'language_model', 'vocabulary': 300, 'length': 16, 'max_new_tokens': 4},
+        model={'weights': str(folder)}, data={'reader': 'lines', 'train': str(tmp_path / 'a.txt')},
+    )  # fmt: skip
+    prepared = epath.Path(tmp_path / 'prepared')
+    language_model.prepare(config, prepared)
+    stream, end = np.load(prepared / 'train.npy'), tokenizer.token_to_id('</s>')
+    assert stream[0] == number and (stream[1:][stream[:-1] == end] == number).all() and (stream == end).sum() > 50
+    prompt = language_model.make(config, prepared).encode({'text': 'hello'})
+    assert prompt['tokens'][: prompt['length']].tolist() == [number, *tokenizer.encode('hello').ids[1:-1]]

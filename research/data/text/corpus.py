@@ -159,10 +159,17 @@ def decode_text(tokenizer: Tokenizer, tokens: Iterable[int]) -> str:
     return tokenizer.decode([int(token) for token in tokens], skip_special_tokens=False)
 
 
+def begin_of(tokenizer: Tokenizer) -> list[int]:
+    """Returns the tokens that a tokenizer puts before every text: <s> of Llama, none of GPT-2."""
+    whole, plain = (tokenizer.encode('a', add_special_tokens=each).ids for each in (True, False))
+    starts = range(len(whole) - len(plain) + 1)
+    return next((whole[:start] for start in starts if whole[start : start + len(plain)] == plain), [])
+
+
 def encode_documents(
-    tokenizer: Tokenizer, documents: Sequence[str], end: int | None = None
+    tokenizer: Tokenizer, documents: Sequence[str], end: int | None = None, begin: Sequence[int] = ()
 ) -> Integer[np.ndarray, 'tokens']:
-    """Returns all documents as one stream, each followed by `end` (None: END); uint16 where ids fit, else int32."""
+    """Returns all documents as one stream, each between `begin` and `end` (None: END); uint16 where ids fit."""
     tokenizer.encode_special_tokens = True
     kind = np.uint16 if tokenizer.get_vocab_size() <= 2**16 else np.int32
     end = np.array([tokenizer.token_to_id(END) if end is None else end], kind)
@@ -171,7 +178,7 @@ def encode_documents(
         group = list(documents[start : start + 64])
         for encoding in tokenizer.encode_batch_fast(group, add_special_tokens=False):
             ids = [marks.get(each, each) for each in encoding.ids] if marks else encoding.ids
-            parts += [np.array(ids, kind), end]
+            parts += [np.array([*begin, *ids], kind), end]
     return np.concatenate(parts) if parts else end[:0]
 
 

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from tokenizers import Tokenizer
 
-from research.data.text.corpus import decode_text
+from research.data.text.corpus import begin_of, decode_text
 from research.data.text.token_streams import CorpusStats, request_text, request_tokens
 
 SHOWN = 6  # pairs of a token and the next, in a description
@@ -44,7 +44,9 @@ class TextRows(NamedTuple):
                 row['prefix'] = length // 2 if rng is None else np.int32(rng.integers(1, self.length))
             return row
         advice = f'at most {self.prompt_limit} leave room for {self.new} new ones'
-        tokens = request_tokens(self.stats, request_text(raw, 'to continue'), self.prompt_limit, advice)
+        begin = begin_of(self.stats.tokenizer)
+        text = request_text(raw, 'to continue')
+        tokens = begin + request_tokens(self.stats, text, self.prompt_limit - len(begin), advice)
         padded = np.zeros(self.length, np.int32)
         padded[: len(tokens)] = tokens
         row = {'tokens': padded, 'length': np.int32(len(tokens))}

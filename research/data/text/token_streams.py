@@ -41,6 +41,7 @@ def store_streams(
     special: Sequence[str] = (),
     tokenizer: Tokenizer | None = None,
     end: int | None = None,
+    begin: Sequence[int] = (),
 ) -> None:
     """Trains a tokenizer on the training split and stores every split as one stream of its tokens.
 
@@ -54,6 +55,7 @@ def store_streams(
       least: tokens that make one row.
       tokenizer: one that is there already; None takes that of the data set, or trains one.
       end: the token that follows each document; None: END.
+      begin: tokens before each document.
 
     Raises:
       UserError: where a split is too small for one row, or the tokenizer impossible.
@@ -67,7 +69,7 @@ def store_streams(
     folder.mkdir(parents=True, exist_ok=True)
     sizes = {}
     for split, documents in splits.items():
-        stream = encode_documents(tokenizer, documents, end)
+        stream = encode_documents(tokenizer, documents, end, begin)
         if len(stream) < least:
             raise UserError(
                 f'the {split} split has {len(stream)} tokens, too few for one row of {least}: take more text, '
