@@ -38,7 +38,7 @@ def main(overrides: dict[str, str]) -> int:
     with distributed.joined(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value, TIMEOUT.value) as sentence:
         if sentence:
             print(sentence, flush=True)
-        summary = research.run(config, workdir)
+        summary = research.run(config, workdir).summary
     return 128 + summary.signal if summary.stop == Stop.SIGNAL else 0  # not done: a cluster should start it again
 
 

@@ -3,23 +3,32 @@
 The core receives functions and knows no task; the programs of `launch/` and notebooks call this module.
 """
 
+import dataclasses
 import functools
+import html
 import inspect
+import pathlib
+import sys
+import webbrowser
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ml_collections
 from etils import epath
 
 from research.core import config as config_module
 from research.core.config import Config, method_section
+from research.core.outcome import Stop, Summary
 from research.core.overrides import override
 from research.core.task import Task
 from research.errors import UserError, unpack
 from research.resolve import completed, find_config, method_defaults, method_module, read_file, settable, task_module
 
+if TYPE_CHECKING:
+    from research.core.model import Model
+
 __all__ = [
-    'build', 'find_config', 'load', 'load_config', 'method_defaults', 'observers', 'prepare', 'read', 'read_run',
+    'Run', 'build', 'find_config', 'load', 'load_config', 'method_defaults', 'observers', 'prepare', 'read', 'read_run',
     'read_trained', 'run', 'task_module',
 ]  # fmt: skip
 
@@ -37,17 +46,22 @@ def load_config(spec: str) -> ml_collections.ConfigDict:
     return ml_collections.ConfigDict(completed(values)).lock()
 
 
-def read(config: str | Mapping[str, Any], overrides: Mapping[str, Any] | None = None) -> Config:
+def read(
+    config: str | Mapping[str, Any], overrides: Mapping[str, Any] | None = None, task: Any = None
+) -> Config:
     """A checked config from a path ('configs/digits.py:tiny'), a ConfigDict, or the dict of a stored run.
 
     Args:
       config: where or what it is.
       overrides: {'train.steps': 100}; values may be text, as on the command line.
+      task: a module with `prepare` and `make` (or an object with these functions), instead of `task.name`.
 
     Raises:
       UserError: for anything that is wrong in it, with the nearest right name.
     """
     values = read_file(config) if isinstance(config, str) else as_dict(config)
+    if task is not None:
+        values = {**values, 'task': {**values.get('task', {}), 'name': task}}
     if overrides:
         texts = {name: value if isinstance(value, str) else text_of(value) for name, value in overrides.items()}
         values = override(values, texts, settable)
@@ -64,14 +78,14 @@ def text_of(value: Any) -> str:
     return repr(tuple(value)) if isinstance(value, (tuple, list)) else str(value)
 
 
-def read_run(workdir: Any, overrides: Mapping[str, Any] | None = None) -> Config:
+def read_run(workdir: Any, overrides: Mapping[str, Any] | None = None, task: Any = None) -> Config:
     """The config stored in a run's folder, with overrides; a UserError where there is none."""
     if not str(workdir):
         raise UserError('--workdir is missing: name the folder of a run, for example runs/digits')
     file = epath.Path(workdir) / 'config.json'
     if not file.exists():
         raise UserError(f'{workdir} is not the folder of a run: it has no config.json')
-    return read(config_module.stored_values(file), overrides)
+    return read(config_module.stored_values(file), overrides, task)
 
 
 def prepare(config: Config, folder: epath.Path) -> None:
@@ -143,23 +157,105 @@ def observers():
     return Observers(describe, write_report, print_summary, out_of_memory_message)
 
 
-def run(config: str | Mapping[str, Any] | Config, workdir: str, **overrides: Any):
-    """Trains, evaluates and reports a config in `workdir`, resuming what is there; returns a `core.outcome.Summary`.
+def comparable(config: Config) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """How a stored config gets its defaults, also where the task of `config` is an object that has no import path."""
+    task = config.task.get('name', '')
+    name = config_module.name_of(task)
 
-    `overrides` are dotted settings with underscores doubled for dots: `train__steps=100`.
+    def form(values: dict[str, Any]) -> dict[str, Any]:
+        if isinstance(task, str) or values['task'].get('name') != name:
+            return completed(values)
+        whole = completed({**values, 'task': {**values['task'], 'name': task}})
+        return {**whole, 'task': {**whole['task'], 'name': name}}
+
+    return form
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A run that has ended; its folder holds the rest."""
+
+    config: Config
+    workdir: epath.Path
+    summary: Summary
+
+    @property
+    def metrics(self) -> dict[str, dict[str, Any]]:
+        """{split: {metric: value}} of the last evaluation of each split."""
+        return {
+            split: {name: metric['value'] for name, metric in entry['metrics'].items()}
+            for split, entry in self.summary.metrics.items()
+        }
+
+    @property
+    def step(self) -> int:
+        """The last step."""
+        return self.summary.step
+
+    @property
+    def stop(self) -> Stop:
+        """Why the run stopped."""
+        return self.summary.stop
+
+    @property
+    def failures(self) -> tuple[str, ...]:
+        """'split/metric' of each value outside its expected range."""
+        return self.summary.failures
+
+    @property
+    def report(self) -> str:
+        """The path of the report, an HTML page."""
+        return self.summary.report
+
+    def model(self, overrides: Mapping[str, Any] | None = None) -> 'Model':
+        """The trained model, as `load`."""
+        task = self.config.task.get('name', '')
+        return load(self.workdir, overrides, None if isinstance(task, str) else task)
+
+    def show(self) -> None:
+        """Shows the report: in a notebook below the cell, elsewhere in the browser."""
+        if 'IPython' in sys.modules and sys.modules['IPython'].get_ipython():
+            from IPython import display
+
+            page = html.escape(epath.Path(self.report).read_text())
+            display.display(display.HTML(f'<iframe srcdoc="{page}" width="100%" height="600"></iframe>'))
+        else:
+            webbrowser.open(pathlib.Path(self.report).resolve().as_uri())
+
+
+def run(
+    config: str | Mapping[str, Any] | Config, workdir: Any, overrides: Mapping[str, Any] | None = None,
+    task: Any = None,
+) -> Run:
+    """Trains, evaluates and reports a config in `workdir`, going on from what is there.
+
+    Args:
+      config, overrides, task: as of `read`; a config that is already checked takes none.
+      workdir: the folder of the run.
+
+    Raises:
+      UserError: for anything the user can put right.
     """
     from research.core import train
 
-    texts = {name.replace('__', '.'): str(value) for name, value in overrides.items()}
-    checked = config if isinstance(config, Config) else read(config, texts)
-    return train.run(checked, epath.Path(workdir), prepare, build, observers(), completed)
+    if isinstance(config, Config) and (overrides or task is not None):
+        raise UserError('this config is already checked: give overrides and task to research.read')
+    checked = config if isinstance(config, Config) else read(config, overrides, task)
+    folder = epath.Path(workdir)
+    return Run(checked, folder, train.run(checked, folder, prepare, build, observers(), comparable(checked)))
 
 
-def load(workdir: str, overrides: Mapping[str, str] | None = None):
-    """Returns the trained model of a run: `.predict(requests)`, `.evaluate(split)`, `.task`, `.variables`.
+def load(workdir: Any, overrides: Mapping[str, Any] | None = None, task: Any = None) -> 'Model':
+    """The trained model of a run.
 
-    `overrides` change how it answers, such as {'task.temperature': '0.5'}.
+    Args:
+      workdir: the folder of the run.
+      overrides: settings that change how it answers, such as {'task.temperature': 0.5}.
+      task: the module or object that the run was started with, where its name is no import path.
+
+    Raises:
+      UserError: where there is no run, or it has no good checkpoint.
     """
     from research.core import model
 
-    return model.load(read_run(workdir, overrides), epath.Path(workdir), build)
+    return model.load(read_run(workdir, overrides, task), epath.Path(workdir), build)

@@ -253,11 +253,23 @@ def read_ranges(split: str, metrics: Any) -> dict[str, tuple[float, float]]:
     return ranges
 
 
+def name_of(module: Any) -> str:
+    """The name of a task, data set or method: a text, or that of a module or an object in its place."""
+    return module if isinstance(module, str) else getattr(module, '__name__', type(module).__name__)
+
+
+def with_name(section: Mapping[str, Any]) -> dict[str, Any]:
+    """A section as it is stored: a module in the place of its name is named."""
+    return {key: name_of(value) if key == 'name' else value for key, value in section.items()}
+
+
 def to_json(config: Config) -> str:
     """Returns the resolved config as JSON: enough to run it again."""
-    values = dataclasses.asdict(config)
-    values.update(values.pop('settings'))
-    return json.dumps(values, indent=2)
+    values = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
+    values |= values.pop('settings')
+    values['optimizer'] = {group: dataclasses.asdict(settings) for group, settings in config.optimizer.items()}
+    values |= {'mesh': dataclasses.asdict(config.mesh), 'train': dataclasses.asdict(config.train)}
+    return json.dumps(values, indent=2, default=name_of)
 
 
 def stored_values(file: epath.Path) -> dict[str, Any]:

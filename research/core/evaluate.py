@@ -3,7 +3,7 @@
 import functools
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -32,10 +32,18 @@ def make_evaluator(task: Task, seed: int, batch_size: int, sharding: jax.shardin
     return Evaluator(jit(sums), jit(predict), seed, batch_size, sharding)
 
 
+class Evaluation(NamedTuple):
+    """What an evaluation measured."""
+
+    metrics: dict[str, Metric]
+    count: int  # examples
+    seconds: float
+
+
 def evaluate(
     task: Task, measure: Evaluator, variables: Variables, split: str, whole: bool = True
-) -> tuple[dict[str, Metric], int, float]:
-    """Returns the metrics of a split, the number of its examples, and the seconds it took.
+) -> Evaluation:
+    """The metrics of a split, the number of its examples, and the seconds it took.
 
     Sums are added up in float64 on the host, one batch late, so that the devices never wait. With `whole`,
     `finalize` is included: it reads predictions, which can take far longer than sums.
@@ -59,7 +67,7 @@ def evaluate(
         count = min(task.finalize_count or len(source), len(source))
         rows = [source[row] for row in range(count)]
         metrics.update(task.finalize(decoded(task, measure, variables, rows)))
-    return metrics, len(source), time.perf_counter() - started
+    return Evaluation(metrics, len(source), time.perf_counter() - started)
 
 
 def measured_batches(task: Task, measure: Evaluator, source: Any, split: str) -> Any:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from research.core.config import Config
+from research.core.config import Config, with_name
 from research.core.logs import write_text
 from research.core.task import Metric
 from research.errors import UserError
@@ -73,7 +73,7 @@ def measure_split(
         'seed': config.seed,
         'step': step,
         'settings': {
-            'task': dict(config.task), 'data': dict(config.data),
+            'task': with_name(config.task), 'data': with_name(config.data),
             'averaged_weights': bool(config.train.ema_decay), 'averaged_checkpoints': config.train.average_checkpoints,
         },
         'seconds': round(seconds, 3),

@@ -1,6 +1,7 @@
 """A trained run as an object: predict, evaluate, and the pure functions underneath."""
 
 import functools
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -12,12 +13,12 @@ from research.checkpoint.manifest import best_step
 from research.checkpoint.store import read_average, read_weights
 from research.core import sharding as sharding_module
 from research.core.config import Config, MeshSettings
-from research.core.evaluate import Evaluator, evaluate, make_evaluator
+from research.core.evaluate import Evaluation, Evaluator, evaluate, make_evaluator
 from research.core.predictions import predictions
 from research.core.pytree import transfer
-from research.core.requests import check_list, encode_named, open_files
+from research.core.requests import check_list, encode_named, open_files, read_requests
 from research.core.state import eval_variables_from
-from research.core.task import Metric, Raw, Task, Variables
+from research.core.task import Raw, Task, Variables
 from research.data.batches import place, requests
 from research.errors import UserError, nearest
 
@@ -59,15 +60,28 @@ class Model(NamedTuple):
                 outputs = self.measure.predict(self.variables, placed, seed)
             yield batch, jax.device_get(outputs), len(part)
 
-    def predict(self, raws: Sequence[Raw], seed: int | None = None) -> list[Any]:
-        """Returns the decoded answer to each request, such as {'text': '...'} or {'image': array}.
+    def __call__(self, request: Any, seed: int | None = None) -> Any:
+        """The answer to one request: a dict of fields, a text, the path of a file, or an array.
 
-        A text or path as an image or audio field names a file.
+        Raises:
+          UserError: for a request that is wrong, or a file that holds several.
+        """
+        answers = self.predict([request], seed)
+        if len(answers) != 1:
+            raise UserError(f'{request} holds {len(answers)} requests: use predict([{request!r}])')
+        return answers[0]
+
+    def predict(self, raws: Sequence[Any], seed: int | None = None) -> list[Any]:
+        """The decoded answer to each request, such as {'text': '...'} or {'image': array}.
+
+        A request is a dict of fields, where the path of a file may stand for its content, or what `--input` takes: a
+        text, a file or a folder, which give as many answers as they hold requests; or an array for the only field.
 
         Raises:
           UserError: names the request and the field that is wrong.
         """
-        return [self.task.decode(outputs) for _, outputs in self.answers(raws, seed)]
+        rows = [row for raw in raws for row in requests_from(self.task, raw)]
+        return [self.task.decode(outputs) for _, outputs in self.answers(rows, seed)]
 
     def answers(self, raws: Sequence[Raw], seed: int | None = None) -> Iterator[tuple[Raw, dict[str, Any]]]:
         """Yields (request, outputs of one example) in the order of the requests, as `predict` before decoding."""
@@ -88,10 +102,26 @@ class Model(NamedTuple):
         batch = requests(self.task.encode, raws, self.measure.batch_size)
         return jax.eval_shape(self.measure.predict, self.variables, batch, 0)
 
-    def evaluate(self, split: str) -> tuple[dict[str, Metric], int, float]:
-        """Returns the metrics of a split, its number of examples, and the seconds it took."""
+    def evaluate(self, split: str) -> Evaluation:
+        """The metrics of a split, its number of examples, and the seconds it took."""
         with jax.set_mesh(self.mesh):
             return evaluate(self.task, self.measure, self.variables, split)
+
+
+def requests_from(task: Task, value: Any) -> Sequence[Raw]:
+    """The requests of a value that is a dict of fields, a text, a path or an array.
+
+    Raises:
+      UserError: for a value that is none of them, or a text or file that the task does not read.
+    """
+    if isinstance(value, Mapping):
+        return [value]
+    if isinstance(value, (str, os.PathLike)):
+        say = functools.partial(print, file=sys.stderr)  # standard output is for answers
+        return read_requests(task.inputs, [os.fspath(value)], say)
+    if len(task.inputs) == 1:
+        return [{name: value for name in task.inputs}]
+    raise UserError(f'a request is a dict of {", ".join(task.inputs)}, a text or a file, not {type(value).__name__}')
 
 
 def check_request(task: Task, raw: Mapping[str, Any]) -> Mapping[str, Any]:

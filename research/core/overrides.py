@@ -2,7 +2,6 @@
 
 import ast
 import contextlib
-import copy
 import re
 import types
 import typing
@@ -33,7 +32,7 @@ def override(
     Raises:
       UserError: for an unknown setting (names the nearest) or a text that is not of the setting's type.
     """
-    values = copy.deepcopy(dict(values))
+    values = copied(values)
     for dotted in (name for name in NAMES if name in assignments):
         section, _, key = dotted.partition('.')
         old, text = values.get(section) or {}, assignments[dotted]
@@ -45,6 +44,11 @@ def override(
         if dotted not in NAMES:
             assign(values, dotted, text, known)
     return values
+
+
+def copied(section: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy of nested dicts; their values, which may be modules, are shared."""
+    return {name: copied(value) if isinstance(value, Mapping) else value for name, value in section.items()}
 
 
 def assign(values: dict[str, Any], dotted: str, text: str, known: Known) -> None:

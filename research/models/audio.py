@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from research.errors import choose, unpack, unpack_part, without_name
-from research.models.model import Model, defaults_of, model_of
+from research.models.model import Model, builder_outside, defaults_of, model_of
 from research.nn.audio import SoundConvolution, SoundTransformer, patches_of
 from research.nn.resnet import ResNet
 from research.nn.transformer_settings import TransformerSettings
@@ -37,6 +37,8 @@ def sound_model(section: Mapping[str, Any], classes: int, shape: tuple[int, int,
       UserError: for an unknown model or setting, or an impossible value.
     """
     name, settings = section.get('name', ''), without_name(section)
+    if outside := builder_outside(name, 'sound_model'):
+        return outside(section, classes, shape)
     choose(name, SETTINGS, 'config.model.name')
     if name == 'transformer':
         patches, rest = unpack_part(Patches, settings, 'model')

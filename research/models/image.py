@@ -9,7 +9,7 @@ from etils import epath
 from research.core.task import Variables
 from research.errors import UserError, choose, unpack, unpack_part, without_name
 from research.interop import pretrained
-from research.models.model import GROUP, Model, defaults_of, model_of
+from research.models.model import GROUP, Model, builder_outside, defaults_of, model_of
 from research.nn.mlp import MLP
 from research.nn.resnet import ResNet
 from research.nn.transformer_settings import TransformerSettings
@@ -62,6 +62,8 @@ def image_model(section: Mapping[str, Any], images: Images, folder: epath.Path) 
       UserError: for an unknown model or setting, or an impossible value.
     """
     name, settings = section.get('name', ''), without_name(section)
+    if outside := builder_outside(name, 'image_model'):
+        return outside(section, images, folder)
     choose(name, SETTINGS, 'config.model.name')
     if name == 'vit':
         return vision_transformer(settings, images, folder)

@@ -4,6 +4,7 @@
 of its data. Each module has `SETTINGS`, {name of a model: {setting: default}}: all that a config may set for it.
 """
 
+import importlib
 import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -11,6 +12,7 @@ from typing import Any, NamedTuple
 from jaxtyping import PRNGKeyArray
 
 from research.core.task import Batch, Context, Variables
+from research.errors import UserError
 from research.nn.apply import initialize, run_group
 
 GROUP = 'model'  # the parameter group of a task that has one model
@@ -46,6 +48,23 @@ def model_of(
         return run_group(module, variables, group, context, *inputs(batch))
 
     return Model(init, apply, load, module)
+
+
+def builder_outside(name: str, function: str) -> Callable[..., Model] | None:
+    """The builder of a model that a dotted path names: the function of this name in that module; None for other names.
+
+    Raises:
+      UserError: for a module that cannot be imported or lacks the function.
+    """
+    if '.' not in name:
+        return None
+    try:
+        module = importlib.import_module(name)
+    except ImportError as error:
+        raise UserError(f'config.model.name={name!r}: its module cannot be imported ({error})') from error
+    if not hasattr(module, function):
+        raise UserError(f'config.model.name={name!r}: the module has no function {function}, as this task needs')
+    return getattr(module, function)
 
 
 def defaults_of(kind: Any, *without: str) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from research.core.task import Batch
 from research.errors import UserError, choose, unpack, unpack_part, without_name
-from research.models.model import Model, defaults_of, model_of
+from research.models.model import Model, builder_outside, defaults_of, model_of
 from research.nn.sequence_models import SequenceConvolution
 from research.nn.text_transformer import TextTransformer
 from research.nn.transformer_settings import TransformerSettings
@@ -40,6 +40,8 @@ def sequence_model(section: Mapping[str, Any], units: int, kmers: int, length: i
       UserError: for an unknown model or setting, or an impossible value.
     """
     name, settings = section.get('name', ''), without_name(section)
+    if outside := builder_outside(name, 'sequence_model'):
+        return outside(section, units, kmers, length, blank)
     choose(name, SETTINGS, 'config.model.name')
     if name == 'convolution':
         module = unpack(SequenceConvolution, settings, 'model', units=units, vocabulary=kmers)

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from research.errors import choose, unpack, without_name
-from research.models.model import Model, defaults_of, model_of
+from research.models.model import Model, builder_outside, defaults_of, model_of
 from research.nn.table import TableMLP
 
 SETTINGS = {'mlp': defaults_of(TableMLP)}
@@ -24,6 +24,8 @@ def table_model(section: Mapping[str, Any], units: int, numbers: int, sizes: Seq
     Raises:
       UserError: for an unknown model or setting, or an impossible value.
     """
+    if outside := builder_outside(section.get('name') or '', 'table_model'):
+        return outside(section, units, numbers, sizes)
     choose(section.get('name') or 'mlp', SETTINGS, 'config.model.name')
     module = unpack(TableMLP, without_name(section), 'model', classes=units, sizes=tuple(sizes))
     blank = {'numbers': np.zeros((1, numbers), np.float32), 'categories': np.zeros((1, len(sizes)), np.int32)}

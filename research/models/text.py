@@ -17,7 +17,7 @@ from research.data.text.text_arrays import RATIOS, TextArrays, gram_settings
 from research.data.text.tokens import pretrained_tokens
 from research.errors import UserError, choose, unpack, unpack_part, without_name
 from research.interop import pretrained
-from research.models.model import Model, defaults_of, model_of
+from research.models.model import Model, builder_outside, defaults_of, model_of
 from research.nn.text_models import NGramBag, TextConvolution, TextLSTM
 from research.nn.text_transformer import TextTransformer
 from research.nn.transformer_settings import TransformerSettings
@@ -69,6 +69,8 @@ def text_model(
       UserError: for an unknown model or setting, or an impossible value.
     """
     name, settings = section.get('name', ''), without_name(section)
+    if outside := builder_outside(name, 'text_model'):
+        return outside(section, units, texts, folder, classes)
     choose(name, SETTINGS, 'config.model.name')
     if name == 'ngrams':
         return gram_model(settings, units, texts, folder)

@@ -81,7 +81,7 @@ def test_another_metric_that_chooses_begins_without_a_best_value():
 def test_a_misspelt_metric_does_not_cost_what_was_trained(tmp_path):
     wrong = {'train.best': 'acuracy', 'train.eval_every': '0', 'train.checkpoint_every': '0'}
     with pytest.raises(UserError, match="config.train.best='acuracy': validation has the metrics accuracy"):
-        api.run(TINY, tmp_path / 'run', **wrong)
+        api.run(TINY, tmp_path / 'run', wrong)
     steps = [int(file.stem) for file in (tmp_path / 'run' / 'checksums').iterdir()]
     assert steps == [api.read(TINY).train.steps]
-    assert api.run(TINY, tmp_path / 'run', **{**wrong, 'train.best': 'accuracy'}).step == steps[0]
+    assert api.run(TINY, tmp_path / 'run', {**wrong, 'train.best': 'accuracy'}).step == steps[0]

@@ -338,8 +338,8 @@ def test_loss_with_penalties_is_the_same_on_a_mesh_in_parts_and_with_padding(fol
 
 def test_features_of_a_classifier_that_was_trained_here(tmp_path):
     run = str(tmp_path / 'classifier')
-    quick = {'train__eval_split': '', 'train__test_split': '', 'train__steps': 2, 'train__sample_every': 0}
-    api.run('configs/digits.py:mlp', run, train__epochs=0.0, model__widths='(8,)', **quick)
+    quick = {'train.eval_split': '', 'train.test_split': '', 'train.steps': 2, 'train.sample_every': 0}
+    api.run('configs/digits.py:mlp', run, {**quick, 'model.widths': (8,)})
     folder = epath.Path(tmp_path) / 'prepared'
     config = settings(features='classifier', network=run, kernel=True)
     api.bind_run_loader(image_generation.prepare)(config, folder)

@@ -170,7 +170,7 @@ def test_pretrained_weights_are_one_line(table):
 @pytest.mark.slow
 def test_chinese_goes_from_the_file_to_the_report(tmp_path):
     """Segmentation, truncation, training, answers and the page: no character is lost, the page says its fonts."""
-    summary = api.run('configs/sst2.py:tiny', str(tmp_path / 'run'), train__steps=2, train__eval_every=2)
+    summary = api.run('configs/sst2.py:tiny', tmp_path / 'run', {'train.steps': 2, 'train.eval_every': 2})
     page = (tmp_path / 'run' / 'report.html').read_text(encoding='utf-8')
     assert all(name in page for name in ('天气', '饮食', '交通', '学习', 'Noto Sans CJK SC', 'PingFang SC'))
     assert '\ufffd' not in page and summary.step == 2
