@@ -2,9 +2,9 @@
 
     python -m launch.train --config=configs/fashion_features.py --workdir=runs/fashion_features
 
-Trains on the 55,000 pictures of $TESSERA_DATA/fashion_mnist that are left after 5,000 for validation. What enters
-its last layer are 64 numbers a picture: the space in which Fréchet and kernel distances of the generators are taken,
-named in their signature with the hash of these weights. Expected test accuracy: 88% to 90% (seed 0: 88.9%,
+Trains on the 55,000 pictures of Fashion-MNIST (fetched on first use) that are left after 5,000 for validation. What
+enters its last layer are 64 numbers a picture: the space in which Fréchet and kernel distances of the generators are
+taken, named in their signature with the hash of these weights. Expected test accuracy: 88% to 90% (seed 0: 88.9%,
 177 s on 2 CPU cores). It is no entry in a comparison of classifiers: see the other configs of that data set.
 
 Variants: `:tiny` (for tests; scikit-learn's digits).

@@ -2,7 +2,7 @@
 
     python -m launch.train --config=configs/fashion_mlp.py --workdir=runs/fashion_mlp
 
-Trains 952,410 parameters for 20 epochs on 55,000 pictures ($TESSERA_DATA/fashion_mnist), 104 s on 2 CPU cores.
+Trains 952,410 parameters for 20 epochs on 55,000 pictures (31 MB, fetched on first use), 104 s on 2 CPU cores.
 Expected test accuracy: 89.5% to 90.5% (seeds 0, 1, 2: 90.0% each; perceptrons of the data set's own list: 88% to
 90%). Two other settings were tried by validation accuracy, with label smoothing and averaged weights too: widths
 (512, 256), dropout 0.3 and mirrored pictures gave 90.1% after 20 epochs (test 89.5%); widths (1024, 512), dropout 0.4,

@@ -3,7 +3,7 @@
     python -m launch.train --config=configs/fashion_private.py --workdir=runs/fashion_private
 
 Trains a perceptron of 102,000 parameters for 30 epochs on the first 10,000 pictures of Fashion-MNIST
-($TESSERA_DATA/fashion_mnist) so that it spends epsilon 3 at delta 1e-5; 194 s on 2 CPU cores. Expected test
+(fetched on first use) so that it spends epsilon 3 at delta 1e-5; 194 s on 2 CPU cores. Expected test
 accuracy: 80% to 83.5% (two seeds: 81.5% and 81.7%); without privacy 85.7%; always one class: 10%. The learning
 rate was chosen by validation accuracy, which epsilon does not count. Needs `pip install -e '.[privacy]'`.
 

@@ -2,7 +2,7 @@
 
     python -m launch.train --config=configs/shakespeare.py --workdir=runs/shakespeare
 
-Trains 0.80 million parameters on the first 90% of tiny_shakespeare ($TESSERA_DATA/tiny_shakespeare) for 2,000 steps
+Trains 0.80 million parameters on the first 90% of tiny_shakespeare (fetched on first use) for 2,000 steps
 of 12 crops of 64 characters, with every setting of nanoGPT's example for a CPU (its README: validation loss 1.88; run
 on this kind of machine it gave 1.886 in 112 s). Expected loss on the last 10%, all of it in blocks of 64: 1.85 to 1.91
 (seed 0: 1.894; nanoGPT's own program, seed 1337, measured so: 1.892, where its estimate from 240 crops says 1.880);
