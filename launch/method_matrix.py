@@ -33,9 +33,9 @@ def main(overrides: dict[str, str]) -> None:
 
 def configs() -> list[str]:
     """Returns the names of all configs of the project."""
-    from research import api
+    from research.resolve import ROOT
 
-    folder = api.ROOT / 'configs'
+    folder = ROOT / 'configs'
     return sorted(str(file.relative_to(folder))[:-3] for file in folder.rglob('*.py') if file.stem != '__init__')
 
 
