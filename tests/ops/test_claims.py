@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from scipy.special import expit, log_softmax
 
-from research.ops import claims, targets
+from research.ops import claims, heads
 
 RANDOM = np.random.default_rng(0)
 LOGITS = RANDOM.normal(size=(4, 3)).astype(np.float32) * 5
@@ -35,7 +35,7 @@ def test_token_score_counts_what_the_mask_shows():
 
 @pytest.mark.parametrize('one_unit', [False, True])
 def test_a_class_is_scored_without_smoothing_and_claimed_by_its_number(one_unit):
-    target = targets.single(['no', 'yes'], [3, 3], smoothing=0.3, one_unit=one_unit)
+    target = heads.single(['no', 'yes'], [3, 3], smoothing=0.3, one_unit=one_unit)
     scores = LOGITS[:, : target.units]
     logits = np.concatenate([np.zeros((4, 1)), scores], 1) if one_unit else scores
     claim = target.claim(target.answer(jnp.asarray(scores)))
@@ -46,7 +46,7 @@ def test_a_class_is_scored_without_smoothing_and_claimed_by_its_number(one_unit)
 
 
 def test_labels_are_claimed_above_the_threshold():
-    target = targets.multi(['a', 'b', 'c'], [1, 1, 1], 4, threshold=0.3)
+    target = heads.multi(['a', 'b', 'c'], [1, 1, 1], 4, threshold=0.3)
     claim = target.claim(target.answer(jnp.asarray(LOGITS)))
     np.testing.assert_array_equal(claim, (expit(LOGITS) > 0.3).astype(np.float32))
     assert claim.dtype == np.float32
@@ -54,7 +54,7 @@ def test_labels_are_claimed_above_the_threshold():
 
 
 def test_a_number_is_likeliest_where_it_is_claimed():
-    target = targets.regression(10.0, 4.0)
+    target = heads.regression(10.0, 4.0)
     scores = LOGITS[:, :1]
     claim = target.claim(target.answer(jnp.asarray(scores)))
     np.testing.assert_allclose(claim, 10 + 4 * scores[:, 0], rtol=1e-6)
