@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 SHADES = ' .:-=+*#%@'  # of a picture in text, dark to light
+SHORT = 12  # numbers of a list that is shown as it is, such as the sides of a box
 
 
 def readable(value: Any, limit: int = 400) -> Any:
@@ -18,8 +19,11 @@ def readable(value: Any, limit: int = 400) -> Any:
         return value
     if isinstance(value, Mapping):
         return {str(name): readable(each, limit) for name, each in value.items()}
-    if isinstance(value, (list, tuple)) and not all(isinstance(each, (int, float)) for each in value):
-        return [readable(each, limit) for each in value[:8]]
+    if isinstance(value, (list, tuple)):
+        if not all(isinstance(item, (int, float)) for item in value):
+            return [readable(item, limit) for item in value[:8]]
+        if len(value) <= SHORT:
+            return list(value)
     array = np.asarray(value)
     if array.ndim == 0:
         return array.item()

@@ -1,45 +1,17 @@
-"""HTML in pieces that cannot forget to escape: what is not `Html` already is text."""
+"""HTML of the report: templates that escape every value, and single elements for the SVG charts."""
 
-import html
 import math
+import pathlib
 from typing import Any
 
-VOID = frozenset(('br', 'img', 'input', 'meta'))
+import jinja2
+from markupsafe import Markup, escape
 
-
-class Html(str):
-    """Text that is HTML already."""
-
-
-def tag(name: str, /, *children: Any, **attributes: Any) -> Html:
-    """Returns an element; children may be nested lists, and everything in them that is not `Html` is escaped.
-
-    An attribute is written with '-' for '_' and without a trailing one (`class_`); True gives it no value,
-    and None or False leaves it out.
-    """
-    text = ''.join(
-        ' ' + key.rstrip('_').replace('_', '-') + ('' if value is True else f'="{html.escape(str(value))}"')
-        for key, value in attributes.items()
-        if value is not None and value is not False
-    )
-    if name in VOID:
-        return Html(f'<{name}{text}>')
-    return Html(f'<{name}{text}>{join(children)}</{name}>')
-
-
-def join(children: Any) -> Html:
-    """Returns nested lists of children as HTML."""
-    if children is None:
-        return Html('')
-    if isinstance(children, Html):
-        return children
-    if isinstance(children, (list, tuple)):
-        return Html(''.join(join(child) for child in children))
-    return Html(html.escape(str(children), quote=False))
+TEMPLATES = pathlib.Path(__file__).parent / 'templates'
 
 
 def number(value: Any, digits: int = 4) -> str:
-    """Returns a number as people read it: 12,345, 0.9833, 1.2e-05; anything else as text."""
+    """Formats a number such as 12,345, 0.9833 or 1.2e-05; other values become text."""
     if value is None:
         return '–'
     if isinstance(value, bool) or not isinstance(value, (int, float)):
@@ -52,20 +24,46 @@ def number(value: Any, digits: int = 4) -> str:
 
 
 def words(name: str) -> str:
-    """Returns the name of a metric or setting as words: 'top_5' as 'top 5'."""
+    """Turns the name of a metric or setting into words: 'top_5' into 'top 5'."""
     return name.replace('_', ' ')
 
 
-def note(text: str) -> Html:
-    """Returns a muted sentence, such as why something is not shown."""
-    return tag('p', text, class_='note')
+def environment() -> jinja2.Environment:
+    """Makes the environment of the templates; a variable that was not passed is an error."""
+    made = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, undefined=jinja2.StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    made.filters.update(number=number, words=words)
+    made.policies['json.dumps_kwargs'] = {'separators': (',', ':')}
+    return made
 
 
-def section(anchor: str, title: str, *children: Any) -> Html:
-    """Returns a section of the page under its heading."""
-    return tag('section', tag('h2', title), *children, id=anchor)
+ENVIRONMENT = environment()
 
 
-def details(title: Any, *children: Any, open_: bool = False) -> Html:
-    """Returns a part that opens on a click."""
-    return tag('details', tag('summary', title), *children, open=open_)
+def render(template: str, /, **values: Any) -> Markup:
+    """Fills a template; values that are not `Markup` are escaped."""
+    return Markup(ENVIRONMENT.get_template(template).render(values))
+
+
+def tag(name: str, /, *children: Any, **attributes: Any) -> Markup:
+    """Makes an SVG element; children may be nested lists, and all that is not `Markup` is escaped.
+
+    An attribute is written with '-' for '_' and without a trailing one (`class_`); None leaves it out.
+    """
+    text = ''.join(
+        f' {key.rstrip("_").replace("_", "-")}="{escape(str(value))}"'
+        for key, value in attributes.items()
+        if value is not None
+    )
+    return Markup(f'<{name}{text}>{join(children)}</{name}>')
+
+
+def join(children: Any) -> Markup:
+    """Joins nested lists of children."""
+    if children is None:
+        return Markup('')
+    if isinstance(children, (list, tuple)):
+        return Markup('').join(join(child) for child in children)
+    return escape(children)

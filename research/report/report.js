@@ -34,7 +34,7 @@ function hover(figure) {
       const unit = box.width / svg.viewBox.baseVal.width;
       const x = Math.min(Math.max((event.clientX - box.left) / unit, scale.left), scale.right);
       const wanted = scale.x[0] + ((x - scale.left) / (scale.right - scale.left)) * (scale.x[1] - scale.x[0]);
-      // A curve that does not reach here has nothing to say; a lone point speaks for its surroundings.
+      // A curve that does not reach this step is left out; a lone point counts for its surroundings.
       const near = 0.04 * (scale.x[1] - scale.x[0]);
       const reached = (points) => wanted >= points[0][0] - near && wanted <= points[points.length - 1][0] + near;
       const found = curves.filter((curve) => reached(curve.points)).map((curve) => [curve, nearest(curve.points, wanted)]);
@@ -83,7 +83,7 @@ function scales(figure) {
 
 function stepper(block) {
   const frames = [...block.querySelectorAll('.frames > [data-step]')];
-  for (const image of block.querySelectorAll('.frames img')) {
+  for (const image of block.querySelectorAll('.frame')) {
     // As wide as the page, but no higher than a screen.
     image.style.width = 'min(100%, ' + (34 * image.getAttribute('width')) / image.getAttribute('height') + 'rem)';
   }
@@ -97,13 +97,14 @@ function stepper(block) {
   Object.assign(slider, {type: 'range', min: 0, max: frames.length - 1, step: 1, value: frames.length - 1});
   slider.setAttribute('aria-label', 'step');
   play.type = 'button';
-  const show = (place) => {
-    slider.value = place;
-    frames.forEach((frame, index) => (frame.hidden = index !== place));
-    [...strip.children].forEach((thumb, index) => thumb.setAttribute('aria-current', index === place));
-    const thumb = strip.children[place];
+  const show = (index) => {
+    slider.value = index;
+    frames.forEach((frame, other) => (frame.hidden = other !== index));
+    block.querySelectorAll('audio').forEach((sound) => sound.pause());
+    [...strip.children].forEach((thumb, other) => thumb.setAttribute('aria-current', other === index));
+    const thumb = strip.children[index];
     if (thumb) strip.scrollLeft = thumb.offsetLeft - strip.offsetLeft - strip.clientWidth / 2 + thumb.clientWidth / 2;
-    label.textContent = 'step ' + Number(frames[place].dataset.step).toLocaleString('en');
+    label.textContent = 'step ' + Number(frames[index].dataset.step).toLocaleString('en');
     slider.setAttribute('aria-valuetext', label.textContent);
   };
   const stop = () => {
@@ -125,8 +126,8 @@ function stepper(block) {
       else stop();
     }, 600);
   });
-  for (const [place, frame] of frames.entries()) {
-    const image = frame.querySelector('img');
+  for (const [index, frame] of frames.entries()) {
+    const image = frame.querySelector('.frame');
     if (!image) continue;
     const thumb = document.createElement('button');
     thumb.type = 'button';
@@ -138,7 +139,7 @@ function stepper(block) {
     thumb.append(copy);
     thumb.addEventListener('click', () => {
       stop();
-      show(place);
+      show(index);
     });
     strip.append(thumb);
   }

@@ -1,157 +1,183 @@
-"""Sections of the report about what was run: samples, the task's flow, layers, config, environment."""
+"""What the report shows of a run besides its metrics, as plain data: samples, flow, layers, config, environment."""
 
-import base64
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from etils import epath
 
 from research.core.units import bytes_text, count_text, time_text
-from research.report.html import Html, details, note, number, section, tag, words
+from research.report.html import words
 from research.report.layers import array_lines, totals_lines
+from research.report.values import Picture, Shown, media_bytes, picture, shown
 
-STEPS = 16  # of the samples, at most
-TEXTS = 8  # examples of one step, at most
+STEPS = 16  # steps of the samples that are shown
+TEXTS = 8  # examples of one step
+MEDIA = 16 * 1024**2  # bytes of pictures and sounds of answers in the page; above it fewer steps are shown
+OPEN_LAYERS = 24  # a longer table of layers is closed at first
+
+
+class Frame(NamedTuple):
+    """What a run showed at one step: a picture, or (input, output) pairs."""
+
+    step: int
+    picture: Picture | None = None
+    pairs: Sequence[tuple[Shown, Shown]] = ()
+
+
+class Stepper(NamedTuple):
+    """Frames of several steps; report.js shows one at a time with a slider."""
+
+    title: str
+    frames: Sequence[Frame]
+
+
+class Box(NamedTuple):
+    """A stage of the task's flow; the step contains a box for each parameter group."""
+
+    title: str
+    where: str
+    lines: Sequence[str]
+    kind: str = ''
+    inner: Sequence['Box'] = ()
+
+
+class Flow(NamedTuple):
+    """The stages that data runs through, and the methods applied to the task."""
+
+    boxes: Sequence[Box]
+    methods: Sequence[str]
+
+
+class Layer(NamedTuple):
+    """A row of the table of layers; `heading` is the group that begins with it, '' otherwise."""
+
+    heading: str
+    name: str
+    shapes: Sequence[str]
+    parameters: str
+    state: str  # 'trained', 'frozen', 'in part' or ''
+
+
+class Share(NamedTuple):
+    """A named amount and its percentage."""
+
+    name: str
+    text: str
+    percent: float
+
+
+class Model(NamedTuple):
+    """The layers of a model, what one step costs, and one training example as (label, value)."""
+
+    layers: Sequence[Layer]
+    opened: bool
+    totals: Sequence[str]
+    memory: Sequence[Share]
+    memory_text: str
+    work_text: str
+    example: Sequence[tuple[str, Shown]]
+
+
+class Setting(NamedTuple):
+    """A setting as text, or the settings below its name."""
+
+    name: str
+    text: str
+    inner: Sequence['Setting'] = ()
+
+
+class Environment(NamedTuple):
+    """Where and how long a run ran."""
+
+    stages: Sequence[Share]
+    whole: str
+    command: str
+    settings: Sequence[Setting]
 
 
 def spread(values: Sequence[Any], limit: int) -> list[Any]:
-    """Returns at most `limit` of `values`, evenly spread, with the first and the last."""
+    """Selects at most `limit` of `values`, evenly spread, with the first and the last; of one the last."""
     if len(values) <= limit:
         return list(values)
-    return [values[round(place * (len(values) - 1) / (limit - 1))] for place in range(limit)]
+    if limit == 1:
+        return [values[-1]]
+    return [values[round(index * (len(values) - 1) / (limit - 1))] for index in range(limit)]
 
 
-def samples_section(folder: epath.Path) -> Html:
-    """Returns pictures and texts of samples/<step>/, each kind over the steps."""
-    steps = sorted(each for each in folder.iterdir() if each.name.isdigit()) if folder.exists() else []
-    if not steps:
-        return section(
-            'samples', 'Samples', note('There is no samples folder: the run has not shown anything yet.')
-        )
-    parts = []
-    for name in sorted({file.name for step in steps for file in step.glob('*.png')}):
-        with_it = [step for step in steps if (step / name).exists()]
-        frames = [_picture(step / name, int(step.name)) for step in spread(with_it, STEPS)]
-        parts.append(_over_steps(words(name.removesuffix('.png')), frames))
-    texts = [step for step in steps if (step / 'examples.json').exists()]
-    frames = [_examples(step / 'examples.json', int(step.name)) for step in spread(texts, STEPS)]
-    if any(frames):
-        parts.append(_over_steps('examples', [frame for frame in frames if frame]))
-    return section('samples', 'Samples', parts)
+def samples(folder: epath.Path) -> list[Stepper]:
+    """Collects the pictures and the answers of samples/<step>/, each over the steps."""
+    steps = sorted(child for child in folder.iterdir() if child.name.isdigit()) if folder.exists() else []
+    names = sorted({file.name for step in steps for file in step.glob('*.png')})
+    steppers = []
+    for name in names:
+        if name.startswith('answer_'):  # belongs to an answer of examples.json
+            continue
+        title = words(name.removesuffix('.png'))
+        having = [step / name for step in steps if (step / name).is_file()]
+        frames = [_frame(file, title) for file in spread(having, STEPS)]
+        steppers.append(Stepper(title, [frame for frame in frames if frame.picture]))
+    steppers.append(Stepper('examples', _example_frames(steps)))
+    return [stepper for stepper in steppers if stepper.frames]
 
 
-def _over_steps(title: str, frames: Sequence[Html]) -> Html:
-    """Returns frames that report.js shows one at a time with a slider; without it they stand side by side."""
-    kind = 'frames' if len(frames) > 1 else 'frames single'
-    return tag('div', tag('h3', title), tag('div', frames, class_=kind), class_='stepper')
+def _frame(file: epath.Path, title: str) -> Frame:
+    step = int(file.parent.name)
+    return Frame(step, picture(file.read_bytes(), f'{title} at step {step:,}'))
 
 
-def _picture(file: epath.Path, step: int) -> Html:
-    """Returns a PNG as a data URI; small ones are enlarged with their pixels kept square."""
-    data = file.read_bytes()
-    # A PNG begins with a signature of 8 bytes and the IHDR chunk, where width and height follow at byte 16.
-    width, height = (int.from_bytes(data[at : at + 4], 'big') for at in (16, 20))
-    image = tag(
-        'img',
-        src='data:image/png;base64,' + base64.b64encode(data).decode(),
-        alt=f'{words(file.name.removesuffix(".png"))} at step {step:,}',
-        width=width,
-        height=height,
-        class_='pixels' if max(width, height) < 600 else None,
-    )
-    return tag('figure', image, tag('figcaption', f'step {step:,}'), data_step=step)
+def _example_frames(steps: Sequence[epath.Path]) -> list[Frame]:
+    """Pairs the requests and answers of each step, of fewer steps where their files would make a large page."""
+    read = [(step, _read_examples(step / 'examples.json')) for step in steps]
+    read = [(step, examples) for step, examples in read if examples]
+    largest = max((media_bytes(examples, step) for step, examples in read), default=0)
+    limit = min(STEPS, max(1, MEDIA // largest)) if largest else STEPS
+    return [
+        Frame(int(step.name), None, [
+            (shown(_only_value(example.get('input')), step), shown(_only_value(example.get('output')), step))
+            for example in examples
+        ])
+        for step, examples in spread(read, limit)
+    ]  # fmt: skip
 
 
-def _examples(file: epath.Path, step: int) -> Html | None:
-    """Returns the requests and answers of one step."""
+def _read_examples(file: epath.Path) -> list[dict[str, Any]]:
+    """Reads examples.json; a missing or unreadable file has no examples."""
     try:
-        examples = json.loads(file.read_bytes())
+        examples = json.loads(file.read_bytes()) if file.is_file() else []
     except ValueError:
+        return []
+    return [example for example in examples[:TEXTS] if isinstance(example, dict)] if isinstance(examples, list) else []
+
+
+def _only_value(value: Any) -> Any:
+    """Unwraps a dict of one value, whose name adds nothing."""
+    return next(iter(value.values())) if isinstance(value, dict) and len(value) == 1 else value
+
+
+def flow(description: Mapping[str, Any], metrics: Mapping[str, Any]) -> Flow | None:
+    """Arranges the path of the data through the task; None for a run without a description."""
+    described = description.get('flow') or {}
+    if not described:
         return None
-    pairs = [
-        tag('div', _value('input', each.get('input')), _value('output', each.get('output')), class_='pair')
-        for each in examples[:TEXTS]
-        if isinstance(each, dict)
-    ]
-    return (
-        tag('figure', tag('figcaption', f'step {step:,}'), pairs, data_step=step, class_='texts')
-        if pairs
-        else None
-    )
-
-
-def _value(title: str, value: Any) -> Html:
-    if isinstance(value, dict) and len(value) == 1:
-        (value,) = value.values()
-    return tag('div', tag('span', title, class_='label'), readable(value), class_=title)
-
-
-def readable(value: Any) -> Html:
-    """Returns a JSON value for people: texts in monospace, dicts as a list of names and values."""
-    if isinstance(value, str) and ('\n' in value or len(value) > 40):
-        return tag('pre', value)
-    if isinstance(value, dict):
-        rows = [tag('div', tag('dt', words(name)), tag('dd', readable(each))) for name, each in value.items()]
-        return tag('dl', rows)
-    if isinstance(value, list) and value and all(isinstance(each, dict) for each in value):
-        return tag('ul', [tag('li', _inline(each)) for each in value], class_='plain')
-    return tag('code', _inline(value))
-
-
-def _inline(value: Any) -> str:
-    if isinstance(value, dict):
-        return ', '.join(f'{words(name)} {_inline(each)}' for name, each in value.items())
-    if isinstance(value, list):
-        return ', '.join(map(_inline, value)) or '(none)'
-    return number(value) if isinstance(value, float) else ('(none)' if value in (None, '') else str(value))
-
-
-def flow_section(description: Mapping[str, Any], metrics: Mapping[str, Any]) -> Html:
-    """Returns the path of the data through the task as a row of boxes."""
-    flow = description.get('flow') or {}
-    if not flow:
-        return section(
-            'flow', 'How it works', note('There is no description.json with the flow of the task.')
-        )
-    data = description.get('data') or {}
-    totals = _group_totals(description.get('layers') or {})
+    trained = described['groups']
     groups = [
-        _box(
-            name,
-            'trained' if name in flow['groups'] else 'held fixed',
-            [flow['groups'].get(name), f'{size:,} parameters'],
-            'group' if name in flow['groups'] else 'group fixed',
-        )
-        for name, size in totals.items()
-    ]
-    measured = list(dict.fromkeys(name for entry in metrics.values() for name in entry['metrics']))
-    extra = [f'then {name}' for name in flow.get('has', ()) if name in ('finalize', 'render')]
+        Box(name, 'trained' if name in trained else 'held fixed',
+            [line for line in (trained.get(name), f'{size:,} parameters') if line],
+            'group' if name in trained else 'group fixed')
+        for name, size in _group_totals(description.get('layers') or {}).items()
+    ]  # fmt: skip
+    measured = list(dict.fromkeys(words(name) for entry in metrics.values() for name in entry['metrics']))
+    later = [f'then {name}' for name in described.get('has', ()) if name in ('finalize', 'render')]
     boxes = [
-        _box('source', 'host', [f'{name} {size:,}' for name, size in data.items()]),
-        _box('encode', 'host', [f'{name}: {kind}' for name, kind in flow.get('inputs', {}).items()]),
-        _box('batch', 'to the devices', [f'{name} {shape}' for name, shape in flow.get('batch', {}).items()]),
-        tag(
-            'div', tag('b', 'losses'), tag('small', 'one step: each group in turn'), groups, class_='box step'
-        ),
-        _box('metric sums', 'device', ['over examples, masked']),
-        _box('metrics', 'host', [', '.join(map(words, measured[:6])) or 'not measured yet', *extra]),
+        Box('source', 'host', [f'{name} {size:,}' for name, size in (description.get('data') or {}).items()]),
+        Box('encode', 'host', [f'{name}: {kind}' for name, kind in described.get('inputs', {}).items()]),
+        Box('batch', 'to the devices', [f'{name} {shape}' for name, shape in described.get('batch', {}).items()]),
+        Box('losses', 'one step: each group in turn', (), 'step', groups),
+        Box('metric sums', 'device', ['over examples, masked']),
+        Box('metrics', 'host', [', '.join(measured[:6]) or 'not measured yet', *later]),
     ]
-    arrow = tag('span', class_='arrow-right', aria_hidden='true')
-    row = [part for box in boxes for part in (arrow, box)][1:]
-    methods = flow.get('methods') or []
-    chips = [tag('span', name, class_='chip method') for name in methods]
-    said = (
-        tag('p', 'Methods, each a function from task to task, applied in this order: ', chips)
-        if methods
-        else note('No methods: the task is trained as it is.')
-    )
-    return section('flow', 'How it works', tag('div', row, class_='flow'), said)
-
-
-def _box(title: str, where: str, lines: Sequence[str | None], kind: str = '') -> Html:
-    shown = [tag('span', line) for line in lines if line]
-    return tag('div', tag('b', title), tag('small', where), shown, class_=f'box {kind}'.strip())
+    return Flow(boxes, described.get('methods') or [])
 
 
 def _group_totals(layers: Mapping[str, Any]) -> dict[str, int]:
@@ -161,126 +187,87 @@ def _group_totals(layers: Mapping[str, Any]) -> dict[str, int]:
     return totals
 
 
-def model_section(description: Mapping[str, Any]) -> Html:
-    """Returns the table of layers, one training example, and memory and work of a step."""
+def model(description: Mapping[str, Any]) -> Model | None:
+    """Arranges layers, costs and an example; None for a run without a description."""
     layers = description.get('layers') or {}
     if not layers:
-        return section('model', 'Model', note('There is no description.json: the run was not described.'))
-    rows, several = layers['rows'], len({row['group'] for row in layers['rows']}) > 1
-    body, group = [], None
-    for row in rows:
-        if several and row['group'] != group:
-            group = row['group']
-            body.append(tag('tr', tag('th', group, colspan=4, scope='rowgroup'), class_='group-row'))
+        return None
+    several = len({row['group'] for row in layers['rows']}) > 1
+    rows, group = [], ''
+    for row in layers['rows']:
+        heading = row['group'] if several and row['group'] != group else ''
+        group = row['group']
         trained = [array['trained'] for array in row['arrays'] if array['collection'] == 'params']
         state = '' if not trained else 'trained' if all(trained) else 'in part' if any(trained) else 'frozen'
-        shapes = [tag('span', text) for text, _ in array_lines(row)]
-        cells = [tag('td', shapes, class_='shapes'), tag('td', f'{row["parameters"]:,}', class_='right')]
-        name = tag('th', row['path'] or row['group'], scope='row')
-        body.append(tag('tr', name, cells, tag('td', state, class_=state.split(' ')[0] or None)))
-    head = tag('tr', [tag('th', name, scope='col') for name in ('Layer', 'Shapes', 'Parameters', '')])
-    table = tag('table', tag('thead', head), tag('tbody', body), class_='layers')
-    shown = tag('div', table, class_='scroll')
-    parts = [details(f'{len(rows)} layers', shown, open_=len(rows) <= 24)]
-    parts.insert(
-        0, tag('ul', [tag('li', line) for line in totals_lines(layers['totals'])], class_='plain facts')
-    )
-    return section('model', 'Model', parts, _cost(description), _example(description.get('example') or {}))
+        shapes = [text for text, _ in array_lines(row)]
+        rows.append(Layer(heading, row['path'] or group, shapes, f'{row["parameters"]:,}', state))
+    memory = description.get('memory') or {}
+    return Model(
+        rows, len(rows) <= OPEN_LAYERS, totals_lines(layers['totals']), _memory_shares(memory),
+        _memory_text(memory), _work_text(description.get('flops') or {}), _example(description.get('example') or {}),
+    )  # fmt: skip
 
 
-def _cost(description: Mapping[str, Any]) -> list[Html]:
-    """Returns what one step costs: memory in its parts, and operations."""
-    parts, memory, flops = [], description.get('memory') or {}, description.get('flops') or {}
-    if memory:
-        names = [name for name in ('arguments', 'outputs', 'temporaries') if memory.get(name)]
-        most = sum(memory[name] for name in names) or 1
-        bars = [
-            tag('i', class_=f'part s{place}', style=f'width:{100 * memory[name] / most:.1f}%')
-            for place, name in enumerate(names)
-        ]
-        keys = [
-            tag('span', tag('i', class_=f'swatch s{place}'), f'{name} ', tag('b', bytes_text(memory[name])))
-            for place, name in enumerate(names)
-        ]
-        text = f'One step needs {bytes_text(memory["total"])} on each device'
-        text += f', of {bytes_text(memory["limit"])}' if memory.get('limit') else ''
-        text += ' (an estimate on CPU).' if memory.get('estimate') else '.'
-        parts.append(tag('p', text))
-        parts.append(tag('div', tag('div', bars, class_='stack'), tag('div', keys, class_='legend')))
-    if flops:
-        share = 100 * flops['matrix'] / max(flops['total'], 1)
-        text = f'It computes {count_text(flops["total"], "FLOP")}, {share:.0f}% of them in matrix products'
-        parts.append(
-            tag('p', f'{text} and convolutions.', *(f' {note_.capitalize()}.' for note_ in flops['notes']))
-        )
-    return [tag('h3', 'One step'), *parts] if parts else []
+def _memory_shares(memory: Mapping[str, Any]) -> list[Share]:
+    parts = {name: memory[name] for name in ('arguments', 'outputs', 'temporaries') if memory.get(name)}
+    total = sum(parts.values()) or 1
+    return [Share(name, bytes_text(size), 100 * size / total) for name, size in parts.items()]
 
 
-def _example(example: Mapping[str, Any]) -> list[Html]:
+def _memory_text(memory: Mapping[str, Any]) -> str:
+    if not memory:
+        return ''
+    limit = f', of {bytes_text(memory["limit"])}' if memory.get('limit') else ''
+    estimate = ' (an estimate on CPU)' if memory.get('estimate') else ''
+    return f'One step needs {bytes_text(memory["total"])} on each device{limit}{estimate}.'
+
+
+def _work_text(flops: Mapping[str, Any]) -> str:
+    if not flops:
+        return ''
+    share = 100 * flops['matrix'] / max(flops['total'], 1)
+    count = count_text(flops['total'], 'FLOP')
+    notes = ''.join(f' {note.capitalize()}.' for note in flops['notes'])
+    return f'It computes {count}, {share:.0f}% of them in matrix products and convolutions.{notes}'
+
+
+def _example(example: Mapping[str, Any]) -> list[tuple[str, Shown]]:
     if not example.get('raw'):
         return []
-    encoded = readable(example['encoded']) if example.get('encoded') else None
-    label, value = ('decoded', example['decoded']) if example.get('decoded') else ('as it is', example['raw'])
-    shown = tag('div', tag('span', label, class_='label'), readable(value))
-    became = tag('div', tag('span', 'encoded', class_='label'), encoded) if encoded else None
-    return [tag('h3', 'One training example'), tag('div', shown, became, class_='pair')]
+    first = ('decoded', example['decoded']) if example.get('decoded') else ('raw', example['raw'])
+    parts = [first, *([('encoded', example['encoded'])] if example.get('encoded') else [])]
+    return [(label, shown(value)) for label, value in parts]
 
 
-def config_section(config: Mapping[str, Any]) -> Html:
-    """Returns every setting, section by section."""
-    if not config:
-        return section('config', 'Config', note('There is no config.json.'))
+def config_cards(config: Mapping[str, Any]) -> list[tuple[str, list[Setting]]]:
+    """Groups every setting by its section, those without one under 'other'."""
     plain = {name: value for name, value in config.items() if not isinstance(value, dict)}
     sections = {name: value for name, value in config.items() if isinstance(value, dict) and value}
-    cards = [tag('div', tag('h3', name), _settings(value), class_='card') for name, value in sections.items()]
-    if plain:
-        cards.append(tag('div', tag('h3', 'other'), _settings(plain), class_='card'))
-    return section('config', 'Config', tag('div', cards, class_='cards'))
+    cards = {**sections, **({'other': plain} if plain else {})}
+    return [(name, settings(values)) for name, values in cards.items()]
 
 
-def _settings(values: Mapping[str, Any]) -> Html:
-    """Returns settings as names and values; nested ones are indented under their name."""
+def settings(values: Mapping[str, Any]) -> list[Setting]:
+    """Lists settings as names and texts, nested ones below their name."""
     rows = []
     for name, value in values.items():
         if isinstance(value, dict):
-            rows.append(tag('div', tag('dt', name), tag('dd', _settings(value)), class_='nested'))
+            rows.append(Setting(name, '', settings(value)))
         else:
             text = ', '.join(map(str, value)) or '()' if isinstance(value, list) else str(value)
-            rows.append(tag('div', tag('dt', name), tag('dd', text if text else "''")))
-    return tag('dl', rows, class_='settings')
+            rows.append(Setting(name, text or "''"))
+    return rows
 
 
-def environment_section(environment: Mapping[str, Any]) -> Html:
-    """Returns versions, devices and the time of each stage."""
-    if not environment:
-        return section(
-            'environment', 'Environment', note('There is no environment.json: the run has not ended.')
-        )
-    stages = environment.get('stages') or {}
-    parts = []
-    if stages:
-        most = max(stages.values()) or 1
-
-        def row(name: str, seconds: float) -> Html:
-            bar = tag('i', class_='fill', style=f'width:{100 * seconds / most:.1f}%')
-            cells = tag('td', time_text(seconds), class_='right'), tag('td', bar, class_='track')
-            return tag('tr', tag('th', name, scope='row'), cells)
-
-        rows = [row(name, seconds) for name, seconds in stages.items()]
-        whole = environment.get('seconds')
-        total = f', {time_text(whole)} in all' if isinstance(whole, (int, float)) else ''
-        total += ' (of the last start)' if environment.get('seconds_before') else ''
-        table = tag('table', tag('tbody', rows), class_='times')
-        parts.append(
-            tag(
-                'div',
-                tag('h3', f'Time per stage{total}'),
-                table,
-                note('Evaluation and waiting are a part of training.'),
-            )
-        )
-    rest = {name: value for name, value in environment.items() if name not in ('stages', 'seconds', 'seconds_before')}
-    command = rest.pop('command', None)
-    how = [tag('h3', 'Command'), tag('pre', command)] if command else []
-    parts.append(tag('div', how, tag('h3', 'Machine'), _settings(rest)))
-    return section('environment', 'Environment', tag('div', parts, class_='environment'))
+def environment(stored: Mapping[str, Any]) -> Environment | None:
+    """Arranges environment.json: the time of each stage, the command, versions and devices; None without it."""
+    if not stored:
+        return None
+    stages, whole = stored.get('stages') or {}, stored.get('seconds')
+    longest = max(stages.values(), default=0) or 1
+    shares = [Share(name, time_text(seconds), 100 * seconds / longest) for name, seconds in stages.items()]
+    total = f'{time_text(whole)} in all' if isinstance(whole, (int, float)) else ''
+    total += ' (of the last start)' if stored.get('seconds_before') else ''
+    apart = ('stages', 'seconds', 'seconds_before', 'command')
+    rest = {name: value for name, value in stored.items() if name not in apart}
+    return Environment(shares, total, stored.get('command') or '', settings(rest))

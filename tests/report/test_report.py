@@ -9,18 +9,21 @@ import re
 import shutil
 import subprocess
 
+import jinja2
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from markupsafe import Markup
 from PIL import Image
 
 from research.report.charts import Series, decimate, heat_map, line_chart, log_ticks, nice_ticks, smooth
-from research.report.html import VOID, Html, number, tag
-from research.report.measures import below_baseline, panels, verdict
+from research.report.html import ENVIRONMENT, number, render, tag
+from research.report.metrics import Bar, bar, below_baseline, classes, panels, verdict
 from research.report.page import write_report
 from research.report.sections import spread
 
+VOID = ('img', 'meta')
 HOSTILE = '</pre><script>alert(1)</script><img src=x onerror=alert(2)> 中文 & "quoted"'
 
 
@@ -147,8 +150,9 @@ def run(tmp_path):
 
 def read(folder):
     path = write_report(folder)
-    assert path.name == 'report.html'
-    return Page(path.read_text())
+    text = path.read_text()
+    assert path.name == 'report.html' and text.startswith('<!doctype html>\n<html lang="en">')
+    return Page(text)
 
 
 def test_a_report_shows_everything_that_the_folder_holds(run):
@@ -157,7 +161,7 @@ def test_a_report_shows_everything_that_the_folder_holds(run):
         'a_run', 'PASS', '0.9833', '0.97 to 1', 'always the commonest class', 'finalize',
         '180', 'task.name=toy', 'blocks/mlp', 'kernel 3 × [8×8]', 'adam, every 3 steps', 'lora',
         '3.40 MFLOP', 'an estimate on CPU', 'python -m launch.train', '1 min 10 s in all', '*kernel',
-        'Made by Tessera', 'zero called one: 1', 'frozen', 'held fixed', '44.5 epochs',
+        'Made by Tessera', 'zero predicted as one: 1', 'frozen', 'held fixed', '44.5 epochs',
     ):  # fmt: skip
         assert text in page.text, text
     assert [each['id'] for each in page.all('section')] == [
@@ -190,7 +194,7 @@ def test_a_report_needs_nothing_from_elsewhere(run):
 def test_its_policy_allows_its_own_script_and_nothing_else(run):
     page = read(run)
     (policy,) = (each['content'] for each in page.all('meta') if each.get('http-equiv'))
-    assert "default-src 'none'" in policy
+    assert "default-src 'none'" in policy and 'media-src data:;' in policy
     text = (run / 'report.html').read_text()
     (script,) = re.findall(r'<script>(.*?)</script>', text, re.DOTALL)
     assert f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'" in policy
@@ -239,7 +243,7 @@ FILES = {
 
 
 @pytest.mark.parametrize('name', FILES)
-def test_a_missing_file_is_said_in_a_sentence(run, name):
+def test_a_missing_file_is_named(run, name):
     path = run / name
     shutil.rmtree(path) if path.is_dir() else path.unlink()
     assert FILES[name] in read(run).text
@@ -264,17 +268,17 @@ def test_class_names_may_come_from_what_was_prepared(run, name):
     (run / 'description.json').write_text(json.dumps(description))
     (run / 'prepared').mkdir()
     (run / 'prepared' / name).write_text(json.dumps({'classes': ['ant', 'bee', 'cat']}))
-    assert 'ant called bee: 1' in read(run).text
+    assert 'ant predicted as bee: 1' in read(run).text
 
 
 def text_of(metrics, best=''):
-    return Page(verdict(metrics, best)).text
+    return ' '.join(Page(render('verdict.html', verdict=verdict(metrics, best))).text.split())
 
 
 def test_verdicts_in_words():
     passed = {'test': entry('test', accuracy=metric(0.98, 0.1, expected=[0.97, 1.0], passed=True))}
     assert text_of(passed).startswith(
-        'PASSAccuracy on the test split is 0.98, inside the expected 0.97 to 1, better'
+        'PASS Accuracy on the test split is 0.98, inside the expected 0.97 to 1, better'
     )
     failed = {'test': entry('test', accuracy=metric(0.9, 0.1, expected=[0.97, 1.0], passed=False))}
     assert 'FAIL' in text_of(failed) and 'outside the expected 0.97 to 1' in text_of(failed)
@@ -283,7 +287,7 @@ def test_verdicts_in_words():
         poor
     )
     plain = {'validation': entry('validation', loss=metric(2.5), accuracy=metric(0.5))}
-    assert text_of(plain, 'accuracy').startswith('MEASUREDAccuracy on the validation split is 0.5')
+    assert text_of(plain, 'accuracy').startswith('MEASURED Accuracy on the validation split is 0.5')
     assert 'Not measured' in text_of({})
 
 
@@ -298,6 +302,26 @@ def test_below_baseline_knows_the_direction():
     assert not below_baseline(metric(0.1, 0.2, 'lower')) and below_baseline(metric(0.3, 0.2, 'lower'))
     assert not below_baseline(metric(0.1, 0.2, '')) and not below_baseline(metric(0.1))
     assert below_baseline(metric(float('nan'), 0.2))
+
+
+def test_a_bar_compares_with_baseline_and_range():
+    row = metric(0.9, 0.1, expected=[0.8, 1.0], passed=True)
+    assert bar(row) == Bar(90.0, 10.0, 80.0, 100.0, False)
+    assert bar(metric(5.0, 10.0)) == Bar(50.0, 100.0, None, None, True)
+    assert bar(metric(0.0, 0.0, 'lower')) == Bar(0.0, 0.0, None, None, True)
+    assert bar(metric(0.9)) is None and bar(metric(-1.0, 2.0)) is None and bar(metric(float('nan'), 2.0)) is None
+
+
+def test_classes_list_the_most_frequent_mistakes_first():
+    split = entry('test', confusion=metric([[5, 1, 2], [0, 6, 0], [7, 0, 6]]), f1_per_class=metric([0.9, 2.0]))
+    found = classes({'test': split}, ['ant', 'bee', 'cat'])
+    assert found.confusions[0].mistakes == [('cat', 'ant', '7'), ('ant', 'cat', '2'), ('ant', 'bee', '1')]
+    assert (found.confusions[0].right, found.confusions[0].total) == ('17', '27')
+    assert found.columns == ['f1'] and found.rows == [('0', [0.9]), ('1', [2.0])]
+    large = classes({'test': entry('test', confusion=metric(np.eye(121, dtype=int).tolist()))}, [])
+    assert large.confusions[0].drawing is None
+    assert 'confusion of 121 classes is too large' in render('classes.html', classes=large)
+    assert classes({'test': entry('test', accuracy=metric(1.0), odd=metric([[1, 2], [3]]))}, []) is None
 
 
 def test_panels_put_groups_and_splits_of_a_metric_together():
@@ -344,9 +368,14 @@ def test_ticks_are_few_and_inside(low, size):
         assert 1 <= len(ticks) <= 8 and ticks == sorted(ticks)
 
 
+def drawn(name, values):
+    chart = line_chart(name, [Series('train', 0, list(enumerate(values)))])
+    return str(ENVIRONMENT.get_template('macros.html').module.chart(chart))
+
+
 @pytest.mark.parametrize('values', [[1.0], [0.0, 0.0], [-1.0, 5.0], [1e9, 1e-9], [1e-9, 1e9], [3.0] * 200])
 def test_a_chart_of_anything_is_a_drawing(values):
-    chart = line_chart('some_loss', [Series('train', 0, list(enumerate(values)))])
+    chart = drawn('some_loss', values)
     assert 'nan' not in chart and 'inf' not in chart.replace('info', '')
     page = Page(chart)
     assert 'some loss' in page.text
@@ -355,7 +384,7 @@ def test_a_chart_of_anything_is_a_drawing(values):
 
 def test_many_points_make_a_small_chart():
     noise = np.random.default_rng(0).random(100_000)
-    assert len(line_chart('loss', [Series('train', 0, list(enumerate(noise.tolist())))])) < 100_000
+    assert len(drawn('loss', noise.tolist())) < 100_000
 
 
 @pytest.mark.parametrize('count', [2, 30, 100])
@@ -364,15 +393,18 @@ def test_heat_maps_of_any_size(count):
     matrix[0, 1] = 1
     page = Page(heat_map(matrix.tolist(), [f'class {index}' for index in range(count)]))
     assert len(page.all('rect', 'right')) == count and len(page.all('rect', 'wrong')) == 1
-    assert 'class 0 called class 1: 1 (16.7%)' in page.text
+    assert 'class 0 predicted as class 1: 1 (16.7%)' in page.text
 
 
-def test_tags_escape_everything_that_is_not_html():
-    made = tag(
-        'p', '<b>', Html('<i></i>'), [None, ('&', 3)], class_='a"b', data_x=True, hidden=False, title=None
-    )
-    assert made == '<p class="a&quot;b" data-x>&lt;b&gt;<i></i>&amp;3</p>'
-    assert tag('img', alt='<') == '<img alt="&lt;">'
+def test_tags_escape_everything_that_is_not_markup():
+    made = tag('g', '<b>', Markup('<i></i>'), [None, ('&', 3)], class_='a"b', font_size=3, title=None)
+    assert made == '<g class="a&#34;b" font-size="3">&lt;b&gt;<i></i>&amp;3</g>'
+
+
+def test_templates_escape_and_refuse_what_was_not_passed():
+    assert ENVIRONMENT.from_string('{{ x }}{{ y }}').render(x='<', y=Markup('<')) == '&lt;<'
+    with pytest.raises(jinja2.UndefinedError, match='missing'):
+        ENVIRONMENT.from_string('{{ missing }}').render()
 
 
 def test_numbers_as_people_read_them():
@@ -384,6 +416,7 @@ def test_numbers_as_people_read_them():
 def test_steps_are_spread_with_both_ends():
     assert spread(range(5), 16) == [0, 1, 2, 3, 4]
     assert spread(range(101), 3) == [0, 50, 100]
+    assert spread(range(5), 1) == [4]
 
 
 @pytest.mark.slow
