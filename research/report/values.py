@@ -49,7 +49,7 @@ def shown(value: Any, folder: epath.Path | None = None) -> Shown:
     """Arranges a JSON value for the page.
 
     Args:
-      value: may contain what `research.core.outputs.save` returns.
+      value: may contain what `research.data.outputs.save` returns.
       folder: where its files are; without one they are named.
     """
     if is_file(value):

@@ -40,7 +40,8 @@ def run(installed, *arguments, cwd):
 
 def test_one_top_level_name_and_the_files_that_are_no_code(installed):
     assert {path.name for path in installed.iterdir() if not path.name.endswith('.dist-info')} == {'research'}
-    files = 'py.typed', 'report/report.css', 'data/sets/samples/chinese.tsv', 'launch/train.py', 'configs/digits.py'
+    files = ('py.typed', 'report/report.css', 'report/templates/page.html', 'data/sets/samples/chinese.tsv',
+             'launch/train.py', 'configs/digits.py')  # fmt: skip
     for name in files:
         assert (installed / 'research' / name).is_file(), name
 
