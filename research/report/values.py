@@ -49,13 +49,16 @@ def shown(value: Any, folder: epath.Path | None = None) -> Shown:
     """Arranges a JSON value for the page.
 
     Args:
-      value: may contain what `research.data.outputs.save` returns.
+      value: may contain what `save` and `plain` of `research.data.outputs` make of pictures and sounds.
       folder: where its files are; without one they are named.
     """
     if is_file(value):
         return _file(value['kind'], value['file'], folder)
     if is_boxes(value):
         return Shown('boxes', [_box(box) for box in value])
+    if is_described(value):
+        rate = f' at {number(value["rate"])} Hz' if 'rate' in value else ''
+        return Shown('code', f'{value["kind"]}, {" × ".join(map(number, value["shape"]))}{rate}')
     if isinstance(value, str) and ('\n' in value or len(value) > 40):
         return Shown('text', value)
     if isinstance(value, dict):
@@ -81,6 +84,14 @@ def is_file(value: Any) -> bool:
     return (
         isinstance(value, dict) and set(value) == {'kind', 'file'} and value['kind'] in ('picture', 'sound')
         and isinstance(value['file'], str)
+    )  # fmt: skip
+
+
+def is_described(value: Any) -> bool:
+    """Checks whether a value describes a picture or sound that was not saved."""
+    return (
+        isinstance(value, dict) and set(value) in ({'kind', 'shape'}, {'kind', 'shape', 'rate'})
+        and value['kind'] in ('picture', 'sound') and isinstance(value['shape'], list)
     )  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from etils import epath
 from PIL import Image
 
 from research.core.readable import readable
-from research.data.outputs import Boxes, Picture, Sound, save
+from research.data.outputs import Boxes, Picture, Sound, plain, save
 from research.report import sections
 from research.report.html import render
 from research.report.page import write_report
@@ -78,6 +78,12 @@ def test_boxes_are_rows_of_text():
     assert shown({'found': boxes}).content[0][1].kind == 'boxes'
     others = [{'box': [1.0, 2.0], 'label': 'cat', 'score': 0.5}]  # not four sides
     assert shown(others).content == ['box 1, 2, label cat, score 0.5']
+
+
+def test_a_picture_or_sound_that_was_not_saved_is_described():
+    described = readable(plain(ANSWER))
+    assert shown(described['image']).content == 'picture, 4 × 6 × 3'
+    assert shown(described['voice']).content == 'sound, 3 at 8,000 Hz'
 
 
 def test_lists_of_pictures_are_items_and_plain_lists_are_not(tmp_path):
