@@ -26,6 +26,7 @@ MAY_IMPORT = {
     'research.capacity': ('research.capacity', 'research.core', 'research.ops', 'research.data', 'research.errors'),
     'research.checkpoint': (
         'research.checkpoint', 'research.core.task', 'research.core.pytree', 'research.ops', 'research.errors',
+        'research.disk',
     ),
     'research.cluster': ('research.cluster', 'research.data.fields', 'research.errors'),
     'research.core': (
@@ -33,6 +34,7 @@ MAY_IMPORT = {
     ),
     'research.data': ('research.data', 'research.ops', 'research.errors', 'research.extras'),
     'research.data.check.task': ('research.data', 'research.core', 'research.ops', 'research.errors'),
+    'research.disk': (),
     'research.errors': (),
     'research.extras': ('research.errors',),
     'research.explain': (

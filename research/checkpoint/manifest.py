@@ -21,18 +21,24 @@ from etils import epath
 from jax.experimental import multihost_utils
 
 from research.errors import UserError
+from research.ops.seal import sealed, unsealed
 
 UNRENAMED = '.orbax-checkpoint-tmp'  # ends the name of a step that is being written (Orbax's TMP_DIR_SUFFIX)
 COMMITTED = 'commit_success.txt'  # the last file of a step that Orbax writes (its COMMIT_SUCCESS_FILE)
 
 
 class Manifest(NamedTuple):
-    """What is known about a finished step; `files` maps a name to (bytes, SHA-256)."""
+    """What is known about a finished step; `files` and `run` map a name to (bytes, SHA-256).
+
+    `run` and `data` are those of `checkpoint.contents.Contents`; manifests of before version 0.2 have neither.
+    """
 
     step: int
     best: bool
     meta: Mapping[str, Any]
     files: Mapping[str, tuple[int, str]]
+    run: Mapping[str, tuple[int, str]] = {}
+    data: Mapping[str, Mapping[str, Any]] = {}
 
 
 def arrays_path(folder: epath.Path, step: int) -> epath.Path:
@@ -47,8 +53,7 @@ def manifest_path(folder: epath.Path, step: int) -> epath.Path:
 
 def write_manifest(folder: epath.Path, manifest: Manifest) -> None:
     """Writes a manifest whole or not at all."""
-    body = json.loads(json.dumps(manifest._asdict()))  # as it will be read: keys are strings, tuples are lists
-    text = json.dumps({'sha256': seal(body), **body}, indent=1)
+    text = json.dumps(sealed(manifest._asdict()), indent=1)
     path = manifest_path(folder, manifest.step)
     path.parent.mkdir(parents=True, exist_ok=True)
     if '://' in str(path):
@@ -69,21 +74,18 @@ def read_manifest(folder: epath.Path, step: int) -> Manifest:
       OSError: when it cannot be read.
       ValueError: when it is not what was written.
     """
-    body = json.loads(manifest_path(folder, step).read_text())
-    if not isinstance(body, dict) or body.pop('sha256', '') != seal(body) or body.get('step') != step:
-        raise ValueError('its content has changed')
+    body = unsealed(json.loads(manifest_path(folder, step).read_text()), required=True)
+    if body.get('step') != step:
+        raise ValueError('it is the manifest of another step')
     return Manifest(**body)
 
 
-def seal(body: Mapping[str, Any]) -> str:
-    """Returns the SHA-256 of a manifest's content."""
-    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
-
-
-def make_manifest(folder: epath.Path, step: int, meta: Mapping[str, Any], best: bool) -> Manifest:
+def make_manifest(
+    folder: epath.Path, step: int, meta: Mapping[str, Any], best: bool, run: Mapping = {}, data: Mapping = {}
+) -> Manifest:
     """Returns the manifest of the files that a step has now."""
     arrays = arrays_path(folder, step)
-    return Manifest(step, best, meta, digests(arrays, list(files(arrays))))
+    return Manifest(step, best, meta, digests(arrays, list(files(arrays))), run, data)
 
 
 def numbers(folder: epath.Path, suffix: str) -> set[int]:
@@ -103,6 +105,24 @@ def unfinished_steps(folder: epath.Path) -> list[int]:
     """Returns the steps that a killed save or deletion left without a manifest, ascending."""
     started = numbers(folder / 'checkpoints', '') | numbers(folder / 'checkpoints', UNRENAMED)
     return sorted(started - set(finished_steps(folder)))
+
+
+def unlisted_steps(folder: epath.Path) -> list[int]:
+    """Returns the steps that Orbax committed and that have no manifest, ascending."""
+    return [step for step in unfinished_steps(folder) if (arrays_path(folder, step) / COMMITTED).exists()]
+
+
+def check_not_lost(folder: epath.Path, finished: list[int]) -> None:
+    """Raises a `UserError` where steps exist and all manifests are gone.
+
+    A run that is killed in its first save leaves one step without a manifest and no metrics.
+    """
+    unlisted = [] if finished else unlisted_steps(folder)
+    if len(unlisted) > 1 or (unlisted and (folder / 'metrics.json').exists()):
+        raise UserError(
+            f'{folder} holds step {", ".join(map(str, unlisted))} and the manifest of none: {folder / "checksums"} '
+            'was lost. Put it back, or train in another folder'
+        )
 
 
 def best_step(folder: epath.Path, until: int | None = None) -> int | None:

@@ -9,8 +9,10 @@ counts only once its manifest stands (research/checkpoint/manifest.py, which als
 them call the methods of `Checkpoints`; only process 0 writes manifests and deletes.
 """
 
+import errno
 import json
 import logging
+import math
 import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -23,25 +25,28 @@ import orbax.checkpoint as ocp
 from etils import epath
 
 from research.checkpoint import manifest as manifests
+from research.checkpoint.contents import Contents
 from research.checkpoint.manifest import arrays_path, best_step, find_good, finished_steps
 from research.core.pytree import Path, Transfer, check_fit, nest, transfer
 from research.core.task import Tree, Variables
+from research.disk import disk_text, is_disk_full
 from research.errors import UserError
 from research.ops.paths import flatten_with_paths
 
 __all__ = [
-    'Checkpoints', 'Transfer', 'best_step', 'finished_steps', 'open_checkpoints', 'read_average', 'read_weights',
-    'transfer',
+    'Checkpoints', 'Transfer', 'best_step', 'finished_steps', 'open_checkpoints', 'read_average', 'read_chosen',
+    'read_weights', 'transfer',
 ]  # fmt: skip
 
 STORED = {'ema': 'average'}  # a field's name on disk, where it differs: that of runs before the field was renamed
 WEIGHTS = ('variables', 'average')  # the stored fields of the state that can be read alone
+PATTERN = '[]*?'
 
 
 class Checkpoints:
     """The checkpoints of one run; see `open_checkpoints`."""
 
-    def __init__(self, folder: epath.Path, keep_last: int, commit_file: bool):
+    def __init__(self, folder: epath.Path, keep_last: int, commit_file: bool, contents: Contents):
         mode = ocp.options.AtomicityMode.COMMIT_FILE if commit_file else ocp.options.AtomicityMode.AUTO
         atomicity = ocp.options.AtomicityOptions(mode=mode)
         handler = ocp.CompositeCheckpointHandler(
@@ -51,10 +56,12 @@ class Checkpoints:
         )
         self.folder = folder
         self.keep_last = keep_last
+        self.contents = contents
         self.checkpointer = ocp.AsyncCheckpointer(handler, atomicity_options=atomicity)
         self.executor = ThreadPoolExecutor(1, thread_name_prefix='checkpoint')
         self.pending: Future | None = None
         self.current = -1  # the step that this object saved or restored last
+        self.shapes: dict[Path, Any] = {}  # of the state saved last
 
     def save(self, step: int, state: Tree, meta: Mapping[str, Any], best: bool = False) -> None:
         """Saves `state` as `step` in the background; returns once its arrays are copied to the host.
@@ -83,7 +90,9 @@ class Checkpoints:
                 f'step {step} cannot be saved: {self.folder} already holds step {newest}; either another run '
                 'writes there, or this one did not go on from its newest step; use another folder'
             )
-        items = {name: ocp.args.StandardSave(nest(part)) for name, part in by_item(stored_leaves(state)).items()}
+        leaves = stored_leaves(state)
+        self.shapes = {path: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for path, leaf in leaves.items()}
+        items = {name: ocp.args.StandardSave(nest(part)) for name, part in by_item(leaves).items()}
         self.checkpointer.save(  # force: over what a killed save of this step has left
             arrays_path(self.folder, step), args=ocp.args.Composite(**items), force=True
         )
@@ -93,13 +102,20 @@ class Checkpoints:
     def _commit(self, step: int, meta: Mapping[str, Any], best: bool) -> None:
         self.checkpointer.wait_until_finished()
         if jax.process_index() == 0:
-            manifests.write_manifest(self.folder, manifests.make_manifest(self.folder, step, meta, best))
+            if self.shapes:  # read back what can be read without the arrays' values
+                check_fit(saved_shapes(self.folder, step), self.shapes, f'{self.folder}, step {step}, read back')
+            manifest = manifests.make_manifest(self.folder, step, meta, best, *self.contents)
+            manifests.write_manifest(self.folder, manifest)
             manifests.retire(self.folder, self.keep_last)
 
     def _describe(self, step: int, meta: Mapping[str, Any], best: bool) -> None:
         if jax.process_index() == 0:
             manifest = manifests.read_manifest(self.folder, step)
-            manifests.write_manifest(self.folder, manifest._replace(meta=meta, best=best or manifest.best))
+            files, data = self.contents
+            manifest = manifest._replace(
+                meta=meta, best=best or manifest.best, run=files or manifest.run, data=data or manifest.data
+            )
+            manifests.write_manifest(self.folder, manifest)
             manifests.retire(self.folder, self.keep_last)
 
     def wait(self) -> None:
@@ -116,7 +132,11 @@ class Checkpoints:
         except Exception as error:
             step, self.current, good = self.current, -1, self.steps()
             left = f'the newest finished step is {good[-1]}' if good else 'there is no finished step'
-            raise UserError(f'step {step} could not be saved in {self.folder}: {error}; {left}') from error
+            why = str(error)
+            if is_disk_full(error):
+                size = sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in self.shapes.values())
+                why = f'{os.strerror(errno.ENOSPC)}: {disk_text(str(self.folder), size)}'
+            raise UserError(f'step {step} could not be saved in {self.folder}: {why}; {left}') from error
 
     def close(self) -> None:
         """Waits as `wait` does, then frees the threads."""
@@ -125,6 +145,15 @@ class Checkpoints:
         finally:
             self.executor.shutdown()
             self.checkpointer.close()
+
+    def clear_damaged(self, step: int) -> None:
+        """Deletes the damaged steps that were set aside and trained again since, up to `step`."""
+        aside = self.folder / 'damaged'
+        for old in manifests.numbers(aside, ''):
+            if old <= step:
+                (aside / str(old)).rmtree()
+        if aside.exists() and not any(aside.iterdir()):
+            aside.rmdir()
 
     def steps(self) -> list[int]:
         """Returns the finished steps, ascending."""
@@ -157,6 +186,7 @@ class Checkpoints:
         finished, unfinished = manifests.share(
             [finished_steps(self.folder), manifests.unfinished_steps(self.folder)]
         )
+        manifests.check_not_lost(self.folder, finished)
         manifest, damaged = find_good(self.folder, finished, step, together=True)
         wanted = stored_leaves(target)
         if manifest is not None:
@@ -178,16 +208,34 @@ class Checkpoints:
         return state, dict(manifest.meta), manifest.step
 
 
-def open_checkpoints(folder: epath.Path, keep_last: int, commit_file: bool = False) -> Checkpoints:
+def open_checkpoints(
+    folder: epath.Path, keep_last: int, commit_file: bool = False, contents: Contents | None = None
+) -> Checkpoints:
     """Returns the checkpoints of the run in `folder`, of which the last `keep_last` and the best are kept.
 
     With `commit_file` a step is written in place and marked when whole, as Orbax always does on gs://, where
-    no folder can be renamed; otherwise it is written under another name and renamed.
+    no folder can be renamed; otherwise it is written under another name and renamed. `contents` go into the
+    manifest of every step.
+
+    Raises:
+      UserError: for a folder whose path holds characters that Orbax takes for a pattern: it would lose the steps.
     """
+    check_path(folder)
+    folder = epath.Path(folder).resolve()
     absl = logging.getLogger('absl')
     if not_orbax not in absl.filters:
         absl.addFilter(not_orbax)
-    return Checkpoints(epath.Path(folder).resolve(), keep_last, commit_file)
+    return Checkpoints(folder, keep_last, commit_file, contents or Contents())
+
+
+def check_path(folder: epath.Path) -> None:
+    """Raises a `UserError` for a path with characters of a pattern, which Orbax expands when it merges a step."""
+    folder = epath.Path(folder).resolve()
+    if held := [character for character in PATTERN if character in os.fspath(folder)]:
+        raise UserError(
+            f'{folder}: the path of a run may not hold {" ".join(held)}, which checkpoints are lost under: '
+            'use another --workdir'
+        )
 
 
 def not_orbax(record: logging.LogRecord) -> bool:
@@ -218,6 +266,7 @@ def read_weights(
     folder = epath.Path(folder).resolve()
     finished = finished_steps(folder)
     try:
+        manifests.check_not_lost(folder, finished)
         manifest, damaged = find_good(folder, finished, step, together=False, item='weights/')
         if manifest is None:
             raise UserError(f'{folder} has no finished checkpoint; train it first, or name another run')
@@ -228,6 +277,10 @@ def read_weights(
         return read_weights(folder, None, say)  # the run went on and deleted what was being read
     for bad, problem in damaged.items():
         say(f'step {bad} of {folder} cannot be used: {problem}; step {manifest.step} is used instead')
+    for newer in manifests.unlisted_steps(folder) if step is None else ():
+        if newer > manifest.step:
+            file = manifests.manifest_path(folder, newer)
+            say(f'step {newer} of {folder} has no manifest {file}; step {manifest.step} is used instead')
     weights = {name: Variables(part['params'], part.get('extra', {})) for name, part in tree.items()}
     weights = {name: weights.get(STORED.get(name, name)) for name in ('variables', 'ema')}
     return {**weights, 'step': manifest.step, 'meta': dict(manifest.meta)}
@@ -236,25 +289,56 @@ def read_weights(
 def read_average(folder: epath.Path, count: int, say: Callable[[str], None] = print) -> dict[str, Any]:
     """Returns the weights of a run as `read_weights` does, each the mean over its last `count` checkpoints.
 
-    Fewer are averaged where there are fewer, which `say` is told. Sums are in float64; leaves that are not
-    floating point, such as counters, are the newest checkpoint's, and so are 'step' and 'meta'. Averaging the
-    end of a run: Vaswani et al. 2017 (arXiv:1706.03762), section 6.1. With several processes, all of them call it.
+    Where there are fewer, or some do not verify, `say` receives a sentence and the others are averaged. Sums are in
+    float64; leaves that are not floating point, such as counters, are the newest checkpoint's, and so are 'step' and
+    'meta'. Averaging the end of a run: Vaswani et al. 2017 (arXiv:1706.03762), section 6.1. With several processes,
+    all of them call it.
 
     Raises:
-      UserError: when there is no step, or one of those to be averaged does not verify.
+      UserError: when there is no step that verifies.
     """
-    steps = manifests.share(finished_steps(epath.Path(folder).resolve())[-count:])
-    if len(steps) < count:
-        say(f'{folder} holds {len(steps)} checkpoints: they are averaged in place of {count}')
-    newest = read_weights(folder, steps[-1] if steps else None, say)
-    totals = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), weights_of(newest))
-    for step in steps[:-1]:
-        totals = jax.tree.map(np.add, totals, weights_of(read_weights(folder, step, say)))
+    folder = epath.Path(folder).resolve()
+    steps = manifests.share(finished_steps(folder)[-count:])
+    newest, totals, used = None, None, 0
+    for step in reversed(steps):
+        try:
+            weights = read_weights(folder, step, say)
+        except UserError as error:
+            say(f'{error}\nit is left out of the average')
+            continue
+        newest, used = newest or weights, used + 1
+        wide = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), weights_of(weights))
+        totals = wide if totals is None else jax.tree.map(np.add, totals, wide)
+    if newest is None:
+        return read_weights(folder, None, say)
+    if used < count:
+        say(f'{folder} holds {used} checkpoints that can be used: they are averaged in place of {count}')
 
     def mean(total: np.ndarray, leaf: np.ndarray) -> np.ndarray:
-        return (total / len(steps)).astype(leaf.dtype) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
+        return (total / used).astype(leaf.dtype) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
 
     return {**newest, **jax.tree.map(mean, totals, weights_of(newest))}
+
+
+def read_chosen(
+    folder: epath.Path, best: bool, count: int, say: Callable[[str], None] = print
+) -> dict[str, Any]:
+    """Returns the weights that a run is judged by: averaged over `count` steps, of its best step, or the newest.
+
+    A best step that does not verify is passed over with a sentence to `say`.
+
+    Raises:
+      UserError: when no step can be used.
+    """
+    if count:
+        return read_average(folder, count, say)
+    chosen = best_step(epath.Path(folder).resolve()) if best else None
+    if chosen is not None:
+        try:
+            return read_weights(folder, chosen, say)
+        except UserError as error:
+            say(f'{error}\nthe newest step is used instead of the best')
+    return read_weights(folder, None, say)
 
 
 def weights_of(weights: Mapping[str, Any]) -> dict[str, Any]:

@@ -28,6 +28,7 @@ from research.errors import (
     nearest,
     unpack,
 )
+from research.ops.seal import unsealed
 
 SECTIONS = ('task', 'model', 'data', 'optimizer', 'methods', 'mesh', 'train', 'expected', 'seed')
 
@@ -197,8 +198,8 @@ def read_config(config: Mapping[str, Any], methods: Mapping[str, Mapping[str, An
             raise UserError(f'config.{name} is missing: start the config from research.core.config.base()')
         if name not in ('methods', 'seed') and not isinstance(values[name], Mapping):
             raise UserError(f'config.{name} must be a section of settings, got {values[name]!r}')
-    if not fits(values['seed'], int) or abs(values['seed']) >= 2**31:
-        raise UserError(f'config.seed: expected a whole number below 2**31, got {values["seed"]!r}')
+    if not fits(values['seed'], int) or not 0 <= values['seed'] < 2**31:
+        raise UserError(f'config.seed: expected a whole number from 0 to 2**31 - 1, got {values["seed"]!r}')
     if not fits(values['methods'], tuple):
         raise UserError(f'config.methods: expected names in parentheses, such as ("lora",), got {values["methods"]!r}')
     chosen = tuple(values['methods'])
@@ -273,19 +274,19 @@ def to_json(config: Config) -> str:
 
 
 def stored_values(file: epath.Path) -> dict[str, Any]:
-    """Returns what `to_json` wrote into a file.
+    """Returns the config in a run's config.json, which holds its own SHA-256 (before version 0.2: none).
 
     Raises:
       UserError: where the file is damaged.
     """
     try:
-        values = json.loads(file.read_text())
-    except ValueError:
-        raise UserError(f'{file} is damaged: put back what it held, or use another --workdir') from None
+        values = unsealed(json.loads(file.read_text()))
+    except ValueError as error:
+        raise UserError(f'{file} is damaged ({error}): put back what it held, or use another --workdir') from None
     for section, names in OLD_NAMES.items():
-        if isinstance(values, dict) and isinstance(values.get(section), dict):
+        if isinstance(values.get(section), dict):
             values[section] = {names.get(name, name): value for name, value in values[section].items()}
-    data = values.get('data') if isinstance(values, dict) else None
+    data = values.get('data')
     if isinstance(data, dict) and data.get('name') and not data.get('reader') and '.' not in data['name']:
         for name in ('validation_fraction', 'test_fraction'):  # version 0.1 stored and ignored them beside a set
             data.pop(name, None)

@@ -2,17 +2,27 @@
 
 import functools
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from absl import logging
 
 from research.core.predictions import Evaluator, decoded
 from research.core.task import Batch, Context, Metric, Task, Variables, fold
 from research.data.batches import evaluation_loader
 from research.data.buckets import Parts, evaluation_batches
 from research.errors import UserError
+
+
+class Evaluation(NamedTuple):
+    """The metrics of a split. `failed` holds {'metrics' or 'finalize': why these could not be computed}."""
+
+    metrics: dict[str, Metric]
+    count: int  # examples
+    seconds: float
+    failed: dict[str, str] = {}
 
 
 def make_evaluator(task: Task, seed: int, batch_size: int, sharding: jax.sharding.Sharding) -> Evaluator:
@@ -32,24 +42,17 @@ def make_evaluator(task: Task, seed: int, batch_size: int, sharding: jax.shardin
     return Evaluator(jit(sums), jit(predict), seed, batch_size, sharding)
 
 
-class Evaluation(NamedTuple):
-    """What an evaluation measured."""
-
-    metrics: dict[str, Metric]
-    count: int  # examples
-    seconds: float
-
-
 def evaluate(
     task: Task, measure: Evaluator, variables: Variables, split: str, whole: bool = True
 ) -> Evaluation:
-    """The metrics of a split, the number of its examples, and the seconds it took.
+    """Measures a split.
 
     Sums are added up in float64 on the host, one batch late, so that the devices never wait. With `whole`,
-    `finalize` is included: it reads predictions, which can take far longer than sums.
+    `finalize` is included: it reads predictions, which can take far longer than sums. An error of either is a
+    part of the result: a metric that cannot be computed must not cost a run.
 
     Raises:
-      UserError: when the split is empty or a metric that should be a number is not finite.
+      UserError: when the split is empty.
     """
     started = time.perf_counter()
     source = task.source(split)
@@ -62,12 +65,26 @@ def evaluate(
         add(totals, pending)
         pending = sums
     add(totals, pending)
-    metrics = dict(task.metrics(totals))
+    failed: dict[str, str] = {}
+    metrics = attempt('metrics', lambda: task.metrics(totals), failed)
     if whole and task.finalize is not None:
         count = min(task.finalize_count or len(source), len(source))
         rows = [source[row] for row in range(count)]
-        metrics.update(task.finalize(decoded(task, measure, variables, rows)))
-    return Evaluation(metrics, len(source), time.perf_counter() - started)
+        metrics |= attempt('finalize', lambda: task.finalize(decoded(task, measure, variables, rows)), failed)
+    return Evaluation(metrics, len(source), time.perf_counter() - started, failed)
+
+
+def attempt(name: str, compute: Callable[[], Mapping[str, Metric]], failed: dict[str, str]) -> dict[str, Metric]:
+    """Returns what `compute` does, or nothing, with the reason in `failed[name]`."""
+    try:
+        return dict(compute())
+    except jax.errors.JaxRuntimeError:  # of the device, such as its memory
+        raise
+    except Exception as error:
+        logging.debug('metrics could not be computed', exc_info=True)
+        text = (str(error).strip().splitlines() or [''])[0]
+        failed[name] = text if isinstance(error, UserError) else f'{type(error).__name__}: {text}'
+        return {}
 
 
 def measured_batches(task: Task, measure: Evaluator, source: Any, split: str) -> Any:

@@ -1,20 +1,27 @@
 """The end of a run: the last state is measured and saved, then the chosen weights are measured on both splits."""
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
 import jax
+from etils import epath
 
 from research.checkpoint.store import read_average
 from research.core import metrics as metrics_module
 from research.core.evaluate import evaluate
-from research.core.logs import stage
+from research.core.logs import stage, write_text
 from research.core.recorder import Recorder
+from research.core.runspec import RunSpec
 from research.core.samples import write_samples
-from research.core.startup import load_weights
+from research.core.startup import as_dicts, load_weights
 from research.core.state import State, eval_variables, eval_variables_from
 from research.core.task import Variables
 from research.errors import UserError
+from research.ops.seal import seal, sealed, unsealed
+
+MARKER = 'finished.json'
+PACE = {'log_every', 'prefetch', 'workers', 'sample_every', 'keep_last', 'checkpoint_every'}  # change no metric
 
 
 def finish(recorder: Recorder, state: State, step: int) -> dict[str, Any]:
@@ -43,8 +50,34 @@ def finish(recorder: Recorder, state: State, step: int) -> dict[str, Any]:
         )
     if jax.process_index() == 0:
         metrics_module.store_metrics(recorder.workdir, entries)
+        recorder.checkpoints.clear_damaged(step)
     recorder.records.close()
     return entries
+
+
+def settings_digest(spec: RunSpec) -> str:
+    """Returns a digest of the settings that decide what a finished run has measured."""
+    values = as_dicts(spec.config)
+    train = {name: value for name, value in values['train'].items() if name not in PACE}
+    return seal({**values, 'train': train, 'mesh': {}})
+
+
+def mark_finished(spec: RunSpec, workdir: epath.Path, step: int) -> None:
+    """Writes finished.json, the last file of a run: which step was measured, under which settings."""
+    marker = sealed({'step': step, 'settings': settings_digest(spec)})
+    write_text(workdir / MARKER, json.dumps(marker, indent=2))
+
+
+def finished_metrics(spec: RunSpec, workdir: epath.Path, step: int) -> dict[str, Any] | None:
+    """Returns the stored metrics of a run that is finished at `step`, None where something is left to do."""
+    try:
+        marker = unsealed(json.loads((workdir / MARKER).read_text()), required=True)
+    except (OSError, ValueError):
+        return None
+    stored, train = metrics_module.read_metrics(workdir), spec.config.train
+    if marker != {'step': step, 'settings': settings_digest(spec)}:
+        return None
+    return stored if all(split in stored for split in filter(None, (train.eval_split, train.test_split))) else None
 
 
 def choose_weights(recorder: Recorder, state: State, step: int) -> tuple[Variables, int]:

@@ -73,12 +73,16 @@ class MetricsWriter:
           tensorboard: whether event files are written too.
         """
         self._write, self._events, self._file, self._lines = write, None, None, []
+        self._written: set[tuple[int, str]] = set()
         if not write:
             return
         folder = epath.Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         self._path, self._saved = folder / FILE, time.monotonic()
-        self._lines = [_line(record) for record in read_records(self._path) if record['step'] <= step]
+        kept = [record for record in read_records(self._path) if record['step'] <= step]
+        kept = list({(record['step'], record['kind']): record for record in kept}.values())  # the later of two counts
+        self._written = {(record['step'], record['kind']) for record in kept}
+        self._lines = [_line(record) for record in kept]
         write_text(self._path, ''.join(self._lines))
         if is_local(folder):
             self._file = self._path.open('ab')
@@ -90,9 +94,13 @@ class MetricsWriter:
             )
 
     def write(self, step: int, kind: str, values: Mapping[str, float]) -> None:
-        """Adds one record; `kind` is 'train' or the split that was measured."""
-        if not self._write:
+        """Adds one record; `kind` is 'train' or the split that was measured.
+
+        A step has one record of each kind: what a resumed run measures again gives the same values.
+        """
+        if not self._write or (int(step), kind) in self._written:
             return
+        self._written.add((int(step), kind))
         values = {name: float(value) for name, value in values.items()}
         line = _line({'step': int(step), 'kind': kind, 'time': time.time(), 'values': values})
         if self._file:
@@ -141,9 +149,10 @@ def _line(record: Mapping[str, Any]) -> str:
 class Meter:
     """Means of what the steps log as (sum, weight), over several steps; a skipped update has weight 0."""
 
-    def __init__(self):
-        self._sums: dict[str, float] = {}
-        self._weights: dict[str, float] = {}
+    def __init__(self, sums: Mapping[str, tuple[float, float]] | None = None):
+        """Starts from the result of `sums`, which a checkpoint holds, or from nothing."""
+        self._sums = {name: total for name, (total, _) in (sums or {}).items()}
+        self._weights = {name: weight for name, (_, weight) in (sums or {}).items()}
 
     def add(self, logs: Mapping[str, tuple[Any, Any]]) -> None:
         """Adds one step's {name: (sum, weight)}; a weight of 0 adds nothing, whatever its sum."""
@@ -155,6 +164,10 @@ class Meter:
     def means(self) -> dict[str, float]:
         """Returns {name: mean} of what was added since `clear`."""
         return {name: total / self._weights[name] for name, total in self._sums.items()}
+
+    def sums(self) -> dict[str, tuple[float, float]]:
+        """Returns {name: (sum, weight)} of what was added since `clear`."""
+        return {name: (total, self._weights[name]) for name, total in self._sums.items()}
 
     def clear(self) -> None:
         """Starts again."""

@@ -1,5 +1,6 @@
 """Metrics as people read and files keep them: baseline, expected range, verdict in words, signature."""
 
+import contextlib
 import json
 import math
 from collections.abc import Callable, Mapping
@@ -9,21 +10,32 @@ import numpy as np
 from etils import epath
 
 from research.core.config import Config, with_name
+from research.core.evaluate import Evaluation
 from research.core.logs import write_text
 from research.core.task import Metric
 from research.errors import UserError
+from research.ops.seal import sealed, unsealed
+
+
+def beats_baseline(metric: Metric) -> bool | None:
+    """Returns whether a metric is better than its baseline, None where there is none."""
+    if metric.baseline is None or not metric.better or np.ndim(metric.value):
+        return None
+    higher = metric.value > metric.baseline
+    better = math.isfinite(metric.value) and metric.value != metric.baseline and higher == (metric.better == 'higher')
+    return bool(better)
 
 
 def verdict(metric: Metric) -> str:
-    """Says in words how a metric stands to its baseline; empty where there is none."""
-    if metric.baseline is None or not metric.better or np.ndim(metric.value):
+    """Returns how a metric compares with its baseline, for a person; empty where there is none."""
+    better = beats_baseline(metric)
+    if better is None:
         return ''
     if not math.isfinite(metric.value):
         return 'not a number'
     name = metric.baseline_about or 'the trivial baseline'
     if metric.value == metric.baseline:
         return f'no better than {name}'
-    better = (metric.value > metric.baseline) == (metric.better == 'higher')
     return f'better than {name}' if better else f'WORSE than {name}: the model has learnt nothing of use here'
 
 
@@ -47,6 +59,7 @@ def record(
             **metric._asdict(),
             'value': value,
             'verdict': verdict(metric),
+            'beats_baseline': beats_baseline(metric),
             'expected': None if low is None else [low, high],
             'passed': None if low is None else is_as_expected(value, low, high, metric.better),
         }
@@ -59,14 +72,14 @@ def is_as_expected(value: float, low: float, high: float, better: str) -> bool:
 
 
 def measure_split(
-    evaluate: Callable[[str], tuple[dict[str, Metric], int, float]], config: Config, split: str, step: int,
+    evaluate: Callable[[str], Evaluation], config: Config, split: str, step: int,
     account: Mapping[str, float] | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Returns the stored form of a split's metrics, with the signature that makes them comparable.
 
     `account` is the task's own account of the whole run.
     """
-    metrics, count, seconds = evaluate(split)
+    metrics, count, seconds, failed = evaluate(split)
     signature = {
         'split': split,
         'examples': count,
@@ -79,27 +92,33 @@ def measure_split(
         'seconds': round(seconds, 3),
         **({'account': dict(account)} if account else {}),
     }
-    return record(metrics, config.expected.get(split, {}), signature, step)
+    ranges = config.expected.get(split, {})
+    expected = {name: pair for name, pair in ranges.items() if name in metrics or not failed}
+    return {**record(metrics, expected, signature, step), **({'failed': failed} if failed else {})}
 
 
 def store_metrics(workdir: epath.Path, entries: Mapping[str, Any]) -> None:
-    """Adds {split: entry} to the run's metrics.json; other splits stay."""
-    stored = read_metrics(workdir)
-    stored.update(entries)
+    """Adds {split: entry} to the run's metrics.json, each with its own SHA-256; other splits stay."""
+    stored = {split: sealed(entry) for split, entry in {**read_metrics(workdir), **entries}.items()}
     write_text(workdir / 'metrics.json', json.dumps(stored, indent=2))
 
 
 def read_metrics(workdir: epath.Path) -> dict[str, Any]:
-    """Returns the run's stored metrics, {} where there are none yet or the file is damaged: they are measured again."""
+    """Returns the run's stored metrics; without those of a split that are damaged, which are measured again."""
     for name, key in (('metrics.json', 'metrics'), ('figures.json', 'figures')):  # runs before version 0.2
         file = workdir / name
         if not file.exists():
             continue
         try:
-            stored = json.loads(file.read_text())
+            stored = json.loads(file.read_bytes())
         except ValueError:
             return {}
-        return {split: {**entry, 'metrics': entry[key]} for split, entry in stored.items()}
+        entries = {}
+        for split, entry in stored.items() if isinstance(stored, dict) else ():
+            with contextlib.suppress(ValueError, KeyError):
+                values = unsealed(entry)
+                entries[split] = {**values, 'metrics': values[key]}
+        return entries
     return {}
 
 
@@ -113,12 +132,13 @@ def metrics_text(entry: Mapping[str, Any]) -> str:
             continue
         cells = [f'  {name:<24} {row["value"]:>10.4g}']
         if row['baseline'] is not None:
-            words = '' if not row['verdict'] or row['verdict'].startswith('better') else f' ({row["verdict"]})'
+            words = f' ({row["verdict"]})' if row.get('beats_baseline') is False else ''
             cells.append(f'baseline {row["baseline"]:.4g}{words}')
         if row['expected']:
             low, high = row['expected']
             cells.append(f'expected {low:g} to {high:g}: {"PASS" if row["passed"] else "FAIL"}')
         lines.append('   '.join(cells))
+    lines += [f'  {name} could not be computed: {why}' for name, why in entry.get('failed', {}).items()]
     return '\n'.join(lines)
 
 

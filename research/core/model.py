@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import jax
 from etils import epath
 
-from research.checkpoint.manifest import best_step
-from research.checkpoint.store import read_average, read_weights
+from research.checkpoint.contents import verify_contents
+from research.checkpoint.store import read_chosen
 from research.core import sharding as sharding_module
 from research.core.config import Config, MeshSettings
 from research.core.evaluate import Evaluation, Evaluator, evaluate, make_evaluator
@@ -103,7 +103,7 @@ class Model(NamedTuple):
         return jax.eval_shape(self.measure.predict, self.variables, batch, 0)
 
     def evaluate(self, split: str) -> Evaluation:
-        """The metrics of a split, its number of examples, and the seconds it took."""
+        """The metrics of a split, its number of examples, the seconds it took, and what failed."""
         with jax.set_mesh(self.mesh):
             return evaluate(self.task, self.measure, self.variables, split)
 
@@ -144,12 +144,10 @@ def read_trained(config: Config, workdir: epath.Path, build: Callable[[Config, e
     Raises:
       UserError: when the run has no good checkpoint or its weights do not fit the config.
     """
+    verify_contents(workdir)
     task = build(config, workdir / 'prepared')
     say = functools.partial(print, file=sys.stderr)  # standard output is for answers
-    if config.train.average_checkpoints:
-        weights = read_average(workdir, config.train.average_checkpoints, say)
-    else:
-        weights = read_weights(workdir, best_step(workdir) if config.train.best else None, say)
+    weights = read_chosen(workdir, bool(config.train.best), config.train.average_checkpoints, say)
     shapes = jax.eval_shape(task.init, jax.random.key(0))
     found, report = transfer(shapes, eval_variables_from(weights, workdir))
     if report.missing or report.misshapen:

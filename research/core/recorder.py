@@ -10,7 +10,7 @@ import jax
 from etils import epath
 
 from research.checkpoint.store import Checkpoints
-from research.core.evaluate import Evaluator, evaluate, scalars
+from research.core.evaluate import Evaluation, Evaluator, evaluate, scalars
 from research.core.logs import Meter, MetricsWriter, Progress
 from research.core.runspec import RunSpec
 from research.core.samples import write_samples
@@ -49,6 +49,12 @@ def best_of(meta: Mapping[str, Any], name: str) -> Best:
     return Best(meta.get('best_value'), meta.get('best_step', -1), meta.get('since', 0))
 
 
+def evaluated_of(meta: Mapping[str, Any], split: str) -> int:
+    """Returns the step at which a split was evaluated before the state was saved, -1 where it was not."""
+    known, step = meta.get('evaluated', ('', -1))
+    return step if known == split else -1
+
+
 @dataclasses.dataclass
 class Recorder:
     """Records a run. Everything on the device is a function of the state and the batch."""
@@ -62,6 +68,8 @@ class Recorder:
     best: Best
     times: dict[str, float]
     restored: int = -1  # the step that was restored: all that is due at it was done before it was saved
+    evaluated: int = -1  # the step evaluated last
+    reads_predictions: bool = False  # whether `train.best` is a metric that `finalize` computes
     meter: Meter = dataclasses.field(default_factory=Meter)
     pending: tuple[int, Any] | None = None
 
@@ -130,28 +138,45 @@ class Recorder:
             self.progress.update(step, shown | account)
 
     def evaluate(self, state: State, step: int) -> bool:
-        """Measures the evaluation split; returns whether this is the best so far."""
+        """Measures the evaluation split, once at each step; returns whether this is the best so far."""
         train = self.spec.config.train
+        if step == self.evaluated:
+            return self.best.step == step
         started = time.perf_counter()
-        metrics, _, _ = evaluate(self.spec.task, self.evaluator, eval_variables(state), train.eval_split, whole=False)
-        values = scalars(metrics)
+        result = self.measure(state)
+        values = scalars(result.metrics)
         self.records.write(step, train.eval_split, values)
+        self.evaluated = step
         self.times['evaluate'] = self.times.get('evaluate', 0.0) + time.perf_counter() - started
         shown = ', '.join(f'{name} {value:.4g}' for name, value in list(values.items())[:4])
         self.progress.say(f'step {step}: {train.eval_split} {shown}')
-        if train.best and train.best not in values:
-            raise UserError(
-                f'config.train.best={train.best!r}: {train.eval_split} has the metrics {", ".join(values)}'
-            )
+        for name, why in result.failed.items():
+            self.progress.say(f'step {step}: {name} of {train.eval_split} could not be computed: {why}')
         if not train.best or not step:  # untrained weights are measured for the curve, never chosen
             return False
-        return self.best.update(values[train.best], step, metrics[train.best].better)
+        if train.best in values:
+            return self.best.update(values[train.best], step, result.metrics[train.best].better)
+        if result.failed:
+            return self.best.update(math.nan, step, '')
+        raise UserError(f'config.train.best={train.best!r}: {train.eval_split} has the metrics {", ".join(values)}')
+
+    def measure(self, state: State) -> Evaluation:
+        """Measures the evaluation split, with the metrics of predictions where `train.best` is one of them."""
+        task, train, variables = self.spec.task, self.spec.config.train, eval_variables(state)
+        result = evaluate(task, self.evaluator, variables, train.eval_split, self.reads_predictions)
+        missing = train.best and train.best not in result.metrics and not result.failed
+        if missing and task.finalize is not None and not self.reads_predictions:
+            self.reads_predictions = True
+            result = evaluate(task, self.evaluator, variables, train.eval_split)
+        return result
 
     def save(self, state: State, step: int, best: bool) -> None:
         """Saves the state after its metrics have been checked; only the copy to the host is waited for."""
         self.flush()
         meta = {'best_value': self.best.value, 'best_step': self.best.step, 'since': self.best.since}
-        meta['account'], meta['best'] = self.account(step), self.spec.config.train.best
+        train = self.spec.config.train
+        meta |= {'account': self.account(step), 'best': train.best, 'meter': self.meter.sums()}
+        meta['evaluated'] = [train.eval_split, self.evaluated]
         self.records.flush()
         self.checkpoints.save(step, state, meta, best)
 

@@ -10,6 +10,7 @@ import optax
 from research.core import sharding as sharding_module
 from research.core.config import Config, TrainSettings
 from research.core.optimizer import make_optimizer, make_schedule
+from research.core.private import Secret
 from research.core.state import State, check_groups, init_state
 from research.core.step import make_step
 from research.core.task import Task
@@ -19,12 +20,13 @@ from research.errors import UserError
 
 
 class BucketSteps(NamedTuple):
-    """Compiled steps by the shapes of their batches, called like one."""
+    """Compiled steps by the shapes of their batches, called like one, with what they take beside state and batch."""
 
     compiled: Mapping[Any, Any]
+    arguments: tuple = ()
 
     def __call__(self, state: State, batch: Mapping[str, Any]) -> tuple[State, Any]:
-        return self.compiled[shapes_of(batch)](state, batch)
+        return self.compiled[shapes_of(batch)](state, batch, *self.arguments)
 
     @property
     def largest(self) -> Any:
@@ -61,11 +63,17 @@ class RunSpec(NamedTuple):
     rows: Callable[[int], list[Row]]  # (step) -> the rows of its batch, padding included
     capacity: int = 0  # rows set aside for a Poisson batch; 0: shuffled epochs
     bucketed: Mapping[int, Any] = {}  # {bucket: shapes of its batches}; `batch` is the last
+    secret: Secret | None = None  # of a private run
 
     @property
     def pad(self) -> Callable | None:
         """How an example gets the shapes of its bucket."""
         return self.task.buckets.pad if self.task.buckets else None
+
+    @property
+    def seed(self) -> int:
+        """The seed of the order of the rows and of their augmentation."""
+        return self.secret.seed if self.secret else self.config.seed
 
     def step(self) -> Callable:
         """Returns the step: (state, batch) -> (state, logs), pure and not compiled."""
@@ -75,15 +83,21 @@ class RunSpec(NamedTuple):
         )
 
     def compile(self) -> Any:
-        """Returns the step compiled for this run, once for each bucket; the state is donated."""
-        step = self.step()
+        """Returns the step compiled for this run, once for each bucket; the state is donated.
+
+        The key of a private run is an argument of the program, so that no compilation cache holds it.
+        """
+        step, whole, key = self.step(), sharding_module.replicated(self.mesh), ()
+        if self.secret:
+            key = (jax.device_put(np.array(self.secret.words, np.uint32), whole),)
         shardings = jax.tree.map(lambda leaf: leaf.sharding, self.state)
-        jitted = jax.jit(step, donate_argnums=0, out_shardings=(shardings, sharding_module.replicated(self.mesh)))
+        jitted = jax.jit(step, donate_argnums=0, out_shardings=(shardings, whole))
         with jax.set_mesh(self.mesh):
-            if not self.bucketed:
+            if not self.bucketed and not key:
                 return jitted.lower(self.state, self.batch).compile()
-            batches = (self.bucketed[bucket] for bucket in sorted(self.bucketed))
-            return BucketSteps({shapes_of(batch): jitted.lower(self.state, batch).compile() for batch in batches})
+            batches = [self.bucketed[bucket] for bucket in sorted(self.bucketed)] or [self.batch]
+            programs = {shapes_of(batch): jitted.lower(self.state, batch, *key).compile() for batch in batches}
+            return BucketSteps(programs, key)
 
     def init(self) -> State:
         """Returns the state before step 1, created sharded on the devices."""
@@ -95,13 +109,13 @@ class RunSpec(NamedTuple):
         return init_state(self.task, self.optimizers, self.config.train.ema_decay, self.config.seed)
 
 
-def make_run_spec(config: Config, task: Task, devices: Any = None) -> RunSpec:
+def make_run_spec(config: Config, task: Task, devices: Any = None, secret: Secret | None = None) -> RunSpec:
     """Returns the spec of a run; reads one example for the shapes of a batch and computes nothing else.
 
     Raises:
       UserError: when groups, optimizers, mesh and batch size do not go together, or there is no training data.
     """
-    train = config.train
+    train, seed = config.train, secret.seed if secret else config.seed
     mesh = sharding_module.make_mesh(config.mesh, devices)
     source = task.source('train')
     if not len(source):
@@ -133,14 +147,14 @@ def make_run_spec(config: Config, task: Task, devices: Any = None) -> RunSpec:
         }
 
     if numbers is None:
-        rows, bucketed, batch = sampler(len(source), train.batch_size, config.seed, capacity), {}, batch_of(0)
+        rows, bucketed, batch = sampler(len(source), train.batch_size, seed, capacity), {}, batch_of(0)
     else:
-        rows = bucket_sampler(numbers, train.batch_size, config.seed, task.buckets.rising)
+        rows = bucket_sampler(numbers, train.batch_size, seed, task.buckets.rising)
         bucketed = {int(bucket): batch_of(int(np.argmax(numbers == bucket)), int(bucket)) for bucket in set(numbers)}
         batch = bucketed[max(bucketed)]
     return RunSpec(
         config, task, mesh, optimizers, schedules, update_every, steps, state, batch, batch_sharding, rows, capacity,
-        bucketed,
+        bucketed, secret,
     )  # fmt: skip
 
 

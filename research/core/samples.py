@@ -8,7 +8,9 @@ import jax
 import numpy as np
 from etils import epath
 
+from research.core.logs import write_text
 from research.core.predictions import Evaluator, predictions
+from research.core.private import is_private
 from research.core.readable import readable
 from research.core.task import Task, Variables
 from research.data.batches import requests
@@ -25,18 +27,19 @@ def write_samples(
     The requests are the task's examples, or rows of the split, always the same, one batch at the most. (Not its first
     rows: files often stand class by class.) With `last`, the pictures of the task's gallery are written too.
     """
-    source: Any = task.examples or task.source(split)
+    shows_rows = bool(task.examples) or not is_private(task)  # whose rows those of a split are is not known here
+    source: Any = task.examples or (task.source(split) if shows_rows else ())
     order = range(len(source)) if task.examples else np.random.default_rng(0).permutation(len(source)).tolist()
     raws = [source[row] for row in order[: measure.batch_size]]
     answers = [outputs for _, outputs in predictions(task, measure, variables, raws)]
     pictures = {}
-    if task.render and not (task.split or task.buckets):
+    if task.render and raws and not (task.split or task.buckets):
         pictures = task.render(requests(task.encode, raws, len(raws)), stacked(answers))
     if last and task.final_pictures:
         pictures |= task.final_pictures(
             lambda raws: stacked([outputs for _, outputs in predictions(task, measure, variables, raws)])
         )
-    if jax.process_index():
+    if jax.process_index() or not (raws or pictures):
         return
     folder = workdir / 'samples' / f'{step:08d}'
     folder.mkdir(parents=True, exist_ok=True)
@@ -48,7 +51,7 @@ def write_samples(
         {'input': readable(raw), 'output': readable(shown(task.decode(outputs), f'answer_{number:02d}'))}
         for number, (raw, outputs) in enumerate(zip(raws[:SHOWN], answers, strict=False))
     ]
-    (folder / 'examples.json').write_text(json.dumps(examples, indent=2, ensure_ascii=False))
+    write_text(folder / 'examples.json', json.dumps(examples, indent=2, ensure_ascii=False))
     for name, picture in pictures.items():
         (folder / f'{name}.png').write_bytes(png(picture))
 

@@ -11,17 +11,21 @@ import jax
 import numpy as np
 from etils import epath
 
+from research.checkpoint.contents import Contents, changed_data, digest_files, newest_contents, verify_contents
 from research.checkpoint.store import Checkpoints
 from research.cluster import join as distributed
 from research.core import config as config_module
 from research.core.config import Config
 from research.core.logs import is_local, write_text
+from research.core.private import Secret, draw_secret, is_private, read_secret
 from research.core.pytree import transfer
 from research.core.runspec import RunSpec
 from research.core.state import State
-from research.core.task import Variables
+from research.core.task import Task, Variables
+from research.data.digest import digest_rows
 from research.errors import UserError
 from research.ops import paths
+from research.ops.seal import sealed, unsealed
 
 # What may change between two starts in the same folder: none of it changes what was trained so far.
 RESUMABLE_KEYS = {
@@ -32,9 +36,10 @@ RESUMABLE_KEYS = {
 # What a run writes beside config.json, which it writes first: without that these are somebody else's.
 WRITTEN = (
     'prepared', 'checkpoints', 'checksums', 'damaged', 'samples', 'tensorboard', 'metrics.jsonl', 'metrics.json',
-    'description.json', 'environment.json', 'report.html',
+    'description.json', 'environment.json', 'report.html', 'finished.json', 'secret.json',
 )  # fmt: skip
 LOCK = 'running.lock'
+SPLITS = 'splits.json'  # in prepared/: the digests of the splits
 
 
 @contextlib.contextmanager
@@ -106,7 +111,7 @@ def store_config(config: Config, workdir: epath.Path, completed: Callable[[dict]
         )
     if jax.process_index() == 0:
         workdir.mkdir(parents=True, exist_ok=True)
-        write_text(file, config_module.to_json(config))
+        write_text(file, json.dumps(sealed(as_dicts(config)), indent=2))
         distributed.wait_for_all('config')
 
 
@@ -132,21 +137,96 @@ def dotted(values: Mapping[str, Any]) -> dict[str, Any]:
     return {'.'.join(path): value for path, value in leaves.items()}
 
 
-def prepare_once(config: Config, workdir: epath.Path, prepare: Callable) -> None:
-    """Calls the task's `prepare` in process 0 unless it finished before; the others wait for it.
+def prepare_task(
+    config: Config, workdir: epath.Path, prepare: Callable, build: Callable
+) -> tuple[Task, Contents, Secret | None]:
+    """Prepares what the task needs, builds it, and checks that its data are those of the run so far.
 
-    It works in a folder of its own that is renamed when whole, so a run killed meanwhile prepares again.
+    Process 0 does all of this, then the others build the task. A private run also draws its secret.
+
+    Returns:
+      The task, what goes into the manifests (of process 0), and the secret of a private run.
+
+    Raises:
+      UserError: when a prepared file or the rows of a split are not what the saved steps were trained with.
     """
-    folder = workdir / 'prepared'
-    if jax.process_index() == 0 and not (folder / 'done').exists():
-        if folder.exists():
-            folder.rmtree()
-        folder.mkdir(parents=True)
-        prepare(config, folder)
-        (folder / 'done').write_text('')
+    folder, task, contents = workdir / 'prepared', None, Contents()
+    if jax.process_index() == 0:
+        task, data = prepare_and_digest(config, workdir, prepare, build)
+        contents = Contents(digest_files(workdir), data)
+        if is_private(task):
+            draw_secret(workdir)
     distributed.wait_for_all('prepared')
-    while jax.process_index() and not (folder / 'done').exists():
+    while task is None and not (folder / 'done').exists():
         time.sleep(0.2)  # a shared file system may show it late
+    task = task or build(config, folder)
+    return task, contents, read_secret(workdir) if is_private(task) else None
+
+
+def prepare_and_digest(
+    config: Config, workdir: epath.Path, prepare: Callable, build: Callable
+) -> tuple[Task, dict[str, Any]]:
+    """Returns the task, prepared, and the digests of its splits; a run without a saved step prepares changed data anew.
+
+    Raises:
+      UserError: when a run with saved steps would continue with other data.
+    """
+    folder, started = workdir / 'prepared', any(map(has_files, saved_in(workdir)))
+    if started:
+        verify_contents(workdir)
+    known = known_data(workdir)
+    prepare_once(config, folder, prepare)
+    task = build(config, folder)
+    data = digest_splits(config, task)
+    if changed := changed_data(known, data):
+        if started:
+            raise UserError(
+                f'{workdir}: {changed}. What was prepared from them and trained so far does not fit the new rows: '
+                'start afresh in another --workdir, or put the old data back'
+            )
+        print(f'{workdir}: {changed}; they are prepared anew')
+        folder.rmtree()
+        prepare_once(config, folder, prepare)
+        task = build(config, folder)
+    if not started:
+        write_text(folder / SPLITS, json.dumps(sealed(data), indent=2))
+    return task, data
+
+
+def prepare_once(config: Config, folder: epath.Path, prepare: Callable) -> None:
+    """Calls the task's `prepare` unless it finished before; a run killed meanwhile prepares again."""
+    if (folder / 'done').exists():
+        return
+    if folder.exists():
+        folder.rmtree()
+    folder.mkdir(parents=True)
+    prepare(config, folder)
+    (folder / 'done').write_text('')
+
+
+def digest_splits(config: Config, task: Task) -> dict[str, Any]:
+    """Returns {split: digest of its rows} of the splits that the run reads.
+
+    Of the training rows of a private run only their number: who knows all rows but one could test a digest for it.
+    """
+    splits = dict.fromkeys(filter(None, ('train', config.train.eval_split, config.train.test_split)))
+    return {
+        split: {'rows': len(task.source(split))} if split == 'train' and is_private(task)
+        else digest_rows(task.source(split))
+        for split in splits
+    }  # fmt: skip
+
+
+def known_data(workdir: epath.Path) -> dict[str, Any]:
+    """Returns the digests of the splits that the run was prepared and trained with, as far as they were stored."""
+    known = {}
+    file = workdir / 'prepared' / SPLITS
+    if file.exists():
+        try:
+            known = unsealed(json.loads(file.read_text()), required=True)
+        except ValueError:  # without a saved step no manifest has verified it
+            known = {}
+    return {**known, **newest_contents(workdir)[1].data}
 
 
 def restore_or_init(spec: RunSpec, checkpoints: Checkpoints) -> tuple[State, int, dict[str, Any]]:

@@ -117,11 +117,16 @@ def make_step(
     microbatches: int,
     ema: float,
     seed: int,
-) -> Callable[[State, Batch], tuple[State, Logs]]:
-    """Returns the step, (state, batch) -> (state, logs). A group that skips an update has weight 0 in the logs."""
+) -> Callable[..., tuple[State, Logs]]:
+    """Returns the step, (state, batch, words=None) -> (state, logs).
 
-    def step(state: State, batch: Batch) -> tuple[State, Logs]:
-        key = jax.random.fold_in(jax.random.key(seed), state.step)
+    A group that skips an update has weight 0 in the logs. The randomness of all steps follows from `words`, uint32 [2],
+    where they are given, and from `seed` otherwise.
+    """
+
+    def step(state: State, batch: Batch, words: Array | None = None) -> tuple[State, Logs]:
+        base = jax.random.key(seed) if words is None else jax.random.wrap_key_data(words)
+        key = jax.random.fold_in(base, state.step)
         variables, optimizer, logs = state.variables, dict(state.optimizer), {}
         for group in task.losses:
             context = Context(fold(key, group), state.step, True)

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jax
 from etils import epath
 
-from research.checkpoint.store import Checkpoints, open_checkpoints
+from research.checkpoint.store import Checkpoints, check_path, open_checkpoints
 from research.cluster import join as distributed
 from research.cluster.signals import stop_requested
 from research.core import metrics as metrics_module
@@ -19,11 +19,12 @@ from research.core import startup
 from research.core.config import Config
 from research.core.environment import store_environment
 from research.core.evaluate import make_evaluator
-from research.core.finish import finish
-from research.core.logs import MetricsWriter, Progress, stage
+from research.core.finish import finish, finished_metrics, mark_finished
+from research.core.logs import Meter, MetricsWriter, Progress, stage
 from research.core.memory import compiled_memory, is_out_of_memory
 from research.core.outcome import Stop, Summary
-from research.core.recorder import Recorder, best_of
+from research.core.private import forget_secret
+from research.core.recorder import Recorder, best_of, evaluated_of
 from research.core.runspec import RunSpec, make_run_spec
 from research.core.sharding import round_up
 from research.core.state import State
@@ -73,18 +74,18 @@ def run(
     Raises:
       UserError: for anything the user can put right.
     """
+    check_path(workdir)
     observers = observers or Observers()
     times: dict[str, float] = {}
     started = time.perf_counter()
     with startup.run_lock(workdir):
         startup.store_config(config, workdir, completed)
         with stage('prepare', times):
-            startup.prepare_once(config, workdir, prepare)
-            task = build(config, workdir / 'prepared')
-            spec = make_run_spec(config, task)
+            task, contents, secret = startup.prepare_task(config, workdir, prepare, build)
+            spec = make_run_spec(config, task, secret=secret)
         rebuild = functools.partial(build, config, workdir / 'prepared')
         with jax.set_mesh(spec.mesh):
-            checkpoints = open_checkpoints(workdir, config.train.keep_last)
+            checkpoints = open_checkpoints(workdir, config.train.keep_last, contents=contents)
             try:
                 summary = train(spec, workdir, checkpoints, times, rebuild, observers)
             finally:
@@ -97,6 +98,10 @@ def run(
             store_environment(spec, workdir, times, seconds)
         if observers.report and summary.stop != Stop.SIGNAL:
             summary = summary._replace(report=str(observers.report(workdir)))
+        if summary.stop in (Stop.DONE, Stop.PATIENCE):
+            mark_finished(spec, workdir, summary.step)
+        if summary.stop != Stop.SIGNAL:
+            forget_secret(workdir)
         if observers.finished:
             observers.finished(summary, spec, workdir)
     return summary
@@ -110,8 +115,8 @@ def train(
     config, main = spec.config, jax.process_index() == 0
     with stage('init or restore', times):
         state, start, meta = startup.restore_or_init(spec, checkpoints)
-    stored = metrics_module.read_metrics(workdir)
-    if start >= spec.steps and stored:
+    stored = finished_metrics(spec, workdir, start)
+    if stored is not None:
         return summarize(stored, start, Stop.ALREADY_DONE)
     memory: dict[str, Any] = {}
     try:
@@ -125,6 +130,7 @@ def train(
             spec, workdir, make_evaluator(spec.task, config.seed, size, spec.batch_sharding), checkpoints,
             MetricsWriter(workdir, start or -1, main), Progress(spec.steps, start, config.train.batch_size, main),
             best_of(meta, config.train.best), times, start or -1,
+            evaluated_of(meta, config.train.eval_split), meter=Meter(meta.get('meter')),
         )  # fmt: skip
         distributed.wait_for_all('compiled')
         with stage('train', times):
@@ -146,7 +152,7 @@ def run_loop(
     """Runs `train_steps` with its batches, its progress and the signals that may stop it."""
     spec, train = recorder.spec, recorder.spec.config.train
     loader = training_loader(
-        spec.task.source('train'), spec.task.encode, range(start, spec.steps), train.batch_size, spec.config.seed,
+        spec.task.source('train'), spec.task.encode, range(start, spec.steps), train.batch_size, spec.seed,
         spec.batch_sharding, train.prefetch, train.workers, spec.capacity, rebuild, spec.rows,
         spec.pad,
     )  # fmt: skip

@@ -5,8 +5,8 @@ What is protected is whether any one row of the training split was there. What i
 other splits, what the task's `prepare` read from the training split, and the logs of the losses, which are
 without noise.
 
-The guarantee is against those who do not know the noise, and the noise follows from `config.seed`, which lies
-in the run's config.json: where it matters, draw a seed at random and publish neither it nor the run's folder.
+The guarantee is against those who do not know the noise. A run draws the key of its noise at random, keeps it in
+secret.json while it goes on, so that a killed run continues with the same noise, and deletes it at the end.
 Noise and sums are float32, so attacks on floating-point noise (Mironov 2012) are not ruled out.
 """
 
@@ -347,6 +347,6 @@ def notes(budget: Budget, settings: Settings, train: Any, private: Sequence[str]
         f'multiplier {budget.noise_multiplier:.4g} ({chosen}), clip {settings.clip:g}, {sampling}',
         'not private: the logged losses and accuracies, which are of training rows without noise; metrics of '
         'other splits; what was prepared from the training split (statistics, vocabularies, class counts)',
-        'the noise follows from config.seed, which is stored in this folder: whoever has it, or guesses it, '
-        'can take the noise off again',
+        'the noise and the samples follow from a key drawn at random, which secret.json holds until the run is '
+        'finished: keep it from others',
     ]

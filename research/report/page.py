@@ -13,6 +13,7 @@ from markupsafe import Markup
 from research.core.logs import FILE, read_records, write_text
 from research.core.metrics import read_metrics
 from research.core.units import time_text
+from research.ops.seal import KEY as SEAL
 from research.report import metrics as measured
 from research.report import sections
 from research.report.html import number, render, words
@@ -57,7 +58,7 @@ def page(workdir: epath.Path) -> Markup:
         verdict=measured.verdict(metrics, best),
         tiles=tiles(metrics, description, environment, best),
         broken=broken,
-        notes=[str(note) for note in description.get('notes') or ()],
+        notes=[str(note) for note in description.get('notes') or ()] + failed_metrics(metrics),
         tables=measured.tables(metrics),
         curves=measured.curves(read_records(workdir / FILE), groups, best),
         classes=classes,
@@ -69,6 +70,15 @@ def page(workdir: epath.Path) -> Markup:
     )
 
 
+def failed_metrics(metrics: Mapping[str, Any]) -> list[str]:
+    """Returns a note for each kind of metric that could not be computed."""
+    return [
+        f'{split}: {name} could not be computed: {why}'
+        for split, entry in metrics.items() if isinstance(entry, dict)
+        for name, why in (entry.get('failed') or {}).items()
+    ]  # fmt: skip
+
+
 def read_json(path: epath.Path, broken: list[str]) -> dict[str, Any]:
     """Reads the dict in a JSON file, {} without one; adds the name of an unreadable file to `broken`."""
     if not path.exists():
@@ -76,7 +86,7 @@ def read_json(path: epath.Path, broken: list[str]) -> dict[str, Any]:
     try:
         value = json.loads(path.read_bytes())
         if isinstance(value, dict):
-            return value
+            return {name: item for name, item in value.items() if name != SEAL}
     except ValueError:
         pass
     broken.append(path.name)

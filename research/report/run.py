@@ -6,12 +6,14 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
+import numpy as np
 from etils import epath
 
 from research.core.environment import describe_devices
 from research.core.logs import write_text
 from research.core.metrics import metrics_text
 from research.core.outcome import Stop, Summary
+from research.core.private import contents_note, is_private
 from research.core.runspec import RunSpec
 from research.core.startup import as_dicts
 from research.data.notes import data_notes
@@ -35,9 +37,6 @@ def describe_run(
       start: the step that it starts or goes on from.
     """
     task, config = spec.task, spec.config
-    source = task.source('train')
-    raw, encoded = source[0], task.encode(source[0])
-    decoded = task.describe(encoded) if task.describe else None
     shapes = spec.state.variables
     frozen = {group: paths.select(shapes.params[group], each.frozen) for group, each in config.optimizer.items()}
     layers = describe_layers(shapes, task.losses, frozen, call_order(task.init, jax.random.key(0)))
@@ -47,16 +46,29 @@ def describe_run(
         for group, settings in config.optimizer.items()
     }
     description = describe(
-        as_dicts(config), describe_devices(spec.mesh), layers, describe_example(raw, encoded, decoded),
+        as_dicts(config), describe_devices(spec.mesh), layers, first_example(spec),
         {split: len(task.source(split)) for split in splits}, spec.steps, start, memory,
         flops, describe_flow(task, spec.batch, config.methods, words), seconds_per_step=seconds_per_step,
     )  # fmt: skip
     own = task.notes() if task.notes else ()
-    description['notes'] = [*own, *data_notes(task.source('train')), *coupling_notes(spec)]
+    of_rows = [contents_note(workdir)] if is_private(task) else data_notes(task.source('train'))
+    description['notes'] = [*own, *of_rows, *coupling_notes(spec)]
     write_text(workdir / 'description.json', json.dumps(description, indent=2))
     print(summary_text(description))
     for note in description['notes']:
         print(f'note: {note}')
+
+
+def first_example(spec: RunSpec) -> dict[str, Any]:
+    """Returns the first training row for people; of a private run only the shapes of what it becomes."""
+    task = spec.task
+    raw = task.source('train')[0]
+    encoded = task.encode(raw)
+    if not is_private(task):
+        return describe_example(raw, encoded, task.describe(encoded) if task.describe else None)
+    shapes = {name: np.asarray(value) for name, value in encoded.items()}
+    shapes = {name: f'{value.dtype} [{", ".join(map(str, value.shape))}]' for name, value in shapes.items()}
+    return {'raw': {'row': 'not shown: this run is private'}, 'decoded': {}, 'encoded': shapes}
 
 
 def coupling_notes(spec: RunSpec) -> list[str]:

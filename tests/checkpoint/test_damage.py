@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 from checkpoint_cases import (
@@ -27,7 +28,7 @@ from etils import epath
 from etils.epath import backend
 
 from research.checkpoint import manifest as manifests
-from research.checkpoint.store import open_checkpoints, read_weights
+from research.checkpoint.store import open_checkpoints, read_chosen, read_weights
 from research.errors import UserError
 
 
@@ -148,7 +149,8 @@ def test_a_failed_save_is_told(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(manifests, 'make_manifest', full)
         checkpoints.save(2, on_device(2), {'at': 2})
-        with pytest.raises(UserError, match='step 2 could not be .*No space left.*newest finished step is 1'):
+        full = 'step 2 could not be .*No space left.* free of .* KiB are needed.*step is 1'
+        with pytest.raises(UserError, match=full):
             checkpoints.save(3, on_device(3), {'at': 3})
     checkpoints.save(2, on_device(2), {'at': 2})
     checkpoints.close()
@@ -181,14 +183,74 @@ def test_leftovers_of_a_killed_save(tmp_path):
     assert not (tmp_path / 'damaged').exists()
 
 
-def test_lost_records_lose_no_arrays(tmp_path):
-    save_steps(tmp_path, 1, 2)
-    shutil.rmtree(tmp_path / 'checksums')
+def test_lost_manifests_lose_no_arrays(tmp_path):
+    save_steps(tmp_path, 1)
+    shutil.rmtree(tmp_path / 'checksums')  # as where the first save was killed
     step, said = restore(tmp_path)
-    assert step is None and len(said) == 2 and 'damaged/2 and training starts anew' in said[1]
-    assert sorted(path.name for path in (tmp_path / 'damaged').iterdir()) == ['1', '2']
+    assert step is None and len(said) == 1 and 'damaged/1 and training starts anew' in said[0]
+    assert [path.name for path in (tmp_path / 'damaged').iterdir()] == ['1']
     save_steps(tmp_path, 1)
     assert restore(tmp_path) == (1, [])
+
+
+@pytest.mark.parametrize('steps', [(1, 2), (4,)])
+def test_a_run_whose_manifests_were_lost_does_not_start_anew(tmp_path, steps):
+    save_steps(tmp_path, *steps)
+    (tmp_path / 'metrics.json').write_text('{}')  # one step alone is also what a killed first save leaves
+    shutil.rmtree(tmp_path / 'checksums')
+    before = snapshot(tmp_path)
+    for read in (restore, read_weights):
+        with pytest.raises(UserError, match='holds step .* and the manifest of none: .*checksums was lost'):
+            read(epath.Path(tmp_path))
+    assert snapshot(tmp_path) == before
+
+
+def test_a_lost_newest_manifest_is_told(tmp_path):
+    save_steps(tmp_path, 1, 2, 3)
+    (tmp_path / 'checksums' / '3.json').unlink()
+    said = []
+    assert read_weights(tmp_path, say=said.append)['step'] == 2
+    assert len(said) == 1 and 'step 3 of' in said[0] and 'has no manifest' in said[0] and 'step 2 is used' in said[0]
+
+
+def test_a_damaged_best_step_is_told_and_the_newest_used(tmp_path):
+    save_steps(tmp_path, 1, 2, 3, best=1)
+    assert read_chosen(tmp_path, True, 0, pytest.fail)['step'] == 1
+    flip(tmp_path / 'checkpoints' / '1' / 'weights' / 'manifest.ocdbt')
+    said = []
+    assert read_chosen(tmp_path, True, 0, said.append)['step'] == 3
+    assert len(said) == 1 and 'step 1' in said[0] and 'the newest step is used instead of the best' in said[0]
+
+
+def test_a_damaged_step_is_left_out_of_the_average(tmp_path):
+    save_steps(tmp_path, 1, 2, 4)
+    flip(tmp_path / 'checkpoints' / '2' / 'weights' / 'manifest.ocdbt')
+    said = []
+    found = read_chosen(tmp_path, False, 3, said.append)['variables'].params['model']['kernel']
+    assert_equal(found, state_at(4).variables.params['model']['kernel'] * np.float32(0.625))
+    assert 'left out of the average' in said[0] and 'in place of 3' in said[1]
+
+
+def test_a_path_that_orbax_takes_for_a_pattern_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r'run\[1\]: the path of a run may not hold \[ \]'):
+        open_checkpoints(epath.Path(tmp_path / 'run[1]'), 2)
+
+
+def test_a_step_that_cannot_be_read_back_gets_no_manifest(tmp_path, monkeypatch):
+    checkpoints = open_checkpoints(epath.Path(tmp_path), 2)
+    commit = checkpoints.checkpointer.wait_until_finished
+
+    def lose_array():
+        commit()
+        shutil.rmtree(tmp_path / 'checkpoints' / '1' / 'rest', ignore_errors=True)
+
+    monkeypatch.setattr(checkpoints.checkpointer, 'wait_until_finished', lose_array)
+    checkpoints.save(1, on_device(1), {'at': 1})
+    with pytest.raises(UserError, match='step 1 could not be saved'):
+        checkpoints.wait()
+    assert checkpoints.steps() == []
+    monkeypatch.undo()
+    checkpoints.close()
 
 
 @pytest.mark.parametrize('commit_file', [False, True])

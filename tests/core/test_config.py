@@ -30,10 +30,10 @@ def overridden(assignments, config=None):
 def test_flags_have_the_type_of_the_setting():
     values = overridden({
         'train.steps': '1e3', 'train.ema_decay': '0', 'methods': 'lora', 'optimizer.model.learning_rate': '1e-2',
-        'optimizer.model.nesterov': 'true', 'optimizer.model.frozen': "('a/*', 'b')", 'seed': '-3', 'lora.rank': '2',
+        'optimizer.model.nesterov': 'true', 'optimizer.model.frozen': "('a/*', 'b')", 'seed': '3', 'lora.rank': '2',
     })  # fmt: skip
     checked = read_config(values, METHODS)
-    assert checked.train.steps == 1000 and checked.methods == ('lora',) and checked.seed == -3
+    assert checked.train.steps == 1000 and checked.methods == ('lora',) and checked.seed == 3
     assert checked.optimizer['model'].frozen == ('a/*', 'b') and checked.optimizer['model'].nesterov
     assert checked.settings['lora']['rank'] == 2
 

@@ -23,6 +23,7 @@ def task_of(seen):
         return {'all': np.zeros((2, 3, 3), np.uint8)}
 
     return SimpleNamespace(
+        budget=None,
         examples=[{'x': 1}, {'x': 2}],
         encode=lambda raw, rng=None: {'x': np.float32(raw['x'])},
         decode=lambda outputs: {'y': float(outputs['y'])},
