@@ -37,6 +37,7 @@ MAY_IMPORT = {
     'research.disk': (),
     'research.errors': (),
     'research.extras': ('research.errors',),
+    'research.locations': (),
     'research.explain': (
         'research.explain', 'research.core', 'research.ops', 'research.data', 'research.errors',
     ),

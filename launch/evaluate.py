@@ -4,6 +4,7 @@
 """
 
 import json
+import sys
 
 from absl import flags
 
@@ -20,11 +21,13 @@ def main(overrides: dict[str, str]) -> None:
     """Prints the metrics of the split and stores them in the run's metrics.json."""
     from research.core import metrics as metrics_module
 
-
     model = research.load(WORKDIR.value, overrides)
     entry = metrics_module.measure_split(model.evaluate, model.config, SPLIT.value, model.step)
-    metrics_module.store_metrics(model.workdir, {SPLIT.value: entry})
     print(json.dumps(entry, indent=2) if JSON.value else metrics_module.metrics_text(entry))
+    try:
+        metrics_module.store_metrics(model.workdir, {SPLIT.value: entry})
+    except OSError as error:  # a run that another user or a read-only disk holds
+        print(f'{model.workdir}/metrics.json was not updated: {error.strerror}', file=sys.stderr)
 
 
 if __name__ == '__main__':

@@ -1,8 +1,6 @@
 """What all programs share: absl flags, config overrides, and user mistakes as one message."""
 
 import functools
-import importlib.metadata
-import importlib.util
 import inspect
 import os
 import sys
@@ -10,6 +8,8 @@ from collections.abc import Callable, Sequence
 
 from absl import app, flags, logging
 
+from launch.guard import escape_output, fail, guarded
+from research.cluster import platform, signals
 from research.errors import UserError
 
 PREFIX = '--config.'
@@ -50,18 +50,15 @@ def run(main: Callable[..., int | None], arguments: Sequence[str] | None = None)
         print(help_text(main.__module__, any('helpfull' in argument for argument in rest[1:])))
         return
 
-    def guarded(rest: Sequence[str]) -> int | None:
-        try:
+    def start(rest: Sequence[str]) -> int | None:
+        def checked() -> int | None:
             setup()
             return main(overrides, rest[1:]) if takes_names else main(overrides)
-        except (UserError, OSError) as error:
-            if isinstance(error, OSError) and error.filename is None:
-                raise
-            if flags.FLAGS.log_level == 'debug':
-                logging.exception('the stack of the message below')
-            fail(error if isinstance(error, UserError) else f'{os.fsdecode(error.filename)}: {error.strerror}')
 
-    app.run(guarded, argv=rest, flags_parser=functools.partial(parse, takes_names=takes_names))
+        return guarded(checked)
+
+    with signals.interruptible():
+        guarded(lambda: app.run(start, argv=rest, flags_parser=functools.partial(parse, takes_names=takes_names)))
 
 
 def help_text(module: str, full: bool) -> str:
@@ -83,39 +80,17 @@ def parse(arguments: Sequence[str], takes_names: bool = False) -> list[str]:
     return rest
 
 
-def fail(error: Exception | str) -> None:
-    """Prints one message and exits with status 1."""
-    print(f'\nerror: {error}', file=sys.stderr)
-    sys.exit(1)
-
-
 def setup() -> None:
     """Sets the log level, the platform, the compilation cache, and whether data are fetched."""
-    import jax
-
     from research.data.fetch import cache_folder
 
     if not flags.FLAGS.fetch:
         os.environ['TESSERA_FETCH'] = '0'
-    if only_plans():
-        jax.config.update('jax_platforms', 'cpu')
+    escape_output()
+    platform.choose_platform()
     level = {'debug': logging.DEBUG, 'info': logging.INFO, 'warning': logging.WARNING}[flags.FLAGS.log_level]
     logging.set_verbosity(level)
-    if not os.environ.get('JAX_COMPILATION_CACHE_DIR'):
-        jax.config.update('jax_compilation_cache_dir', str(cache_folder() / 'compiled'))
-        jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)
-
-
-def only_plans() -> bool:
-    """Returns whether libtpu is here to plan only: JAX saw no TPU, has no other accelerator and was told no platform.
-
-    It would be asked for a TPU all the same, and complain of a machine that is none before the CPU is taken.
-    """
-    import jax
-
-    if os.environ.get('JAX_PLATFORMS') or jax.config.jax_platforms or not importlib.util.find_spec('libtpu'):
-        return False  # where JAX sees a TPU it has set the platforms itself
-    return not importlib.util.find_spec('jax_plugins') and not importlib.metadata.entry_points(group='jax_plugins')
+    platform.keep_compiled_programs(cache_folder() / 'compiled')
 
 
 def define_common() -> None:

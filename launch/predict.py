@@ -44,7 +44,7 @@ def main(overrides: dict[str, str]) -> None:
     if folder:
         folder.mkdir(parents=True, exist_ok=True)
     unfinished = folder / 'answers.jsonl.unfinished' if folder else None
-    lines = unfinished.open('w', encoding='utf-8') if unfinished else sys.stdout
+    lines = unfinished.open('w', encoding='utf-8', errors='backslashreplace') if unfinished else sys.stdout
     number = 0
     for number, (_, outputs) in enumerate(model.answers(requests, SEED.value), 1):
         answer, name = model.task.decode(outputs), getattr(requests[number - 1], 'name', '')

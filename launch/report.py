@@ -4,7 +4,6 @@
 """
 
 from absl import flags
-from etils import epath
 
 import launch.flags
 
@@ -14,10 +13,11 @@ WORKDIR = flags.DEFINE_string('workdir', '', 'The folder of the run.')
 def main(overrides: dict[str, str]) -> None:
     """Writes the report and prints its path."""
     from research import api
+    from research.locations import run_folder
     from research.report.page import write_report
 
     api.read_run(WORKDIR.value)  # a clear error where there is no run
-    print(f'report: {write_report(epath.Path(WORKDIR.value))}')
+    print(f'report: {write_report(run_folder(WORKDIR.value))}')
 
 
 if __name__ == '__main__':

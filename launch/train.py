@@ -28,11 +28,12 @@ def main(overrides: dict[str, str]) -> int:
     from research.cluster import join as distributed
     from research.core.outcome import Stop
     from research.errors import UserError
+    from research.locations import split_variant
 
     if not CONFIG.value:
         raise UserError('--config is missing, for example --config=configs/digits.py')
-    name = pathlib.Path(CONFIG.value.partition(':')[0]).stem
-    variant = CONFIG.value.partition(':')[2]
+    path, variant = split_variant(CONFIG.value)
+    name = pathlib.Path(path).stem
     workdir = WORKDIR.value or f'runs/{name}{"_" + variant if variant else ""}'
     config = research.read(CONFIG.value, overrides)
     with distributed.joined(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value, TIMEOUT.value) as sentence:

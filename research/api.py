@@ -16,12 +16,14 @@ from typing import TYPE_CHECKING, Any
 import ml_collections
 from etils import epath
 
+from research.cluster.platform import choose_platform
 from research.core import config as config_module
 from research.core.config import Config, method_section
 from research.core.outcome import Stop, Summary
 from research.core.overrides import override
 from research.core.task import Task
 from research.errors import UserError, unpack
+from research.locations import run_folder
 from research.resolve import completed, find_config, method_defaults, method_module, read_file, settable, task_module
 
 if TYPE_CHECKING:
@@ -82,7 +84,7 @@ def read_run(workdir: Any, overrides: Mapping[str, Any] | None = None, task: Any
     """The config stored in a run's folder, with overrides; a UserError where there is none."""
     if not str(workdir):
         raise UserError('--workdir is missing: name the folder of a run, for example runs/digits')
-    file = epath.Path(workdir) / 'config.json'
+    file = run_folder(workdir) / 'config.json'
     if not file.exists():
         raise UserError(f'{workdir} is not the folder of a run: it has no config.json')
     return read(config_module.stored_values(file), overrides, task)
@@ -118,7 +120,8 @@ def read_trained(workdir: str):
         raise UserError(
             f'{workdir} averages checkpoints (train.average_checkpoints): several processes cannot read it for a task'
         )
-    return model.read_trained(config, epath.Path(workdir), build)
+    choose_platform()
+    return model.read_trained(config, run_folder(workdir), build)
 
 
 def build(config: Config, folder: epath.Path) -> Task:
@@ -137,7 +140,7 @@ def load_from(workdir: str):
     from research.checkpoint.store import read_weights
     from research.core.state import eval_variables_from
 
-    return lambda: eval_variables_from(read_weights(epath.Path(workdir)), workdir)
+    return lambda: eval_variables_from(read_weights(run_folder(workdir)), workdir)
 
 
 def observers():
@@ -241,7 +244,8 @@ def run(
     if isinstance(config, Config) and (overrides or task is not None):
         raise UserError('this config is already checked: give overrides and task to research.read')
     checked = config if isinstance(config, Config) else read(config, overrides, task)
-    folder = epath.Path(workdir)
+    choose_platform()
+    folder = run_folder(workdir)
     return Run(checked, folder, train.run(checked, folder, prepare, build, observers(), comparable(checked)))
 
 
@@ -258,4 +262,5 @@ def load(workdir: Any, overrides: Mapping[str, Any] | None = None, task: Any = N
     """
     from research.core import model
 
-    return model.load(read_run(workdir, overrides, task), epath.Path(workdir), build)
+    choose_platform()
+    return model.load(read_run(workdir, overrides, task), run_folder(workdir), build)

@@ -23,6 +23,7 @@ from research.core.overrides import LENGTHS, Known, complete
 from research.data.dataset import set_module
 from research.data.readers.settings import DataSettings
 from research.errors import Setting, UserError, nearest, settings_of
+from research.locations import split_variant
 from research.nn.transformer_settings import TransformerSettings
 
 PACKAGE = pathlib.Path(__file__).parent
@@ -181,7 +182,7 @@ def read_file(spec: str) -> dict[str, Any]:
     Raises:
       UserError: when the file, its `get_config` or a variant is not there, or running it fails.
     """
-    path, _, names = spec.partition(':')
+    path, names = split_variant(spec)
     file = find_config(path)
     if file.suffix != '.py':
         raise UserError(f'--config={path}: a config is a Python file (.py) with a function get_config()')

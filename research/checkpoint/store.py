@@ -10,10 +10,12 @@ them call the methods of `Checkpoints`; only process 0 writes manifests and dele
 """
 
 import errno
+import functools
 import json
 import logging
 import math
 import os
+import sys
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
@@ -225,6 +227,7 @@ def open_checkpoints(
     absl = logging.getLogger('absl')
     if not_orbax not in absl.filters:
         absl.addFilter(not_orbax)
+        sys.excepthook = functools.partial(without_closed_loops, sys.excepthook)
     return Checkpoints(folder, keep_last, commit_file, contents or Contents())
 
 
@@ -236,6 +239,12 @@ def check_path(folder: epath.Path) -> None:
             f'{folder}: the path of a run may not hold {" ".join(held)}, which checkpoints are lost under: '
             'use another --workdir'
         )
+
+
+def without_closed_loops(hook: Callable, kind: type, error: BaseException, trace: Any) -> None:
+    """Calls an exception hook but for what TensorStore's threads print, dozens of times, after a save has failed."""
+    if not (isinstance(error, RuntimeError) and str(error) == 'Event loop is closed'):
+        hook(kind, error, trace)
 
 
 def not_orbax(record: logging.LogRecord) -> bool:

@@ -200,6 +200,7 @@ class Progress:
           clock: seconds.
         """
         self._total, self._batch, self._write, self._clock = total, batch_size, write, clock
+        self.closed = False  # whoever read standard output has gone
         self._marks = deque([(clock(), start)], maxlen=16)  # the rate is that of the last updates
         self._bar = self._console = None
         if not write:
@@ -234,8 +235,12 @@ class Progress:
 
     def say(self, text: str) -> None:
         """Prints a line of its own, above the bar where there is one."""
-        if self._write:
+        if not self._write:
+            return
+        try:
             self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+        except (BrokenPipeError, SystemExit):  # rich ends the program, which would lose what was trained
+            self._write, self.closed = False, True
 
     def _speed(self) -> str:
         rate = self.rate()

@@ -17,6 +17,7 @@ from research.core.samples import write_samples
 from research.core.state import State, eval_variables
 from research.errors import UserError
 
+SIGPIPE = 13  # Windows has no such signal
 SHOWN = ('loss', 'accuracy')  # of the logs, while training; all are recorded
 
 SHOWN_ROWS = 8  # of a batch, in a message
@@ -106,6 +107,10 @@ class Recorder:
         """Returns whether the last `train.patience` evaluations were no better than the best one."""
         patience = self.spec.config.train.patience
         return bool(patience) and self.best.since >= patience
+
+    def closed_pipe(self) -> int:
+        """Returns SIGPIPE where nobody reads the output of a single process any more, 0 otherwise."""
+        return SIGPIPE if self.progress.closed and jax.process_count() == 1 else 0
 
     def after_step(self, step: int, logs: Any) -> None:
         """Takes the logs of a step. They are fetched one step late, so that the devices never wait for the host."""

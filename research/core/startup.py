@@ -111,8 +111,17 @@ def store_config(config: Config, workdir: epath.Path, completed: Callable[[dict]
         )
     if jax.process_index() == 0:
         workdir.mkdir(parents=True, exist_ok=True)
+        remove_parts(workdir)
         write_text(file, json.dumps(sealed(as_dicts(config)), indent=2))
         distributed.wait_for_all('config')
+
+
+def remove_parts(workdir: epath.Path) -> None:
+    """Deletes half-written files that a killed process left: in the folder itself and in those of samples."""
+    folders = [workdir, *(workdir / 'samples').glob('*')] if is_local(workdir) else []
+    for folder in folders:
+        for file in folder.glob('*.part'):
+            file.unlink(missing_ok=True)
 
 
 def saved_in(workdir: epath.Path) -> tuple[epath.Path, ...]:

@@ -28,7 +28,7 @@ from research.core.recorder import Recorder, best_of, evaluated_of
 from research.core.runspec import RunSpec, make_run_spec
 from research.core.sharding import round_up
 from research.core.state import State
-from research.data.batches import training_loader
+from research.data.batches import check_main_guard, training_loader
 from research.errors import UserError
 
 
@@ -41,7 +41,7 @@ def train_steps(
         recorder.before_step(state, step)
         if recorder.out_of_patience():
             return state, step, Stop.PATIENCE, 0
-        if number := asked(recorder.due(train.log_every, step)):
+        if number := asked(recorder.due(train.log_every, step)) or recorder.closed_pipe():
             return state, step, Stop.SIGNAL, number
         state, logs = compiled(state, next(batches))
         recorder.after_step(step + 1, logs)
@@ -74,6 +74,7 @@ def run(
     Raises:
       UserError: for anything the user can put right.
     """
+    check_main_guard()
     check_path(workdir)
     observers = observers or Observers()
     times: dict[str, float] = {}

@@ -5,10 +5,14 @@ be killed, resumed and resharded without a data state to save.
 """
 
 import concurrent.futures
+import concurrent.futures.process
 import functools
 import multiprocessing
+import os
 import pickle
+import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -20,6 +24,10 @@ from jaxtyping import Int
 from research.errors import UserError
 
 OVERFLOW = 1e-18  # the probability, at most, of a Poisson batch with more rows than its capacity
+WORKER_ENDED = (
+    "config.train.workers: a worker process ended. A script must start training under `if __name__ == '__main__':`, "
+    'because each worker imports it; otherwise the worker was killed, perhaps for want of memory: use fewer workers'
+)
 
 
 class Row(NamedTuple):
@@ -148,9 +156,30 @@ def encode_rows_of(pickled: bytes, rows: Sequence[Row], seed: int) -> dict[str, 
     return encode_rows(task.source('train'), task.encode, rows, seed, task.buckets and task.buckets.pad)
 
 
-def on_cpu() -> None:
-    """Keeps a worker process away from the accelerator, which belongs to the process that trains."""
+def start_worker() -> None:
+    """Keeps a worker process away from the accelerator and from signals of the terminal, and ends it with its parent.
+
+    The accelerator belongs to the process that trains, which also decides what Ctrl-C does.
+    """
     jax.config.update('jax_platforms', 'cpu')
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=end_with_parent, args=(os.getppid(),), daemon=True).start()
+
+
+def end_with_parent(parent: int, interval: float = 1.0) -> None:
+    """Ends this process at once when its parent is gone, which a worker that waits for work would never notice."""
+    while os.getppid() == parent:
+        time.sleep(interval)
+    os._exit(1)
+
+
+def check_main_guard() -> None:
+    """Ends a process that was started as a worker and is about to train, because it imports a script anew.
+
+    The parent tells why (see `Loader`): each worker would print the same otherwise.
+    """
+    if getattr(multiprocessing.current_process(), '_inheriting', False):
+        os._exit(1)
 
 
 def mask_of(rows: Sequence[Row]) -> np.ndarray:
@@ -228,7 +257,7 @@ class Loader:
         self._ahead = max(prefetch, workers + 1)
         if workers:  # spawn: a forked child would inherit the threads of XLA and could deadlock
             context = multiprocessing.get_context('spawn')
-            self._pool = concurrent.futures.ProcessPoolExecutor(workers, mp_context=context, initializer=on_cpu)
+            self._pool = concurrent.futures.ProcessPoolExecutor(workers, mp_context=context, initializer=start_worker)
         else:
             self._pool = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix='data')
         self.waited = 0.0
@@ -247,6 +276,8 @@ class Loader:
                     yield self._take(pending)
             while pending:
                 yield self._take(pending)
+        except concurrent.futures.process.BrokenProcessPool:
+            raise UserError(WORKER_ENDED) from None
         finally:
             self.close()
 

@@ -118,7 +118,7 @@ def stop_text(summary: Summary, spec: RunSpec) -> str:
     """Returns why a run stopped before its last step, '' where it did not."""
     train = spec.config.train
     if summary.stop == Stop.SIGNAL:
-        return f'stopped at step {summary.step:,} by {signal.Signals(summary.signal).name}'
+        return f'stopped at step {summary.step:,} by {signal_name(summary.signal)}'
     if summary.stop == Stop.PATIENCE:
         return (
             f'stopped at step {summary.step:,}: no better {train.eval_split} {train.best} in {train.patience} '
@@ -127,6 +127,11 @@ def stop_text(summary: Summary, spec: RunSpec) -> str:
     if summary.stop == Stop.ALREADY_DONE:
         return f'step {summary.step:,} was finished before; nothing is left to train'
     return ''
+
+
+def signal_name(number: int) -> str:
+    """Returns the name of a signal, such as 'SIGTERM'."""
+    return next((each.name for each in signal.Signals if each == number), f'signal {number}')
 
 
 def next_flags(workdir: epath.Path) -> str:

@@ -149,8 +149,8 @@ def test_a_failed_save_is_told(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(manifests, 'make_manifest', full)
         checkpoints.save(2, on_device(2), {'at': 2})
-        full = 'step 2 could not be .*No space left.* free of .* KiB are needed.*step is 1'
-        with pytest.raises(UserError, match=full):
+        message = 'step 2 could not be .*No space left.* free of .* KiB are needed.*step is 1'
+        with pytest.raises(UserError, match=message):
             checkpoints.save(3, on_device(3), {'at': 3})
     checkpoints.save(2, on_device(2), {'at': 2})
     checkpoints.close()

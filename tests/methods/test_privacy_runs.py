@@ -1,5 +1,6 @@
 """What privacy refuses, how it composes, and what a private run says and stores."""
 
+import dataclasses
 import functools
 import json
 
@@ -7,11 +8,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from contract import batch_of
 from etils import epath
 from privacy_task import CONTEXT, assert_close, loss, make_batch, make_params, private_task, run_plan
 
 from research import api
+from research.checkpoint.store import read_weights
 from research.core import train
+from research.core.private import draw_secret, read_secret
 from research.core.runspec import make_run_spec
 from research.core.startup import check_account
 from research.core.task import Aux, Gradient, Variables
@@ -203,3 +207,62 @@ def test_a_served_model_needs_no_data_and_no_library(monkeypatch):
     task, _ = private_task(source=source)
     variables = task.init(None)
     assert np.isfinite(task.predict(variables, make_batch(), CONTEXT)['error']).all()
+
+
+def test_nothing_of_a_private_run_shows_a_training_row(tmp_path, capfd):
+    planted = 'the zebra quarrelled about seventeen violet umbrellas'
+    plain = [(f'sentence number {number} is fine', ('bad', 'good')[number % 2]) for number in range(80)]
+    rows = [(planted, 'bad'), *plain]
+    for split in ('train', 'validation', 'test'):
+        kept = rows if split == 'train' else [(f'quite {text}', label) for text, label in plain]
+        lines = ['text,label', *(f'{text},{label}' for text, label in kept)]
+        (tmp_path / f'{split}.csv').write_text('\n'.join(lines))
+    overrides = {
+        'data.name': '', 'data.reader': 'csv', 'methods': 'privacy', 'privacy.delta': '1e-3', 'train.epochs': '0',
+        'train.steps': '2', 'train.eval_every': '1', 'train.sample_every': '1', 'train.checkpoint_every': '1',
+        **{f'data.{split}': str(tmp_path / f'{split}.csv') for split in ('train', 'validation', 'test')},
+    }  # fmt: skip
+    runs = []
+    for number in range(2):
+        workdir = tmp_path / f'run{number}'
+        api.run(api.read('configs/sst2.py:tiny', overrides), str(workdir))
+        for file in (path for path in workdir.rglob('*') if path.is_file()):
+            content = file.read_bytes()
+            assert planted.encode() not in content and planted.encode('utf-16-le') not in content, file
+            assert file.parent.name == 'prepared' or b'umbrellas' not in content, file
+        assert not (workdir / 'secret.json').exists()  # the run is finished
+        manifest = json.loads((workdir / 'checksums' / '2.json').read_text())
+        assert manifest['data']['train'] == {'rows': 81} and 'sha256' in manifest['data']['test']
+        runs.append(read_weights(workdir)['variables'].params)
+    printed = capfd.readouterr().out
+    assert 'umbrellas' not in printed and 'prepared/ (' in printed and 'read from the training split' in printed
+    leaves = zip(*map(jax.tree.leaves, runs), strict=True)
+    assert any(not np.array_equal(one, other) for one, other in leaves)  # the same seed, other noise
+
+
+def test_a_private_run_continues_with_its_own_noise(tmp_path):
+    """Killed after a step, it ends with the same bits as one with the same secret that was not."""
+    task, config = private_task(privacy.Settings(delta=1e-3), 'poisson', steps=4)
+    config = dataclasses.replace(config, train=dataclasses.replace(config.train, checkpoint_every=2))
+    folder = epath.Path(tmp_path)
+    (folder / 'a').mkdir()
+    draw_secret(folder / 'a')
+    secret = read_secret(folder / 'a')
+    assert (tmp_path / 'a' / 'secret.json').stat().st_mode & 0o777 == 0o600
+    draw_secret(folder / 'a')
+    assert read_secret(folder / 'a') == secret  # drawn once
+    spec = make_run_spec(config, task, jax.devices()[:1], secret)
+    ends = []
+    for interrupted in (False, True):
+        compiled, state = spec.compile(), spec.init()
+        for step in range(4):
+            if interrupted and step == 2:
+                compiled = make_run_spec(config, task, jax.devices()[:1], read_secret(folder / 'a')).compile()
+            state, _ = compiled(state, batch_of(spec, step))
+        ends.append(jax.device_get(state.variables.params))
+    jax.tree.map(np.testing.assert_array_equal, *ends)
+    other = make_run_spec(config, task, jax.devices()[:1], secret._replace(words=(1, 2)))
+    state = other.compile()(other.init(), batch_of(spec, 0))[0]
+    assert other.rows(0) == spec.rows(0) != make_run_spec(config, task, jax.devices()[:1]).rows(0)
+    first = spec.compile()(spec.init(), batch_of(spec, 0))[0]
+    assert not np.array_equal(*(jax.tree.leaves(each.variables.params)[0] for each in (state, first)))
