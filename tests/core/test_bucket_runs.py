@@ -104,7 +104,7 @@ def test_metrics_do_not_depend_on_the_batch_size_or_on_padding():
         task = sum_task()
         evaluator, spec = evaluator_of(task, size)
         with jax.set_mesh(spec.mesh):
-            metrics, count, _ = evaluate(task, evaluator, task.init(None), 'test')
+            metrics, count, *_ = evaluate(task, evaluator, task.init(None), 'test')
         values.append(metrics['error'].value)
         assert count == metrics['rows'].value == len(ROWS)
     expected = np.mean([(2 * sum(row['x'])) ** 2 for row in ROWS])
@@ -139,7 +139,7 @@ def test_parts_of_a_request_are_joined_in_evaluation_and_prediction(bucketed):
     task = sum_task(split=halves, join=whole, finalize=check, **changes)
     evaluator, spec = evaluator_of(task)
     with jax.set_mesh(spec.mesh):
-        metrics, count, _ = evaluate(task, evaluator, task.init(None), 'test')
+        metrics, count, *_ = evaluate(task, evaluator, task.init(None), 'test')
     assert count == len(ROWS) and metrics['rows'].value == 2 * len(ROWS)
     assert metrics['gap'].value < 1e-4
 

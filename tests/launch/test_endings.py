@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 
 import pytest
 from contract import ROOT
@@ -27,12 +28,12 @@ def environment(**changes) -> dict[str, str]:
     return {name: value for name, value in values.items() if value is not None}
 
 
-def program(body: str, **options) -> subprocess.Popen:
+def program(body: str, before: Sequence[str] = (), **options) -> subprocess.Popen:
     """Starts a program whose `main` is the given text."""
     lines = ['import launch.flags', 'def main(overrides):', *(f'    {line}' for line in body.split('\n'))]
     code = '\n'.join([*lines, 'launch.flags.run(main, ["program"])'])
     options = {'stdout': subprocess.PIPE, 'stderr': subprocess.PIPE, 'text': True, **options}
-    return subprocess.Popen([sys.executable, '-c', code], cwd=ROOT, **{'env': environment(), **options})
+    return subprocess.Popen([*before, sys.executable, '-c', code], cwd=ROOT, **{'env': environment(), **options})
 
 
 def train(workdir: pathlib.Path, steps: int, **options) -> subprocess.Popen:
@@ -54,7 +55,7 @@ def test_a_signal_at_any_time_is_one_message(name):
 def test_nohup_stays_in_force():
     process = program(
         'print("ready", flush=True)\nimport time\ntime.sleep(1)\nprint("done")',
-        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN),
+        before=['nohup'],
     )
     assert process.stdout.readline() == 'ready\n'
     process.send_signal(signal.SIGHUP)
