@@ -6,7 +6,7 @@ from etils import epath
 
 from research import api
 from research.core import train
-from research.core.config import base
+from research.core.config import base, read_config
 from research.core.task import Aux, Metric, Task, Variables
 
 
@@ -46,7 +46,7 @@ def make_config(**settings):
     config.task = {'name': 'slope'}
     config.train.update({'steps': 12, 'batch_size': 8, 'log_every': 1, **settings})
     config.optimizer.model.update({'name': 'sgd', 'learning_rate': 0.02, 'momentum': 0.0})
-    return api.read(config)
+    return read_config(config, {})
 
 
 def start(config, folder, task):

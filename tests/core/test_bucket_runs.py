@@ -9,9 +9,8 @@ import pytest
 from contract import assert_equal
 from etils import epath
 
-from research import api
 from research.core import train
-from research.core.config import base
+from research.core.config import base, read_config
 from research.core.evaluate import evaluate, make_evaluator
 from research.core.predictions import predictions
 from research.core.runspec import BucketSteps, make_run_spec
@@ -64,7 +63,7 @@ def config_of(**settings):
     config.task = {'name': 'sums'}
     config.train.update({'epochs': 3.0, 'batch_size': 8, 'log_every': 1, **settings})
     config.optimizer.model.update({'name': 'sgd', 'learning_rate': 1e-4, 'momentum': 0.0})
-    return api.read(config)
+    return read_config(config, {})
 
 
 def run(config, folder, task):
