@@ -5,8 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from contract import run_steps
 
-from research import api
-from research.core.config import base
+from research.core.config import base, read_config
 from research.core.runspec import make_run_spec
 from research.core.task import Aux, Context, Metric, Task, Variables
 from research.methods import privacy
@@ -99,14 +98,14 @@ def private_task(
         metrics=lambda sums: {'error': Metric(sums['sum'] / sums['count'], None, 'lower')},
         decode=lambda outputs: {'error': outputs['error'].tolist()},
     )._replace(**fields)  # fmt: skip
-    config = base(groups)
+    config = base(groups=groups)
     config.task = {'name': 'convolution'}
     config.train.update({
         'steps': steps, 'batch_size': batch_size, 'sampling': sampling, 'log_every': 2, 'eval_batch_size': 8,
     })  # fmt: skip
     for group in groups:
         config.optimizer[group].update({'name': 'sgd', 'learning_rate': 0.1, 'momentum': 0.0})
-    config = api.read(config)
+    config = read_config(config, {})
     return privacy.apply(task, settings or privacy.Settings(delta=1e-3), config), config
 
 
