@@ -98,7 +98,7 @@ def test_sigterm_saves_and_ends_cleanly_and_the_same_command_goes_on(tmp_path):
             break
     process.send_signal(signal.SIGTERM)
     text, _ = process.communicate(timeout=60)
-    assert process.returncode == 143 and 'goes on from here' in text
+    assert process.returncode == 143 and 'resumes from here' in text
     assert re.search(r'stopped at step [\d,]+ by SIGTERM', text)
     saved = finished_steps(tmp_path)[-1]
     assert saved >= 5 and read_weights(tmp_path)['step'] == saved

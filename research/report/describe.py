@@ -1,7 +1,7 @@
-"""What a run says about itself before its first step: devices, layers, one example, memory, work and time.
+"""The description of a run before its first step: devices, layers, one example, memory, work and time.
 
-Every function returns plain JSON; `summary_text` turns the whole into the block that is printed. The same
-JSON is stored in the run as description.json, where the report finds it.
+The functions return plain JSON, which the run stores as description.json for the report; `summary_text` formats it
+for the terminal.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,12 +21,12 @@ def describe_example(
     encoded: Mapping[str, Any] | None = None,
     decoded: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Returns one example for people: each raw field, and shape and values of what it became.
+    """Describes one example: each raw field, and the shapes and values it is encoded to.
 
     Args:
       raw: one row of the source, with its target.
       encoded: the result of the task's `encode`, without a batch axis.
-      decoded: `encoded` as the task's `describe` reads it; shown in place of `raw`, which may be token ids.
+      decoded: `encoded` as the task's `describe` reads it; replaces `raw`, which may be token ids.
     """
     return {
         'raw': {str(name): readable(value) for name, value in raw.items()},
@@ -41,17 +41,17 @@ def describe_flow(
     methods: Sequence[str] = (),
     optimizers: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """Returns how data runs through a task, for the diagram in the report.
+    """Describes how data runs through a task, for the diagram in the report.
 
     Args:
       task: the task with all methods applied.
       batch: arrays or shapes of one batch.
-      methods: the methods' names, in the order in which they were applied.
-      optimizers: {group: a word or two on its optimizer, such as 'adamw, every 3 steps'}.
+      methods: names of the methods in the order of their application.
+      optimizers: {group: its optimizer in a few words, such as 'adamw, every 3 steps'}.
     """
     optional = ('generate', 'finalize', 'render')
     return {
-        'inputs': {name: each.kind for name, each in task.inputs.items()},
+        'inputs': {name: given.kind for name, given in task.inputs.items()},
         'batch': {
             name: f'{value.dtype} [{", ".join(map(str, value.shape))}]' for name, value in batch.items()
         },
@@ -75,15 +75,15 @@ def describe(
     flow: Mapping[str, Any] | None = None,
     seconds_per_step: float = 0.0,
 ) -> dict[str, Any]:
-    """Puts together what is stored as description.json and printed by `summary_text`.
+    """Collects what is stored as description.json and printed by `summary_text`.
 
     Args:
       config: the resolved config as nested dicts.
       devices, layers, example, memory, flops, flow: the results of `describe_devices`, `describe_layers`,
         `describe_example`, `compiled_memory`, `count_flops` (of one step) and `describe_flow`.
       data: examples in each split.
-      steps: the last step of the run; `start` is the first (above 0 when it goes on).
-      seconds_per_step: 0 where it is not known yet.
+      steps: the last step of the run; `start` is above 0 for a resumed run.
+      seconds_per_step: 0 while it is unknown.
     """
     batch = int(config['train']['batch_size'])
     return {
@@ -107,7 +107,7 @@ def describe(
 
 
 def summary_text(description: Mapping[str, Any]) -> str:
-    """Returns the block that is printed before step 1, from the result of `describe`."""
+    """Formats the result of `describe` as the block that is printed before step 1."""
     devices, steps, example = description['devices'], description['steps'], description['example']
     mesh = ', '.join(f'{name} {size}' for name, size in devices['mesh'].items())
     plural = 's' if devices['count'] > 1 else ''
@@ -142,22 +142,22 @@ def summary_text(description: Mapping[str, Any]) -> str:
     epochs = f' ({steps["epochs"]:.3g} epochs)' if steps['epochs'] else ''
     lines.append(
         f'Steps     {steps["steps"]:,} of {steps["batch_size"]} examples{epochs}'
-        + (f', {todo:,} of them to go' if steps['start'] else '')
+        + (f', {todo:,} left' if steps['start'] else '')
     )
     if steps['seconds']:
-        each = steps['seconds_per_step']
+        milliseconds = 1000 * steps['seconds_per_step']
         lines.append(
-            f'Time      roughly {time_text(steps["seconds"])}, {each * 1000:.3g} ms a step at a third of the rate of '
-            'a matrix product here; corrected while training'
+            f'Time      roughly {time_text(steps["seconds"])}, {milliseconds:.3g} ms a step at a third of the rate '
+            'of a matrix product here; updated while training'
         )
     return '\n'.join(lines)
 
 
 def _field(name: str, value: Any, indent: int = 2) -> str:
-    """Returns one field of the example; what has several lines is indented under its name."""
+    """Formats one field of the example; several lines are indented under its name."""
     text = value if isinstance(value, str) else repr(value)
     # A data set must not move the cursor of the terminal or colour it.
-    text = ''.join(each if each.isprintable() or each == '\n' else '�' for each in text.expandtabs(4))
+    text = ''.join(sign if sign.isprintable() or sign == '\n' else '�' for sign in text.expandtabs(4))
     if '\n' not in text:
         return f'{" " * indent}{name}: {text}'
     return '\n'.join([f'{" " * indent}{name}:', *(' ' * (indent + 2) + line for line in text.split('\n'))])

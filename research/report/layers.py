@@ -1,4 +1,4 @@
-"""The table of layers, as Keras users know it: what a model is made of, its size, and what is trained."""
+"""The table of layers: the arrays of each module, their sizes, and which of them are trained."""
 
 import math
 import re
@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from research.core.task import Variables
@@ -14,17 +15,17 @@ from research.ops.paths import flatten_paths
 
 
 def natural(name: str) -> list[tuple[int, int, str]]:
-    """Returns a key that sorts 'layer_2' before 'layer_10'."""
+    """Makes a key that sorts 'layer_2' before 'layer_10'."""
     return [
         (0, int(part), '') if part.isdigit() else (1, 0, part) for part in re.split(r'(\d+)', name) if part
     ]
 
 
 def call_order(init: Callable[..., Variables], key: Any) -> list[str]:
-    """Returns the paths 'group/module/.../name' of the parameters in the order in which `init` makes them.
+    """Lists the paths 'group/module/.../name' of the parameters in the order in which `init` makes them.
 
-    JAX sorts the keys of every dict that passes through it, so the order of the layers from input to output
-    is lost in any tree it returns; here it is read while `init` is traced. Nothing is computed.
+    JAX sorts the keys of every dict it returns, which loses the order of the layers from input to output; this
+    reads the order while `init` is traced. Nothing is computed.
     """
     seen = []
 
@@ -45,16 +46,16 @@ def call_order(init: Callable[..., Variables], key: Any) -> list[str]:
 
 
 def _array(name: str, leaf: Any, trained: bool, collection: str) -> dict[str, Any]:
-    """Describes one array; `leaf` has a shape, a dtype and, where it is placed, a sharding."""
+    """Describes an array; `leaf` has a shape, a dtype and, once it is placed, a sharding."""
     sharding, shape = getattr(leaf, 'sharding', None), tuple(leaf.shape)
-    if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.extended):
+    if jnp.issubdtype(leaf.dtype, jax.dtypes.extended):
         width = 8  # a key: two words of 32 bits
     else:
         width = np.dtype(leaf.dtype).itemsize
     spec = getattr(sharding, 'spec', None) or ()
     split = [('+'.join(names) if isinstance(names, tuple) else names) or '' for names in spec]
     split = (split + [''] * len(shape))[: len(shape)] if any(split) else []
-    local = sharding.shard_shape(shape) if split else shape
+    local = sharding.shard_shape(shape) if sharding is not None and split else shape
     return {
         'name': name,
         'collection': collection,
@@ -78,16 +79,16 @@ def describe_layers(
     frozen: Mapping[str, Any] | None = None,
     order: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Describes every layer: its arrays, their shapes, sizes and shardings, and what of them is trained.
+    """Describes every layer: its arrays, their shapes, sizes and shardings, and whether they are trained.
 
     Args:
-      variables: trees of arrays or `jax.ShapeDtypeStruct`, with shardings where they are known.
+      variables: trees of arrays or `jax.ShapeDtypeStruct`, with shardings once these are known.
       trained: the groups that have a loss.
-      frozen: {group: tree of bool like its parameters}, True where a parameter stays as it is.
+      frozen: {group: tree of bool like its parameters}, True for a parameter that is not trained.
       order: the result of `call_order`; without it layers are sorted by name.
 
     Returns:
-      {'rows': one per module: group, path, arrays, parameters, bytes; 'totals': trained, frozen, state
+      {'rows': [group, path, arrays, parameters and bytes of each module], 'totals': trained, frozen and state
       (numbers of elements), bytes, bytes_per_device}.
     """
     trained, frozen, rows = set(trained), frozen or {}, {}
@@ -106,11 +107,11 @@ def describe_layers(
                 add(group, path, leaf, False, collection)
 
     first = {}
-    for place, path in enumerate(order):
-        first.setdefault(tuple(path.rpartition('/')[0].partition('/')[::2]), place)
+    for index, path in enumerate(order):
+        first.setdefault(tuple(path.rpartition('/')[0].partition('/')[::2]), index)
     groups = list({**variables.params, **variables.extra})
     keys = sorted(rows, key=lambda key: (groups.index(key[0]), first.get(key, len(order)), natural(key[1])))
-    arrays = [array for each in rows.values() for array in each]
+    arrays = [array for module in rows.values() for array in module]
     parameters = _parameters(arrays)
     return {
         'rows': [
@@ -118,7 +119,7 @@ def describe_layers(
                 'group': group,
                 'path': path,
                 'arrays': sorted(
-                    rows[group, path], key=lambda each: (each['collection'] != 'params', -each['size'])
+                    rows[group, path], key=lambda array: (array['collection'] != 'params', -array['size'])
                 ),
                 'parameters': sum(array['size'] for array in _parameters(rows[group, path])),
                 'bytes': sum(array['bytes'] for array in rows[group, path]),
@@ -126,21 +127,21 @@ def describe_layers(
             for group, path in keys
         ],
         'totals': {
-            'trained': sum(each['size'] for each in parameters if each['trained']),
-            'frozen': sum(each['size'] for each in parameters if not each['trained']),
-            'state': sum(each['size'] for each in arrays) - sum(each['size'] for each in parameters),
-            'bytes': sum(each['bytes'] for each in arrays),
-            'bytes_per_device': sum(each['bytes_per_device'] for each in arrays),
+            'trained': sum(array['size'] for array in parameters if array['trained']),
+            'frozen': sum(array['size'] for array in parameters if not array['trained']),
+            'state': sum(array['size'] for array in arrays) - sum(array['size'] for array in parameters),
+            'bytes': sum(array['bytes'] for array in arrays),
+            'bytes_per_device': sum(array['bytes_per_device'] for array in arrays),
         },
     }
 
 
 def array_lines(row: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Returns (names and shape, sharding) of a module's arrays; those that are alike share a line.
+    """Lists (names and shape, sharding) of a module's arrays; arrays of equal shape and sharding share a line.
 
     Such as ('kernel 64×10', 'replicated'), or ('bias, scale 6 × [256]', '(·, fsdp)') for six stacked layers.
     """
-    alike: dict[tuple, list[str]] = {}
+    names_of: dict[tuple, list[str]] = {}
     for array in row['arrays']:
         shape = [str(size) for size in array['shape']]
         text = '×'.join(shape) or 'scalar'
@@ -148,15 +149,15 @@ def array_lines(row: Mapping[str, Any]) -> list[tuple[str, str]]:
             text = f'{shape[0]} × [{"×".join(shape[1:])}]'
         axes = ', '.join(axis or '·' for axis in array['sharding'])
         key = (text, array['collection'], f'({axes})' if axes else 'replicated')
-        alike.setdefault(key, []).append(array['name'])
+        names_of.setdefault(key, []).append(array['name'])
     return [
         (f'{", ".join(names)} {text}' + ('' if collection == 'params' else f' ({collection})'), sharding)
-        for (text, collection, sharding), names in alike.items()
+        for (text, collection, sharding), names in names_of.items()
     ]
 
 
 def layer_table(layers: Mapping[str, Any], limit: int = 80, width: int = 108) -> str:
-    """Returns the table of layers as text of `width` characters; beyond `limit` rows the middle is cut."""
+    """Formats the table of layers in `width` characters; beyond `limit` rows the middle is left out."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -175,9 +176,9 @@ def layer_table(layers: Mapping[str, Any], limit: int = 80, width: int = 108) ->
     if partly:
         table.add_column('Trained', no_wrap=True, min_width=7)
     several = len({row['group'] for row in rows}) > 1
-    for place, row in enumerate(rows):
-        if limit // 2 <= place < len(rows) - limit // 2:
-            if place == limit // 2:
+    for index, row in enumerate(rows):
+        if limit // 2 <= index < len(rows) - limit // 2:
+            if index == limit // 2:
                 table.add_row(f'... {len(rows) - limit} more layers')
             continue
         parts = (row['group'] if several else '', row['path'])
@@ -190,7 +191,7 @@ def layer_table(layers: Mapping[str, Any], limit: int = 80, width: int = 108) ->
         if partly:
             flags = {array['trained'] for array in _parameters(row['arrays'])}
             cells.append({(True,): 'yes', (False,): 'frozen', (): ''}.get(tuple(flags), 'in part'))
-        last = place + 1 == len(rows) or rows[place + 1]['group'] != row['group']
+        last = index + 1 == len(rows) or rows[index + 1]['group'] != row['group']
         table.add_row(*cells, end_section=last)
     console = Console(width=width, color_system=None, force_terminal=False, legacy_windows=False)
     with console.capture() as capture:
@@ -199,7 +200,7 @@ def layer_table(layers: Mapping[str, Any], limit: int = 80, width: int = 108) ->
 
 
 def totals_lines(totals: Mapping[str, int]) -> list[str]:
-    """Returns the lines under the table of layers."""
+    """Writes the lines under the table of layers."""
     lines = [f'Trained parameters: {totals["trained"]:,}', f'Frozen parameters: {totals["frozen"]:,}']
     if totals['state']:
         lines.append(f'Other state (statistics): {totals["state"]:,}')

@@ -194,11 +194,9 @@ def bar(row: Mapping[str, Any]) -> Bar | None:
     numbers = [value for value in (row['value'], row.get('baseline'), low, high) if value is not None]
     if len(numbers) < 2 or not all(math.isfinite(value) and value >= 0 for value in numbers):
         return None
-    most = 1.0 if max(numbers) <= 1 else max(numbers)
-    shares = [
-        None if value is None else 100 * value / most for value in (row['value'], row.get('baseline'), low, high)
-    ]
-    return Bar(*shares, poor=below_baseline(row) or row.get('passed') is False)
+    scale = 100 / (1.0 if max(numbers) <= 1 else max(numbers))
+    marks = (None if value is None else scale * value for value in (row.get('baseline'), low, high))
+    return Bar(scale * row['value'], *marks, poor=below_baseline(row) or row.get('passed') is False)
 
 
 def _signature(split: str, entry: Mapping[str, Any]) -> tuple[str, str]:

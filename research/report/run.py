@@ -32,13 +32,15 @@ def describe_run(
       spec: the run.
       memory: of the compiled step, see `compiled_memory`.
       flops: of one step, see `count_flops`.
-      seconds_per_step: an estimate; 0 where there is none.
+      seconds_per_step: an estimate; 0 if there is no estimate.
       workdir: the folder of the run.
-      start: the step that it starts or goes on from.
+      start: the step from which it starts or resumes.
     """
     task, config = spec.task, spec.config
     shapes = spec.state.variables
-    frozen = {group: paths.select(shapes.params[group], each.frozen) for group, each in config.optimizer.items()}
+    frozen = {
+        group: paths.select(shapes.params[group], settings.frozen) for group, settings in config.optimizer.items()
+    }
     layers = describe_layers(shapes, task.losses, frozen, call_order(task.init, jax.random.key(0)))
     splits = ('train', *dict.fromkeys(filter(None, (config.train.eval_split, config.train.test_split))))
     words = {
@@ -72,7 +74,7 @@ def first_example(spec: RunSpec) -> dict[str, Any]:
 
 
 def coupling_notes(spec: RunSpec) -> list[str]:
-    """Returns notes on where microbatches or padding rows are not the same as one large batch of real rows."""
+    """Notes where microbatches or padding rows differ from one large batch of real rows."""
     coupled = [group for group in spec.task.losses if 'batch_stats' in spec.state.variables.extra.get(group, {})]
     parts, notes = spec.config.train.microbatches, []
     if spec.task.couples_rows and parts > 1:
@@ -80,13 +82,13 @@ def coupling_notes(spec: RunSpec) -> list[str]:
     for group in coupled:
         if parts > 1:
             notes.append(
-                f'group {group!r} keeps batch statistics; with microbatches={parts} they are taken per '
+                f'group {group!r} keeps batch statistics; with microbatches={parts} they are computed per '
                 'microbatch, so the result differs from one large batch'
             )
         if spec.capacity:
             notes.append(
-                f"group {group!r} keeps batch statistics; with sampling='poisson' batches are filled up with "
-                'padding rows, which enter them'
+                f"group {group!r} keeps batch statistics; with sampling='poisson' batches contain "
+                'padding rows, which enter these statistics'
             )
     return notes
 
@@ -97,11 +99,11 @@ def print_summary(summary: Summary, spec: RunSpec, workdir: epath.Path) -> None:
 
 
 def end_text(summary: Summary, spec: RunSpec, workdir: epath.Path) -> str:
-    """Returns what `print_summary` prints."""
+    """Formats the end of a run for `print_summary`."""
     reason = stop_text(summary, spec)
     lines = ['', reason] if reason else ['']
     if summary.stop == Stop.SIGNAL:
-        return '\n'.join([*lines, 'saved; the same command goes on from here'])
+        return '\n'.join([*lines, 'saved; the same command resumes from here'])
     lines += [metrics_text(entry) for entry in summary.metrics.values()]
     rows = [row for entry in summary.metrics.values() for row in entry['metrics'].values()]
     if summary.failures:
@@ -115,7 +117,7 @@ def end_text(summary: Summary, spec: RunSpec, workdir: epath.Path) -> str:
 
 
 def stop_text(summary: Summary, spec: RunSpec) -> str:
-    """Returns why a run stopped before its last step, '' where it did not."""
+    """Explains why a run stopped before its last step, '' for one that did not."""
     train = spec.config.train
     if summary.stop == Stop.SIGNAL:
         return f'stopped at step {summary.step:,} by {signal_name(summary.signal)}'
@@ -125,7 +127,7 @@ def stop_text(summary: Summary, spec: RunSpec) -> str:
             'evaluations'
         )
     if summary.stop == Stop.ALREADY_DONE:
-        return f'step {summary.step:,} was finished before; nothing is left to train'
+        return f'step {summary.step:,} was reached before; nothing is left to train'
     return ''
 
 
@@ -135,7 +137,7 @@ def signal_name(number: int) -> str:
 
 
 def next_flags(workdir: epath.Path) -> str:
-    """Returns the flags of a prediction that this run can answer."""
+    """Suggests flags of a prediction for the inputs of this run."""
     file = workdir / 'description.json'
     inputs = json.loads(file.read_text()).get('flow', {}).get('inputs', {}) if file.exists() else {}
     kinds = set(inputs.values())

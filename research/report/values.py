@@ -80,7 +80,7 @@ def inline(value: Any) -> str:
 
 
 def is_file(value: Any) -> bool:
-    """Checks whether a value stands for a saved picture or sound."""
+    """Checks whether a value names a saved picture or sound."""
     return (
         isinstance(value, dict) and set(value) == {'kind', 'file'} and value['kind'] in ('picture', 'sound')
         and isinstance(value['file'], str)
