@@ -249,6 +249,15 @@ def test_a_missing_file_is_named(run, name):
     assert FILES[name] in read(run).text
 
 
+def test_metrics_of_runs_before_version_0_2_are_shown(run):
+    stored = json.loads((run / 'metrics.json').read_text())
+    (run / 'metrics.json').unlink()
+    older = {split: {**values, 'figures': values.pop('metrics')} for split, values in stored.items()}
+    (run / 'figures.json').write_text(json.dumps(older))
+    page = read(run)
+    assert 'PASS' in page.text and '0.9833' in page.text and 'no metrics.json' not in page.text
+
+
 def test_an_empty_folder_has_a_report(tmp_path):
     page = read(tmp_path)
     assert 'Not measured yet' in page.text and all(sentence in page.text for sentence in FILES.values())
