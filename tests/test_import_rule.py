@@ -1,5 +1,6 @@
 """Who may import whom: on this tree, on made-up violations, and as the interpreter really imports."""
 
+import ast
 import configparser
 import importlib.metadata
 import os
@@ -120,3 +121,49 @@ def test_every_package_that_we_import_is_declared():
                 if not distributions & declared:
                     missing[top] = module
     assert missing == {}
+
+
+def top_level_imports(path):
+    """Returns the modules of ours that a file imports when it is loaded: imports in functions run later."""
+    module = check_imports.module_name(path.relative_to(ROOT))
+    tree = ast.parse(path.read_text(encoding='utf-8'))
+    deferred = {
+        inner
+        for node in ast.walk(tree)
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
+        or (isinstance(node, ast.If) and 'TYPE_CHECKING' in ast.dump(node.test))
+        for inner in ast.walk(node)
+    }
+    names = {}
+    for node in ast.walk(tree):
+        if node in deferred or not isinstance(node, (ast.Import, ast.ImportFrom)):
+            continue
+        if isinstance(node, ast.ImportFrom):
+            names.update({f'{node.module}.{alias.name}': node.module for alias in node.names})
+        else:
+            names.update({alias.name: alias.name for alias in node.names})
+    return module, names
+
+
+def test_no_module_imports_itself_over_others():
+    graph = {}
+    for folder in check_imports.FOLDERS:
+        for path in (ROOT / folder).rglob('*.py'):
+            module, names = top_level_imports(path)
+            graph[module] = names
+    edges = {
+        module: {name if name in graph else parent for name, parent in names.items()} & (graph.keys() - {module})
+        for module, names in graph.items()
+    }
+    state = {}
+
+    def visit(module, path):
+        if state.get(module) == 'done':
+            return
+        assert module not in path, ' -> '.join([*path[path.index(module) :], module])
+        for name in sorted(edges[module]):
+            visit(name, [*path, module])
+        state[module] = 'done'
+
+    for module in sorted(edges):
+        visit(module, [])
