@@ -188,9 +188,9 @@ def read_file(spec: str) -> dict[str, Any]:
         raise UserError(f'--config={path}: a config is a Python file (.py) with a function get_config()')
     if 'get_config' not in file.read_text(encoding='utf-8', errors='replace'):  # a program would define its flags
         raise UserError(f'{path} has no function get_config()')
-    loader = importlib.util.spec_from_file_location(f'config_{file.stem}', file)
-    module = importlib.util.module_from_spec(loader)
-    guarded(file, lambda: loader.loader.exec_module(module))
+    module = types.ModuleType(f'config_{file.stem}')
+    module.__file__ = str(file)
+    guarded(file, lambda: exec(compile(file.read_bytes(), str(file), 'exec'), module.__dict__))
     if not hasattr(module, 'get_config'):
         raise UserError(f'{path} has no function get_config()')
     config = guarded(file, module.get_config)
@@ -217,12 +217,12 @@ def variants(module: types.ModuleType) -> dict[str, Callable]:
     }  # fmt: skip
 
 
-def lengths(config: ml_collections.ConfigDict) -> dict[str, float]:
+def lengths(config: Any) -> dict[str, float]:
     """`train.steps` and `train.epochs` of a config."""
     return {name: config.train.get(name, 0) for name in LENGTHS.values()}
 
 
-def keep_last_length(config: ml_collections.ConfigDict, before: Mapping[str, float]) -> None:
+def keep_last_length(config: Any, before: Mapping[str, float]) -> None:
     """Sets steps or epochs to 0, in place, where a variant changed the other one: the last one given counts."""
     changed = [name for name, value in lengths(config).items() if value and value != before[name]]
     if len(changed) == 1:

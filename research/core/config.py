@@ -167,7 +167,7 @@ def base(
 
 
 def few_steps(
-    config: ml_collections.ConfigDict, steps: int = 4, batch_size: int = 16, eval_batch_size: int = 64,
+    config: Any, steps: int = 4, batch_size: int = 16, eval_batch_size: int = 64,
     log_every: int = 1, eval_every: int = 2, checkpoint_every: int = 2, **train: Any,
 ) -> None:
     """Makes a run short, in place, for a variant that tests how a config runs: nothing is expected of its metrics."""

@@ -192,7 +192,9 @@ def read_shape(model: Mapping[str, Any], folder: epath.Path, **sizes: int) -> Tr
     about = read_about(model, folder)
     if about is None:
         return own
-    stored = {key: tuple(value) if isinstance(value, list) else value for key, value in about['settings'].items()}
+    stored: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in about['settings'].items()
+    }
     shape = TransformerSettings(**stored)
     if (length := sizes.get('length', 1)) > shape.length:
         raise UserError(

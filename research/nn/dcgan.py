@@ -6,7 +6,7 @@ every pixel is reached as often as its neighbours. With `classes` above 0 both k
 
 import functools
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -66,7 +66,7 @@ class DCGANGenerator(nn.Module):
         self, noise: Float[Array, 'batch latent'], labels: Int[Array, 'batch'], train: bool = False
     ) -> Float[Array, 'batch height width channels']:
         """Returns images in (-1, 1)."""
-        shared = dict(dtype=self.dtype, kernel_init=START)
+        shared: dict[str, Any] = dict(dtype=self.dtype, kernel_init=START)
         times = 2 ** len(self.widths)
         coarse = (self.shape[0] // times, self.shape[1] // times, self.widths[0])
         hidden = with_label(noise, labels, self.classes)

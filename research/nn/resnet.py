@@ -58,7 +58,7 @@ class Block(nn.Module):
         self, features: Float[Array, 'batch height width channels'], train: bool
     ) -> tuple[Float[Array, 'batch height_out width_out channels_out'], None]:
         """Returns the features after the block, smaller by the stride, and None: what `nn.scan` wants."""
-        norm = dict(kind=self.norm, groups=self.groups, train=train, dtype=self.dtype)
+        norm: dict[str, Any] = dict(kind=self.norm, groups=self.groups, train=train, dtype=self.dtype)
         # No biases: the norm that follows would cancel them.
         conv = functools.partial(Conv, use_bias=False, dtype=self.dtype)
         stride = (self.stride, self.stride)
