@@ -26,7 +26,7 @@ from typing import Any
 from flax import linen as nn
 from jaxtyping import Array, PRNGKeyArray
 
-from research.errors import UserError
+from research.errors import SettingError
 from research.nn.tap import DELTAS, OBSERVED
 from research.ops.paths import flatten_paths, unflatten_paths
 
@@ -110,11 +110,11 @@ def seen_of(group: str, changed: Mapping[str, Any]) -> dict[str, dict[str, Array
     return {group: changed[OBSERVED]} if OBSERVED in changed else {}
 
 
-def check_settings(where: str, dropout: float = 0.0, **sizes: Sequence[int]) -> None:
-    """Raises a `UserError` for a module's dropout outside [0, 1), or a named size that is not above 0."""
+def check_settings(dropout: float = 0.0, **sizes: Sequence[int]) -> None:
+    """Raises a `SettingError` for a module's dropout outside [0, 1), or a named size that is not above 0."""
     if not 0 <= dropout < 1:
-        raise UserError(f'config.{where}.dropout must be at least 0 and below 1, got {dropout!r}')
+        raise SettingError('dropout', f'must be at least 0 and below 1, got {dropout!r}')
     for name, values in sizes.items():
         if not values or min(values) < 1:
             given = ', '.join(map(str, values)) or '()'
-            raise UserError(f'config.{where}.{name} must be above zero, got {given}')
+            raise SettingError(name, f'must be above zero, got {given}')

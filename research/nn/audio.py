@@ -46,8 +46,8 @@ class SoundConvolution(nn.Module):
     dtype: Literal['float32', 'bfloat16'] = 'float32'
 
     def __post_init__(self):
-        check_settings('model', self.dropout, filters=self.filters, kernel=(self.kernel,), groups=(self.groups,))
-        check_settings('model', convolutions=(self.convolutions,), hidden=self.hidden or (1,))
+        check_settings(self.dropout, filters=self.filters, kernel=(self.kernel,), groups=(self.groups,))
+        check_settings(convolutions=(self.convolutions,), hidden=self.hidden or (1,))
         super().__post_init__()
 
     @nn.compact

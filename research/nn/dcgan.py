@@ -57,7 +57,7 @@ class DCGANGenerator(nn.Module):
     dtype: Literal['float32', 'bfloat16'] = 'float32'
 
     def __post_init__(self):
-        check_settings('model.generator', widths=self.widths)
+        check_settings(widths=self.widths)
         check_doublings(self.shape, len(self.widths), self.widths)
         super().__post_init__()
 

@@ -57,7 +57,7 @@ class MLPGenerator(nn.Module):
     dtype: Literal['float32', 'bfloat16'] = 'float32'
 
     def __post_init__(self):
-        check_settings('model.generator', widths=self.widths)
+        check_settings(widths=self.widths)
         super().__post_init__()
 
     @nn.compact
@@ -83,7 +83,7 @@ class MLPDiscriminator(nn.Module):
     dtype: Literal['float32', 'bfloat16'] = 'float32'
 
     def __post_init__(self):
-        check_settings('model.discriminator', self.dropout, widths=self.widths)
+        check_settings(self.dropout, widths=self.widths)
         super().__post_init__()
 
     @nn.compact
@@ -115,7 +115,7 @@ class ConvGenerator(nn.Module):
     dtype: Literal['float32', 'bfloat16'] = 'float32'
 
     def __post_init__(self):
-        check_settings('model.generator', widths=self.widths)
+        check_settings(widths=self.widths)
         check_doublings(self.shape, len(self.widths) - 1, self.widths)
         super().__post_init__()
 
@@ -148,7 +148,7 @@ class ConvDiscriminator(nn.Module):
     dtype: Literal['float32', 'bfloat16'] = 'float32'
 
     def __post_init__(self):
-        check_settings('model.discriminator', self.dropout, widths=self.widths)
+        check_settings(self.dropout, widths=self.widths)
         super().__post_init__()
 
     @nn.compact

@@ -24,7 +24,7 @@ class LSTM(nn.Module):
     reverse: bool = False  # read from the end
 
     def __post_init__(self):
-        check_settings('model', max(self.dropout, self.recurrent_dropout), width=(self.width,))
+        check_settings(max(self.dropout, self.recurrent_dropout), width=(self.width,))
         super().__post_init__()
 
     @nn.compact

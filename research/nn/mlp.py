@@ -27,7 +27,7 @@ class MLP(nn.Module):
     initializer: Literal['fan_in', 'glorot'] = 'fan_in'
 
     def __post_init__(self):
-        check_settings('model', self.dropout, widths=self.widths or (1,))  # none: logistic regression
+        check_settings(self.dropout, widths=self.widths or (1,))  # none: logistic regression
         super().__post_init__()
 
     @nn.compact

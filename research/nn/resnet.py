@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from research.errors import UserError
+from research.errors import SettingError
 from research.nn.apply import check_settings
 from research.nn.convolution import Conv
 from research.nn.tap import DELTAS, OBSERVED, tap
@@ -128,15 +128,14 @@ class ResNet(nn.Module):
     dtype: Literal['float32', 'bfloat16'] = 'float32'
 
     def __post_init__(self):
-        check_settings('model', self.dropout, widths=self.widths, depths=self.depths)
-        check_settings('model', groups=(self.groups,), unroll=(self.unroll,))
+        check_settings(self.dropout, widths=self.widths, depths=self.depths)
+        check_settings(groups=(self.groups,), unroll=(self.unroll,))
         if len(self.widths) != len(self.depths):
-            raise UserError(
-                f'config.model: widths and depths are both per stage, but there are {len(self.widths)} '
-                f'widths and {len(self.depths)} depths'
+            raise SettingError(
+                'depths', f'and widths are both per stage, but there are {len(self.depths)} and {len(self.widths)}'
             )
         if self.bottleneck and any(width % 4 for width in self.widths):
-            raise UserError(f'config.model.widths: a bottleneck needs multiples of 4, got {self.widths}')
+            raise SettingError('widths', f'must be multiples of 4 for a bottleneck, got {self.widths}')
         super().__post_init__()
 
     @nn.compact

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
-from research.errors import UserError
+from research.errors import SettingError
 from research.nn.apply import check_settings
 from research.nn.tap import tap
 from research.nn.text_models import check_rates, masked_pool, windows
@@ -31,10 +31,10 @@ class SequenceConvolution(nn.Module):
     input_dropout: float = 0.0  # share of the positions of which nothing is seen
 
     def __post_init__(self):
-        check_settings('model', self.dropout, filters=self.filters, window=(self.window,), width=(self.width,))
+        check_settings(self.dropout, filters=self.filters, window=(self.window,), width=(self.width,))
         check_rates(self, 'input_dropout')
         if self.hidden < 0:
-            raise UserError(f'config.model.hidden must be zero (none) or more, got {self.hidden}')
+            raise SettingError('hidden', f'must be zero (none) or more, got {self.hidden}')
         super().__post_init__()
 
     @nn.compact

@@ -113,7 +113,7 @@ class ResNetGenerator(nn.Module):
     dtype: Literal['float32', 'bfloat16'] = 'float32'
 
     def __post_init__(self):
-        check_settings('model.generator', widths=self.widths)
+        check_settings(widths=self.widths)
         check_doublings(self.shape, len(self.widths) - 1, self.widths)
         super().__post_init__()
 
@@ -153,7 +153,7 @@ class ResNetDiscriminator(nn.Module):
     dtype: Literal['float32', 'bfloat16'] = 'float32'
 
     def __post_init__(self):
-        check_settings('model.discriminator', widths=self.widths, halvings=(self.halvings + 1,))
+        check_settings(widths=self.widths, halvings=(self.halvings + 1,))
         super().__post_init__()
 
     @nn.compact
@@ -189,7 +189,7 @@ class ConvSNDiscriminator(nn.Module):
     dtype: Literal['float32', 'bfloat16'] = 'float32'
 
     def __post_init__(self):
-        check_settings('model.discriminator', widths=self.widths)
+        check_settings(widths=self.widths)
         super().__post_init__()
 
     @nn.compact

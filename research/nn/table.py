@@ -8,7 +8,7 @@ import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
-from research.errors import UserError
+from research.errors import SettingError
 from research.nn.apply import check_settings
 from research.nn.mlp import MLP
 from research.nn.tap import tap
@@ -30,9 +30,9 @@ class TableMLP(nn.Module):
     dtype: Literal['float32', 'bfloat16'] = 'float32'
 
     def __post_init__(self):
-        check_settings('model', self.dropout, widths=self.widths or (1,))  # none: logistic regression
+        check_settings(self.dropout, widths=self.widths or (1,))  # none: logistic regression
         if self.embedding < 0:
-            raise UserError(f'config.model.embedding must be zero (one-hot) or more, got {self.embedding}')
+            raise SettingError('embedding', f'must be zero (one-hot) or more, got {self.embedding}')
         super().__post_init__()
 
     @nn.compact

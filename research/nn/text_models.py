@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int
 
-from research.errors import UserError
+from research.errors import SettingError
 from research.nn.apply import check_settings
 from research.nn.lstm import LSTM
 from research.nn.tap import tap
@@ -82,7 +82,7 @@ class TextConvolution(nn.Module):
     scale: float = 0.25
 
     def __post_init__(self):
-        check_settings('model', self.dropout, width=(self.width,), windows=self.windows, filters=(self.filters,))
+        check_settings(self.dropout, width=(self.width,), windows=self.windows, filters=(self.filters,))
         check_rates(self, 'word_dropout', 'embedding_dropout')
         super().__post_init__()
 
@@ -127,7 +127,7 @@ class TextLSTM(nn.Module):
     scale: float = 0.05
 
     def __post_init__(self):
-        check_settings('model', self.dropout, width=(self.width,), hidden=(self.hidden,))
+        check_settings(self.dropout, width=(self.width,), hidden=(self.hidden,))
         check_rates(self, 'spatial_dropout', 'recurrent_dropout', 'head_dropout')
         super().__post_init__()
 
@@ -169,11 +169,10 @@ class NGramBag(nn.Module):
     unit_length: bool = False  # with width 0: the weights of a text's n-grams are a vector of length 1
 
     def __post_init__(self):
-        check_settings('model', self.dropout)
+        check_settings(self.dropout)
         if self.width < 0 or (self.width and self.unit_length):
-            raise UserError(
-                'config.model.width must be zero (a linear model) or more, and zero with unit_length, got '
-                f'{self.width}'
+            raise SettingError(
+                'width', f'must be zero (a linear model) or more, and zero with unit_length, got {self.width}'
             )
         super().__post_init__()
 
@@ -206,7 +205,7 @@ class NGramBag(nn.Module):
 
 
 def check_rates(module: nn.Module, *names: str) -> None:
-    """Raises a `UserError` for a share that is not in [0, 1)."""
+    """Raises a `SettingError` for a share that is not in [0, 1)."""
     for name in names:
         if not 0 <= getattr(module, name) < 1:
-            raise UserError(f'config.model.{name} must be at least 0 and below 1, got {getattr(module, name)!r}')
+            raise SettingError(name, f'must be at least 0 and below 1, got {getattr(module, name)!r}')

@@ -5,7 +5,7 @@ from typing import Literal
 
 import numpy as np
 
-from research.errors import UserError
+from research.errors import SettingError, UserError
 from research.ops.attention import Implementation
 
 SIZES = (
@@ -80,38 +80,34 @@ class TransformerSettings:
     def __post_init__(self):
         for name in SIZES:
             if not getattr(self, name) > 0:
-                raise UserError(f'config.model.{name} must be above zero, got {getattr(self, name)!r}')
+                raise SettingError(name, f'must be above zero, got {getattr(self, name)!r}')
         for name in COUNTS:
             if getattr(self, name) < 0:
-                raise UserError(f'config.model.{name} must be zero or more, got {getattr(self, name)!r}')
+                raise SettingError(name, f'must be zero or more, got {getattr(self, name)!r}')
         for name in RATES:
             if not 0 <= getattr(self, name) < 1:
-                raise UserError(f'config.model.{name} must be from 0 to below 1, got {getattr(self, name)!r}')
+                raise SettingError(name, f'must be from 0 to below 1, got {getattr(self, name)!r}')
         if not self.head_width and self.width % self.heads:
-            raise UserError(
-                f'config.model.heads={self.heads} does not divide width={self.width}: set head_width'
-            )
+            raise SettingError(f'heads={self.heads}', f'does not divide width={self.width}: set head_width')
         if self.heads % self.key_heads:
             key_heads = self.key_heads
-            raise UserError(f'config.model.key_value_heads={key_heads} does not divide heads={self.heads}')
+            raise SettingError(f'key_value_heads={key_heads}', f'does not divide heads={self.heads}')
         if self.positions == 'rotary' and self.width_of_head % 2:
             raise UserError(f'rotary positions need an even width of heads, got {self.width_of_head}')
         if self.positions in ('sinusoidal', 'halves') and self.width % 2:
-            raise UserError(f'sinusoidal positions need an even config.model.width, got {self.width}')
+            raise SettingError('width', f'must be even for sinusoidal positions, got {self.width}')
         if self.positions == 'relative' and not 4 <= self.relative_buckets < 2 * self.relative_distance:
-            raise UserError(
-                'config.model.relative_buckets must be at least 4 and below twice relative_distance='
-                f'{self.relative_distance}, got {self.relative_buckets}'
+            raise SettingError(
+                'relative_buckets',
+                f'must be at least 4 and below twice relative_distance={self.relative_distance}, '
+                f'got {self.relative_buckets}',
             )
         if self.windows and (self.window or min(self.windows) < 0):
-            raise UserError(
-                f'config.model.windows must be zero or more each and go without window, got {self.windows}, '
-                f'window={self.window}'
+            raise SettingError(
+                'windows', f'must be zero or more each and go without window, got {self.windows}, window={self.window}'
             )
         if not self.rotary_low < self.rotary_high:
-            raise UserError(
-                f'config.model.rotary_low must be below rotary_high, got {self.rotary_low}, {self.rotary_high}'
-            )
+            raise SettingError('rotary_low', f'must be below rotary_high, got {self.rotary_low}, {self.rotary_high}')
 
     def check_tokens(self, tokens: np.ndarray, where: str = 'tokens') -> None:
         """Raises a `UserError` for ids on the host that have no embedding, or more than the positions there are."""
