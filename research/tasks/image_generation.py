@@ -35,7 +35,7 @@ class Settings(NamedTuple):
     r1: float = 0.0  # gamma of the penalty on slopes at real pictures
     gradient_penalty: float = 0.0  # lambda of the penalty on slopes between real and fake ones
     penalty_every: int = 1  # updates of the discriminator from one penalty to the next, which is that many times larger
-    augment: tuple = ()  # of 'color', 'translation', 'cutout': what the discriminator sees of real and fake
+    augment: tuple[str, ...] = ()  # of 'color', 'translation', 'cutout': what the discriminator sees of real and fake
     conditional: bool = False  # generator and discriminator are told the label
     truncation: float = 0.0  # answers draw noise anew where it is larger; 0: never. Metrics are without it
     fakes: int = 4  # pictures drawn for each real one when the metrics are computed

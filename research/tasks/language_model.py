@@ -41,7 +41,7 @@ class Settings:
     temperature: float = 0.8  # 0: always the likeliest token
     top_k: int = 0  # 0: off
     top_p: float = 0.95  # 1: off
-    prompts: tuple = ()  # texts continued in the report; none: the first rows of the split
+    prompts: tuple[str, ...] = ()  # texts continued in the report; none: the first rows of the split
     check: Literal['', 'python'] = ''  # 'python': share of generated lines that Python's tokenize accepts
     check_count: int = 32  # rows whose continuations are checked
 

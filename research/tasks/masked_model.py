@@ -40,7 +40,7 @@ class Settings(NamedTuple):
     random_share: float = 0.1  # of those, how many are shown as a random token; the rest is shown as it is
     whole_words: bool = False  # a word is hidden whole or not at all
     top: int = 5  # candidates in an answer
-    prompts: tuple = ()  # texts with [MASK] answered in the report; none: the first rows of the split
+    prompts: tuple[str, ...] = ()  # texts with [MASK] answered in the report; none: the first rows of the split
 
     def check(self) -> 'Settings':
         """The settings; raises a `UserError` for impossible values."""

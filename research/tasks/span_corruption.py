@@ -34,7 +34,7 @@ class Settings(NamedTuple):
     temperature: float = 0.0  # of answers; 0: always the likeliest token
     top_k: int = 0  # 0: off
     top_p: float = 1.0  # 1: off
-    prompts: tuple = ()  # texts with sentinels answered in the report; none: the first rows of the split
+    prompts: tuple[str, ...] = ()  # texts with sentinels answered in the report; none: the first rows of the split
 
     def check(self) -> 'Settings':
         """The settings; raises a `UserError` for impossible values."""

@@ -26,9 +26,9 @@ MODELS = 'table'  # the module of research/models/ that builds them
 class Settings(NamedTuple):
     """Settings of `config.task`; columns of numbers are found by their values."""
 
-    categorical: tuple = ()  # columns of numbers that are names of something, such as postal codes
-    ignore: tuple = ()  # columns that the model does not see
-    missing: tuple = ColumnSettings().missing  # texts that stand for no value
+    categorical: tuple[str, ...] = ()  # columns of numbers that are names of something, such as postal codes
+    ignore: tuple[str, ...] = ()  # columns that the model does not see
+    missing: tuple[str, ...] = ColumnSettings().missing  # texts that stand for no value
     decimal: str = '.'  # or ',': what stands before the fraction of a number
     most_categories: int = 100  # of a column: the commonest; the others are one category together
     strip: str = ''  # characters taken from the ends of a label ('.' makes '>50K.' the class '>50K')

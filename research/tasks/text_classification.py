@@ -34,7 +34,7 @@ class Settings(NamedTuple):
     pair: bool = False  # a row has a second text
     # How a text becomes tokens; with config.model.weights they are those of the weights.
     tokens: TokenKind = TEXT.tokens
-    clean: tuple = TEXT.clean
+    clean: tuple[str, ...] = TEXT.clean
     segment: Literal['words', 'space', 'chinese'] = TEXT.segment
     stop_words: Literal['', 'english', 'chinese'] = TEXT.stop_words
     stemmer: str = TEXT.stemmer

@@ -43,7 +43,7 @@ class Settings(NamedTuple):
     beams: int = 5
     length_penalty: float = 1.0  # exponent of the length penalty; 0 compares log-probabilities
     bleu_tokenizer: BleuTokenizer = '13a'
-    examples: tuple = ()  # sources translated in the report; none: the first rows of the split
+    examples: tuple[str, ...] = ()  # sources translated in the report; none: the first rows of the split
     score_count: int = 0  # pairs of a split that are translated and scored; 0: all
 
     def check(self) -> 'Settings':

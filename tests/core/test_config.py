@@ -70,6 +70,11 @@ def test_defaults_stand_in_the_resolved_config_but_not_beside_weights():
     assert json.loads(to_json(api.read(json.loads(to_json(config))))) == json.loads(to_json(config))
 
 
+def test_names_of_columns_that_look_like_numbers_stay_texts():
+    config = api.read('configs/adult.py', {'task.ignore': '2003', 'task.missing': '-1,none'})
+    assert config.task['ignore'] == ('2003',) and config.task['missing'] == ('-1', 'none')
+
+
 def test_the_last_of_steps_and_epochs_counts():
     assert api.read('configs/digits.py', {'train.steps': '7'}).train.epochs == 0
     assert api.read('configs/digits.py:tiny', {'train.epochs': '2'}).train.steps == 0
