@@ -7,6 +7,7 @@ import pytest
 
 from launch import record
 from research.errors import UserError
+from research.resolve import read_file
 
 
 @pytest.fixture
@@ -74,7 +75,8 @@ def test_rows_name_configs_numbers_and_notes_that_exist(name):
     notes = set(re.findall(r'^(\d+)\. ', (record.ROOT / 'results' / 'notes.md').read_text(encoding='utf-8'), re.M))
     assert rows
     for row in rows:
-        assert (record.ROOT / 'configs' / f'{row["config"].partition(":")[0]}.py').is_file(), row['config']
+        file, _, variants = row['config'].partition(':')
+        assert read_file(f'configs/{file}.py:{variants}' if variants else f'configs/{file}.py'), row['config']
         assert len(row['values'].split()) == len(row['seeds'].split())
         assert all(float(value) == float(value) for value in row['values'].split())
         assert set(row['note'].split()) <= notes
