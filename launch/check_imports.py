@@ -19,11 +19,14 @@ OURS = (*FOLDERS, 'tests', 'benchmarks')
 # A task may not import another task, nor a method another method: neither lists its own folder.
 MAY_IMPORT = {
     'research': (
-        'research.api', 'research.core.config', 'research.core.evaluate', 'research.core.model',
-        'research.core.outcome', 'research.core.task', 'research.errors',
+        'research.api', 'research.core.config', 'research.core.evaluate', 'research.core.outcome', 'research.core.task',
+        'research.inference.model', 'research.errors',
     ),
     'research.api': ('research',),  # resolves names for scripts and notebooks, as launch does
-    'research.capacity': ('research.capacity', 'research.core', 'research.ops', 'research.data', 'research.errors'),
+    'research.capacity': (
+        'research.capacity', 'research.core', 'research.ops', 'research.data', 'research.errors', 'research.memory',
+        'research.units',
+    ),
     'research.checkpoint': (
         'research.checkpoint', 'research.core.task', 'research.core.pytree', 'research.ops', 'research.errors',
         'research.disk',
@@ -31,6 +34,7 @@ MAY_IMPORT = {
     'research.cluster': ('research.cluster', 'research.data.fields', 'research.errors'),
     'research.core': (
         'research.core', 'research.checkpoint', 'research.cluster', 'research.data', 'research.ops', 'research.errors',
+        'research.memory', 'research.units',
     ),
     'research.data': ('research.data', 'research.ops', 'research.errors', 'research.extras'),
     'research.data.check.task': ('research.data', 'research.core', 'research.ops', 'research.errors'),
@@ -45,9 +49,13 @@ MAY_IMPORT = {
         'research.families', 'research.core.task', 'research.models', 'research.nn', 'research.ops', 'research.data',
         'research.errors',
     ),
+    'research.inference': (
+        'research.inference', 'research.core', 'research.checkpoint', 'research.data', 'research.errors',
+    ),
     'research.interop': (
         'research.interop', 'research.core', 'research.nn', 'research.ops', 'research.data', 'research.errors',
     ),
+    'research.memory': ('research.units',),
     'research.methods': ('research.core.task', 'research.ops', 'research.errors'),
     'research.models': (
         'research.models', 'research.core.task', 'research.interop', 'research.nn', 'research.ops', 'research.data',
@@ -55,16 +63,21 @@ MAY_IMPORT = {
     ),
     'research.nn': ('research.nn', 'research.ops', 'research.errors'),
     'research.ops': ('research.ops', 'research.data', 'research.errors', 'research.extras'),
+    'research.overrides': ('research.errors',),
     'research.program': ('research', 'launch'),  # the console command
     'research.resolve': ('research',),  # for research.api
     'research.report': (
-        'research.report', 'research.core', 'research.ops', 'research.data.notes', 'research.errors',
+        'research.report', 'research.core', 'research.ops', 'research.data.notes', 'research.data.readable',
+        'research.errors', 'research.memory', 'research.units',
     ),
-    'research.serve': ('research.serve', 'research.core', 'research.ops', 'research.data', 'research.errors'),
+    'research.serve': (
+        'research.serve', 'research.inference', 'research.core', 'research.ops', 'research.data', 'research.errors',
+    ),
     'research.tasks': (
         'research.core.task', 'research.families', 'research.models', 'research.nn', 'research.ops', 'research.data',
         'research.interop', 'research.errors',
     ),
+    'research.units': (),
     'launch': ('launch', 'research'),
     'configs': ('configs', 'research.core.config', 'research.errors'),
 }

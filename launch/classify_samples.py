@@ -19,8 +19,8 @@ SEED = flags.DEFINE_integer('seed', 0, 'Seed of the images.', lower_bound=0, upp
 
 def main(overrides: dict[str, str]) -> None:
     """Prints the share of each class, and stores it as judge.json in the generator's run."""
-    from research.core.requests import blank_requests
     from research.errors import UserError
+    from research.inference.requests import blank_requests
 
     generator, classifier = research.load(GENERATOR.value, overrides), research.load(CLASSIFIER.value)
     for model, field in ((generator, 'image'), (classifier, 'probability')):

@@ -28,9 +28,9 @@ OUTPUT = flags.DEFINE_string('output', '', 'Folder for answers.jsonl and picture
 
 def main(overrides: dict[str, str]) -> None:
     """Prints or writes one JSON line a request."""
-    from research.core.requests import blank_requests, read_requests
     from research.data.outputs import plain, save
     from research.errors import UserError
+    from research.inference.requests import blank_requests, read_requests
 
     if bool(INPUT.value) == bool(COUNT.value):
         raise UserError('give either --input (a text, file or folder) or --count (a model that needs no input)')

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from research.core.config import Config as Config
     from research.core.config import base as base
     from research.core.evaluate import Evaluation as Evaluation
-    from research.core.model import Model as Model
     from research.core.outcome import Stop as Stop
     from research.core.task import Aux as Aux
     from research.core.task import Context as Context
@@ -27,10 +26,11 @@ if TYPE_CHECKING:
     from research.core.task import Task as Task
     from research.core.task import Variables as Variables
     from research.errors import UserError as UserError
+    from research.inference.model import Model as Model
 
 WHERE = {  # imported on first use, so that `import research.errors` stays cheap
     'Run': 'api', 'load': 'api', 'read': 'api', 'run': 'api',
-    'Config': 'core.config', 'base': 'core.config', 'Evaluation': 'core.evaluate', 'Model': 'core.model',
+    'Config': 'core.config', 'base': 'core.config', 'Evaluation': 'core.evaluate', 'Model': 'inference.model',
     'Stop': 'core.outcome', 'Aux': 'core.task', 'Context': 'core.task', 'Input': 'core.task', 'Metric': 'core.task',
     'Task': 'core.task', 'Variables': 'core.task', 'UserError': 'errors',
 }  # fmt: skip

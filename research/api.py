@@ -20,14 +20,14 @@ from research.cluster.platform import choose_platform
 from research.core import config as config_module
 from research.core.config import Config, method_section
 from research.core.outcome import Stop, Summary
-from research.core.overrides import override
 from research.core.task import Task
 from research.errors import UserError, unpack
 from research.locations import run_folder
+from research.overrides import override
 from research.resolve import completed, find_config, method_defaults, method_module, read_file, settable, task_module
 
 if TYPE_CHECKING:
-    from research.core.model import Model
+    from research.inference.model import Model
 
 __all__ = [
     'Run', 'build', 'find_config', 'load', 'load_config', 'method_defaults', 'observers', 'prepare', 'read', 'read_run',
@@ -106,14 +106,14 @@ def bind_run_loader(function: Callable) -> Callable:
 
 
 def read_trained(workdir: str):
-    """Returns a run's config, task, variables on the host, and step (`core.model.Trained`).
+    """Returns a run's config, task, variables on the host, and step (`inference.model.Trained`).
 
     Raises:
       UserError: when it is no run, or has no good checkpoint.
     """
     import jax
 
-    from research.core import model
+    from research.inference import model
 
     config = read_run(workdir)
     if config.train.average_checkpoints and jax.process_count() > 1:  # all processes would have to call this together
@@ -146,8 +146,8 @@ def load_from(workdir: str):
 def observers():
     """Returns the functions that show a run: description, report, summary, and the text when memory runs out."""
     from research.capacity.flops import count_flops, expected_seconds
-    from research.core.memory import out_of_memory_message
     from research.core.train import Observers
+    from research.memory import out_of_memory_message
     from research.report.page import write_report
     from research.report.run import describe_run, print_summary
 
@@ -260,7 +260,7 @@ def load(workdir: Any, overrides: Mapping[str, Any] | None = None, task: Any = N
     Raises:
       UserError: where there is no run, or it has no good checkpoint.
     """
-    from research.core import model
+    from research.inference import model
 
     choose_platform()
     return model.load(read_run(workdir, overrides, task), run_folder(workdir), build)

@@ -19,12 +19,12 @@ import ml_collections
 from research import methods as methods_folder
 from research import tasks as tasks_folder
 from research.core.config import SECTIONS, MeshSettings, OptimizerSettings, TrainSettings, method_section
-from research.core.overrides import LENGTHS, Known, complete
 from research.data.dataset import set_module
 from research.data.readers.settings import DataSettings
 from research.errors import Setting, UserError, nearest, settings_of
 from research.locations import split_variant
 from research.nn.transformer_settings import TransformerSettings
+from research.overrides import LENGTHS, Known, complete
 
 PACKAGE = pathlib.Path(__file__).parent
 ROOT = PACKAGE.parent if (PACKAGE.parent / 'configs').is_dir() else PACKAGE  # a wheel holds configs/ below research/

@@ -16,10 +16,10 @@ from typing import Any, NamedTuple
 import jax
 
 from research.capacity.chips import Topology
-from research.core.memory import is_out_of_memory
 from research.core.runspec import RunSpec
 from research.core.task import Tree
 from research.errors import UserError
+from research.memory import is_out_of_memory
 
 UNITS = {'': 1, 'K': 2**10, 'M': 2**20, 'G': 2**30, 'T': 2**40}
 

@@ -17,8 +17,8 @@ from research.core.config import Config, MeshSettings
 from research.core.runspec import RunSpec, make_run_spec
 from research.core.sharding import AXES
 from research.core.task import Task
-from research.core.units import bytes_text
 from research.errors import UserError, nearest
+from research.units import bytes_text
 
 LARGEST = 2**20  # rows: where the search for a batch stops
 UNREADABLE = (

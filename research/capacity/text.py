@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from research.capacity.planner import UNREADABLE, overflow_text
-from research.core.units import bytes_text, count_text
+from research.units import bytes_text, count_text
 
 ABOUT = {
     'parameters': 'float32 weights',

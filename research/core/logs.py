@@ -12,7 +12,7 @@ from typing import Any
 from absl import logging
 from etils import epath
 
-from research.core.units import time_text
+from research.units import time_text
 
 FILE = 'metrics.jsonl'
 PAUSE = 30.0  # seconds between two writes to a store that cannot append

@@ -11,10 +11,10 @@ from etils import epath
 from research.core.logs import write_text
 from research.core.predictions import Evaluator, predictions
 from research.core.private import is_private
-from research.core.readable import readable
 from research.core.task import Task, Variables
 from research.data.batches import requests
 from research.data.outputs import plain, png, save
+from research.data.readable import readable
 
 SHOWN = 16  # answers in examples.json
 

@@ -21,7 +21,6 @@ from research.core.environment import store_environment
 from research.core.evaluate import make_evaluator
 from research.core.finish import finish, finished_metrics, mark_finished
 from research.core.logs import Meter, MetricsWriter, Progress, stage
-from research.core.memory import compiled_memory, is_out_of_memory
 from research.core.outcome import Stop, Summary
 from research.core.private import forget_secret
 from research.core.recorder import Recorder, best_of, evaluated_of
@@ -30,6 +29,7 @@ from research.core.sharding import round_up
 from research.core.state import State
 from research.data.batches import check_main_guard, training_loader
 from research.errors import UserError
+from research.memory import compiled_memory, is_out_of_memory
 
 
 def train_steps(

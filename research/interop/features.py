@@ -64,7 +64,7 @@ def make_space(
       shape: height, width and channels of the pictures.
       pixels: 'pixels' are of pictures shrunk to at most so many along a side.
       network: the folder of the classifier's run, or the file of Inception's weights.
-      load: (folder) -> `core.model.Trained`, given by who resolves names.
+      load: (folder) -> `inference.model.Trained`, given by who resolves names.
 
     Raises:
       UserError: for an unknown name, a network that is not there or does not fit.

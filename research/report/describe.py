@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from research.core.memory import memory_text
-from research.core.readable import array_text, readable
 from research.core.task import Task
-from research.core.units import count_text, time_text
+from research.data.readable import array_text, readable
+from research.memory import memory_text
 from research.report.layers import layer_table
+from research.units import count_text, time_text
 
 
 def describe_example(

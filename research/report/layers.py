@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from research.core.task import Variables
-from research.core.units import bytes_text
 from research.ops.paths import flatten_paths
+from research.units import bytes_text
 
 
 def natural(name: str) -> list[tuple[int, int, str]]:

@@ -12,11 +12,11 @@ from markupsafe import Markup
 
 from research.core.logs import FILE, read_records, write_text
 from research.core.metrics import read_metrics
-from research.core.units import time_text
 from research.ops.seal import KEY as SEAL
 from research.report import metrics as measured
 from research.report import sections
 from research.report.html import number, render, words
+from research.units import time_text
 
 NAME = 'report.html'
 CLASS_FILES = ('classes.json', 'labels.json', 'columns.json')  # where tasks store the names of their classes

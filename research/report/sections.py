@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 
 from etils import epath
 
-from research.core.units import bytes_text, count_text, time_text
 from research.report.html import words
 from research.report.layers import array_lines, totals_lines
 from research.report.values import Picture, Shown, media_bytes, picture, shown
+from research.units import bytes_text, count_text, time_text
 
 STEPS = 16  # steps of the samples that are shown
 TEXTS = 8  # examples of one step

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 from etils import epath
 
-from research.core.units import bytes_text
 from research.report.html import number, words
+from research.units import bytes_text
 
 PNG = b'\x89PNG\r\n\x1a\n'
 WAV = b'RIFF'

@@ -8,9 +8,9 @@ import pytest
 from research import api
 from research.core.config import base, read_config, to_json
 from research.core.metrics import record
-from research.core.overrides import override, parse, parse_tuple
 from research.core.task import Metric
 from research.errors import Range, UserError
+from research.overrides import override, parse, parse_tuple
 from research.resolve import settable
 
 METHODS = {'lora': api.method_defaults()['lora']}

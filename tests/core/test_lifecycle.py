@@ -7,7 +7,7 @@ import pytest
 from etils import epath
 from slope import make_config, slope_task, start
 
-from research.core import model, train
+from research.core import train
 from research.core.config import stored_values
 from research.core.finish import MARKER
 from research.core.logs import read_records

@@ -14,7 +14,6 @@ from slope import make_config, slope_task, start
 
 import research
 from research.checkpoint.store import finished_steps, read_weights
-from research.core import model
 from research.core.config import base, read_config
 from research.core.outcome import Stop
 from research.core.recorder import check_weights
@@ -22,6 +21,7 @@ from research.core.state import eval_variables_from
 from research.core.task import Metric, Variables
 from research.data.batches import Row
 from research.errors import UserError
+from research.inference import model
 
 
 def test_a_run_ends_with_metrics_records_and_a_report(tmp_path, capsys):

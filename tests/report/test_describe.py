@@ -10,12 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
+from research import memory
 from research.capacity.flops import count_flops
-from research.core import environment, memory, readable
+from research.core import environment
 from research.core.task import Input, Task, Variables
-from research.core.units import bytes_text, count_text, time_text
+from research.data import readable
 from research.report import describe as describe_module
 from research.report.layers import array_lines, call_order, describe_layers, layer_table
+from research.units import bytes_text, count_text, time_text
 
 
 def shape(*sizes, dtype=jnp.float32):

@@ -10,8 +10,8 @@ import pytest
 from etils import epath
 from PIL import Image
 
-from research.core.readable import readable
 from research.data.outputs import Boxes, Picture, Sound, plain, save
+from research.data.readable import readable
 from research.report import sections
 from research.report.html import render
 from research.report.page import write_report

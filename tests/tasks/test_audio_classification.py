@@ -10,13 +10,13 @@ import soundfile
 from etils import epath
 
 from research import api
-from research.core.model import check_request
-from research.core.requests import read_requests
 from research.core.task import Context
 from research.data.audio.sounds import SoundRow
 from research.data.batches import LazyGenerator, Row, encode_rows
 from research.data.sets.tones import RATE, tone
 from research.errors import UserError, task_settings
+from research.inference.model import check_request
+from research.inference.requests import read_requests
 from research.models.audio import sound_model
 from research.ops.spectrograms import spectrograms
 from research.tasks import audio_classification

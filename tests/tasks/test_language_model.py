@@ -12,11 +12,11 @@ import pytest
 from etils import epath
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from research.core.requests import read_requests
 from research.core.task import Context
 from research.data.batches import encode_rows, evaluation_rows, requests
 from research.data.text.corpus import load_array
 from research.errors import UserError
+from research.inference.requests import read_requests
 from research.tasks.language_model import make, prepare
 
 TASK = {

@@ -6,7 +6,7 @@ from typing import Any
 
 import jax
 
-from research.core.units import bytes_text
+from research.units import bytes_text
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from research.core.requests import read_requests
 from research.core.task import Input
 from research.errors import UserError
+from research.inference.requests import read_requests
 
 TEXT, IMAGE = {'text': Input('text')}, {'image': Input('image')}
 TABLE = {'size': Input('number'), 'color': Input('category')}

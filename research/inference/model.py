@@ -16,11 +16,11 @@ from research.core.config import Config, MeshSettings
 from research.core.evaluate import Evaluation, Evaluator, evaluate, make_evaluator
 from research.core.predictions import predictions
 from research.core.pytree import transfer
-from research.core.requests import check_list, encode_named, open_files, read_requests
 from research.core.state import eval_variables_from
 from research.core.task import Raw, Task, Variables
 from research.data.batches import place, requests
 from research.errors import UserError, nearest
+from research.inference.requests import check_list, encode_named, open_files, read_requests
 
 
 class Trained(NamedTuple):

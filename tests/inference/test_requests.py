@@ -2,10 +2,10 @@
 
 import pytest
 
-from research.core.requests import check_list, encode_named, open_files, read_requests
 from research.core.task import Input
 from research.data.image.images import read_image
 from research.errors import UserError
+from research.inference.requests import check_list, encode_named, open_files, read_requests
 
 TEXT, IMAGE = {'text': Input('text')}, {'image': Input('image'), 'note': Input('text')}
 
