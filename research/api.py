@@ -35,7 +35,6 @@ __all__ = [
 ]  # fmt: skip
 
 
-
 def load_config(spec: str) -> ml_collections.ConfigDict:
     """The config of 'path' or 'path:variant,variant' with every setting that it may have, to look at and to change.
 
@@ -217,11 +216,11 @@ class Run:
 
     def show(self) -> None:
         """Shows the report: in a notebook below the cell, elsewhere in the browser."""
-        if 'IPython' in sys.modules and sys.modules['IPython'].get_ipython():
-            from IPython import display
-
+        notebook = sys.modules.get('IPython')
+        if notebook and notebook.get_ipython():
             page = html.escape(epath.Path(self.report).read_text())
-            display.display(display.HTML(f'<iframe srcdoc="{page}" width="100%" height="600"></iframe>'))
+            frame = f'<iframe srcdoc="{page}" width="100%" height="600"></iframe>'
+            notebook.display.display(notebook.display.HTML(frame))
         else:
             webbrowser.open(pathlib.Path(self.report).resolve().as_uri())
 

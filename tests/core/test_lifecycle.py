@@ -15,6 +15,7 @@ from research.core.metrics import read_metrics, store_metrics
 from research.core.outcome import Stop
 from research.core.task import Metric
 from research.errors import UserError
+from research.inference import model
 
 
 def flip(file, position=None):
