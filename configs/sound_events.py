@@ -18,7 +18,7 @@ from research.core.config import base, few_steps
 def get_config():
     config = base('audio_classification', model='convnet', data='esc10')
     config.task.update(
-        seconds=5.0, window=32.0, hop=32.0, low=20.0, floor=1e-8, deltas=True, shift=1.0, gain=6.0, time_masks=1,
+        seconds=5.0, window=32.0, hop=32.0, fmin=20.0, power_floor=1e-8, deltas=True, shift=1.0, gain=6.0, time_masks=1,
         time_mask=16, band_masks=1, band_mask=6, mixup=0.2, label_smoothing=0.1, top=3,
     )  # fmt: skip
     config.model.update(pool='both', dropout=0.4)

@@ -21,7 +21,7 @@ from research.core.config import base, few_steps
 def get_config():
     config = base('audio_classification', model='convnet', data='free_spoken_digits')
     config.task.update(
-        sample_rate=8000, hop=16.0, mels=32, low=50.0, floor=1e-8, shift=0.1, gain=6.0, noise=0.1, time_masks=2,
+        sample_rate=8000, hop=16.0, mels=32, fmin=50.0, power_floor=1e-8, shift=0.1, gain=6.0, noise=0.1, time_masks=2,
         time_mask=8, band_masks=2, band_mask=5, label_smoothing=0.05, top=3,
     )  # fmt: skip
     config.model.update(dropout=0.2)

@@ -38,6 +38,10 @@ OLD_NAMES = {
     'train': {'ema': 'ema_decay', 'average': 'average_checkpoints'},
     'mesh': {'smallest': 'min_shard_size'},
 }
+# The same for config.task: {task: {old: new}}.
+OLD_TASK_NAMES = {
+    'audio_classification': {'low': 'fmin', 'high': 'fmax', 'floor': 'power_floor', 'place': 'crop'},
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -283,7 +287,9 @@ def stored_values(file: epath.Path) -> dict[str, Any]:
         values = unsealed(json.loads(file.read_text()))
     except ValueError as error:
         raise UserError(f'{file} is damaged ({error}): put back what it held, or use another --workdir') from None
-    for section, names in OLD_NAMES.items():
+    task = values.get('task')
+    task_names = OLD_TASK_NAMES.get(task.get('name'), {}) if isinstance(task, dict) else {}
+    for section, names in {**OLD_NAMES, 'task': task_names}.items():
         if isinstance(values.get(section), dict):
             values[section] = {names.get(name, name): value for name, value in values[section].items()}
     data = values.get('data')

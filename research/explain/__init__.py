@@ -1,1 +1,1 @@
-"""Explanations of a model's answers, for any task that has a score and a claim."""
+"""Explanations of predictions, for any task with a score and a claim."""

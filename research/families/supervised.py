@@ -1,4 +1,4 @@
-"""Supervised tasks: a model gives scores for each example, an output head trains, measures and answers with them."""
+"""Supervised tasks: a model computes scores, an output head turns them into losses, metrics and predictions."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -13,7 +13,7 @@ from research.ops.heads import OutputHead
 
 
 def unchanged(batch: Batch, context: Context) -> Batch:
-    """The batch as it is: for models that read encoded rows directly."""
+    """Returns the batch itself: the transform of models that read encoded rows directly."""
     del context
     return batch
 
@@ -30,19 +30,18 @@ def supervised(
     encode_once: bool = False,
     **more: Any,
 ) -> Task:
-    """A task whose examples have one target each: a class, a set of labels, or a number.
+    """Builds a task with one target per example: a class, a set of labels, or a number.
 
     Args:
-      host: inputs, encode and decode; an encoded row has the target in the field `label`, a request has none.
+      host: inputs, encode and decode. An encoded row has its target in the field `label`; a request has none.
       source: (split) -> rows.
-      model: its scores [batch, head.units].
-      head: of `research/ops/heads.py`, or of the caller.
-      transform: (batch, context) -> the batch that model and loss read, on the device: features of raw input, and
-        where `context.train` augmentation, which may mix rows and their targets. It keeps 'mask'.
-      extra_metrics: from the metrics of the head to those that are added to them.
-      label: the field of the target.
-      encode_once: whether the rows of a split are encoded when it is opened and kept; for tasks that augment nothing
-        on the host.
+      model: computes scores [batch, head.units].
+      head: one of `research/ops/heads.py`, or your own `OutputHead`.
+      transform: (batch, context) -> batch, on the device, before model and loss: features of raw inputs, and, if
+        `context.train`, augmentation, which may mix rows and their targets. It must keep 'mask'.
+      extra_metrics: computes additional metrics from those of the head.
+      label: name of the target field.
+      encode_once: encode each split once and keep the result; for tasks without augmentation on the host.
       **more: further fields of `Task`, such as `couples_rows`, `finalize`, `render` and `describe`.
     """
 

@@ -1,11 +1,11 @@
-"""Tasks whose targets are tokens: language models, hidden tokens, and texts that are written for other texts.
+"""Tasks whose targets are tokens: language models, masked models, and encoder-decoders.
 
-    token_prediction   loss, metrics, score and the rest of a `Task`, for any model that gives logits of targets
+    token_prediction   the `Task`, with loss, metrics and score, for any model that computes logits of targets
     continue_text      `predict` of a decoder                     claim_continuation   its `claim`
     write_target       `predict` of an encoder-decoder            make_claim_target    its `claim`
-    sampled, searched  how either writes: drawn token by token, or the best of a beam
+    sampled, searched  decoding strategies for both: sampling, or beam search
 
-A row has 'targets' [batch, length]. In a claim, a target of -1 is not scored: the prompt of a continuation.
+A row has 'targets' [batch, length]. In a claim, targets of -1 (the prompt of a continuation) are not scored.
 """
 
 from collections.abc import Callable
@@ -25,14 +25,15 @@ from research.ops.losses import softmax_cross_entropy
 from research.ops.sampling import sample
 from research.ops.token_metrics import token_metrics, token_sums, unigrams
 
-Write = Callable[..., tuple[Array, Array]]  # (variables, prompts, batch, context) -> (tokens [batch, most], length)
+# (variables, prompts, batch, context) -> (tokens [batch, max_new_tokens], length [batch])
+Write = Callable[..., tuple[Array, Array]]
 
 
 def target_mask(batch: Batch) -> Float[Array, 'batch length']:
-    """1.0 for each target that counts: those inside a text, and behind its 'prefix' where it has one."""
+    """Returns 1.0 for each target inside a text, after its 'prefix' if it has one."""
     position = jnp.arange(batch['tokens'].shape[1])
     inside = position < batch['length'][:, None] if 'length' in batch else batch['segments'] > 0
-    if 'prefix' in batch:  # its last token predicts the first that is not seen
+    if 'prefix' in batch:  # the last token of the prefix predicts the first one after it
         inside &= position >= batch['prefix'][:, None] - 1
     return inside * batch['mask'][:, None]
 
@@ -43,23 +44,23 @@ def token_prediction(
     model: Model,
     counts: np.ndarray,
     *,
-    what: str = 'token',
+    token_name: str = 'token',
     mask_of: Callable[[Batch], Float[Array, 'batch length']] = target_mask,
     smoothing: float = 0.0,
     sizes: np.ndarray | None = None,
     **more: Any,
 ) -> Task:
-    """A task that predicts tokens; its loss is the sum of their cross-entropies in nats, their number is its weight.
+    """Builds a task that predicts tokens; the loss sums their cross-entropies in nats, with their count as weight.
 
     Args:
       host: inputs, encode and decode.
       source: (split) -> rows.
-      model: its logits [batch, length, vocabulary] are of the batch's 'targets'.
-      counts: of each token among training targets, for the baseline.
-      what: names the tokens that are counted, as in 'hidden token'.
-      mask_of: from a batch to 1.0 for each target that counts.
-      smoothing: of the labels, in the loss alone.
-      sizes: bytes of each token, for bits per byte; None where targets are no whole text.
+      model: computes logits [batch, length, vocabulary] of the batch's 'targets'.
+      counts: number of each token among training targets, for the unigram baseline.
+      token_name: name of the predicted tokens in metrics, such as 'hidden token'.
+      mask_of: (batch) -> 1.0 for each target that counts.
+      smoothing: label smoothing, in the loss only.
+      sizes: bytes of each token, for bits per byte; None if the targets are not whole texts.
       **more: further fields of `Task`, among them `predict` and `claim`.
     """
     baseline = unigrams(counts)
@@ -83,7 +84,7 @@ def token_prediction(
         return sums
 
     def metrics(sums):
-        return {name: Metric(*row) for name, row in token_metrics(sums, what).items()}
+        return {name: Metric(*row) for name, row in token_metrics(sums, token_name).items()}
 
     def score(variables, batch, context):
         logits, changed = model.apply(variables, batch, context._replace(train=False))
@@ -97,31 +98,31 @@ def token_prediction(
     )  # fmt: skip
 
 
-def sampled(generate: Generate, most: int, temperature: float, top_k: int, top_p: float) -> Write:
-    """Writing by `ops.sampling.sample`; what is drawn depends on a row's index, not on the batch it is in."""
+def sampled(generate: Generate, max_new_tokens: int, temperature: float, top_k: int, top_p: float) -> Write:
+    """Decodes by sampling. Keys derive from a row's index, so the result does not depend on the batch."""
 
     def write(variables, prompts, batch, context):
         keys = jax.vmap(jax.random.fold_in, (None, 0))(context.fold('sample'), batch['index'])
-        return sample(generate, variables, prompts, keys, most, temperature, top_k, top_p)
+        return sample(generate, variables, prompts, keys, max_new_tokens, temperature, top_k, top_p)
 
     return write
 
 
-def searched(generate: Generate, most: int, beams: int, length_penalty: float) -> Write:
-    """Writing by `ops.beam_search.beam_search`; nothing is drawn."""
+def searched(generate: Generate, max_new_tokens: int, beams: int, length_penalty: float) -> Write:
+    """Decodes by beam search; returns the best hypothesis."""
 
     def write(variables, prompts, batch, context):
         del batch, context
-        best = beam_search(generate, variables, prompts, most, beams, length_penalty)
+        best = beam_search(generate, variables, prompts, max_new_tokens, beams, length_penalty)
         return best.tokens[:, 0], best.length[:, 0]
 
     return write
 
 
 def continue_text(write: Write, row_prompt: Callable[[Batch], Array], prefix: bool) -> Callable:
-    """`predict`: a request's whole text, or of a row the first `row_prompt` tokens, and a continuation.
+    """Builds `predict`: continues the text of a request, or the first `row_prompt` tokens of a row.
 
-    Outputs are 'prompt' [batch, length], 'prompt_length', 'tokens' [batch, most] and their 'length'.
+    Outputs are 'prompt' [batch, length], 'prompt_length', 'tokens' [batch, max_new_tokens] and their 'length'.
     """
 
     def predict(variables, batch, context):
@@ -134,12 +135,12 @@ def continue_text(write: Write, row_prompt: Callable[[Batch], Array], prefix: bo
 
 
 def claim_continuation(batch: Batch, outputs: dict[str, Array]) -> Batch:
-    """`claim`: a row of a prompt and its continuation, whose tokens alone are targets."""
+    """Implements `claim`: prompt and continuation as a row, with targets on the continuation only."""
     start, stop = outputs['prompt_length'][:, None], (outputs['prompt_length'] + outputs['length'])[:, None]
     position = jnp.arange(outputs['prompt'].shape[1])
     offset = jnp.clip(position - start, 0, outputs['tokens'].shape[1] - 1)
     text = jnp.where(position < start, outputs['prompt'], jnp.take_along_axis(outputs['tokens'], offset, axis=1))
-    inside = position < stop - 1  # the last token is no input
+    inside = position < stop - 1  # the last token is a target but not an input
     following = jnp.pad(text[:, 1:], ((0, 0), (0, 1)))
     row = {
         'tokens': jnp.where(inside, text, 0),
@@ -154,9 +155,9 @@ def claim_continuation(batch: Batch, outputs: dict[str, Array]) -> Batch:
 
 
 def write_target(write: Write, start: int) -> Callable:
-    """`predict`: what is written for each source, of a packed row for its first; the target begins with `start`.
+    """Builds `predict`: decodes a target for each source (the first one of a packed row), starting with `start`.
 
-    Outputs are 'source', 'source_length', 'tokens' [batch, most] and their 'length'.
+    Outputs are 'source', 'source_length', 'tokens' [batch, max_new_tokens] and their 'length'.
     """
 
     def predict(variables, batch, context):
@@ -171,7 +172,7 @@ def write_target(write: Write, start: int) -> Callable:
 
 
 def make_claim_target(start: int, source_length: int, length: int) -> Callable:
-    """`claim`: a row of a source and the target that was written for it, padded to the sizes of training rows."""
+    """Builds `claim`: source and decoded target as a row, padded to the lengths of training rows."""
 
     def padded(tokens: Array, width: int) -> Array:
         return jnp.pad(tokens, ((0, 0), (0, width - tokens.shape[1])))

@@ -1,4 +1,4 @@
-"""Models that read spectrograms and give one score for each class: convolutions, a residual network, a Transformer."""
+"""Audio classifiers over spectrograms: convolutions, a residual network, a Transformer."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -13,9 +13,9 @@ from research.nn.transformer_settings import TransformerSettings
 
 
 class Patches(NamedTuple):
-    """Settings of a Transformer beside those of its shape."""
+    """Settings of the Transformer in addition to `TransformerSettings`."""
 
-    patch: int = 8  # bands and frames along each side of a patch
+    patch: int = 8  # size of a patch, in bands and frames
 
 
 SETTINGS = {
@@ -26,15 +26,15 @@ SETTINGS = {
 
 
 def sound_model(section: Mapping[str, Any], classes: int, shape: tuple[int, int, int]) -> Model:
-    """The model of `config.model`, which reads the field 'spectrogram' of a batch, [batch, bands, frames, channels].
+    """Builds the model of `config.model`; it reads 'spectrogram' [batch, bands, frames, channels].
 
     Args:
       section: `config.model`.
-      classes: scores.
+      classes: number of classes.
       shape: bands, frames and channels.
 
     Raises:
-      UserError: for an unknown model or setting, or an impossible value.
+      UserError: if the model or a setting is unknown, or a value impossible.
     """
     name, settings = section.get('name', ''), without_name(section)
     if outside := builder_outside(name, 'sound_model'):

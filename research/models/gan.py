@@ -1,4 +1,4 @@
-"""Pairs of a generator and a discriminator, by `config.model.name`."""
+"""Pairs of generator and discriminator."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -21,12 +21,12 @@ PAIRS = {
 
 
 class GAN(NamedTuple):
-    """Settings of `config.model`; 'generator' and 'discriminator' are those of their modules."""
+    """Settings of `config.model`; 'generator' and 'discriminator' hold the settings of their modules."""
 
     name: str
     generator: dict
     discriminator: dict
-    latent: int = 64  # numbers of noise that an image is made from
+    latent: int = 64  # dimension of the noise
 
 
 SETTINGS = {
@@ -40,24 +40,24 @@ SETTINGS = {
 
 
 class Pair(NamedTuple):
-    """The two networks, as functions of `Variables`."""
+    """Generator and discriminator as pure functions of `Variables`."""
 
-    generate: Callable  # (variables, noise, labels, context) -> (images in -1 to 1, new collections)
+    generate: Callable  # (variables, noise, labels, context) -> (images in [-1, 1], new collections)
     judge: Callable  # (variables, images, labels, context, collections) -> (logits, new collections)
     init: Callable  # (key) -> Variables
     latent: int
 
 
 def gan_pair(section: Mapping[str, Any], shape: tuple[int, int, int], classes: int) -> Pair:
-    """The networks of `config.model`.
+    """Builds the pair of `config.model`.
 
     Args:
       section: `config.model`.
       shape: height, width and channels of the images.
-      classes: how many labels the networks are told; 0: they are told none.
+      classes: number of labels of conditional networks; 0: unconditional.
 
     Raises:
-      UserError: for an unknown model or setting, or an impossible value.
+      UserError: if the model or a setting is unknown, or a value impossible.
     """
     settings = unpack(GAN, section, 'model')
     if settings.latent < 1:
@@ -70,7 +70,7 @@ def gan_pair(section: Mapping[str, Any], shape: tuple[int, int, int], classes: i
         return run_group(generator, variables, 'generator', context, noise, labels)
 
     def judge(variables, images, labels, context, collections):
-        # Real and fake images are judged apart: batch norm over both would give away which is which.
+        # Real and fake images go through separate calls: batch norm over both would leak which is which.
         variables = variables._replace(extra={**variables.extra, 'discriminator': collections})
         return run_group(discriminator, variables, 'discriminator', context, images, labels)
 
@@ -80,11 +80,11 @@ def gan_pair(section: Mapping[str, Any], shape: tuple[int, int, int], classes: i
             'discriminator': (discriminator, jnp.zeros((1, *shape))),
             'generator': (generator, jnp.zeros((1, settings.latent))),
         }
-        made = {
+        initialized = {
             group: initialize(module, fold(key, group), first, label)
             for group, (module, first) in inputs.items()
         }
-        extra = {group: collections for group, (_, collections) in made.items() if collections}
-        return Variables({group: params for group, (params, _) in made.items()}, extra)
+        extra = {group: collections for group, (_, collections) in initialized.items() if collections}
+        return Variables({group: params for group, (params, _) in initialized.items()}, extra)
 
     return Pair(generate, judge, init, settings.latent)

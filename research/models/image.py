@@ -1,4 +1,4 @@
-"""Models that read images and give one score for each class: a perceptron, a residual network, a vision Transformer."""
+"""Image classifiers: a multilayer perceptron, a residual network, a vision Transformer."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -15,7 +15,7 @@ from research.nn.resnet import ResNet
 from research.nn.transformer_settings import TransformerSettings
 from research.nn.vision_transformer import VisionTransformer
 
-# Of a vision Transformer from scratch, where the config does not say (Dosovitskiy et al. 2021, section 3.1).
+# Defaults of a vision Transformer trained from scratch (Dosovitskiy et al. 2021, section 3.1).
 VIT = {
     'positions': 'learned', 'activation': 'gelu', 'query_key_value_bias': True, 'output_bias': True,
     'feed_forward_bias': True,
@@ -23,17 +23,17 @@ VIT = {
 
 
 class Patches(NamedTuple):
-    """Settings of a vision Transformer beside those of its shape."""
+    """Settings of the vision Transformer in addition to `TransformerSettings`."""
 
-    patch: int = 4  # pixels along each side of a patch; with weights, theirs
+    patch: int = 4  # side of a patch in pixels; ignored with pretrained weights
 
 
 class Images(NamedTuple):
-    """What a model must know of the images that it reads."""
+    """What a model needs to know about its input images."""
 
     classes: Sequence[str]  # names, in the order of the labels
     shape: tuple[int, int, int]  # height, width, channels; float32 in [0, 1]
-    moments: tuple[Sequence[float], Sequence[float]] | None  # mean and deviation of each channel; None: as they are
+    moments: tuple[Sequence[float], Sequence[float]] | None  # mean and deviation per channel; None: no scaling
 
 
 SHAPE_GIVEN = ('vocabulary', 'length', 'causal')
@@ -45,21 +45,21 @@ SETTINGS = {
 
 
 def store_image_weights(section: Mapping[str, Any], folder: epath.Path, shape: tuple[int, int, int]) -> None:
-    """Stores in `folder` what the weights are that `config.model` names, if any; see `pretrained.store_pictures`."""
+    """Stores the pretrained weights that `config.model` names, if any; see `pretrained.store_pictures`."""
     if section.get('name') == 'vit':
         pretrained.store_pictures(without_name(section), folder, shape)
 
 
 def image_model(section: Mapping[str, Any], images: Images, folder: epath.Path) -> Model:
-    """The model of `config.model`, which reads the field 'image' of a batch, [batch, height, width, channels].
+    """Builds the model of `config.model`; it reads 'image' [batch, height, width, channels].
 
     Args:
       section: `config.model`.
-      images: what it reads.
+      images: classes, shape and moments of its inputs.
       folder: the run's prepared folder.
 
     Raises:
-      UserError: for an unknown model or setting, or an impossible value.
+      UserError: if the model or a setting is unknown, or a value impossible.
     """
     name, settings = section.get('name', ''), without_name(section)
     if outside := builder_outside(name, 'image_model'):
@@ -68,11 +68,11 @@ def image_model(section: Mapping[str, Any], images: Images, folder: epath.Path) 
     if name == 'vit':
         return vision_transformer(settings, images, folder)
     module = unpack({'mlp': MLP, 'resnet': ResNet}[name], settings, 'model', classes=len(images.classes))
-    return standardized(module, images.shape, images.moments)
+    return standardized_model(module, images.shape, images.moments)
 
 
-def standardized(module: Any, shape: tuple[int, int, int], moments: Any, load: Callable | None = None) -> Model:
-    """The model of a module that reads images in units of their deviation from their mean."""
+def standardized_model(module: Any, shape: tuple[int, int, int], moments: Any, load: Callable | None = None) -> Model:
+    """Builds the model of a module whose input images are standardized."""
     mean, std = (np.float32(moment) for moment in moments) if moments else (np.float32(0), np.float32(1))
 
     def inputs(batch):
@@ -82,7 +82,7 @@ def standardized(module: Any, shape: tuple[int, int, int], moments: Any, load: C
 
 
 def vision_transformer(settings: Mapping[str, Any], images: Images, folder: epath.Path) -> Model:
-    """A vision Transformer from scratch, or the one of the weights that the settings name."""
+    """Builds a vision Transformer, initialized or with the pretrained weights that the settings name."""
     patches, section = unpack_part(Patches, {**VIT, **settings}, 'model')
     weights = pretrained.read_about(section, folder)
     side = weights['image']['patch'] if weights else patches.patch
@@ -93,15 +93,15 @@ def vision_transformer(settings: Mapping[str, Any], images: Images, folder: epat
     shape = pretrained.read_shape(section, folder, vocabulary=1, length=length, causal=False)
     module = VisionTransformer(shape, side, len(images.classes))
     if weights is None:
-        return standardized(module, images.shape, images.moments)
+        return standardized_model(module, images.shape, images.moments)
     load = pretrained.make_load(section, folder)
     if weights['image']['classes']:
-        load = in_order(load, weights['image'].get('labels', ()), images.classes)
-    return standardized(module, images.shape, images.moments and (weights['mean'], weights['std']), load)
+        load = reorder_head(load, weights['image'].get('labels', ()), images.classes)
+    return standardized_model(module, images.shape, images.moments and (weights['mean'], weights['std']), load)
 
 
-def in_order(load: Callable, labels: Sequence[str], classes: Sequence[str]) -> Callable:
-    """Weights whose head gives scores in the order of `classes`, where it was trained for the same ones in another."""
+def reorder_head(load: Callable, labels: Sequence[str], classes: Sequence[str]) -> Callable:
+    """Permutes the head of loaded weights to the order of `classes`, if its labels are the same classes."""
     if list(labels) == list(classes) or sorted(labels) != sorted(classes):
         return load
     order = np.array([list(labels).index(name) for name in classes])

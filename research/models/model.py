@@ -1,7 +1,7 @@
-"""A model as pure functions of a task's variables, and the defaults of its settings.
+"""A model as pure functions of `Variables`, and the defaults of its settings.
 
-`research/models/<kind>.py` builds models for one kind of input from the section `config.model` and what the task knows
-of its data. Each module has `SETTINGS`, {name of a model: {setting: default}}: all that a config may set for it.
+`research/models/<kind>.py` builds models for one kind of input from `config.model` and the sizes of the data. Each
+module has `SETTINGS`, {model name: {setting: default}}: every setting that a config may give.
 """
 
 import importlib
@@ -19,7 +19,7 @@ GROUP = 'model'  # the parameter group of a task that has one model
 
 
 class Model(NamedTuple):
-    """What a task needs of a model; `module` is for those that look inside (features before the head)."""
+    """A model as a task uses it; `module` is the Flax module, for code that needs its internals."""
 
     init: Callable[[PRNGKeyArray], Variables]
     apply: Callable[[Variables, Batch, Context], tuple[Any, dict[str, Any]]]  # -> (scores, changed collections)
@@ -30,14 +30,14 @@ class Model(NamedTuple):
 def model_of(
     module: Any, inputs: Callable[[Batch], tuple], blank: Batch, load: Callable | None = None, group: str = GROUP
 ) -> Model:
-    """The model of one module whose parameters are the group `group`.
+    """Builds the model of one module.
 
     Args:
-      module: of `research/nn`.
-      inputs: from a batch to the arguments of the module.
-      blank: a batch of one row with the fields that `inputs` reads; the shapes of parameters follow from it.
-      load: as of `Model`.
-      group: of parameters.
+      module: a module of `research/nn`.
+      inputs: (batch) -> arguments of the module.
+      blank: a batch of one row with the fields that `inputs` reads, used to initialize the parameters.
+      load: see `Model`.
+      group: name of the parameter group.
     """
 
     def init(key: PRNGKeyArray) -> Variables:
@@ -51,10 +51,10 @@ def model_of(
 
 
 def builder_outside(name: str, function: str) -> Callable[..., Model] | None:
-    """The builder of a model that a dotted path names: the function of this name in that module; None for other names.
+    """Returns the function `function` of the module `name` if `name` is a dotted path, and None otherwise.
 
     Raises:
-      UserError: for a module that cannot be imported or lacks the function.
+      UserError: if the module cannot be imported or lacks the function.
     """
     if '.' not in name:
         return None
@@ -63,12 +63,12 @@ def builder_outside(name: str, function: str) -> Callable[..., Model] | None:
     except ImportError as error:
         raise UserError(f'config.model.name={name!r}: its module cannot be imported ({error})') from error
     if not hasattr(module, function):
-        raise UserError(f'config.model.name={name!r}: the module has no function {function}, as this task needs')
+        raise UserError(f'config.model.name={name!r}: the module has no function {function}, which this task needs')
     return getattr(module, function)
 
 
 def defaults_of(kind: Any, *without: str) -> dict[str, Any]:
-    """The settings of a module or a settings type that have a default, but those in `without`, which the task gives."""
+    """Returns the parameters of `kind` that have a default, except `without`, which the task provides."""
     parameters = inspect.signature(kind).parameters
     hidden = {*without, *({'parent', 'name'} if 'parent' in parameters else ())}  # flax adds those two
     return {

@@ -1,4 +1,4 @@
-"""Models that read sequences of letters, one-hot or as k-mers, and give one score for each unit of output."""
+"""Classifiers of letter sequences, one-hot or as k-mers."""
 
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
@@ -14,7 +14,7 @@ from research.nn.transformer_settings import TransformerSettings
 
 
 class Pooled(NamedTuple):
-    """Settings of a Transformer beside those of its shape."""
+    """Settings of the Transformer in addition to `TransformerSettings`."""
 
     pool: Literal['max', 'mean'] = 'mean'
     head_dropout: float = 0.1
@@ -27,17 +27,17 @@ SETTINGS = {
 
 
 def sequence_model(section: Mapping[str, Any], units: int, kmers: int, length: int, blank: Batch) -> Model:
-    """The model of `config.model`, which reads 'bases' or 'kmers', and 'length', of a batch.
+    """Builds the model of `config.model`; it reads 'bases' or 'kmers', and 'length'.
 
     Args:
       section: `config.model`.
-      units: scores.
-      kmers: how many k-mers there are; 0 for one-hot letters.
-      length: letters of a sequence.
+      units: output units.
+      kmers: size of the k-mer vocabulary; 0: one-hot letters.
+      length: letters per sequence.
       blank: an encoded batch of one row.
 
     Raises:
-      UserError: for an unknown model or setting, or an impossible value.
+      UserError: if the model or a setting is unknown, or a value impossible.
     """
     name, settings = section.get('name', ''), without_name(section)
     if outside := builder_outside(name, 'sequence_model'):
@@ -47,7 +47,7 @@ def sequence_model(section: Mapping[str, Any], units: int, kmers: int, length: i
         module = unpack(SequenceConvolution, settings, 'model', units=units, vocabulary=kmers)
         return model_of(module, lambda batch: (batch['kmers' if kmers else 'bases'], batch['length']), blank)
     if not kmers:
-        raise UserError('config.task.kmer=0: a Transformer reads k-mers; 1 stands for single letters')
+        raise UserError('config.task.kmer=0: a Transformer reads k-mers; use 1 for single letters')
     pooled, rest = unpack_part(Pooled, settings, 'model')
     shape = unpack(TransformerSettings, rest, 'model', vocabulary=kmers, length=length, causal=False)
     module = TextTransformer(shape, units, *pooled)

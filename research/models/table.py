@@ -1,4 +1,4 @@
-"""Models that read the columns of a table and give one score for each unit of output."""
+"""Classifiers of table rows."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,16 +13,16 @@ SETTINGS = {'mlp': defaults_of(TableMLP)}
 
 
 def table_model(section: Mapping[str, Any], units: int, numbers: int, sizes: Sequence[int]) -> Model:
-    """The model of `config.model`, which reads 'numbers' [batch, numbers] and 'categories' [batch, columns].
+    """Builds the model of `config.model`; it reads 'numbers' [batch, numbers] and 'categories' [batch, columns].
 
     Args:
-      section: `config.model`; its 'name' may be left out, as there is one model.
-      units: scores.
-      numbers: columns of numbers.
-      sizes: categories of each other column.
+      section: `config.model`; 'name' is optional.
+      units: output units.
+      numbers: width of the numeric input.
+      sizes: number of categories of each categorical column.
 
     Raises:
-      UserError: for an unknown model or setting, or an impossible value.
+      UserError: if the model or a setting is unknown, or a value impossible.
     """
     if outside := builder_outside(section.get('name') or '', 'table_model'):
         return outside(section, units, numbers, sizes)

@@ -1,6 +1,4 @@
-"""Models that read whole texts and give one score for each unit of output.
-
-n-grams, a convolution, an LSTM, or a Transformer encoder from scratch or with published weights.
+"""Text classifiers: n-grams, a convolution, an LSTM, and a Transformer encoder, from scratch or pretrained.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,7 +22,7 @@ from research.nn.transformer_settings import TransformerSettings
 
 
 class Pooled(NamedTuple):
-    """Settings of a Transformer beside those of its shape."""
+    """Settings of the Transformer in addition to `TransformerSettings`."""
 
     pool: Literal['pooler', 'first', 'mean', 'max'] = 'first'
     head_dropout: float = 0.1
@@ -40,33 +38,33 @@ SETTINGS = {
 
 
 def store_text_weights(section: Mapping[str, Any], folder: epath.Path) -> Tokenizer | None:
-    """Stores in `folder` what the weights are that `config.model` names, and gives their tokenizer; None for none.
+    """Stores the pretrained weights that `config.model` names and returns their tokenizer; None without weights.
 
     Raises:
-      UserError: for weights that are no encoder of texts.
+      UserError: if the weights are not a text encoder.
     """
     if section.get('name') != 'transformer':
         return None
     tokenizer = pretrained.store(section, folder, 'encoder')
     if tokenizer is not None:
-        pretrained_tokens(tokenizer, str(section['weights']))  # refuses what is no encoder
+        pretrained_tokens(tokenizer, str(section['weights']))  # raises if the tokenizer is not that of an encoder
     return tokenizer
 
 
 def text_model(
     section: Mapping[str, Any], units: int, texts: TextArrays, folder: epath.Path, classes: Sequence[str] = ()
 ) -> Model:
-    """The model of `config.model`, which reads the arrays of `texts` in a batch.
+    """Builds the model of `config.model`; it reads the arrays of `texts`.
 
     Args:
       section: `config.model`.
-      units: scores.
-      texts: how texts become arrays.
+      units: output units.
+      texts: the text preprocessing.
       folder: the run's prepared folder.
-      classes: their names, one a unit: published weights for the same ones bring their trained head; () for none.
+      classes: class names, one per unit; pretrained weights for the same classes keep their trained head.
 
     Raises:
-      UserError: for an unknown model or setting, or an impossible value.
+      UserError: if the model or a setting is unknown, or a value impossible.
     """
     name, settings = section.get('name', ''), without_name(section)
     if outside := builder_outside(name, 'text_model'):
@@ -84,14 +82,14 @@ def text_model(
         kind = {'convolution': TextConvolution, 'lstm': TextLSTM}[name]
         module = unpack(kind, settings, 'model', vocabulary=texts.size, units=units)
     if texts.padding == 'left' and name != 'lstm':
-        raise UserError(f"config.task.padding='left' is for config.model.name='lstm', not {name!r}")
+        raise UserError(f"config.task.padding='left' requires config.model.name='lstm', got {name!r}")
     row = np.ones((1, texts.length), np.int32)
     blank = {'tokens': row, 'length': np.full((1,), texts.length, np.int32), 'types': np.zeros_like(row)}
     return model_of(module, lambda batch: (batch['tokens'], batch['length'], batch['types']), blank, load)
 
 
 def gram_model(settings: Mapping[str, Any], units: int, texts: TextArrays, folder: epath.Path) -> Model:
-    """A bag of n-grams."""
+    """Builds a bag of n-grams."""
     grams, rest = gram_settings(settings)
     module = unpack(NGramBag, rest, 'model', features=texts.size, units=units)
     ratios = jnp.asarray(load_array(folder / RATIOS)) if grams.naive_bayes else None
@@ -99,12 +97,12 @@ def gram_model(settings: Mapping[str, Any], units: int, texts: TextArrays, folde
 
 
 def transformer(settings: Mapping[str, Any], units: int, texts: TextArrays, folder: epath.Path) -> TextTransformer:
-    """An encoder from scratch, or the one of the weights that the settings name."""
+    """Builds an encoder, initialized or with the pretrained weights that the settings name."""
     pooled, section = unpack_part(Pooled, settings, 'model')
     given = {'vocabulary': texts.size, 'length': texts.length, 'causal': False}
     given |= {'types': 2 * texts.pair, 'pooler': pooled.pool == 'pooler'}
     shape = pretrained.read_shape(section, folder, **given)
     if shape.causal or (pooled.pool == 'pooler' and not shape.pooler):
-        problem = 'is no encoder' if shape.causal else "has no pooler: set config.model.pool to 'first' or 'mean'"
+        problem = 'is not an encoder' if shape.causal else "has no pooler: set config.model.pool to 'first' or 'mean'"
         raise UserError(f'config.model.weights={section.get("weights", "")!r} {problem}')
     return TextTransformer(shape, units, *pooled)

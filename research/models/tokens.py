@@ -1,7 +1,7 @@
-"""Transformers over tokens: a decoder, an encoder that guesses hidden tokens, and an encoder-decoder.
+"""Transformers over tokens: a decoder, a masked encoder, and an encoder-decoder.
 
-Each is built from the section `config.model`, the shape of a Transformer or the name of pretrained weights, and gives
-float32 logits of each target of a batch. `generate_text` and `generate_target` make their `Task.generate`.
+Each is built from `config.model`, which gives the shape of a Transformer or names pretrained weights, and computes
+float32 logits of the targets. `generate_text` and `generate_target` build `Task.generate`.
 """
 
 import dataclasses
@@ -22,24 +22,24 @@ from research.nn.encoder_decoder import EncoderDecoder
 from research.nn.transformer import Transformer, empty_cache
 from research.nn.transformer_settings import TransformerSettings
 
-# config.model has no name here: the task decides between encoder and decoder.
+# config.model has no name here: the task selects encoder or decoder.
 SETTINGS = {'': defaults_of(TransformerSettings, 'vocabulary', 'length', 'source_vocabulary') | pretrained.DEFAULTS}
 
 
 def decoder(section: Mapping[str, Any], folder: epath.Path, vocabulary: int, length: int) -> Model:
-    """A causal Transformer; it reads 'tokens', and where a batch has them 'segments' and 'prefix'.
+    """Builds a causal Transformer; it reads 'tokens', and optionally 'segments' and 'prefix'.
 
     Args:
       section: `config.model`.
       folder: the run's prepared folder.
-      vocabulary, length: of the task; with weights, the vocabulary is theirs.
+      vocabulary, length: sizes of the task; pretrained weights bring their own vocabulary.
 
     Raises:
-      UserError: for an unknown setting or an impossible value.
+      UserError: if a setting is unknown or a value impossible.
     """
     shape = pretrained.read_shape(section, folder, vocabulary=vocabulary, length=length)
     if not shape.causal:
-        raise UserError('config.model.causal=False: a language model must not see the token it predicts')
+        raise UserError('config.model.causal=False: a language model must be causal')
     module = Transformer(shape)
 
     def apply(variables, batch, context):
@@ -51,11 +51,11 @@ def decoder(section: Mapping[str, Any], folder: epath.Path, vocabulary: int, len
 
 
 def encoder(section: Mapping[str, Any], folder: epath.Path, vocabulary: int, length: int) -> Model:
-    """A Transformer that reads 'tokens' from both sides and gives logits at 'positions' alone; as `decoder`."""
+    """Builds a bidirectional Transformer that reads 'tokens' and computes logits at 'positions'; see `decoder`."""
     shape = pretrained.read_shape(section, folder, vocabulary=vocabulary, length=length)
     if shape.causal:
-        raise UserError('config.model.causal=True: a masked model reads both sides of a mask; set it to False')
-    if section.get('weights'):  # no loss would train the pooler; a head is made where there is none
+        raise UserError('config.model.causal=True: a masked model is bidirectional; set it to False')
+    if section.get('weights'):  # drop the untrained pooler; initialize a head if the weights have none
         shape = dataclasses.replace(shape, pooler=False, head_transform=True, head_bias=True)
     module = Transformer(shape)
 
@@ -79,12 +79,12 @@ def pair_shape(
 
 
 def encoder_decoder(section: Mapping[str, Any], folder: epath.Path, row_length: int = 0, **sizes: int) -> Model:
-    """An encoder-decoder; it reads 'source' and 'tokens', and their lengths or segments.
+    """Builds an encoder-decoder; it reads 'source' and 'tokens', and their lengths or segments.
 
     Args:
-      section, folder: as of `decoder`.
-      row_length: of a packed row, in tokens; 0: as long as a text.
-      **sizes: vocabulary and length, and source_vocabulary where it is another.
+      section, folder: see `decoder`.
+      row_length: tokens of a packed row; 0: the length of a text.
+      **sizes: vocabulary, length, and source_vocabulary if it differs.
     """
     module = EncoderDecoder(pair_shape(section, folder, row_length, **sizes))
 
@@ -97,12 +97,12 @@ def encoder_decoder(section: Mapping[str, Any], folder: epath.Path, row_length: 
 
 
 def init_of(module: Any, *inputs: Any) -> Any:
-    """The `init` of a model of one module without other collections."""
+    """Builds `init` for a single module with parameters only."""
     return lambda key: Variables({GROUP: initialize(module, key, *inputs)[0]}, {})
 
 
 def generate_text(model: Model, end: int) -> Generate:
-    """Generation with a cache by a decoder; every row keeps its own position."""
+    """Builds cached generation for a decoder; every row keeps its own position."""
     module, settings = model.module, model.module.settings
 
     def start(variables, prompts, capacity):
@@ -110,14 +110,14 @@ def generate_text(model: Model, end: int) -> Generate:
         cache = empty_cache(settings, tokens.shape[0], capacity)
         params = {'params': variables.params[GROUP]}
         _, cache = module.apply(params, tokens, prefix=prompts.get('prefix'), cache=cache)
-        # The first step reads the last token again; it and those after overwrite what padding left behind.
+        # The first step reads the last prompt token again; it and later steps overwrite the cache entries of padding.
         cache = {**cache, 'position': length - 1}
         return {**cache, 'prefix': prompts['prefix']} if 'prefix' in prompts else cache
 
     def step(variables, cache, tokens):
         position = cache['position']
         params = {'params': variables.params[GROUP]}
-        prefix = cache.get('prefix')  # seen even from outside the window
+        prefix = cache.get('prefix')  # attended to even outside the sliding window
         logits, cache = module.apply(params, tokens[:, None], prefix=prefix, cache=cache, read_from=position)
         return {**cache, 'position': position + 1}, logits[:, 0]
 
@@ -125,9 +125,13 @@ def generate_text(model: Model, end: int) -> Generate:
 
 
 def generate_target(model: Model, first: int, end: int, limit: int) -> Generate:
-    """Generation with a cache by an encoder-decoder; a prompt is an encoded request whose 'tokens' begin the target.
+    """Builds cached generation for an encoder-decoder; prompts are encoded requests whose 'tokens' begin the target.
 
-    The `first` of them, where it is not also the `end`, is never written. `limit` is the most positions.
+    Args:
+      model: of `encoder_decoder`.
+      first: id of the start token; never generated unless it is also `end`.
+      end: id of the end token.
+      limit: maximum number of positions.
     """
     module = model.module
 
@@ -139,7 +143,7 @@ def generate_target(model: Model, first: int, end: int, limit: int) -> Generate:
 
         def read(column, cache):
             further, _ = step(variables, cache, tokens[:, column])
-            inside = column < length - 1  # the last token is read by the first step
+            inside = column < length - 1  # the first step reads the last prompt token
             return jax.tree.map(
                 lambda new, old: jnp.where(inside.reshape(-1, *[1] * (new.ndim - 1)), new, old), further, cache
             )

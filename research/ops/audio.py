@@ -25,11 +25,11 @@ class Mel(NamedTuple):
     window: float = 25.0  # milliseconds of a frame
     hop: float = 10.0  # milliseconds from one frame to the next
     bands: int = 40
-    low: float = 0.0  # Hz, where the first band begins
-    high: float = 0.0  # Hz, where the last one ends; 0: half the rate
+    fmin: float = 0.0  # Hz, lower edge of the first band
+    fmax: float = 0.0  # Hz, upper edge of the last band; 0: half the rate
     scale: Literal['slaney', 'htk'] = 'slaney'
     area: bool = True  # every band has the same area; False: the same height
-    floor: float = 1e-10  # the least power: its logarithm stands for silence
+    power_floor: float = 1e-10  # power below this is raised to it, so that silence has a finite logarithm
 
     @property
     def window_samples(self) -> int:
@@ -49,7 +49,7 @@ class Mel(NamedTuple):
     @property
     def highest(self) -> float:
         """Hz, where the last band ends."""
-        return self.high or self.rate / 2
+        return self.fmax or self.rate / 2
 
     def frames(self, samples: int) -> int:
         """Returns how many frames so many samples have: one is centred on every hop, the first on sample 0."""
@@ -63,17 +63,18 @@ class Mel(NamedTuple):
                 f'(2 to {MOST_BINS}), a hop of {self.hop:g} ms has {self.hop_samples} (1 or more), and there must '
                 f'be one mel band or more, got {self.bands}'
             )
-        if not 0 <= self.low < self.highest <= self.rate / 2 or not self.floor > 0:
+        if not 0 <= self.fmin < self.highest <= self.rate / 2 or not self.power_floor > 0:
             raise UserError(
-                f'config.task: low and high must be 0 <= low < high <= {self.rate / 2:g} Hz (half of sample_rate) '
-                f'and floor above zero, got {self.low:g}, {self.highest:g} and {self.floor:g}'
+                f'config.task: fmin and fmax must satisfy 0 <= fmin < fmax <= {self.rate / 2:g} Hz (half of '
+                f'sample_rate) and power_floor must be above zero, got {self.fmin:g}, {self.highest:g} and '
+                f'{self.power_floor:g}'
             )
         empty = np.flatnonzero(filter_bank(self).max(axis=0) <= 0)
         if len(empty):
             raise UserError(
                 f'config.task.mels={self.bands}: band {empty[0] + 1} holds none of the '
                 f'{self.transform_size // 2 + 1} frequencies of a window of {self.window:g} ms: fewer bands, a longer '
-                'window, or a higher low'
+                'window, or a higher fmin'
             )
         return self
 
@@ -106,7 +107,7 @@ def filter_bank(mel: Mel) -> Float[np.ndarray, 'bins bands']:
     Their corners are evenly spaced on the mel scale; with `area` each is divided by half its width in Hz.
     """
     bins = np.arange(mel.transform_size // 2 + 1) * mel.rate / mel.transform_size
-    ends = to_mel(np.array([mel.low, mel.highest]), mel.scale)
+    ends = to_mel(np.array([mel.fmin, mel.highest]), mel.scale)
     corners = from_mel(np.linspace(*ends, mel.bands + 2), mel.scale)
     left, middle, right = corners[:-2], corners[1:-1], corners[2:]
     rising = (bins[:, None] - left) / (middle - left)
@@ -154,7 +155,7 @@ def power_spectrum(samples: Float[Array, 'batch samples'], mel: Mel) -> Float[Ar
 
 
 def log_mel(samples: Float[Array, 'batch samples'], mel: Mel) -> Float[Array, 'batch frames bands']:
-    """Returns the natural logarithm of the power in each mel band, not below that of `mel.floor`.
+    """Returns the natural logarithm of the power in each mel band, not below that of `mel.power_floor`.
 
     Args:
       samples: in [-1, 1], `mel.rate` a second.
@@ -162,7 +163,7 @@ def log_mel(samples: Float[Array, 'batch samples'], mel: Mel) -> Float[Array, 'b
     """
     bank = jnp.asarray(filter_bank(mel), jnp.float32)
     bands = jnp.einsum('bfk,km->bfm', power_spectrum(samples, mel), bank, precision='highest')
-    return jnp.log(jnp.maximum(bands, mel.floor))
+    return jnp.log(jnp.maximum(bands, mel.power_floor))
 
 
 def deltas(features: Float[Array, 'batch frames bands']) -> Float[Array, 'batch frames bands']:

@@ -1,7 +1,7 @@
-"""Which of several kinds of sounds a recording holds.
+"""Audio classification: one class per recording, from its log-mel spectrogram.
 
-A row is {'audio', 'rate', 'label'}; a request is {'audio'}: the bytes of a WAV or FLAC file, or samples beside their
-'rate'. Spectrograms and augmentation are made on the device, inside the model and its loss.
+A row is {'audio', 'rate', 'label'}. A request is {'audio'}, the bytes of a WAV or FLAC file, or samples with their
+'rate'. Spectrograms and augmentation are computed on the device, inside the model and its loss.
 """
 
 import functools
@@ -25,38 +25,38 @@ from research.ops.heads import OutputHead
 from research.ops.sound_augmentation import Augmentation
 from research.ops.spectrograms import Spectrograms, band_moments, spectrograms, with_spectrograms
 
-MODELS = 'audio'  # the module of research/models/ that builds them
-LARGEST = 2**32  # of the numbers that augmentation is drawn from
+MODELS = 'audio'  # builder module in research/models/
+DRAWS = 2**32  # exclusive upper bound of the random number that seeds a row's augmentation
 
 
 class Settings(NamedTuple):
-    """Settings of `config.task`; times are seconds where nothing else is said."""
+    """Settings of `config.task`. Times are in seconds unless stated otherwise."""
 
-    sample_rate: int = 16000  # samples a second; a sound of another rate is resampled
-    seconds: float = 1.0  # that the model reads
-    place: Literal['middle', 'start'] = 'middle'  # the part of a longer sound that is read; a shorter one is there
-    random_crop: bool = False  # training reads a random part of a longer sound
-    window: float = 25.0  # milliseconds of a frame
-    hop: float = 10.0  # milliseconds from frame to frame
-    mels: int = 40  # bands
-    low: float = 0.0  # Hz, where the first band begins
-    high: float = 0.0  # Hz, where the last ends; 0: half of sample_rate
+    sample_rate: int = 16000  # Hz; sounds of another rate are resampled
+    seconds: float = 1.0  # length of the model's input
+    crop: Literal['middle', 'start'] = 'middle'  # where longer sounds are cropped and shorter ones placed
+    random_crop: bool = False  # in training, crop longer sounds at random
+    window: float = 25.0  # length of a frame, milliseconds
+    hop: float = 10.0  # step between frames, milliseconds
+    mels: int = 40  # mel bands
+    fmin: float = 0.0  # Hz, lower edge of the first band
+    fmax: float = 0.0  # Hz, upper edge of the last band; 0: half of sample_rate
     scale: Literal['slaney', 'htk'] = 'slaney'
-    floor: float = 1e-10  # the least power in a band, of samples in [-1, 1]
-    deltas: bool = False  # also the slope of each band over time, as a second channel
-    shift: float = 0.0  # training moves a sound by up to this much
-    gain: float = 0.0  # training makes it louder or softer by up to this many decibels
-    noise: float = 0.0  # training adds white noise of up to this share of its root mean square
-    time_masks: int = 0  # SpecAugment: this many stretches of time are hidden,
-    time_mask: int = 0  # each of up to this many frames,
-    band_masks: int = 0  # and this many of bands,
-    band_mask: int = 0  # each of up to this many
-    mixup: float = 0.0  # training mixes up to this share of another sound, and of its label, into each
+    power_floor: float = 1e-10  # minimum power in a band, for samples in [-1, 1]
+    deltas: bool = False  # add the slope of each band over time as a second channel
+    shift: float = 0.0  # training: shift in time by up to this much
+    gain: float = 0.0  # training: change the gain by up to this many decibels, either way
+    noise: float = 0.0  # training: add white noise of up to this fraction of the signal's RMS
+    time_masks: int = 0  # SpecAugment: number of time masks,
+    time_mask: int = 0  # maximum frames of each,
+    band_masks: int = 0  # number of band masks,
+    band_mask: int = 0  # maximum bands of each
+    mixup: float = 0.0  # training: mix in up to this fraction of another sound and its label
     label_smoothing: float = 0.0
-    top: int = 0  # also count labels among this many most probable classes; 0: min(5, classes - 1)
+    top: int = 0  # report top-k accuracy for this k; 0: min(5, classes - 1)
 
     def check(self) -> 'Settings':
-        """The settings; raises a `UserError` for impossible values."""
+        """Validates the settings; raises `UserError` for impossible values."""
         if not sounds.RATES[0] <= self.sample_rate <= sounds.RATES[1] or not 0 < self.seconds <= sounds.LONGEST:
             raise UserError(
                 f'config.task: sample_rate must be {sounds.RATES[0]:,} to {sounds.RATES[1]:,} and seconds above 0, at '
@@ -73,18 +73,18 @@ class Settings(NamedTuple):
 
     @property
     def samples(self) -> int:
-        """Samples that the model reads."""
+        """Length of the model's input in samples."""
         return round(self.seconds * self.sample_rate)
 
     @property
     def mel(self) -> Mel:
-        """How samples become mel bands."""
+        """Settings of the mel filter bank."""
         sizes = self.sample_rate, self.window, self.hop, self.mels
-        return Mel(*sizes, self.low, self.high, self.scale, floor=self.floor)
+        return Mel(*sizes, self.fmin, self.fmax, self.scale, power_floor=self.power_floor)
 
     @property
     def augmentation(self) -> Augmentation:
-        """What training does to a sound."""
+        """Augmentation of training sounds."""
         shift = round(self.shift * self.sample_rate)
         return Augmentation(shift, *(getattr(self, name) for name in Augmentation._fields[1:]))
 
@@ -94,22 +94,22 @@ class Settings(NamedTuple):
         return self.mels, self.mel.frames(self.samples), 1 + self.deltas
 
     def spectrograms(self, mean: np.ndarray, deviation: np.ndarray) -> Spectrograms:
-        """How samples become spectrograms, with the moments of the training split."""
+        """Settings of the spectrograms, standardized by the moments of the training split."""
         return Spectrograms(self.mel, mean, deviation, self.deltas, self.augmentation, self.mixup)
 
 
 def open_sounds(config: Any) -> DataSet:
-    """The data set."""
+    """Opens the data set."""
     return open_dataset(config.data, ('audio', 'label'))
 
 
 def source_of(data: DataSet, settings: Settings) -> Callable[[str], sounds.SoundRows]:
-    """The rows of a split, their sounds resampled once."""
+    """Returns (split) -> rows whose sounds are resampled once."""
     return sounds.sound_rows(data.source, settings.sample_rate, settings.mel.window_samples)
 
 
 def prepare(config: Any, folder: epath.Path) -> None:
-    """Stores the classes of the training split, and mean and deviation of each band of its spectrograms."""
+    """Stores the classes of the training split, and mean and standard deviation of each spectrogram band."""
     settings, data = task_settings(Settings, config), open_sounds(config)
     rows = source_of(data, settings)('train')
     labels = collect(rows, 'single', '', data.about)
@@ -121,19 +121,19 @@ def prepare(config: Any, folder: epath.Path) -> None:
 
 
 def excerpt(sound: np.ndarray, settings: Settings, rng: Any = None) -> np.ndarray:
-    """The part of a sound that the model reads."""
-    drawn = rng is not None and settings.random_crop and len(sound) > settings.samples
-    return sounds.fit(sound, settings.samples, rng.random() if drawn else {'middle': 0.5, 'start': 0.0}[settings.place])
+    """Crops or pads a sound to the model's input length."""
+    random = rng is not None and settings.random_crop and len(sound) > settings.samples
+    return sounds.fit(sound, settings.samples, rng.random() if random else {'middle': 0.5, 'start': 0.0}[settings.crop])
 
 
 def make_encode(settings: Settings, facts: LabelFacts) -> Callable[..., dict[str, np.ndarray]]:
-    """`encode`: 'audio' float32 [samples], the number that augmentation is drawn from, and the label."""
+    """Builds `encode`: 'audio' float32 [samples], 'draw' (the seed of its augmentation) and the label."""
     encode_label = make_encode_label(facts, '')
 
     def encode(raw, rng=None):
         sound = sounds.prepared(raw, settings.sample_rate, settings.mel.window_samples)
         example = {'audio': excerpt(sound, settings, rng)}
-        example['draw'] = np.uint32(0 if rng is None else rng.integers(LARGEST))
+        example['draw'] = np.uint32(0 if rng is None else rng.integers(DRAWS))
         if (label := raw.get('label')) is not None:
             example['label'] = encode_label(label)
         return example
@@ -142,27 +142,27 @@ def make_encode(settings: Settings, facts: LabelFacts) -> Callable[..., dict[str
 
 
 def make_head(settings: Settings, labels: LabelFacts) -> OutputHead:
-    """The output head: one class."""
+    """Builds the output head: one class per example."""
     return heads.single(labels.classes, labels.counts, settings.label_smoothing, settings.top)
 
 
 def host(config: Any, folder: epath.Path) -> Host:
-    """What answers requests on the host."""
+    """Builds the host part of the task."""
     settings, labels = task_settings(Settings, config), read_labels(folder)
-    size = f'{settings.seconds:g} s at {settings.sample_rate:,} Hz are read'
-    about = f"{labels.about}; {size}; the bytes of a file, or samples beside their 'rate'"
+    size = f'reads {settings.seconds:g} s at {settings.sample_rate:,} Hz'
+    about = f"{labels.about}; {size}; the bytes of a file, or samples with their 'rate'"
     inputs = {
         'audio': Input('audio', (settings.samples,), sounds.LONGEST * settings.sample_rate, about),
-        'rate': Input('number', about='samples a second, where audio is samples; a file says it itself'),
+        'rate': Input('number', about='samples per second; only for audio given as samples'),
     }
     return Host(inputs, make_encode(settings, labels), make_head(settings, labels).decode)
 
 
 def make(config: Any, folder: epath.Path) -> Task:
-    """The task; its model is `config.model.name`, its data set `config.data.name`.
+    """Builds the task; `config.model.name` selects the model, `config.data.name` the data set.
 
     Raises:
-      UserError: for an unknown setting or an impossible value.
+      UserError: if a setting is unknown or a value impossible.
     """
     from research.families.supervised import supervised
     from research.models.audio import sound_model

@@ -1,8 +1,8 @@
-"""New pictures like those of a data set: a generative adversarial network (Goodfellow et al. 2014).
+"""Image generation with generative adversarial networks (Goodfellow et al. 2014).
 
-A training row is {'image', 'label'}; a request may be empty, or hold a 'seed' and, where the network is told
-what to draw, a 'label'; with another seed 'to' and a share 'at' it asks for what lies between two seeds. Two
-groups play against each other: 'discriminator', then 'generator'.
+A training row is {'image', 'label'}. A request may be empty or hold a 'seed' and, for conditional models, a 'label'.
+A second seed 'to' and a fraction 'at' request an interpolation between two seeds. The parameter groups are
+'discriminator' and 'generator', updated in this order.
 """
 
 import functools
@@ -23,30 +23,30 @@ from research.ops.diff_augment import make_augment
 from research.ops.generative_metrics import read_train, store_train, train_cloud
 from research.ops.noise import ALONE, DRAW
 
-MODELS = 'gan'  # the module of research/models/ that builds them
-SEEDS = 2**31 - 1
+MODELS = 'gan'  # builder module in research/models/
+MAX_SEED = 2**31 - 1
 
 
 class Settings(NamedTuple):
     """Settings of `config.task`."""
 
     loss: str = 'non_saturating'  # or 'minimax', 'hinge', 'wasserstein', 'least_squares'
-    halved: bool = False  # the discriminator's loss is the mean of its real and fake parts, not their sum
-    r1: float = 0.0  # gamma of the penalty on slopes at real pictures
-    gradient_penalty: float = 0.0  # lambda of the penalty on slopes between real and fake ones
-    penalty_every: int = 1  # updates of the discriminator from one penalty to the next, which is that many times larger
-    augment: tuple[str, ...] = ()  # of 'color', 'translation', 'cutout': what the discriminator sees of real and fake
-    conditional: bool = False  # generator and discriminator are told the label
-    truncation: float = 0.0  # answers draw noise anew where it is larger; 0: never. Metrics are without it
-    fakes: int = 4  # pictures drawn for each real one when the metrics are computed
-    features: Literal['pixels', 'classifier', 'inception'] = 'pixels'  # in which the metrics compare
-    pixels: int = 16  # features 'pixels' are of pictures shrunk to at most this many pixels along a side
-    network: str = ''  # the folder of the run whose features 'classifier' are, or the file of Inception's weights
-    kernel: bool = False  # also the kernel distance; above 128 features of the first 2,000 pictures
-    neighbours: int = 5  # nearest training pictures shown for each of ten drawn ones; 0: none
+    halved: bool = False  # average the real and fake parts of the discriminator's loss instead of adding them
+    r1: float = 0.0  # gamma of the R1 gradient penalty on real images; 0: off
+    gradient_penalty: float = 0.0  # lambda of the WGAN-GP gradient penalty; 0: off
+    penalty_every: int = 1  # lazy regularization: discriminator updates between penalties, which are scaled up by it
+    augment: tuple[str, ...] = ()  # DiffAugment policies: 'color', 'translation', 'cutout'
+    conditional: bool = False  # condition both networks on the label
+    truncation: float = 0.0  # predictions resample noise beyond this magnitude; 0: off. Metrics never truncate
+    fakes: int = 4  # generated images per real image when metrics are computed
+    features: Literal['pixels', 'classifier', 'inception'] = 'pixels'  # feature space of the metrics
+    pixels: int = 16  # for features='pixels': images are downsampled to at most this many pixels per side
+    network: str = ''  # for 'classifier': the folder of its run; for 'inception': the file of its weights
+    kernel: bool = False  # also report the kernel distance; above 128 features, on the first 2,000 images
+    neighbours: int = 5  # nearest training images shown for each of ten generated images; 0: none
 
     def check(self) -> 'Settings':
-        """The settings; raises a `UserError` for impossible values."""
+        """Validates the settings; raises `UserError` for impossible values."""
         if self.fakes < 1 or self.pixels < 1 or self.penalty_every < 1:
             raise UserError('config.task: fakes, pixels and penalty_every must be above zero')
         for name in ('r1', 'gradient_penalty', 'truncation', 'neighbours'):
@@ -57,23 +57,23 @@ class Settings(NamedTuple):
 
 
 class ImageStats(NamedTuple):
-    """What `prepare` stores of the training split; `store_train` stores the rest."""
+    """Statistics of the training split, stored by `prepare`; `store_train` stores its features."""
 
     classes: tuple  # names, in the order of the labels
     shape: tuple  # height, width, channels
     counts: tuple  # rows per class
-    space: str  # signature of the features
+    space: str  # signature of the feature space
 
 
 def open_images(config: Any, classes: Sequence[str] = ()) -> DataSet:
-    """The data set; a user's files in a mixed order, since the metrics look at the first rows of a split."""
+    """Opens the data set. User files are shuffled, because the metrics read the first rows of a split."""
     return shuffled(config.data, numbered(open_dataset(config.data, ('image', 'label')), classes))
 
 
 def prepare(config: Any, folder: epath.Path, load: Callable | None = None) -> None:
-    """Stores classes and their counts in 'statistics.json', and beside it the training pictures' features, summed.
+    """Stores class names and counts in 'statistics.json', and the feature statistics of the training images.
 
-    `load` reads a trained run by its folder.
+    `load` loads a trained run from its folder.
     """
     from research.interop.features import features_of_rows
 
@@ -88,30 +88,30 @@ def prepare(config: Any, folder: epath.Path, load: Callable | None = None) -> No
 
 
 def read_stats(folder: epath.Path) -> ImageStats:
-    """What `prepare` stored."""
+    """Reads the statistics that `prepare` stored."""
     stored = json.loads((folder / 'statistics.json').read_text())
     return ImageStats(*(tuple(stored[name]) for name in ('classes', 'shape', 'counts')), stored.get('space', ''))
 
 
 def space_of(settings: Settings, shape: tuple[int, int, int], load: Callable | None, expected: str = '') -> Any:
-    """The space of features that the settings name (`interop.features.Space`).
+    """Builds the feature space of the metrics, an `interop.features.Space`.
 
     Raises:
-      UserError: where its signature is not the `expected` one, of the space that `prepare` used.
+      UserError: if its signature differs from `expected`, the signature that `prepare` stored.
     """
     from research.interop.features import make_space
 
     space = make_space(settings.features, shape, settings.pixels, settings.network, load)
     if expected not in ('', space.signature):
         raise UserError(
-            f'config.task.network={settings.network!r} is not what this run began with: {space.signature} now, '
-            f'{expected} then; give the same network, or start in another --workdir'
+            f'config.task.network={settings.network!r} is not what this run began with: it was {expected}, now it is '
+            f'{space.signature}; give the same network, or use another --workdir'
         )
     return space
 
 
 def make_encode(stats: ImageStats) -> Callable[..., dict[str, np.ndarray]]:
-    """`encode`: of a row its picture and label; of a request its label (-1: any), seed, 'to' and 'at'."""
+    """Builds `encode`: a row's image and label, or a request's label (-1: random), 'seed', 'to' and 'at'."""
 
     def encode(raw, rng=None):
         label = raw.get('label', DRAW)
@@ -120,15 +120,15 @@ def make_encode(stats: ImageStats) -> Callable[..., dict[str, np.ndarray]]:
         example = {'label': whole_number(label, 'label', DRAW, len(stats.classes) - 1)}
         if 'image' in raw:
             return {**example, 'image': images.fit_image(raw['image'], stats.shape)}
-        seed = whole_number(raw.get('seed', 0), 'seed', 0, SEEDS)
-        to = whole_number(raw.get('to', ALONE), 'to', ALONE, SEEDS)
+        seed = whole_number(raw.get('seed', 0), 'seed', 0, MAX_SEED)
+        to = whole_number(raw.get('to', ALONE), 'to', ALONE, MAX_SEED)
         return {**example, 'seed': seed, 'to': to, 'at': share(raw.get('at', 0.5), 'at')}
 
     return encode
 
 
 def make_decode(stats: ImageStats) -> Callable[..., Any]:
-    """Returns `decode`: the picture, and the class that was drawn."""
+    """Builds `decode`: the image, and its class for conditional models."""
 
     def decode(outputs):
         label = {'label': stats.classes[int(outputs['label'])]} if 'label' in outputs else {}
@@ -138,55 +138,55 @@ def make_decode(stats: ImageStats) -> Callable[..., Any]:
 
 
 def render(shape: tuple[int, int, int], batch: Any, outputs: Any) -> dict[str, np.ndarray]:
-    """All pictures in a grid."""
+    """Arranges the generated images in a grid."""
     mask = np.asarray(batch.get('mask', np.ones(len(outputs['image'])))) > 0
     return {'samples': images.grid(np.asarray(outputs['image'])[mask], 10, max(1, 48 // shape[0]))}
 
 
 def inputs_of(settings: Settings, classes: int) -> dict[str, Input]:
-    """What a request may hold."""
+    """Returns the optional fields of a request."""
     inputs = {
-        'seed': Input('number', about='a whole number; another one gives another picture'),
-        'to': Input('number', about='another seed: the picture lies between those of the two seeds alone'),
-        'at': Input('number', about='where between them, 0 to 1; 0.5 if left out'),
+        'seed': Input('number', about='integer; different seeds give different images'),
+        'to': Input('number', about='second seed: interpolates between the noise of the two seeds'),
+        'at': Input('number', about='position between the two seeds, 0 to 1; default 0.5'),
     }
     if settings.conditional:
-        inputs['label'] = Input('category', (), classes, f'0 to {classes - 1} or a name; any if left out')
+        inputs['label'] = Input('category', (), classes, f'0 to {classes - 1} or a class name; default: random')
     return inputs
 
 
 def host(config: Any, folder: epath.Path) -> Host:
-    """What answers requests on the host."""
+    """Builds the host part of the task."""
     settings, stats = task_settings(Settings, config), read_stats(folder)
     return Host(inputs_of(settings, len(stats.classes)), make_encode(stats), make_decode(stats))
 
 
 def make(config: Any, folder: epath.Path, load: Callable | None = None) -> Task:
-    """The task; its networks are the pair `config.model.name`, its data set is `config.data.name`.
+    """Builds the task; `config.model.name` selects the pair of networks, `config.data.name` the data set.
 
-    `load` reads a trained run by its folder: the classifier whose features the metrics are of.
+    `load` loads a trained run from its folder: the classifier whose features the metrics use.
 
     Raises:
-      UserError: for an unknown setting or an impossible value.
+      UserError: if a setting is unknown or a value impossible.
     """
-    from research.families.adversarial import Game, Measures, Sampler, adversarial, check_penalty
+    from research.families.adversarial import GANObjective, SampleMetrics, Sampler, adversarial, check_penalty
     from research.models.gan import gan_pair
 
     settings, stats = task_settings(Settings, config), read_stats(folder)
     data, classes = open_images(config, stats.classes), len(stats.classes)
-    told = classes if settings.conditional else 0
-    pair = gan_pair(config.model, stats.shape, told)
-    game = Game(*(getattr(settings, name) for name in Game._fields))
-    check_penalty(config, game, pair)
+    label_count = classes if settings.conditional else 0
+    pair = gan_pair(config.model, stats.shape, label_count)
+    objective = GANObjective(*(getattr(settings, name) for name in GANObjective._fields))
+    check_penalty(config, objective, pair)
     sampler = Sampler(pair, np.float32(stats.counts) / sum(stats.counts), settings.truncation)
     space = functools.cache(lambda: space_of(settings, stats.shape, load, stats.space))
-    measures = Measures(read_train(folder, settings.kernel), space, settings.fakes, settings.kernel)
+    sample_metrics = SampleMetrics(read_train(folder, settings.kernel), space, settings.fakes, settings.kernel)
     examples = [{'label': number % classes} if settings.conditional else {} for number in range(100)]
     final_pictures = functools.partial(
-        gallery.pictures, told, examples, data.source, stats.shape, settings.neighbours
+        gallery.pictures, label_count, examples, data.source, stats.shape, settings.neighbours
     )
     return adversarial(
-        host(config, folder), data.source, sampler, game, measures, settings.conditional,
+        host(config, folder), data.source, sampler, objective, sample_metrics, settings.conditional,
         render=functools.partial(render, stats.shape),
         final_pictures=final_pictures,
         examples=examples,

@@ -1,7 +1,7 @@
-"""Predicting the next token of text: a decoder-only Transformer over byte-level BPE or characters.
+"""Language modelling: a decoder-only Transformer over byte-level BPE or characters.
 
-A row is a block of `length` + 1 tokens of a stream of documents, or whole documents packed side by side; a
-request is {'text'}, the beginning of a text to be continued.
+A row is a block of `length` + 1 tokens from a stream of documents, or several documents packed into one row. A request
+is {'text'}, a prompt to continue.
 """
 
 import dataclasses
@@ -24,7 +24,7 @@ from research.errors import UserError, choose, task_settings
 from research.interop.pretrained import read_shape, stream_tokenizer
 from research.ops.sampling import check_sampling
 
-MODELS = 'tokens'  # the module of research/models/ that builds them
+MODELS = 'tokens'  # builder module in research/models/
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,17 +33,17 @@ class Settings:
 
     tokenizer: Literal['bpe', 'character'] = 'bpe'
     vocabulary: int = 2048
-    length: int = 128  # tokens of a row, and the most positions the model reads
+    length: int = 128  # tokens per row, and the maximum context
     documents: Literal['joined', 'packed'] = 'joined'  # 'packed': attention stays inside a document
-    stride: int = 0  # from one training row to the next in joined documents; 0: length; 1: crops anywhere
-    objective: Literal['causal', 'prefix'] = 'causal'  # 'prefix': a first part is seen whole and not predicted
-    max_new_tokens: int = 64  # of a continuation
-    temperature: float = 0.8  # 0: always the likeliest token
+    stride: int = 0  # tokens between starts of training rows in joined documents; 0: length; 1: random crops
+    objective: Literal['causal', 'prefix'] = 'causal'  # 'prefix': sees a prefix whole, predicts the rest
+    max_new_tokens: int = 64  # maximum length of a continuation
+    temperature: float = 0.8  # 0: greedy
     top_k: int = 0  # 0: off
     top_p: float = 0.95  # 1: off
-    prompts: tuple[str, ...] = ()  # texts continued in the report; none: the first rows of the split
-    check: Literal['', 'python'] = ''  # 'python': share of generated lines that Python's tokenize accepts
-    check_count: int = 32  # rows whose continuations are checked
+    prompts: tuple[str, ...] = ()  # prompts continued in the report; (): the first rows of the split
+    check: Literal['', 'python'] = ''  # 'python': fraction of generated lines that Python's tokenize accepts
+    check_count: int = 32  # number of continuations checked
 
     def __post_init__(self):
         for name in ('length', 'max_new_tokens', 'check_count'):
@@ -52,9 +52,9 @@ class Settings:
         if not 0 <= self.stride <= self.length:
             raise UserError(f'config.task.stride must be 0 to length={self.length}, got {self.stride}')
         if self.documents == 'packed' and (self.stride or self.objective == 'prefix'):
-            raise UserError("config.task.documents='packed' goes with no stride and with objective='causal' only")
+            raise UserError("config.task.documents='packed' requires stride=0 and objective='causal'")
         if self.objective == 'prefix' and self.length < 2:
-            raise UserError("config.task.objective='prefix' needs a length of 2 or more")
+            raise UserError("config.task.objective='prefix' requires length >= 2")
         if self.max_new_tokens >= self.length:
             raise UserError(
                 f'config.task.max_new_tokens={self.max_new_tokens} leaves no room for a prompt in '
@@ -64,7 +64,7 @@ class Settings:
 
 
 def prepare(config: Any, folder: epath.Path) -> None:
-    """Trains the tokenizer and stores every split as one stream of its tokens; see `store_streams`."""
+    """Trains the tokenizer and stores each split as a stream of tokens; see `store_streams`."""
     settings, data = task_settings(Settings, config), open_dataset(config.data, ('text',))
     tokenizer = stream_tokenizer(config.model, folder)  # None: no pretrained weights
     store_streams(
@@ -74,14 +74,14 @@ def prepare(config: Any, folder: epath.Path) -> None:
 
 
 def read_rows(config: Any, settings: Settings, folder: epath.Path) -> TextRows:
-    """What encodes rows, with the tokenizer that was stored."""
+    """Builds the row encoder from the stored tokenizer."""
     shape = read_shape(config.model, folder, vocabulary=settings.vocabulary, length=settings.length)
     stats = read_stats(folder, shape.vocabulary)
     return TextRows(stats, settings.length, settings.max_new_tokens, settings.objective == 'prefix')
 
 
 def make_source(settings: Settings, folder: epath.Path, end: int) -> Callable[[str], Sequence]:
-    """`source`: blocks of the stream of a split, or its documents packed into rows."""
+    """Builds `source`: blocks of a split's token stream, or its documents packed into rows."""
 
     @functools.cache  # packing reads the whole split
     def source(split: str) -> Sequence:
@@ -94,7 +94,7 @@ def make_source(settings: Settings, folder: epath.Path, end: int) -> Callable[[s
 
 
 def make_finalize(rows: TextRows, settings: Settings) -> Callable | None:
-    """The check of generated text against the corpus' own continuations, or None."""
+    """Builds the check of generated text, with the corpus' own continuations as reference; None if it is off."""
 
     def finalize(pairs: Iterator[tuple[Mapping[str, Any], Any]]) -> dict[str, Metric]:
         written, reference = [], []
@@ -103,37 +103,39 @@ def make_finalize(rows: TextRows, settings: Settings) -> Callable | None:
             written.append(decoded['text'])
             reference.append(plain_text(rows.stats.tokenizer, raw['tokens'][start : start + settings.max_new_tokens]))
         (good, lines), (reference_good, reference_lines) = python_lines(written), python_lines(reference)
-        about = f"{good} of {lines} generated lines that Python's tokenize accepts, {len(written)} texts"
-        reference_about = f'the corpus continues itself: {reference_good} of {reference_lines}'
+        about = f"Python's tokenize accepts {good} of {lines} generated lines, {len(written)} texts"
+        reference_about = f'continuations from the corpus: {reference_good} of {reference_lines}'
         shares = good / max(lines, 1), reference_good / max(reference_lines, 1)
-        return {'python_lines': Metric(*shares, '', about, reference_about)}  # the corpus is a mark, not a floor
+        # The corpus score is a reference, not a bound: no direction is better.
+        return {'python_lines': Metric(*shares, '', about, reference_about)}
 
     return choose(settings.check, {'python': finalize, '': None}, 'config.task.check')
 
 
 def host_of(rows: TextRows) -> Host:
-    """What answers requests, from what encodes them."""
+    """Builds the host part from the row encoder."""
     limit = rows.prompt_limit
-    about = f'the beginning of a text, at most {limit} tokens'
+    about = f'a prompt of at most {limit} tokens'
     inputs = {'text': Input('text', limit=limit * int(rows.stats.bytes.max()), about=about)}
     return Host(inputs, rows.encode, rows.decode)
 
 
 def host(config: Any, folder: epath.Path) -> Host:
-    """What answers requests on the host."""
+    """Builds the host part of the task."""
     return host_of(read_rows(config, task_settings(Settings, config), folder))
 
 
 def make(config: Any, folder: epath.Path) -> Task:
-    """The task; `config.model` is the Transformer's shape, or names pretrained weights.
+    """Builds the task; `config.model` gives the shape of the Transformer or names pretrained weights.
 
     Raises:
-      UserError: for an unknown setting or an impossible value.
+      UserError: if a setting is unknown or a value impossible.
     """
     from research.families import tokens
     from research.models.tokens import decoder, generate_text
 
-    settings, _ = task_settings(Settings, config), open_dataset(config.data, ('text',))  # both checked
+    settings = task_settings(Settings, config)
+    open_dataset(config.data, ('text',))  # an unusable data section fails here, before anything compiles
     model = decoder(config.model, folder, settings.vocabulary, settings.length)
     rows = read_rows(config, settings, folder)
     end = rows.stats.tokenizer.token_to_id(END)

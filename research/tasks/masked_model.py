@@ -1,12 +1,11 @@
-"""Guessing hidden tokens of text from both sides: BERT's pre-training (Devlin et al. 2019, arXiv:1810.04805).
+"""Masked language modelling, as in BERT (Devlin et al. 2019, arXiv:1810.04805).
 
-A row is a block of `length` tokens of a stream of documents; a request is {'text'} with [MASK] where a token
-is to be guessed. With `config.model.weights` the tokenizer is that of the weights, a row begins with its [CLS] and
-ends with its [SEP], which also stands between documents (as in FULL-SENTENCES of Liu et al. 2019, but a row may begin
-inside a sentence), and all tokens are of type 0. The head is theirs, or made anew where they have none.
+A row is a block of `length` tokens from a stream of documents. A request is {'text'} with [MASK] in place of each token
+to predict. With `config.model.weights` the tokenizer of the weights is used: a row starts with its [CLS] and ends with
+its [SEP], which also separates documents (FULL-SENTENCES of Liu et al. 2019, except that a row may start
+mid-sentence), and all token types are 0. The head is loaded too, or initialized if the weights have none.
 
-BERT's second objective, the next sentence, is left out: Liu et al. 2019 (arXiv:1907.11692,
-section 4.2) found no use in it.
+Next-sentence prediction is left out: Liu et al. 2019 (arXiv:1907.11692, section 4.2) found that it does not help.
 """
 
 import functools
@@ -26,7 +25,7 @@ from research.data.text.token_streams import read_stats, read_stream, store_stre
 from research.errors import UserError, task_settings
 from research.interop import pretrained
 
-MODELS = 'tokens'  # the module of research/models/ that builds them
+MODELS = 'tokens'  # builder module in research/models/
 
 
 class Settings(NamedTuple):
@@ -34,16 +33,16 @@ class Settings(NamedTuple):
 
     tokenizer: Literal['bpe', 'character'] = 'bpe'
     vocabulary: int = 2048
-    length: int = 128  # tokens of a row, and the most positions the model reads
-    rate: float = 0.15  # of the tokens of a row that are to be guessed
-    mask_share: float = 0.8  # of those, how many are shown as [MASK]
-    random_share: float = 0.1  # of those, how many are shown as a random token; the rest is shown as it is
-    whole_words: bool = False  # a word is hidden whole or not at all
-    top: int = 5  # candidates in an answer
-    prompts: tuple[str, ...] = ()  # texts with [MASK] answered in the report; none: the first rows of the split
+    length: int = 128  # tokens per row, and the maximum context
+    rate: float = 0.15  # fraction of tokens to predict
+    mask_share: float = 0.8  # fraction of those replaced by [MASK]
+    random_share: float = 0.1  # fraction of those replaced by a random token; the rest stay unchanged
+    whole_words: bool = False  # mask whole words
+    top: int = 5  # candidates returned per mask
+    prompts: tuple[str, ...] = ()  # texts with [MASK] answered in the report; (): the first rows of the split
 
     def check(self) -> 'Settings':
-        """The settings; raises a `UserError` for impossible values."""
+        """Validates the settings; raises `UserError` for impossible values."""
         for name in ('length', 'top'):
             if getattr(self, name) < 1:
                 raise UserError(f'config.task.{name} must be above zero, got {getattr(self, name)}')
@@ -51,16 +50,16 @@ class Settings(NamedTuple):
             raise UserError(f'config.task.rate must be between 0 and 1, got {self.rate}')
         if min(self.mask_share, self.random_share) < 0 or self.mask_share + self.random_share > 1 + 1e-9:
             raise UserError(
-                f'config.task.mask_share={self.mask_share} and random_share={self.random_share}: shares are zero '
-                'or more and at most 1 together'
+                f'config.task.mask_share={self.mask_share} and random_share={self.random_share}: both must be zero '
+                'or more, and their sum at most 1'
             )
         if self.top > self.vocabulary:
-            raise UserError(f'config.task.top={self.top} is more than the vocabulary of {self.vocabulary}')
+            raise UserError(f'config.task.top={self.top} exceeds the vocabulary of {self.vocabulary}')
         return self
 
 
 def prepare(config: Any, folder: epath.Path) -> None:
-    """Trains the tokenizer, or takes that of the weights, and stores every split as one stream of its tokens."""
+    """Trains the tokenizer, or takes that of the weights, and stores each split as a stream of tokens."""
     settings = task_settings(Settings, config)
     tokenizer, end, length = pretrained.store(config.model, folder, 'encoder'), None, settings.length
     if tokenizer is not None:
@@ -72,7 +71,7 @@ def prepare(config: Any, folder: epath.Path) -> None:
 
 
 def read_rows(config: Any, settings: Settings, folder: epath.Path) -> MaskedRows:
-    """What encodes rows, with the tokenizer that was stored."""
+    """Builds the row encoder from the stored tokenizer."""
     shape = pretrained.read_shape(config.model, folder, vocabulary=settings.vocabulary, length=settings.length)
     stats = read_stats(folder, shape.vocabulary)
     marks = marks_of(stats.tokenizer, config.model.get('weights', ''))
@@ -82,24 +81,24 @@ def read_rows(config: Any, settings: Settings, folder: epath.Path) -> MaskedRows
 
 
 def host_of(rows: MaskedRows) -> Host:
-    """What answers requests, from what encodes them."""
+    """Builds the host part from the row encoder."""
     about = f'a text of at most {rows.block} tokens with 1 to {rows.masking.count} {MASK}'
     limit = rows.masking.length * max(int(rows.stats.bytes.max()), len(MASK))
     return Host({'text': Input('text', limit=limit, about=about)}, rows.encode, rows.decode)
 
 
 def host(config: Any, folder: epath.Path) -> Host:
-    """What answers requests on the host."""
+    """Builds the host part of the task."""
     return host_of(read_rows(config, task_settings(Settings, config), folder))
 
 
 def position_mask(batch: Batch) -> Float[Array, 'batch count']:
-    """1.0 for every position of a real row whose token is guessed."""
+    """Returns 1.0 for each position whose token is predicted, in real rows only."""
     return (jnp.arange(batch['positions'].shape[1]) < batch['count'][:, None]) * batch['mask'][:, None]
 
 
 def make_predict(model: Any, top: int) -> Callable:
-    """`predict`: what was read, and the likeliest tokens at each position."""
+    """Builds `predict`: the inputs, and the most probable tokens at each position."""
 
     def predict(variables, batch, context):
         logits, _ = model.apply(variables, batch, context._replace(train=False))
@@ -111,25 +110,26 @@ def make_predict(model: Any, top: int) -> Callable:
 
 
 def claim(batch: Batch, outputs: Mapping[str, Array]) -> Batch:
-    """The batch with the likeliest tokens as its targets."""
+    """Replaces the targets of a batch by the most probable tokens."""
     return {**batch, 'targets': outputs['candidates'][..., 0].astype(jnp.int32)}
 
 
 def make(config: Any, folder: epath.Path) -> Task:
-    """The task; `config.model` is the Transformer's shape, an encoder, or names pretrained weights.
+    """Builds the task; `config.model` gives the shape of the encoder or names pretrained weights.
 
     Raises:
-      UserError: for an unknown setting or an impossible value.
+      UserError: if a setting is unknown or a value impossible.
     """
     from research.families.tokens import token_prediction
     from research.models.tokens import encoder
 
-    settings, _ = task_settings(Settings, config), open_dataset(config.data, ('text',))  # both checked
+    settings = task_settings(Settings, config)
+    open_dataset(config.data, ('text',))  # an unusable data section fails here, before anything compiles
     model = encoder(config.model, folder, settings.vocabulary, settings.length)
     rows = read_rows(config, settings, folder)
     source = functools.cache(lambda split: Blocks(read_stream(folder, split), rows.block, overlap=0))
     return token_prediction(
-        host_of(rows), source, model, rows.stats.counts, what='hidden token', mask_of=position_mask,
+        host_of(rows), source, model, rows.stats.counts, token_name='hidden token', mask_of=position_mask,
         predict=make_predict(model, settings.top),
         claim=claim,
         examples=[{'text': text} for text in settings.prompts],

@@ -1,6 +1,6 @@
-"""Which of several classes a sequence of nucleotides belongs to.
+"""Classification of nucleotide sequences.
 
-A row is {'sequence', 'label'}; a request is {'sequence'}. Letters that stand for several bases (IUPAC) are read.
+A row is {'sequence', 'label'}. A request is {'sequence'}. IUPAC ambiguity codes are supported.
 """
 
 import functools
@@ -19,21 +19,21 @@ from research.errors import UserError, task_settings
 from research.ops import heads
 from research.ops.heads import OutputHead
 
-MODELS = 'sequence'  # the module of research/models/ that builds them
-NAMED = 12  # most classes whose errors are metrics of their own
+MODELS = 'sequence'  # builder module in research/models/
+MAX_CLASSES_WITH_OWN_ERROR = 12
 
 
 class Settings(NamedTuple):
     """Settings of `config.task`."""
 
-    length: int = 60  # letters that the model reads
-    kmer: int = 0  # windows of this many letters are looked up; 0: one-hot letters
-    cut: Literal['end', 'start', 'both', 'refuse'] = 'refuse'  # where a longer sequence loses letters
+    length: int = 60  # letters in the model's input
+    kmer: int = 0  # embed windows of this many letters; 0: one-hot letters
+    cut: Literal['end', 'start', 'both', 'refuse'] = 'refuse'  # which side of a longer sequence is cut
     label_smoothing: float = 0.0
-    top: int = 0  # also count labels among this many most probable classes; 0: min(5, classes - 1)
+    top: int = 0  # report top-k accuracy for this k; 0: min(5, classes - 1)
 
     def check(self) -> 'Settings':
-        """The settings; raises a `UserError` for impossible values."""
+        """Validates the settings; raises `UserError` for impossible values."""
         if not 0 <= self.kmer <= 8 or self.length < max(self.kmer, 1):
             raise UserError(
                 f'config.task: kmer must be 0 to 8 and length at least kmer, got {self.kmer} and {self.length}'
@@ -43,7 +43,7 @@ class Settings(NamedTuple):
 
 
 def open_sequences(config: Any) -> DataSet:
-    """The data set."""
+    """Opens the data set."""
     return open_dataset(config.data, ('sequence', 'label'))
 
 
@@ -55,8 +55,8 @@ def prepare(config: Any, folder: epath.Path) -> None:
     write_labels(collect(data.source('train'), 'single', '', data.about), folder)
 
 
-def fitted(letters: str, settings: Settings) -> str:
-    """At most `length` letters; a `UserError` for more, where none may be cut off."""
+def fit_length(letters: str, settings: Settings) -> str:
+    """Cuts a sequence to `length` letters; raises `UserError` for longer ones if `cut` is 'refuse'."""
     extra = len(letters) - settings.length
     if extra <= 0:
         return letters
@@ -70,14 +70,14 @@ def fitted(letters: str, settings: Settings) -> str:
 
 
 def make_encode(settings: Settings, labels: LabelFacts) -> Callable[..., dict[str, np.ndarray]]:
-    """`encode`: 'bases' float32 [length, 4] or 'kmers' int32 [length - k + 1], 'length', and the label."""
+    """Builds `encode`: 'bases' float32 [length, 4] or 'kmers' int32 [length - k + 1], 'length', and the label."""
     encode_label = make_encode_label(labels, '')
 
     def encode(raw, rng=None):
         del rng  # nothing is augmented
         if not isinstance(raw.get('sequence'), str):
             raise UserError("the request has no 'sequence'")
-        letters = fitted(genes.clean(raw['sequence']), settings)
+        letters = fit_length(genes.clean(raw['sequence']), settings)
         if settings.kmer:
             kmers = genes.kmers(letters, settings.kmer)
             row = np.pad(kmers, (0, settings.length - settings.kmer + 1 - len(kmers)))
@@ -93,22 +93,22 @@ def make_encode(settings: Settings, labels: LabelFacts) -> Callable[..., dict[st
 
 
 def make_head(settings: Settings, labels: LabelFacts) -> OutputHead:
-    """The output head: one class."""
+    """Builds the output head: one class per example."""
     return heads.single(labels.classes, labels.counts, settings.label_smoothing, settings.top)
 
 
 def class_errors(labels: LabelFacts, metrics: dict[str, Metric]) -> dict[str, Metric]:
-    """The share of each class that is predicted as another, where there are few classes."""
-    if len(labels.classes) > NAMED:
+    """Error rate of each class, if there are few classes."""
+    if len(labels.classes) > MAX_CLASSES_WITH_OWN_ERROR:
         return {}
     return {
-        f'error_{name}': Metric(1 - recall, None, 'lower', f'share of class {name} that is called another')
+        f'error_{name}': Metric(1 - recall, None, 'lower', f'fraction of class {name} predicted as another class')
         for name, recall in zip(labels.classes, metrics['recall_per_class'].value, strict=True)
     }
 
 
 def host(config: Any, folder: epath.Path) -> Host:
-    """What answers requests on the host."""
+    """Builds the host part of the task."""
     settings, labels = task_settings(Settings, config), read_labels(folder)
     about = f'{labels.about}; {settings.length} letters, cut: {settings.cut}'
     inputs = {'sequence': Input('sequence', limit=100_000, about=about)}
@@ -116,10 +116,10 @@ def host(config: Any, folder: epath.Path) -> Host:
 
 
 def make(config: Any, folder: epath.Path) -> Task:
-    """The task; its model is `config.model.name`.
+    """Builds the task; `config.model.name` selects the model.
 
     Raises:
-      UserError: for an unknown setting or an impossible value.
+      UserError: if a setting is unknown or a value impossible.
     """
     from research.families.supervised import supervised
     from research.models.sequence import sequence_model

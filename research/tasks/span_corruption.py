@@ -1,9 +1,8 @@
-"""Writing the spans that are missing from a text: T5's pre-training (Raffel et al. 2020, arXiv:1910.10683).
+"""Span corruption, as in T5 (Raffel et al. 2020, arXiv:1910.10683).
 
-A row is a block of `length` tokens of a stream of documents, some spans of it replaced by sentinels in the
-source; the target has each sentinel followed by its span. A request is {'text'} with <extra_id_0>,
-<extra_id_1>, ... where something is missing. With `config.model.weights` tokenizer, sentinels, end and the decoder's
-start are those of the weights (T5).
+A row is a block of `length` tokens from a stream of documents. In the source, spans are replaced by sentinels; the
+target lists each sentinel followed by its span. A request is {'text'} with <extra_id_0>, <extra_id_1>, ... in place of
+the missing spans. With `config.model.weights` the tokenizer, sentinels, end and start tokens are those of the weights.
 """
 
 import functools
@@ -20,7 +19,7 @@ from research.errors import UserError, task_settings
 from research.interop import pretrained
 from research.ops.sampling import check_sampling
 
-MODELS = 'tokens'  # the module of research/models/ that builds them
+MODELS = 'tokens'  # builder module in research/models/
 
 
 class Settings(NamedTuple):
@@ -28,16 +27,16 @@ class Settings(NamedTuple):
 
     tokenizer: Literal['bpe', 'character'] = 'bpe'
     vocabulary: int = 2048
-    length: int = 128  # tokens of a row before spans are taken out
-    density: float = 0.15  # share of the tokens that is taken out
-    mean_span: float = 3.0  # tokens of a span, on average
-    temperature: float = 0.0  # of answers; 0: always the likeliest token
+    length: int = 128  # tokens per row before corruption
+    density: float = 0.15  # fraction of tokens removed
+    mean_span: float = 3.0  # mean tokens per span
+    temperature: float = 0.0  # of sampled answers; 0: greedy
     top_k: int = 0  # 0: off
     top_p: float = 1.0  # 1: off
-    prompts: tuple[str, ...] = ()  # texts with sentinels answered in the report; none: the first rows of the split
+    prompts: tuple[str, ...] = ()  # texts with sentinels answered in the report; (): the first rows of the split
 
     def check(self) -> 'Settings':
-        """The settings; raises a `UserError` for impossible values."""
+        """Validates the settings; raises `UserError` for impossible values."""
         if self.length < 2:
             raise UserError(f'config.task.length must be 2 or more, got {self.length}')
         if not 0 < self.density < 1:
@@ -54,20 +53,23 @@ class Settings(NamedTuple):
 
 
 def prepare(config: Any, folder: epath.Path) -> None:
-    """Trains the tokenizer, or takes that of the weights, and stores every split as one stream of its tokens."""
+    """Trains the tokenizer, or takes that of the weights, and stores each split as a stream of tokens."""
     settings, end = task_settings(Settings, config), None
     tokenizer = pretrained.store(config.model, folder, 'encoder-decoder')
     sizes = settings.sizes
     if tokenizer is not None:
         check_sentinels(tokenizer, sizes, config.model['weights'])
         _, end = pretrained.read_marks(config.model, folder)
-        pretrained.read_shape(config.model, folder, vocabulary=1, length=sizes.positions)  # refuses the length
-    kind, data = settings.tokenizer, open_dataset(config.data, ('text',))
-    store_streams(data, folder, kind, settings.vocabulary, settings.length, sizes.sentinels, tokenizer, end)
+        # Fails if the weights have fewer positions.
+        pretrained.read_shape(config.model, folder, vocabulary=1, length=sizes.positions)
+    store_streams(
+        open_dataset(config.data, ('text',)), folder, settings.tokenizer, settings.vocabulary, settings.length,
+        sizes.sentinels, tokenizer, end,
+    )  # fmt: skip
 
 
 def read_rows(config: Any, settings: Settings, folder: epath.Path) -> SpanRows:
-    """What encodes rows, with the tokenizer that was stored."""
+    """Builds the row encoder from the stored tokenizer."""
     sizes = settings.sizes
     shape = pretrained.read_shape(config.model, folder, vocabulary=settings.vocabulary, length=sizes.positions)
     marks = pretrained.read_marks(config.model, folder)
@@ -75,31 +77,32 @@ def read_rows(config: Any, settings: Settings, folder: epath.Path) -> SpanRows:
 
 
 def host_of(rows: SpanRows) -> Host:
-    """What answers requests, from what encodes them."""
+    """Builds the host part from the row encoder."""
     sizes, limit = rows.sizes, rows.sizes.source_length - 1
     about = (
-        f'a text of at most {limit} tokens with {sizes.sentinels[0]} to {sizes.sentinels[sizes.spans - 1]} where '
-        'something is missing'
+        f'a text of at most {limit} tokens with {sizes.sentinels[0]} to {sizes.sentinels[sizes.spans - 1]} in '
+        'place of missing spans'
     )
     characters = limit * max(int(rows.stats.bytes.max()), len(sizes.sentinels[-1]))
     return Host({'text': Input('text', limit=characters, about=about)}, rows.encode, rows.decode)
 
 
 def host(config: Any, folder: epath.Path) -> Host:
-    """What answers requests on the host."""
+    """Builds the host part of the task."""
     return host_of(read_rows(config, task_settings(Settings, config), folder))
 
 
 def make(config: Any, folder: epath.Path) -> Task:
-    """The task; `config.model` is the shape of encoder and decoder, or names pretrained weights.
+    """Builds the task; `config.model` gives the shape of encoder and decoder or names pretrained weights.
 
     Raises:
-      UserError: for an unknown setting or an impossible value.
+      UserError: if a setting is unknown or a value impossible.
     """
     from research.families import tokens
     from research.models.tokens import encoder_decoder, generate_target
 
-    settings, _ = task_settings(Settings, config), open_dataset(config.data, ('text',))  # both checked
+    settings = task_settings(Settings, config)
+    open_dataset(config.data, ('text',))  # an unusable data section fails here, before anything compiles
     sizes = settings.sizes
     model = encoder_decoder(config.model, folder, vocabulary=settings.vocabulary, length=sizes.positions)
     rows = read_rows(config, settings, folder)
@@ -109,7 +112,7 @@ def make(config: Any, folder: epath.Path) -> Task:
     )
     return tokens.token_prediction(
         host_of(rows), functools.cache(lambda split: Blocks(read_stream(folder, split), settings.length, overlap=0)),
-        model, rows.target_counts(), what='target token',
+        model, rows.target_counts(), token_name='target token',
         predict=tokens.write_target(write, rows.start),
         claim=tokens.make_claim_target(rows.start, sizes.source_length, sizes.target_length),
         generate=generate,

@@ -1,6 +1,6 @@
-"""What a text, or a pair of texts, is: one of several classes, any number of labels, or a number.
+"""Text classification and regression: one class, any number of labels, or a number, for a text or a pair of texts.
 
-A row is {'text', perhaps 'pair', 'label'}; a request is {'text', perhaps 'pair'}.
+A row is {'text', 'label'}, with a second text 'pair' if `config.task.pair` is set. A request has no label.
 """
 
 import functools
@@ -21,56 +21,56 @@ from research.ops import heads
 from research.ops.heads import OutputHead
 from research.ops.regression import spearman
 
-MODELS = 'text'  # the module of research/models/ that builds them
-LIMIT = 100_000  # characters of a request
-TEXT = TextSettings()
+MODELS = 'text'  # builder module in research/models/
+MAX_CHARACTERS = 100_000  # of a request
+TEXT_DEFAULTS = TextSettings()
 
 
 class Settings(NamedTuple):
-    """Settings of `config.task`: what is read, how, and what is predicted."""
+    """Settings of `config.task`: labels, preprocessing of text, and metrics."""
 
     labels: Kind = 'single'  # one class, any number of labels ('multi'), or a 'number'
-    one_unit: bool = False  # two classes from one sigmoid unit
-    pair: bool = False  # a row has a second text
-    # How a text becomes tokens; with config.model.weights they are those of the weights.
-    tokens: TokenKind = TEXT.tokens
-    clean: tuple[str, ...] = TEXT.clean
-    segment: Literal['words', 'space', 'chinese'] = TEXT.segment
-    stop_words: Literal['', 'english', 'chinese'] = TEXT.stop_words
-    stemmer: str = TEXT.stemmer
-    vocabulary: int = TEXT.vocabulary  # tokens (or n-grams) that are kept, the commonest
-    min_count: int = TEXT.min_count  # times that one must occur in the training texts
-    length: int = TEXT.length  # tokens that the model reads
-    cut: Literal['end', 'start', 'refuse'] = TEXT.cut  # which end of a longer text is lost
-    padding: Literal['right', 'left'] = TEXT.padding
-    label_separator: str = ','  # between the labels of a row, for 'multi'
+    one_unit: bool = False  # binary classification with one sigmoid unit
+    pair: bool = False  # rows have a second text
+    # Preprocessing; with config.model.weights the tokenizer of the weights is used.
+    tokens: TokenKind = TEXT_DEFAULTS.tokens
+    clean: tuple[str, ...] = TEXT_DEFAULTS.clean
+    segment: Literal['words', 'space', 'chinese'] = TEXT_DEFAULTS.segment
+    stop_words: Literal['', 'english', 'chinese'] = TEXT_DEFAULTS.stop_words
+    stemmer: str = TEXT_DEFAULTS.stemmer
+    vocabulary: int = TEXT_DEFAULTS.vocabulary  # size: the most frequent tokens or n-grams are kept
+    min_count: int = TEXT_DEFAULTS.min_count  # minimum count in the training texts
+    length: int = TEXT_DEFAULTS.length  # tokens in the model's input
+    cut: Literal['end', 'start', 'refuse'] = TEXT_DEFAULTS.cut  # which side of a longer text is cut
+    padding: Literal['right', 'left'] = TEXT_DEFAULTS.padding
+    label_separator: str = ','  # for labels='multi': separates the labels of a row
     label_smoothing: float = 0.0
-    threshold: float = 0.5  # of probability, above which a label is given, for 'multi'
-    top: int = 0  # also count labels among this many most probable classes; 0: min(5, classes - 1)
+    threshold: float = 0.5  # for labels='multi': minimum probability of a predicted label
+    top: int = 0  # report top-k accuracy for this k; 0: min(5, classes - 1)
 
     def check(self) -> 'Settings':
-        """The settings; raises a `UserError` for impossible values."""
+        """Validates the settings; raises `UserError` for impossible values."""
         self.text.check()
         heads.check_single(self.label_smoothing, self.top)
         if not 0 < self.threshold < 1:
             raise UserError(f'config.task: threshold must be between 0 and 1, got {self.threshold}')
         if self.one_unit and self.labels != 'single':
-            raise UserError(f"config.task.one_unit is for labels='single', not {self.labels!r}")
+            raise UserError(f"config.task.one_unit requires labels='single', got {self.labels!r}")
         return self
 
     @property
     def text(self) -> TextSettings:
-        """How a text becomes tokens."""
+        """Settings of the text preprocessing."""
         return TextSettings(*(getattr(self, name) for name in TextSettings._fields))
 
 
 def open_texts(config: Any, settings: Settings) -> DataSet:
-    """The data set, whose rows have a second text where the task reads pairs."""
+    """Opens the data set, with a second text per row if `pair` is set."""
     return open_dataset(config.data, ('text', 'pair', 'label') if settings.pair else ('text', 'label'))
 
 
 def prepare(config: Any, folder: epath.Path) -> None:
-    """Stores labels and vocabulary of the training split; see `write_labels` and `prepare_texts`."""
+    """Stores the labels and the vocabulary of the training split; see `write_labels` and `prepare_texts`."""
     from research.models.text import store_text_weights
 
     settings, section = task_settings(Settings, config), config.model
@@ -86,9 +86,9 @@ def prepare(config: Any, folder: epath.Path) -> None:
 
 
 def one_hot_labels(rows: Sequence[Mapping[str, Any]], settings: Settings, labels: LabelFacts) -> np.ndarray:
-    """The labels of some rows, [rows, units]: 1 where a row is of the unit's class."""
+    """Returns the labels of `rows` as multi-hot vectors, [rows, units]."""
     if labels.kind == 'number':
-        raise UserError("config.model.naive_bayes needs classes, and config.task.labels is 'number'")
+        raise UserError("config.model.naive_bayes requires classes, but config.task.labels is 'number'")
     encode_label = make_encode_label(labels, settings.label_separator)
     encoded = np.stack([encode_label(row['label']) for row in rows])
     one_hot = encoded if labels.kind == 'multi' else np.eye(len(labels.classes))[encoded]
@@ -96,17 +96,17 @@ def one_hot_labels(rows: Sequence[Mapping[str, Any]], settings: Settings, labels
 
 
 def text_of(raw: Mapping[str, Any], field: str) -> str:
-    """A field of a row as text; a `UserError` where it is missing or empty."""
+    """Returns a text field of a row; raises `UserError` if it is missing or empty."""
     text = raw.get(field)
     if not isinstance(text, str):
         raise UserError(f'the request has no {field!r}' if text is None else f'{field!r} is {text!r:.40}, not a text')
     if not text.strip():
-        raise UserError(f'{field!r} is empty: there is nothing to classify')
+        raise UserError(f'{field!r} is empty')
     return text
 
 
 def make_encode(settings: Settings, labels: LabelFacts, texts: TextArrays) -> Callable[..., dict[str, np.ndarray]]:
-    """`encode`: the arrays of the text, and the label where there is one."""
+    """Builds `encode`: the arrays of the text, and the label if the row has one."""
     encode_label = make_encode_label(labels, settings.label_separator)
 
     def encode(raw, rng=None):
@@ -120,25 +120,25 @@ def make_encode(settings: Settings, labels: LabelFacts, texts: TextArrays) -> Ca
 
 
 def make_head(settings: Settings, labels: LabelFacts) -> OutputHead:
-    """The output head: one class, any number of labels, or a number."""
+    """Builds the output head for the kind of labels."""
     if labels.kind == 'number':
         return heads.regression(labels.mean, labels.deviation)
     smoothing = settings.label_smoothing
     if labels.kind == 'multi':
         return heads.multi(labels.classes, labels.counts, labels.size, smoothing, settings.threshold)
     if settings.one_unit and len(labels.classes) != 2:
-        raise UserError(f'config.task.one_unit needs two classes, the training split has {len(labels.classes)}')
+        raise UserError(f'config.task.one_unit requires two classes; the training split has {len(labels.classes)}')
     return heads.single(labels.classes, labels.counts, smoothing, settings.top, settings.one_unit)
 
 
 def rank_correlation(answers: Any) -> dict[str, Metric]:
-    """Spearman's correlation of answers and labels."""
+    """Spearman correlation of predictions and labels."""
     pairs = [(answer['value'], float(raw['label'])) for raw, answer in answers]
-    return {'spearman': Metric(spearman(*zip(*pairs, strict=True)), about='correlation of the ranks')}
+    return {'spearman': Metric(spearman(*zip(*pairs, strict=True)), about='rank correlation')}
 
 
 def describe(read: Callable[[Any], str], labels: LabelFacts, row: Mapping[str, Any]) -> dict[str, str]:
-    """An encoded row as a person reads it: the tokens that the model sees, and the label."""
+    """Describes an encoded row: its tokens as the model reads them, and its label."""
     fields = {'tokens': read(row)}
     if 'label' in row:
         label = np.asarray(row['label'])
@@ -149,20 +149,20 @@ def describe(read: Callable[[Any], str], labels: LabelFacts, row: Mapping[str, A
 
 
 def host(config: Any, folder: epath.Path) -> Host:
-    """What answers requests on the host."""
+    """Builds the host part of the task."""
     settings, labels = task_settings(Settings, config), read_labels(folder)
     texts = read_texts(settings.text, config.model, folder)
-    inputs = {'text': Input('text', limit=LIMIT, about=labels.about)}
+    inputs = {'text': Input('text', limit=MAX_CHARACTERS, about=labels.about)}
     if settings.pair:
-        inputs['pair'] = Input('text', limit=LIMIT, about='the second text')
+        inputs['pair'] = Input('text', limit=MAX_CHARACTERS, about='the second text')
     return Host(inputs, make_encode(settings, labels, texts), make_head(settings, labels).decode)
 
 
 def make(config: Any, folder: epath.Path) -> Task:
-    """The task; its model is `config.model.name`.
+    """Builds the task; `config.model.name` selects the model.
 
     Raises:
-      UserError: for an unknown setting or an impossible value.
+      UserError: if a setting is unknown or a value impossible.
     """
     from research.families.supervised import supervised
     from research.models.text import text_model

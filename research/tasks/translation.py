@@ -1,8 +1,8 @@
-"""Turning one text into another: an encoder-decoder Transformer over byte-level BPE, searched with a beam.
+"""Translation and other text-to-text tasks: an encoder-decoder Transformer over byte-level BPE, with beam search.
 
-A training row holds several pairs, packed; a row of another split is one pair {'source', 'target'}; a request
-is {'source'}. The end token closes every text and also starts the target. With `config.model.weights` tokenizers,
-end and start are those of the weights (T5, Marian).
+A training row packs several pairs; rows of other splits are single pairs {'source', 'target'}. A request is {'source'}.
+The end token closes every text and also starts the target. With `config.model.weights` the tokenizers, end and start
+tokens are those of the weights (T5, Marian).
 """
 
 import functools
@@ -23,31 +23,31 @@ from research.interop import pretrained
 from research.ops.beam_search import check_beam
 from research.ops.corpus_scores import BleuTokenizer, translation_scores
 
-MODELS = 'tokens'  # the module of research/models/ that builds them
-SCORES = {
+MODELS = 'tokens'  # builder module in research/models/
+SCORE_DESCRIPTIONS = {
     'bleu': 'sacreBLEU on detokenised text',
-    'bleu_lowercase': 'the same without case',
+    'bleu_lowercase': 'sacreBLEU on lowercased, detokenised text',
     'chrf': 'chrF2 on detokenised text',
 }
 
 
 class Settings(NamedTuple):
-    """Settings of `config.task`; lengths are in tokens, end tokens included."""
+    """Settings of `config.task`. Lengths are in tokens and include end tokens."""
 
-    vocabulary: int = 8000  # tokens of each side
-    shared: bool = True  # one BPE for both sides, learnt from both
-    prefix: str = ''  # before every source, such as 'translate English to German: ' for T5
-    length: int = 64  # the most of one text; longer pairs are no training pairs
-    row_length: int = 64  # of a packed row, on each side
+    vocabulary: int = 8000  # per tokenizer
+    shared: bool = True  # one BPE for both sides, trained on both
+    prefix: str = ''  # prepended to every source, such as 'translate English to German: ' for T5
+    length: int = 64  # maximum per text; longer training pairs are dropped
+    row_length: int = 64  # of a packed row, per side
     label_smoothing: float = 0.1
     beams: int = 5
-    length_penalty: float = 1.0  # exponent of the length penalty; 0 compares log-probabilities
+    length_penalty: float = 1.0  # exponent of the length penalty; 0: none
     bleu_tokenizer: BleuTokenizer = '13a'
-    examples: tuple[str, ...] = ()  # sources translated in the report; none: the first rows of the split
-    score_count: int = 0  # pairs of a split that are translated and scored; 0: all
+    examples: tuple[str, ...] = ()  # sources translated in the report; (): the first rows of the split
+    score_count: int = 0  # number of pairs translated and scored; 0: all
 
     def check(self) -> 'Settings':
-        """The settings; raises a `UserError` for impossible values."""
+        """Validates the settings; raises `UserError` for impossible values."""
         check_beam(self.beams, 1, self.length_penalty)
         if self.length < 2 or self.score_count < 0:
             raise UserError(
@@ -64,22 +64,23 @@ class Settings(NamedTuple):
 
 
 def sizes_of(settings: Settings) -> dict[str, int]:
-    """What the model must know of the data: vocabularies, and tokens of a text."""
+    """Returns the sizes that the model takes from the data: vocabularies and the maximum length."""
     source = 0 if settings.shared else settings.vocabulary
     return {'vocabulary': settings.vocabulary, 'length': settings.length, 'source_vocabulary': source}
 
 
 def open_pairs(config: Any) -> DataSet:
-    """The data set; all translations of a source are in one split."""
+    """Opens the data set; all translations of a source stay in one split."""
     return open_dataset(config.data, ('source', 'target'), ignored=('target',))
 
 
 def prepare(config: Any, folder: epath.Path) -> None:
-    """Learns the tokenizers, or takes those of the weights, plans the packed rows, and stores all pairs."""
+    """Trains the tokenizers, or takes those of the weights, and stores all pairs and the packed rows."""
     settings = task_settings(Settings, config)
     tokenizer = pretrained.store(config.model, folder, 'encoder-decoder')
     if tokenizer is not None:
-        pretrained.read_shape(config.model, folder, **sizes_of(settings))  # refuses the length
+        # Fails if the weights have fewer positions.
+        pretrained.read_shape(config.model, folder, **sizes_of(settings))
     data = open_pairs(config)
     if tokenizer is None:
         tokenizers = learn(read_pairs(data, 'train'), settings.vocabulary, settings.shared)
@@ -90,7 +91,7 @@ def prepare(config: Any, folder: epath.Path) -> None:
 
 
 def read_arrays(config: Any, settings: Settings, folder: epath.Path) -> PairArrays:
-    """What encodes rows, with the tokenizers that were stored."""
+    """Builds the row encoder from the stored tokenizers."""
     sides = (Tokenizer.from_str((folder / f'{side}.json').read_text()) for side in SIDES)
     marks = pretrained.read_marks(config.model, folder) or ()
     tokenizers = Tokenizers(*sides, *marks)._replace(prefix=settings.prefix)
@@ -98,7 +99,7 @@ def read_arrays(config: Any, settings: Settings, folder: epath.Path) -> PairArra
 
 
 def make_finalize(settings: Settings) -> Callable:
-    """The scores of all translations together; packed rows have no reference of their own."""
+    """Builds the corpus scores of all translations; packed rows have no reference and are skipped."""
 
     def finalize(pairs: Iterator[tuple[Mapping[str, Any], Any]]) -> dict[str, Metric]:
         texts = [(raw['source'], raw['target'], decoded['text']) for raw, decoded in pairs if 'target' in raw]
@@ -110,7 +111,8 @@ def make_finalize(settings: Settings) -> Callable:
         search = f'beam {settings.beams}, length penalty {settings.length_penalty:g}'
         return {
             name: Metric(
-                score, copied[name][0], 'higher', f'{SCORES[name]}, {search}: {signature}', 'the source itself'
+                score, copied[name][0], 'higher', f'{SCORE_DESCRIPTIONS[name]}, {search}: {signature}',
+                'the source itself',
             )
             for name, (score, signature) in scores.items()
         }
@@ -119,42 +121,43 @@ def make_finalize(settings: Settings) -> Callable:
 
 
 def plan_notes(plan: Mapping[str, Any], settings: Settings) -> list[str]:
-    """What was packed, left out and cut, as sentences."""
+    """Describes what was packed, dropped and cut, as sentences."""
     pairs = plan['pairs']['train'] - plan['empty'] - plan['too_long']
     notes = [
-        f'{pairs:,} training pairs are packed into {plan["rows"]:,} rows of {settings.row_length} tokens a side; '
+        f'packed {pairs:,} training pairs into {plan["rows"]:,} rows of {settings.row_length} tokens a side; '
         f'{plan["padding"]:.1%} of the tokens are padding; batch sizes and methods count packed rows, not pairs'
     ]
     if plan['empty'] or plan['too_long']:
         notes.append(
-            f'{plan["too_long"]:,} training pairs longer than {settings.length} tokens and {plan["empty"]:,} that are '
-            'empty on a side are left out'
+            f'dropped {plan["too_long"]:,} training pairs longer than {settings.length} tokens and '
+            f'{plan["empty"]:,} with an empty side'
         )
     cut = ', '.join(f'{count:,} of {split}' for split, count in plan['cut'].items() if count)
-    return notes + ([f'cut to {settings.length} tokens on a side: {cut} pairs'] if cut else [])
+    return notes + ([f'cut to {settings.length} tokens per side: {cut} pairs'] if cut else [])
 
 
 def host_of(arrays: PairArrays) -> Host:
-    """What answers requests, from what encodes them."""
-    about = f'a text to translate, at most {arrays.length} tokens with its end'
+    """Builds the host part from the row encoder."""
+    about = f'a text to translate, at most {arrays.length} tokens including the end token'
     return Host({'source': Input('text', limit=arrays.text_limit(), about=about)}, arrays.encode, arrays.decode)
 
 
 def host(config: Any, folder: epath.Path) -> Host:
-    """What answers requests on the host."""
+    """Builds the host part of the task."""
     return host_of(read_arrays(config, task_settings(Settings, config), folder))
 
 
 def make(config: Any, folder: epath.Path) -> Task:
-    """The task; `config.model` is the Transformer's shape, or names pretrained weights.
+    """Builds the task; `config.model` gives the shape of the Transformer or names pretrained weights.
 
     Raises:
-      UserError: for an unknown setting or an impossible value.
+      UserError: if a setting is unknown or a value impossible.
     """
     from research.families import tokens
     from research.models.tokens import encoder_decoder, generate_target
 
-    settings, _ = task_settings(Settings, config), open_pairs(config)  # both checked
+    settings = task_settings(Settings, config)
+    open_pairs(config)  # an unusable data section fails here, before anything compiles
     model = encoder_decoder(config.model, folder, settings.row_length, **sizes_of(settings))
     arrays, plan = read_arrays(config, settings, folder), json.loads((folder / 'plan.json').read_text())
     start, end = arrays.tokenizers.start, arrays.tokenizers.end
@@ -163,7 +166,7 @@ def make(config: Any, folder: epath.Path) -> Task:
     write = tokens.searched(generate, settings.length, settings.beams, settings.length_penalty)
     return tokens.token_prediction(
         host_of(arrays), source, model, counts,
-        what='target token',
+        token_name='target token',
         smoothing=settings.label_smoothing,
         predict=tokens.write_target(write, start),
         claim=tokens.make_claim_target(start, settings.row_length, settings.row_length),

@@ -136,6 +136,14 @@ def test_runs_with_older_names_are_read(tmp_path):
     assert config.train.ema_decay == 0.99 and config.mesh.min_shard_size == 16384 and config.data == {'name': 'digits'}
 
 
+def test_audio_settings_of_older_runs_are_read(tmp_path):
+    values = json.loads(to_json(api.read('configs/spoken_digits.py:tiny')))
+    values['task'] |= {'low': values['task'].pop('fmin'), 'place': values['task'].pop('crop')}
+    (tmp_path / 'config.json').write_text(json.dumps(values))
+    task = api.read_run(tmp_path).task
+    assert (task['fmin'], task['crop']) == (50.0, 'middle') and not {'low', 'place'} & set(task)
+
+
 @pytest.mark.parametrize(('key', 'value', 'words'), [
     ('train.stepz', '3', "did you mean 'steps'"),
     ('trian.steps', '3', "did you mean 'train'"),

@@ -69,7 +69,7 @@ def test_patches_of_a_picture():
     np.testing.assert_array_equal(left[:, 2:], image[:, 2:])
     other = found.keep([False, True, True, True], {'image': image[::-1]})['image']
     np.testing.assert_array_equal(other[:3, :2], image[::-1][:3, :2])
-    with pytest.raises(UserError, match='take one of the same size'):
+    with pytest.raises(UserError, match='both must have the same size'):
         found.keep([False, True, True, True], {'image': image[1:]})
 
 
@@ -96,7 +96,7 @@ def test_windows_of_a_sound():
     other = found.keep([False] * 4, {'audio': samples[:100], 'rate': 1000})['audio']
     np.testing.assert_array_equal(other[:100], samples[:100])
     assert other.shape == (2000,) and not other[100:].any()
-    with pytest.raises(UserError, match='other sound has 2000 samples a second'):
+    with pytest.raises(UserError, match='other sound has 2000 samples per second'):
         found.keep([False] * 4, {'audio': samples, 'rate': 2000})
     with pytest.raises(UserError, match="no 'rate'"):
         units(inputs, {'audio': samples})
@@ -118,7 +118,7 @@ def test_items_of_a_list():
 
 
 def test_what_has_no_units():
-    with pytest.raises(UserError, match=r'no unit that could be left out: the task reads text \(text\)'):
+    with pytest.raises(UserError, match=r'no unit to remove: the task reads text \(text\)'):
         units(TEXT, {'tokens': [1, 2]})
     with pytest.raises(UserError, match="'text' must be a text, got int"):
         units(TEXT, {'text': 3})

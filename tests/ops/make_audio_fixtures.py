@@ -12,9 +12,9 @@ import numpy as np
 FILE = pathlib.Path(__file__).parent / 'fixtures' / 'librosa.npz'
 # Settings of `research.ops.audio.Mel`; window and hop in milliseconds.
 CASES = {
-    'digits': dict(rate=8000, window=25.0, hop=12.5, bands=40, low=50.0, high=0.0, scale='slaney', area=True),
-    'htk': dict(rate=16000, window=32.0, hop=10.0, bands=32, low=20.0, high=7000.0, scale='htk', area=False),
-    'odd': dict(rate=22050, window=20.0, hop=7.0, bands=30, low=0.0, high=0.0, scale='slaney', area=True),
+    'digits': dict(rate=8000, window=25.0, hop=12.5, bands=40, fmin=50.0, fmax=0.0, scale='slaney', area=True),
+    'htk': dict(rate=16000, window=32.0, hop=10.0, bands=32, fmin=20.0, fmax=7000.0, scale='htk', area=False),
+    'odd': dict(rate=22050, window=20.0, hop=7.0, bands=30, fmin=0.0, fmax=0.0, scale='slaney', area=True),
 }
 
 
@@ -33,8 +33,8 @@ def main() -> None:
         size = 1 << (window - 1).bit_length()
         power = librosa.feature.melspectrogram(
             y=samples.astype(np.float64), sr=case['rate'], n_fft=size, win_length=window, hop_length=hop,
-            center=True, pad_mode='constant', power=2.0, n_mels=case['bands'], fmin=case['low'],
-            fmax=case['high'] or None, htk=case['scale'] == 'htk', norm='slaney' if case['area'] else None,
+            center=True, pad_mode='constant', power=2.0, n_mels=case['bands'], fmin=case['fmin'],
+            fmax=case['fmax'] or None, htk=case['scale'] == 'htk', norm='slaney' if case['area'] else None,
             dtype=np.float64,
         )  # fmt: skip
         logarithm = np.log(np.maximum(power, 1e-10))

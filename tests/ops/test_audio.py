@@ -59,7 +59,7 @@ def test_scales_go_there_and_back_and_fix_known_points():
 
 
 def test_silence_is_the_floor_and_a_slope_is_its_slope():
-    mel = Mel(8000, bands=10, floor=1e-6)
+    mel = Mel(8000, bands=10, power_floor=1e-6)
     np.testing.assert_allclose(log_mel(np.zeros((1, 400), np.float32), mel), np.log(1e-6), rtol=1e-6)
     ramp = np.broadcast_to(np.arange(20.0)[:, None] * 3, (1, 20, 2))
     np.testing.assert_allclose(deltas(ramp)[0, 4:-4], 3, rtol=1e-6)
@@ -68,9 +68,9 @@ def test_silence_is_the_floor_and_a_slope_is_its_slope():
 @pytest.mark.parametrize(('settings', 'message'), [
     (dict(bands=200), 'config.task.mels=200: band . holds none'),
     (dict(hop=0.01), 'a hop of 0.01 ms has 0'),
-    (dict(high=5000.0), 'high <= 4000 Hz'),
-    (dict(low=4000.0), '0 <= low < high'),
-    (dict(floor=0.0), 'floor above zero'),
+    (dict(fmax=5000.0), 'fmax <= 4000 Hz'),
+    (dict(fmin=4000.0), '0 <= fmin < fmax'),
+    (dict(power_floor=0.0), 'power_floor must be above zero'),
 ])  # fmt: skip
 def test_settings_that_cannot_be_are_named(settings, message):
     with pytest.raises(UserError, match=message):

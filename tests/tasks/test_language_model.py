@@ -261,7 +261,7 @@ def test_mesh_gives_the_same_loss(task, variables, functions):
         ({'task': {'vocabulry': 300}}, 'did you mean .vocabulary'),
         ({'task': {'check': 'ruby'}}, 'check'),
         ({'model': {'heads': 3}}, 'heads=3'),
-        ({'model': {'causal': False}}, 'must not see'),
+        ({'model': {'causal': False}}, 'must be causal'),
         ({'model': {'vocabulary': 5}}, 'vocabulary'),
         ({'data': {'nmae': 'x'}}, 'nmae'),
         ({'data': {'megabytes': -1.0}}, 'megabytes'),

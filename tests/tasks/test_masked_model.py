@@ -98,7 +98,7 @@ def test_impossible_requests_are_refused(task, text, message):
     'change, model, message',
     [
         ({'rate': 0.0}, {}, 'rate'),
-        ({'mask_share': 0.9, 'random_share': 0.2}, {}, 'at most 1 together'),
+        ({'mask_share': 0.9, 'random_share': 0.2}, {}, 'their sum at most 1'),
         ({'top': 301}, {}, 'more than the vocabulary'),
         ({'length': 0}, {}, 'length'),
         ({}, {'causal': True}, 'both sides'),

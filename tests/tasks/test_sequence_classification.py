@@ -72,7 +72,7 @@ def test_a_transformer_reads_kmers_and_its_errors_are_metrics(built, tmp_path):
         config.model = {'name': 'transformer', 'width': 8, 'layers': 1, 'heads': 2}
         config.data.examples = 60
     folder = epath.Path(tmp_path / 'prepared')
-    with pytest.raises(UserError, match='a Transformer reads k-mers; 1 stands for single letters'):
+    with pytest.raises(UserError, match='a Transformer reads k-mers; use 1 for single letters'):
         api.prepare(api.read(config), folder)
         api.build(api.read(config), folder)
     config.task.kmer = 1

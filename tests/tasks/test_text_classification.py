@@ -112,7 +112,7 @@ def test_a_pair_is_read_by_its_second_text_too(table):
 
 @pytest.mark.parametrize(('raw', 'message'), [
     ({}, "the request has no 'text'"),
-    ({'text': ' \n'}, "'text' is empty: there is nothing to classify"),
+    ({'text': ' \n'}, "'text' is empty"),
     ({'text': 7}, "'text' is 7, not a text"),
     ({'text': 'a ' * 13}, r'the text has 13 tokens, the model reads 12 .config.task.length=12'),
     ({'text': 'a\udc00'}, 'half of a character at position 1'),
@@ -127,8 +127,8 @@ def test_a_text_that_cannot_be_is_named(table, raw, message):
     ({'labels': 'number'}, "the label 'pos' is no finite number"),
     ({'threshold': 1.0}, 'threshold must be between 0 and 1'),
     ({'length': 2}, 'length 4 or more'),
-    ({'padding': 'left'}, "padding='left' is for config.model.name='lstm'"),
-    ({'labels': 'multi', 'one_unit': True}, "one_unit is for labels='single'"),
+    ({'padding': 'left'}, "padding='left' requires config.model.name='lstm'"),
+    ({'labels': 'multi', 'one_unit': True}, "one_unit requires labels='single'"),
     ({'model': {'name': 'ngrams', 'naive_bayes': True}}, 'set config.model.width to 0'),
     ({'model': {'name': 'lsmt'}}, "did you mean 'lstm'"),
     ({'model': {'name': 'ngrams'}, 'tokens': 'bpe', 'vocabulary': 257}, "'words' or 'characters'"),
@@ -161,7 +161,7 @@ def test_pretrained_weights_are_one_line(table):
     assert task.describe(row)['tokens'].startswith('[CLS] ')
     first = answers(task, variables._replace(params={'model': merged}), [{'text': 'a good film'}])[0]
     assert first['label'] in ('neg', 'pos')
-    with pytest.raises(UserError, match='is of no encoder of texts|is no encoder'):
+    with pytest.raises(UserError, match='is of no encoder of texts|is not an encoder'):
         built(table, model={**weights, 'weights': str(FIXTURES / 'gpt2')}, length=16)
     with pytest.raises(UserError, match='config.task.length'):
         built(table, model=weights, length=99)

@@ -10,7 +10,7 @@ from etils import epath
 from research import api
 from research.core.task import Context
 from research.data.batches import encode_rows, evaluation_rows
-from research.families.adversarial import Game, make_losses
+from research.families.adversarial import GANObjective, make_losses
 from research.models.gan import gan_pair
 from research.ops.adversarial import adversarial_loss
 from research.ops.noise import noise_of
@@ -43,7 +43,7 @@ def test_a_detached_generator_gets_no_gradient_and_ours_does(tmp_path):
     assert all(np.any(leaf) for leaf in jax.tree.leaves(moved))
     assert not any(np.any(leaf) for leaf in jax.tree.leaves(still))
 
-    settings = Game(*(config.task[name] for name in Game._fields))
+    settings = GANObjective(*(config.task[name] for name in GANObjective._fields))
     assert settings.halved
 
     def discriminator(variables, settings):
