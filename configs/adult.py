@@ -1,12 +1,12 @@
-r"""A table: does a person of the 1994 census earn more than 50,000 dollars a year?
+r"""Tables: UCI Adult, does a person earn more than 50,000 dollars a year (1994 census)?
 
     python -m launch.train --config=configs/adult.py --workdir=runs/adult
 
-Trains a perceptron on 29,305 rows of UCI's Adult (8 columns of categories as embeddings, 5 of numbers), which
-it fetches on first use (6 MB), in 30 s on 2 CPU cores. Expected test accuracy: 85.0%
-to 86.2% (seeds 0 to 2: 85.8%, 85.5%, 85.7%; always '<=50K': 76.4%).
+A perceptron on 29,305 rows (6 MB, fetched on first use) with 8 categorical columns, embedded, and 5 numeric ones.
 
-Variants: `:own` for a table of yours, `:tiny` for tests (scikit-learn's breast cancer table, always there).
+Expected: test accuracy 85.0% to 86.2% (seeds 0 to 2: 85.8%, 85.5%, 85.7%; always '<=50K': 76.4%).
+Time: 30 s on 2 CPU cores.
+Variants: `:own` (your table), `:tiny` (for tests; scikit-learn's breast cancer table).
 
     python -m launch.train --config=configs/adult.py:own --workdir=runs/mine \
         --config.data.train=mine.csv --config.data.fields=my_column:label
@@ -18,7 +18,7 @@ from research.core.config import base, few_steps
 def get_config():
     config = base('table_classification', data='adult')
     config.task.update(
-        ignore=('weight',),  # how many people a row stands for: no property of a person
+        ignore=('weight',),  # census weight of the row, not a property of the person
     )  # fmt: skip
     config.model.update(dropout=0.2)
     config.optimizer.model.update(learning_rate=2e-3, schedule='cosine', warmup_steps=100, weight_decay=0.01)
@@ -30,7 +30,7 @@ def get_config():
 
 
 def own(config):
-    """A table of your own: nothing is known of it."""
+    """Your own table."""
     config.task.ignore = ()
     config.data.update(name='', reader='csv', validation_fraction=0.15, test_fraction=0.15)
     config.train.update(epochs=40.0, batch_size=32, eval_batch_size=256, eval_every=100, checkpoint_every=200)
@@ -38,7 +38,7 @@ def own(config):
 
 
 def tiny(config):
-    """A few steps on a table that scikit-learn ships."""
+    """A few steps on scikit-learn's breast cancer table."""
     own(config)
     config.data = {'name': 'breast_cancer'}
     config.model.update(widths=(16,), dropout=0.0)

@@ -1,17 +1,17 @@
-"""Which of ten things a picture of 32x32 pixels shows: ResNet-20 on CIFAR-10, as its authors trained it.
+"""Images: ResNet-20 on CIFAR-10, with the settings of its authors.
 
     python -m launch.prepare_data --name=cifar10          # once; needs TensorFlow and a network
     python -m launch.train --config=configs/cifar10.py --workdir=runs/cifar10
 
-Expected: not measured; no machine of this project has had these data. Published: 91.25% on the test split for
-ResNet-20 with 0.27 million parameters, 92.49% for ResNet-32, 93.03% for ResNet-56 (He et al. 2016, arXiv:1512.03385,
-table 6). Their settings: 64,000 steps of 128, SGD with momentum 0.9 from 0.1, weight decay 1e-4, pictures moved by up
-to 4 pixels and mirrored, 45,000 for training and 5,000 for validation. Other here: the rate falls as a cosine and not
-in two steps, the shortcuts that change shape are 1x1 convolutions (272,474 parameters), and validation pictures are
-chosen by the hash of each.
-
-Variants: `:resnet56`, `:modern` (ResNet-18 of the same stem with RandAugment, CutMix, mixup and erasing; no published
-figure for just these settings), `:tiny` for tests (scikit-learn's digits).
+Expected: not measured; the data were not available here. Published test accuracy (He et al. 2016, arXiv:1512.03385,
+table 6): ResNet-20 with 0.27 million parameters 91.25%, ResNet-32 92.49%, ResNet-56 93.03%.
+Published settings: 64,000 steps of 128, SGD with momentum 0.9 and learning rate 0.1, weight decay 1e-4, shifts by up to
+4 pixels and flips, 45,000 training and 5,000 validation images. Differences: the learning rate follows a cosine instead
+of two steps, shortcuts that change shape are 1x1 convolutions (272,474 parameters), and validation images are chosen by
+a hash.
+Time: not measured.
+Variants: `:resnet56`; `:modern` (ResNet-18 with this stem, RandAugment, CutMix, mixup and erasing; no published figure
+for these settings); `:tiny` (for tests; scikit-learn's digits).
 """
 
 from research.core.config import base, few_steps

@@ -1,23 +1,25 @@
-"""Language models at published shapes, to plan for a cluster before paying for it; `:tiny` trains on a laptop.
+"""Language models of published shapes, to plan for a cluster before paying for it; `:tiny` trains on a laptop.
 
     python -m launch.plan --config=configs/gpt.py:8b --topology=v5e:16x16 --mesh=fsdp:256
     python -m launch.train --config=configs/gpt.py:tiny
 
-| variant   | shape                                                       | source                             |
-|-----------|-------------------------------------------------------------|------------------------------------|
-| `:1b`     | 24 layers, width 2048, 16 heads of 128, 2048 tokens: 1.3 B  | GPT-3 XL, Brown et al. 2020        |
-| `:8b`     | 32 layers, width 4096, 32 heads on 8, 8192 tokens: 8.0 B    | Llama 3, Grattafiori et al. 2024   |
-| `:70b`    | 80 layers, width 8192, 64 heads on 8, 8192 tokens: 70.6 B   | Llama 3, Grattafiori et al. 2024   |
-| `:gpt3`   | 96 layers, width 12288, 96 heads of 128, 2048 tokens: 175 B | GPT-3, Brown et al. 2020           |
+| variant | shape                                                       | source                           |
+|---------|-------------------------------------------------------------|----------------------------------|
+| `:1b`   | 24 layers, width 2048, 16 heads of 128, 2048 tokens: 1.3 B  | GPT-3 XL, Brown et al. 2020      |
+| `:8b`   | 32 layers, width 4096, 32 heads on 8, 8192 tokens: 8.0 B    | Llama 3, Grattafiori et al. 2024 |
+| `:70b`  | 80 layers, width 8192, 64 heads on 8, 8192 tokens: 70.6 B   | Llama 3, Grattafiori et al. 2024 |
+| `:gpt3` | 96 layers, width 12288, 96 heads of 128, 2048 tokens: 175 B | GPT-3, Brown et al. 2020         |
 
-GPT-3: table 2.1 of arXiv:2005.14165. It prints 24 heads of 128 for XL, which are 3072 and not the width of
-2048; 16 heads give the 1.3 B that it states. Its sparse attention layers are dense here, and the vocabulary
-of 50,257 is padded to 51,200 so that it divides among devices. Llama 3: table 3 of arXiv:2407.21783, the
-vocabulary and the rotary base of the published weights.
+Without a variant the config is `:1b`. GPT-3: table 2.1 of arXiv:2005.14165. For XL the table lists 24 heads of 128,
+which is 3072 instead of the width of 2048; 16 heads give the stated 1.3 B. Its sparse attention layers are dense here,
+and the vocabulary of 50,257 is padded to 51,200 so that it divides among devices. Llama 3: table 3 of arXiv:2407.21783,
+with the vocabulary and the rotary base of the published weights.
 
-The data are made-up words (`synthetic`), so that a plan reads no corpus; train on `config.data.reader` of your
-own. Expected: `:8b` on v5e:16x16 takes 11.7 of 15.75 GiB a chip as libtpu compiles it (94 s on 2 CPU cores).
-Only `:tiny` was ever trained here: 4 steps, for tests; no range is promised for it.
+The data are made-up words (`synthetic`), so that planning reads no corpus; to train, set `config.data.reader`.
+
+Expected: `:8b` on v5e:16x16 takes 11.7 of 15.75 GiB per chip as compiled by libtpu. Of the runs, only `:tiny` (4 steps,
+for tests) was trained; no metric is expected of it.
+Time: compiling `:8b` takes 94 s on 2 CPU cores.
 """
 
 from research.core.config import base, few_steps
@@ -41,20 +43,20 @@ def get_config():
 
 
 def _1b(config):
-    """GPT-3 XL, batches of a million tokens: what the config is without a variant."""
+    """GPT-3 XL, batches of a million tokens; also the config without a variant."""
     config.model.update(width=2048, layers=24, heads=16)
     config.train.batch_size = 512
 
 
 def gpt3(config):
-    """GPT-3 itself: 175 B parameters, batches of 3.1 million tokens (3.2 in the paper)."""
+    """GPT-3, 175 B parameters, batches of 3.1 million tokens (3.2 in the paper)."""
     config.model.update(width=12288, layers=96, heads=96)
     config.optimizer.model.update(learning_rate=6e-5)
     config.train.update(batch_size=1536)
 
 
 def llama(config):
-    """What the Llama 3 models share: rotary positions, RMS norms, SwiGLU, grouped heads, no biases."""
+    """Shared by the Llama 3 models: rotary positions, RMS norms, SwiGLU, grouped heads, no biases."""
     config.task.update(vocabulary=128256, length=8192)
     config.model.update(
         key_value_heads=8, norm='rms', activation='silu', gated=True, positions='rotary', rotary_base=500000.0,
@@ -80,7 +82,7 @@ def _70b(config):
 
 
 def tiny(config):
-    """Everything small: seconds, for tests."""
+    """A few steps of a small model."""
     config.task.update(vocabulary=320, length=32, max_new_tokens=8, check_count=2)
     config.model.update(width=32, layers=2, heads=2, dtype='float32')
     config.data.update(kilobytes=8)

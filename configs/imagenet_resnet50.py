@@ -1,20 +1,19 @@
-"""Which of a thousand things a photograph shows: ResNet-50 on ImageNet.
+"""Images: ResNet-50 on ImageNet.
 
     python -m launch.prepare_data --name=imagenet2012     # once; needs TensorFlow, and ILSVRC2012's two tar files
     python -m launch.train --config=configs/imagenet_resnet50.py --workdir=gs://BUCKET/imagenet_resnet50
 
-Expected: not measured; no machine of this project has had these data, nor the accelerators for them. Published:
-23.60% error, so 76.40% accuracy, of one crop of the 50,000 validation pictures after 90 epochs (Goyal et al. 2017,
-arXiv:1706.02677, table 1, batches of 256; they keep it up to batches of 8,192). 25,557,032 parameters.
-
-Their settings: SGD with Nesterov momentum 0.9, a rate of 0.1 for each 256 rows of a batch, rising for 5 epochs, weight
-decay 1e-4 on kernels alone, the last norm of each block starting at 0, crops of 8% to 100% of the area, mirrored;
-evaluated on the middle 224 of 256 pixels. Other here: the rate falls as a cosine and not in steps, no jitter of
-colours, bfloat16, mean and deviation of 20,000 training pictures. The last 1% of the training pictures choose nothing
-and are watched; the 50,000 are measured once, at the end, as 'test'.
-
+Expected: not measured; neither the data nor the accelerators were available here. Published: 76.40% accuracy (23.60%
+error) for the center crop of the 50,000 validation images after 90 epochs (Goyal et al. 2017, arXiv:1706.02677, table
+1, batches of 256; the same up to batches of 8,192). 25,557,032 parameters.
+Published settings: SGD with Nesterov momentum 0.9, learning rate 0.1 per 256 rows with 5 epochs of warmup, weight decay
+1e-4 on kernels only, the last norm of each block initialized to 0, crops of 8% to 100% of the area, flips; evaluation
+on the central 224 of 256 pixels. Differences: cosine schedule instead of steps, no color jitter, bfloat16, channel
+moments of 20,000 training images. The last 1% of the training images is the validation split and is only monitored; the
+50,000 images are evaluated once, at the end, as 'test'.
+Time: not measured.
 Variants: `:resnet18` (11,689,512 parameters; published 69.76%, torchvision's weights), `:vit` (ViT-S/16 with
-RandAugment and mixup; no published figure for just these settings), `:tiny` for tests (scikit-learn's digits).
+RandAugment and mixup; no published figure for these settings), `:tiny` (for tests; scikit-learn's digits).
 """
 
 from research.core.config import base, few_steps

@@ -1,16 +1,17 @@
-"""A small BERT learns to guess hidden tokens of Python from the standard library of your own interpreter.
+"""Masked language modelling: a small BERT on the Python source of your interpreter's standard library.
 
     python -m launch.train --config=configs/masked_lm.py --workdir=runs/masked_lm
 
 Pre-trains 0.48 million parameters (a bidirectional Transformer of 2 layers, width 128, with BERT's head) for 700 steps
-of 16 x 64 tokens; 15% are hidden, of those 80% as [MASK], 10% as another token, 10% as they are. Expected: test
-loss 4.2 to 4.8 nats a hidden token, 12 to 18% right (seed 0 on Python 3.11's library: 4.51 and 14.9%; unigrams
-of the training split 5.32, always the commonest 3.2%). It has only begun to read its neighbours then; the loss was
-still falling. 145 CPU-seconds; 249 s on 2 cores with other work on them, 3.4 steps a second.
+of 16 x 64 tokens. 15% of the tokens are predicted; of those, 80% are replaced by [MASK], 10% by a random token, and 10%
+stay.
 
-Variants: `:words` (whole words are hidden; not measured), `:tiny` (for tests).
+Expected: test loss 4.2 to 4.8 nats per masked token, accuracy 12% to 18% (seed 0 on Python 3.11's library: 4.51 and
+14.9%; unigrams 5.32, always the commonest token 3.2%). The loss was still falling.
+Time: 145 CPU-seconds; 249 s on 2 busy cores.
+Variants: `:words` (whole-word masking; not measured), `:tiny` (for tests).
 
-From published weights, with their sizes and tokenizer (not measured): `--config.model.weights=bert-base-uncased
+From pretrained weights, with their shape and tokenizer (not measured): `--config.model.weights=bert-base-uncased
 --config.optimizer.model.learning_rate=1e-4`.
 """
 
@@ -40,13 +41,13 @@ def get_config():
 
 
 def words(config):
-    """Hides whole words: harder, since no part of a word gives the rest away."""
+    """Whole-word masking: harder, because no part of a word reveals the rest."""
     config.task.whole_words = True
     config.expected = {}
 
 
 def tiny(config):
-    """Everything small: seconds, for tests."""
+    """A few steps of a small model."""
     config.task.update(vocabulary=300, length=24)
     config.model.update(width=16, layers=2, heads=2, scan=True)
     config.data.update(megabytes=0.05)

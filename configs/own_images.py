@@ -1,16 +1,16 @@
-r"""Pictures of your own, in a folder for each class: photos/cat/1.jpg, photos/dog/7.png, ...
+r"""Your own images, in one folder per class: photos/cat/1.jpg, photos/dog/7.png, ...
 
+    python -m launch.check_data --config=configs/own_images.py --config.data.train=photos
     python -m launch.train --config=configs/own_images.py --workdir=runs/photos \
         --config.data.train=photos --config.data.shape=32,32,3
 
-Trains a residual network. Validation and test pictures are cut off from `train` by a hash of each file,
-unless --config.data.validation and --config.data.test name folders of their own. A path may lead into a tar
-or zip; other readers (idx, parquet, csv and jsonl with a column of paths, tfds) are chosen by
---config.data.reader. What to expect is for the data to say: first look at
+Trains a residual network. Validation and test images are split off from `train` by a hash of each file, unless
+--config.data.validation and --config.data.test name their own folders. A path may lead into a tar or zip archive;
+--config.data.reader selects other formats (idx, tfds, and parquet, csv or jsonl with a column of paths).
 
-    python -m launch.check_data --config=configs/own_images.py --config.data.train=photos
-
-Variants: `:tiny` (for tests; reads scikit-learn's digits).
+Expected: depends on your data.
+Time: depends on your data.
+Variants: `:tiny` (for tests; scikit-learn's digits).
 """
 
 from research.core.config import base, few_steps

@@ -1,15 +1,16 @@
-"""A small Transformer learns to write Python from the standard library of your own interpreter.
+"""Language modelling: a small Transformer on the Python source of your interpreter's standard library.
 
     python -m launch.train --config=configs/python_lm.py --workdir=runs/python_lm
 
-Trains 1.3 million parameters (decoder-only, 3 layers, width 160, rotary positions, SwiGLU) for 360 steps of
-8 x 128 tokens on 2.7 MB of source, split by module, in 104 s on 2 CPU cores. Expected test loss: 4.0
-to 4.9 nats a token, 1.8 to 2.2 bits a byte (unigrams of the training split: 6.4); Python 3.11's library gave
-4.57 and 3.13's 4.52, each version having its own. `python_lines` is the share of generated lines that Python's
-tokenizer accepts, 0.92 to 0.99, beside that of the library itself. 450 steps reach 4.41 and 4.34.
+Trains 1.3 million parameters (decoder, 3 layers, width 160, rotary positions, SwiGLU) for 360 steps of 8 x 128 tokens
+on 2.7 MB of source, split by module.
 
-Variants: `:own` (texts of your own, see the README), `:tiny` (for tests). On a GPU,
-`--config.model.dtype=bfloat16` uses the fused attention kernel.
+Expected: test loss 4.0 to 4.9 nats per token, 1.8 to 2.2 bits per byte (unigrams: 6.4 nats). Python 3.11's library gave
+4.57, 3.13's 4.52; each version has its own library. Python's tokenizer accepts 0.92 to 0.99 of the generated lines
+(`python_lines`). 450 steps reach 4.41 and 4.34.
+Time: 104 s on 2 CPU cores.
+Variants: `:own` (your texts, see docs/data.md), `:tiny` (for tests). On a GPU, `--config.model.dtype=bfloat16` enables
+the fused attention kernel.
 """
 
 from research.core.config import base, few_steps
@@ -23,7 +24,7 @@ def get_config():
     )  # fmt: skip
     config.model.update(
         width=160, layers=3, norm='rms', activation='silu', gated=True,
-        initial_scale=0.1,  # 0.02 learns far slower at this width: 5.3 against 4.5 after 250 steps
+        initial_scale=0.1,  # 0.02 trains slower at this width: loss 5.3 against 4.5 after 250 steps
     )  # fmt: skip
     config.data.update(megabytes=3.0)
     config.optimizer.model.update(
@@ -39,14 +40,14 @@ def get_config():
 
 
 def own(config):
-    """Texts of your own, as config.data.train says; an end token stands between two of them."""
+    """Your own texts, separated by end tokens."""
     config.task.update(prompts=(), check='')
     config.data = {'reader': 'text_folder'}
     config.expected = {}
 
 
 def tiny(config):
-    """Everything small: seconds, for tests."""
+    """A few steps of a small model."""
     config.task.update(vocabulary=320, length=32, max_new_tokens=16, check_count=4)
     config.model.update(width=32, layers=2, heads=2)
     config.data.update(megabytes=0.1)

@@ -1,20 +1,23 @@
-"""A small Transformer writes Shakespeare character by character: nanoGPT's set-up for a CPU, and a better one.
+"""Language modelling: Shakespeare by character, with nanoGPT's settings for a CPU, and a better recipe.
 
     python -m launch.train --config=configs/shakespeare.py --workdir=runs/shakespeare
 
-Trains 0.80 million parameters on the first 90% of tiny_shakespeare (fetched on first use) for 2,000 steps
-of 12 crops of 64 characters, with every setting of nanoGPT's example for a CPU (its README: validation loss 1.88; run
-on this kind of machine it gave 1.886 in 112 s). Expected loss on the last 10%, all of it in blocks of 64: 1.85 to 1.91
-(seed 0: 1.894; nanoGPT's own program, seed 1337, measured so: 1.892, where its estimate from 240 crops says 1.880);
-unigrams of the training part: 3.35. There is no test part, and no weights are chosen by the loss.
-275 s on 2 CPU cores with other work on them (7 steps a second, 452 CPU-seconds in all).
+Trains 0.80 million parameters on the first 90% of tiny_shakespeare (fetched on first use) for 2,000 steps of 12 random
+crops of 64 characters, with all settings of nanoGPT's CPU example (its README: validation loss 1.88; rerun here: 1.886
+in 112 s). There is no test split, and no checkpoint is selected by the loss.
 
-Variants: `:better` (RMS norm, rotary positions, SwiGLU, two heads, a larger start and learning rate, 1,150 steps:
-expected 1.73 to 1.77, seed 0: 1.747; the whole command 103 s, with compilation, evaluations and samples; nanoGPT's
-program after it on the same machine, 91 s), `:gpu` (nanoGPT's set-up for a GPU in bfloat16, 10.7 million parameters,
-blocks of 256: expected 1.43 to 1.47, seed 0: 1.448 at step 1,750, the best of all evaluations, as in its README:
-1.4697), `:gpu_better` (the better recipe's parts, dropout 0.3 and averaged weights: expected 1.43 to 1.47, seed 0:
-1.451 at step 2,250, 1.454 at the end), `:tiny` (for tests, on other text).
+Expected: loss on the last 10%, all of it in blocks of 64, 1.85 to 1.91 (seed 0: 1.894; nanoGPT's own program, seed
+1337, evaluated the same way: 1.892, where its estimate from 240 crops is 1.880; unigrams: 3.35).
+Time: 275 s on 2 busy CPU cores (452 CPU-seconds).
+Variants:
+- `:better`: RMS norm, rotary positions, SwiGLU, two heads, larger initialization and learning rate, 1,150 steps.
+  Expected: 1.73 to 1.77 (seed 0: 1.747). 103 s with compilation, evaluation and samples; nanoGPT's program on the same
+  machine: 91 s.
+- `:gpu`: nanoGPT's GPU settings in bfloat16, 10.7 million parameters, blocks of 256. Expected: 1.43 to 1.47 (seed 0:
+  1.448 at step 1,750, the best evaluation, as in its README: 1.4697).
+- `:gpu_better`: the better recipe at this size, dropout 0.3 and averaged weights. Expected: 1.43 to 1.47 (seed 0: 1.451
+  at step 2,250, 1.454 at the end).
+- `:tiny`: for tests, on other text.
 """
 
 from research.core.config import base, few_steps
@@ -24,9 +27,9 @@ def get_config():
     config = base('language_model', data='tiny_shakespeare')
     config.task.update(
         tokenizer='character',
-        vocabulary=67,  # 65 characters, the end, and one for any other
+        vocabulary=67,  # 65 characters, the end token, and one for unknown characters
         length=64,
-        stride=1,  # a training row is a crop at any place
+        stride=1,  # random crops
         max_new_tokens=48, top_p=1.0, prompts=('ROMEO:\n', 'My lord, '),
     )  # fmt: skip
     config.model.update(norm_bias=False, activation='gelu', positions='learned', initializer='normal')
@@ -42,7 +45,7 @@ def get_config():
 
 
 def better(config):
-    """The time that nanoGPT takes, spent better."""
+    """A better recipe for the time that nanoGPT takes."""
     config.model.update(
         heads=2, norm='rms', activation='silu', gated=True, positions='rotary', initializer='fan_in',
         initial_scale=0.1,
@@ -53,7 +56,7 @@ def better(config):
 
 
 def gpu(config):
-    """nanoGPT's setting for a GPU, where the best of all evaluations counts."""
+    """nanoGPT's settings for a GPU, evaluated at the best checkpoint."""
     config.task.update(length=256, max_new_tokens=200)
     config.model.update(
         width=384, layers=6, heads=6, dropout=0.2, attention_dropout=0.2, embedding_dropout=0.2, dtype='bfloat16',
@@ -65,7 +68,7 @@ def gpu(config):
 
 
 def gpu_better(config):
-    """The same size and a shorter training: the better recipe's parts, more dropout and averaged weights."""
+    """The same size, trained for less: the better recipe, more dropout and averaged weights."""
     gpu(config)
     config.model.update(norm='rms', activation='silu', gated=True, positions='rotary', initializer='fan_in')
     config.model.update(initial_scale=0.1, dropout=0.3, attention_dropout=0.3, embedding_dropout=0.3)
@@ -74,7 +77,7 @@ def gpu_better(config):
 
 
 def tiny(config):
-    """Everything small, on texts that are everywhere: seconds, for tests."""
+    """A few steps of a small model on Python source, which needs no download."""
     config.data = {'name': 'python_source', 'megabytes': 0.05}
     config.task.update(vocabulary=64, length=24, max_new_tokens=8)
     config.model.update(width=16, layers=2, heads=2, scan=True)

@@ -1,16 +1,18 @@
-r"""Where genes are cut: exon to intron (EI), intron to exon (IE), or neither (N) in the middle of 60 bases.
+r"""Genes: splice junctions, exon to intron (EI), intron to exon (IE) or neither (N) in the middle of 60 bases.
 
     python -m launch.train --config=configs/splice_sites.py --workdir=runs/splice_sites
 
-Trains a convolution over one-hot bases (two layers, then all positions side by side; 276,611 parameters) on 2,241
-rows of UCI's splice junctions in 27 CPU-seconds. The 185 copies among the 3,190 rows stay in the split of their
-original; each class gives the same share to every split. Expected test error by class (635 rows): N 1% to 5.3%, EI
-0.5% to 5.7%, IE 4% to 10.7%; seeds 0 to 2: N 2.1, 4.2, 3.3%; EI 1.9, 1.3, 3.2%; IE 6.1, 8.8, 6.8%.
-Backpropagation in UCI's own table: 5.29, 5.74, 10.75%, by ten folds of 1,000 rows, so that it learnt from 900.
-`:published` learns from 900 rows too: N 4.5, 5.4, 3.6%; EI 1.3, 4.5, 1.9%; IE 10.9, 8.8, 12.9%, whose mean for IE,
-10.9%, is no better than theirs.
+Trains a convolution over one-hot bases (two layers, then a dense layer over all positions; 276,611 parameters) on 2,241
+rows of UCI's splice junctions (fetched on first use). The 185 duplicates among the 3,190 rows stay in the split of
+their original; the splits are stratified by class.
 
-Variants: `:kmers` (a Transformer over windows of three letters), `:own` for FASTA files of yours, `:tiny` for tests.
+Expected: test error by class (635 rows) N 1% to 5.3%, EI 0.5% to 5.7%, IE 4% to 10.7% (seeds 0 to 2: N 2.1, 4.2, 3.3%;
+EI 1.9, 1.3, 3.2%; IE 6.1, 8.8, 6.8%). Backpropagation in UCI's table: 5.29, 5.74, 10.75%, in tenfold cross-validation
+over 1,000 rows, so with 900 for training.
+Time: 27 CPU-seconds.
+Variants: `:published` (900 training rows too: N 4.5, 5.4, 3.6%; EI 1.3, 4.5, 1.9%; IE 10.9, 8.8, 12.9%, mean for IE
+10.9%, no better than UCI's), `:kmers` (a Transformer over windows of three letters), `:own` (your FASTA files), `:tiny`
+(for tests).
 
     python -m launch.train --config=configs/splice_sites.py:own --workdir=runs/mine \
         --config.data.train='promoters.fa,background.fa' --config.task.length=200
@@ -46,7 +48,7 @@ def kmers(config):
 
 
 def own(config):
-    """FASTA files of your own, one for each class; longer sequences keep their middle."""
+    """Your own FASTA files, one per class; longer sequences keep their middle."""
     config.task.cut = 'both'
     config.data = {'reader': 'fasta', 'test_fraction': 0.2}
     config.expected = {}

@@ -1,28 +1,28 @@
-r"""The tutorials' BERT: fine-tuned to tell positive sentences from negative ones. Their program, setting for setting.
+r"""The tutorials' BERT, fine-tuned for sentiment, setting for setting.
 
     python -m launch.train --config=configs/tutorials/bert.py --workdir=runs/bert
 
-It reads bert-base-uncased from the Hugging Face hub (or HF_ENDPOINT) once; without a network, name a folder:
+Loads bert-base-uncased from the Hugging Face hub (or HF_ENDPOINT) once. Without a network, give a folder:
 
     python -m launch.train --config=configs/tutorials/bert.py --workdir=runs/bert --config.model.weights=FOLDER
 
-Expected: not measured with bert-base-uncased, whose weights no machine of this project has had; what is tested is
-that a small random BERT of the same form is read and fine-tuned by the same line. The paper has 93.5% on GLUE's SST-2,
-which trains on phrases too (Devlin et al. 2019, table 1, BERT-base).
+Expected: not measured; the weights of bert-base-uncased were not available here. Tests load and fine-tune a small
+random BERT with the same code. Published: 93.5% on GLUE's SST-2, which also trains on phrases (Devlin et al. 2019,
+table 1, BERT-base).
+Time: not measured.
+Variants, which compose: `:own` (your texts), `:chinese` (bert-base-chinese), `:tiny` (for tests; from scratch).
 
-Its settings, all kept:
-- bert-base-uncased by name, with its own tokenizer; the revision that was read is stored in the run.
-- Padding and truncation: rows of one length, longer texts lose their end; [CLS] text [SEP].
-- BERT's pooler, dropout 0.1 and a linear layer for the classes, all weights trained.
+Settings kept:
+- bert-base-uncased by name, with its tokenizer; the revision is stored in the run.
+- Padding and truncation to one length, cutting the end; [CLS] text [SEP].
+- BERT's pooler, dropout 0.1 and a linear classifier; all weights are trained.
 - 3 epochs, batches of 32, accuracy; no early stopping, the last weights are the result.
-- What its trainer does where nothing is said: AdamW, learning rate 5e-5 falling linearly to 0, no warm-up, no weight
-  decay, gradients clipped to a norm of 1, dropout 0.1 as in the weights' own config.
+- Defaults of its trainer: AdamW, learning rate 5e-5 falling linearly to 0, no warmup, no weight decay, gradients
+  clipped to a norm of 1, dropout 0.1 as in the config of the weights.
 
-Its repairs:
-- The length is 64 tokens: no sentence of SST-2 has more, and padding to 512 costs 8 times the work.
-- Rows of the validation split choose nothing, and the test split is measured once, at the end.
-
-Variants: `:own` for texts of your own, `:chinese` (bert-base-chinese by name), `:tiny` for tests (from scratch).
+Corrections:
+- The length is 64 tokens: no sentence of SST-2 is longer, and padding to 512 costs 8 times the work.
+- The validation split selects nothing, and the test split is evaluated once, at the end.
 """
 
 from research.core.config import base, few_steps
@@ -39,19 +39,19 @@ def get_config():
 
 
 def own(config):
-    """Texts of your own: nothing is known of them."""
+    """Your own texts."""
     config.task.length = 128
     config.data.update(name='', reader='csv')
 
 
 def chinese(config):
-    """Texts of your own in Chinese, character by character."""
+    """Your own texts in Chinese."""
     own(config)
     config.model.weights = 'bert-base-chinese'
 
 
 def tiny(config):
-    """A few steps from scratch on the Chinese sentences of this project, character by character."""
+    """A few steps from scratch on this project's Chinese sentences, by character."""
     config.task.update(tokens='characters', length=16)
     config.model.update(weights='', width=16, layers=2, heads=2, norm_position='post', positions='learned')
     config.data.update(name='chinese')

@@ -1,32 +1,32 @@
-"""The tutorials' GAN: two perceptrons that learn to draw. Their program, setting for setting.
+"""The tutorials' GAN of two perceptrons, setting for setting.
 
     python -m launch.train --config=configs/tutorials/gan.py --workdir=runs/tutorial_gan
     python -m launch.predict --workdir=runs/tutorial_gan --count=100 --output=runs/tutorial_gan/drawn
 
-Expected Fréchet distance in pixel space (shrunk to 14x14; not an Inception FID), 10,000 drawn pictures against the test
-split: 0.7 to 1.05 (seed 0: 0.848; the training pictures themselves 0.008, independent pixels 13.8), after 8,594 steps
-in about 470 CPU-seconds. What it draws can be told apart as clothes, with single black and white dots all over.
+Expected: Fréchet distance in pixel space (downsampled to 14x14; not an Inception FID), 10,000 generated images against
+the test split, 0.7 to 1.05 (seed 0: 0.848; the training images themselves 0.008, independent pixels 13.8), after 8,594
+steps. Generated images are recognizable as clothes, with black and white speckles.
+Time: about 470 CPU-seconds.
+Variants: `:tiny` (for tests; scikit-learn's digits).
 
-Its settings, all kept:
-- Generator: noise to 128, 256, 512, 1024 units with LeakyReLU 0.2, then the pixels with tanh; no batch norm.
-- Discriminator: the pixels to 1024, 512, 256 units with LeakyReLU 0.2 and dropout 0.3 after each, then one sigmoid
-  unit (here its logit: the sigmoid is in the loss, where it cannot overflow).
-- Binary cross-entropy: the discriminator's loss is that of real pictures called 1 and drawn ones called 0, added and
-  halved; the generator's is that of drawn pictures called 1.
-- Adam for each, learning rate 2e-4, beta 0.5 and 0.999; no schedule; the last weights are the result.
-- Pixels scaled to -1 to 1; it is not told the class.
+Settings kept:
+- Generator: noise to 128, 256, 512, 1024 units with LeakyReLU 0.2, then pixels with tanh; no batch norm.
+- Discriminator: pixels to 1024, 512, 256 units with LeakyReLU 0.2 and dropout 0.3 after each, then one sigmoid unit
+  (here its logit: the sigmoid is part of the loss, where it cannot overflow).
+- Binary cross-entropy: the discriminator's loss is the mean of the losses on real images (target 1) and generated ones
+  (target 0); the generator's is that of generated images with target 1.
+- Adam for each, learning rate 2e-4, betas 0.5 and 0.999; no schedule; the last weights are the result.
+- Pixels scaled to [-1, 1]; not conditioned on the class.
 
-Its repairs:
-- The program detaches the drawn pictures in the generator's step as well as in the discriminator's, so that no
-  gradient reaches its generator, which stays as it began. Here each loss is differentiated by its own group alone,
-  and nothing is detached (tests/tasks/test_tutorial_gan.py shows both).
-- Each of the two steps draws noise of its own, and every row has its own key.
-- Pictures are measured, beside the training pictures themselves and beside noise, and shown with their nearest
-  training pictures.
+Corrections:
+- The tutorial detaches generated images in the generator's step too, so that no gradient reaches its generator, which
+  never changes. Here each loss is differentiated with respect to its own group, and nothing is detached
+  (tests/tasks/test_tutorial_gan.py shows both).
+- Each of the two steps draws its own noise, and every row has its own key.
+- Generated images are measured, next to training images and noise, and shown with their nearest training images.
 
-Not said by the program's list, and chosen here: Fashion-MNIST (the same shape as MNIST), 100 numbers of noise,
-batches of 64, 10 epochs of 55,000 pictures.
-Variants: `:tiny` for tests (scikit-learn's digits).
+Not specified by the tutorial, chosen here: Fashion-MNIST (same shape as MNIST), 100-dimensional noise, batches of 64,
+10 epochs of 55,000 images.
 """
 
 from research.core.config import base, few_steps

@@ -109,7 +109,7 @@ def text_part(field: str, value: Any, fields: int) -> Part:
     for mark in MARK.finditer(value):  # marks may touch adjacent words
         pieces = [part for piece in pieces for part in without_mark(piece, mark.group())]
     blank = value[: len(value) - len(value.lstrip())]
-    words = [text for text, fixed in pieces if not fixed]
+    removable = [text for text, fixed in pieces if not fixed]
 
     def keep(kept: Bool[np.ndarray, 'units'], other: Raw | None) -> dict[str, Any]:
         del other  # words have no counterpart in another text
@@ -120,7 +120,7 @@ def text_part(field: str, value: Any, fields: int) -> Part:
         return {field: text if text.strip() else UNKNOWN_WORD}
 
     prefix = f'{field}: ' if fields > 1 else ''
-    return Part([prefix + word.strip() for word in words], keep)
+    return Part([prefix + word.strip() for word in removable], keep)
 
 
 def without_mark(piece: tuple[str, bool], mark: str) -> list[tuple[str, bool]]:

@@ -53,7 +53,7 @@ def test_a_row_is_samples_a_number_to_draw_from_and_a_label(task):
     assert row['audio'].shape == (2000,) and row['audio'].dtype == np.float32 and row['draw'] == 0
     assert row['label'] == 0 and row['label'].dtype == np.int32
     np.testing.assert_array_equal(row['audio'], task.encode(dict(rows[0]))['audio'])  # as a request gives it
-    with pytest.raises(UserError, match="did you mean 'fmin'"):
+    with pytest.raises(UserError, match="did you mean 'low'"):
         task.encode({**rows[0], 'label': 'lo'})
 
 

@@ -111,7 +111,7 @@ def test_requests_may_be_bytes_arrays_or_lists_of_any_size(folder):
     ({}, "no 'image'"),
     ({'image': np.zeros((4, 4, 4, 4))}, r'each side 1 to 8192; got float64 \[4, 4, 4, 4\]'),
     ({'image': 'secret.png'}, 'give the bytes of a file'),
-    ({'image': np.zeros((8, 8)), 'label': 10}, '10 is none of the 10 classes'),
+    ({'image': np.zeros((8, 8)), 'label': 10}, '10 is not one of the 10 classes'),
 ])  # fmt: skip
 def test_impossible_requests_are_refused(folder, request_, message):
     with pytest.raises(UserError, match=message):
