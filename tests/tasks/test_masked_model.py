@@ -99,9 +99,9 @@ def test_impossible_requests_are_refused(task, text, message):
     [
         ({'rate': 0.0}, {}, 'rate'),
         ({'mask_share': 0.9, 'random_share': 0.2}, {}, 'their sum at most 1'),
-        ({'top': 301}, {}, 'more than the vocabulary'),
+        ({'top': 301}, {}, 'exceeds the vocabulary'),
         ({'length': 0}, {}, 'length'),
-        ({}, {'causal': True}, 'both sides'),
+        ({}, {'causal': True}, 'is bidirectional'),
         ({'whole_word': True}, {}, 'did you mean .whole_words'),
     ],
 )
