@@ -131,5 +131,5 @@ def test_one_class_is_refused(folder, tmp_path):
         'configs/own_images.py', {'data.train': str(folder / 'a' / '*.png'), 'data.label_pattern': '.'}
     )
     config = api.read('configs/own_images.py', {'data.train': str(folder), 'data.label_pattern': '(png)'})
-    with pytest.raises(UserError, match=r'all of one class \(png\)'):
+    with pytest.raises(UserError, match=r'single class \(png\)'):
         api.prepare(config, epath.Path(tmp_path / 'prepared'))
