@@ -77,6 +77,13 @@ def number_text(value: float, metric: str) -> str:
     return f'{100 * value:.2f}' if PERCENT.fullmatch(metric) else f'{value:.4g}'
 
 
+def data_hash(workdir: str) -> str:
+    """Returns the first digits of the SHA-256 of the digests of all splits; '' for a run before version 0.2."""
+    if not (pathlib.Path(workdir) / 'prepared' / 'splits.json').exists():
+        return ''
+    return stored(workdir, 'prepared/splits.json')['sha256'][:16]
+
+
 def row_of(workdirs: Sequence[str], split: str, metric: str) -> dict[str, str]:
     """Returns the row of runs that differ in their seed alone.
 
@@ -99,7 +106,7 @@ def row_of(workdirs: Sequence[str], split: str, metric: str) -> dict[str, str]:
         rows.append({
             'config': name, 'overrides': overrides, 'data': data.get('name') or data.get('reader', ''),
             'split': split, 'metric': metric, 'signature': measured.get('about', ''), 'baseline': baseline,
-            'commit': environment.get('commit', ''), 'data_hash': environment.get('data_hash', ''),
+            'commit': environment.get('commit', ''), 'data_hash': data_hash(workdir),
         })  # fmt: skip
     if len({(row['config'], row['overrides']) for row in rows}) > 1:
         raise UserError(f'these runs are of several configs: {", ".join(row["config"] for row in rows)}')

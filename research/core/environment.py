@@ -4,8 +4,10 @@ import contextlib
 import dataclasses
 import importlib.metadata
 import json
+import pathlib
 import platform
 import shlex
+import subprocess
 import sys
 import time
 from collections.abc import Mapping
@@ -32,6 +34,17 @@ def describe_devices(mesh: jax.sharding.Mesh | None = None) -> dict[str, Any]:
     }
 
 
+def commit() -> str:
+    """Returns the commit of a checkout of this project, with '-dirty' for uncommitted changes; '' elsewhere."""
+    root = pathlib.Path(__file__).parents[2]
+    if not (root / '.git').exists():
+        return ''
+    describe = ['git', '-C', str(root), 'describe', '--always', '--dirty', '--abbrev=12', '--exclude=*']
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        return subprocess.run(describe, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    return ''
+
+
 def store_environment(spec: RunSpec, workdir: epath.Path, times: Mapping[str, float], seconds: float) -> None:
     """Writes versions, devices, command, the time of each stage, and the total time of all earlier starts.
 
@@ -45,6 +58,7 @@ def store_environment(spec: RunSpec, workdir: epath.Path, times: Mapping[str, fl
     environment = {
         'command': shlex.join(['python', *sys.argv]),
         'finished': time.strftime('%Y-%m-%d %H:%M:%S %Z'),
+        'commit': commit(),
         'python': platform.python_version(),
         'system': f'{platform.system()} {platform.machine()}',
         'versions': {name: importlib.metadata.version(name) for name in PACKAGES},

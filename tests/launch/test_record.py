@@ -20,8 +20,10 @@ def run(tmp_path):
         files = {
             'metrics': metrics,
             'config': {'seed': seed, 'data': {'name': 'digits'}},
-            'environment': {'command': f'{command} --config.seed={seed}', 'seconds': 10 + seed, 'seconds_before': 2},
+            'environment': {'command': f'{command} --config.seed={seed}', 'seconds': 10 + seed, 'seconds_before': 2, 'commit': 'abc'},
         }
+        (folder / 'prepared').mkdir()
+        (folder / 'prepared' / 'splits.json').write_text(json.dumps({'sha256': '0123456789abcdef' * 4}))
         for name, value in files.items():
             (folder / f'{name}.json').write_text(json.dumps(value))
         return str(folder)
@@ -32,6 +34,7 @@ def run(tmp_path):
 def test_runs_of_several_seeds_are_one_row(run):
     row = record.row_of([run(0, 0.9888), run(1, 0.9926)], 'test', 'accuracy')
     assert (row['config'], row['overrides']) == ('digits:mlp', '--config.task.shift=1')
+    assert (row['commit'], row['data_hash']) == ('abc', '0123456789abcdef')
     assert (row['values'], row['seeds'], row['baseline'], row['time']) == ('98.88 99.26', '0 1', '10.00', '12-13 s')
 
 
