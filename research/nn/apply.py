@@ -1,6 +1,6 @@
-"""Flax modules as pure functions of parameters and other collections; tasks call these and import no flax.
+"""Flax modules as pure functions of parameters and other collections. Tasks call these and do not import flax.
 
-A task, or a family of tasks, applies its module in one function and makes loss, prediction and score from it:
+A task, or a family of tasks, applies its module in one function and derives loss, prediction and score from it:
 
     def scores(variables, batch, context):
         return run_group(module, variables, 'model', context, batch['image'])  # (outputs, changed collections)
@@ -16,8 +16,9 @@ A task, or a family of tasks, applies its module in one function and makes loss,
     def claim(batch, outputs):
         return {**batch, 'label': claim_label(outputs['logits'])}
 
-`label_score` and its like are in `research/ops/claims.py`. `run_group` takes any keyword of the module's method, and
-`method='...'` for another than `__call__`. Taps need nothing more: `context.watch` reaches the module through it.
+`label_score` and similar functions are in `research/ops/claims.py`. `run_group` accepts the keywords of the module's
+method, and `method='...'` to call a method other than `__call__`. It also passes `context.watch` on, so taps need no
+further code.
 """
 
 from collections.abc import Mapping, Sequence
@@ -34,7 +35,7 @@ Tree = Any
 
 
 def initialize(module: nn.Module, key: PRNGKeyArray, *inputs: Any) -> tuple[Tree, dict[str, Tree]]:
-    """Returns a module's first parameters and its other collections ({} where it has none)."""
+    """Initializes a module; returns its parameters and its other collections ({} if it has none)."""
     collections = dict(module.init({'params': key}, *inputs))
     return collections.pop('params'), collections
 
@@ -49,21 +50,21 @@ def run(
     watch: Mapping[str, Array] | None = None,
     **keywords: Any,
 ) -> tuple[Any, dict[str, Any]]:
-    """Returns what a module computes and the new values of its collections (unchanged ones outside training).
+    """Applies a module; returns its outputs and its updated collections (unchanged outside training).
 
     Args:
-      module: it has a field `train`, or its method takes `train` as a keyword.
+      module: has a field `train`, or its method takes the keyword `train`.
       params: its parameters.
       collections: everything else, such as {'batch_stats': ...}.
-      *inputs: arguments of its method.
-      train: whether dropout and batch statistics act as in training.
-      key: for dropout; read only in training.
-      watch: {path of a tap: delta}; the collections that are returned then also hold 'observed', {path: activation}.
-        None: nobody watches.
-      **keywords: further arguments of the method, and `method`, by default `__call__`.
+      *inputs: positional arguments of its method.
+      train: enables dropout and updates of batch statistics.
+      key: for dropout; unused outside training.
+      watch: {path of a tap: delta}. The returned collections then also contain 'observed', {path: activation}.
+        None: taps are off.
+      **keywords: further arguments of the method, and `method` (default `__call__`).
 
     Raises:
-      ValueError: for the path of a delta at which there is no tap.
+      ValueError: if a delta's path names no tap.
     """
     variables, mutable, new = {'params': params, **collections}, [], collections
     if 'train' in module.__dataclass_fields__:
@@ -93,7 +94,7 @@ def run(
 def run_group(
     module: nn.Module, variables: Any, group: str, context: Any, *inputs: Any, **keywords: Any
 ) -> tuple[Any, dict[str, Any]]:
-    """Returns `run` of a module whose parameters are a group of a task's `Variables`, in a `Context`."""
+    """Calls `run` with the parameters and collections of one group, and the key and taps of a `Context`."""
     watch = None if context.watch is None else context.watch.get(group, {})
     key = context.fold('dropout') if context.train else None
     collections = variables.extra.get(group, {})
@@ -103,15 +104,15 @@ def run_group(
 
 
 def seen_of(group: str, changed: Mapping[str, Any]) -> dict[str, dict[str, Array]]:
-    """Returns what a score reports, {group: {path of a tap: activation}}; {} where nobody watched.
+    """Extracts watched activations as {group: {path of a tap: activation}}; {} if taps are off.
 
-    `changed` is the second value of `run` or `run_group`.
+    `changed` is the second value that `run` or `run_group` returns.
     """
     return {group: changed[OBSERVED]} if OBSERVED in changed else {}
 
 
 def check_settings(dropout: float = 0.0, **sizes: Sequence[int]) -> None:
-    """Raises a `SettingError` for a module's dropout outside [0, 1), or a named size that is not above 0."""
+    """Checks a module's settings; raises `SettingError` if dropout is outside [0, 1) or a size is below 1."""
     if not 0 <= dropout < 1:
         raise SettingError('dropout', f'must be at least 0 and below 1, got {dropout!r}')
     for name, values in sizes.items():

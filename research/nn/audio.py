@@ -1,4 +1,4 @@
-"""Models that read a spectrogram [batch, bands, frames, channels] as a picture and give one score for each class."""
+"""Classifiers of spectrograms [batch, bands, frames, channels], which they treat as images."""
 
 from typing import Literal
 
@@ -17,21 +17,22 @@ from research.nn.vision_transformer import VisionTransformer
 
 
 def halve(features: Float[Array, 'batch height width channels']) -> Float[Array, 'batch height_out width_out channels']:
-    """Returns the maximum of every 2x2 square; an odd last row or column is left out.
+    """Max-pools 2x2 windows with stride 2; an odd last row or column is dropped.
 
-    On a CPU, forward and backward, a convolutional network takes two thirds of the time that `nn.max_pool` takes it.
-    The gradient of `jnp.max` over the square would compare what may be computed twice, and divide by 0.
+    On a CPU, a training step of a convolutional network takes two thirds of its time with `nn.max_pool`.
+    `jnp.maximum` rather than `jnp.max`: the gradient of the latter compares values that XLA may compute twice,
+    and can then divide by 0.
     """
     height, width = (size // 2 * 2 for size in features.shape[1:3])
-    four = [features[:, row:height:2, column:width:2] for row in range(2) for column in range(2)]
-    return jnp.maximum(jnp.maximum(four[0], four[1]), jnp.maximum(four[2], four[3]))
+    corners = [features[:, row:height:2, column:width:2] for row in range(2) for column in range(2)]
+    return jnp.maximum(jnp.maximum(corners[0], corners[1]), jnp.maximum(corners[2], corners[3]))
 
 
 class SoundConvolution(nn.Module):
-    """Convolutions, each followed by a norm and max-pooling by 2, then what is left, hidden layers and scores.
+    """Convolutional layers with norm and 2x2 max pooling, a pooling of all positions, hidden layers, and a head.
 
-    'flat' keeps where and when something sounds, for short sounds that fill the window; 'mean' forgets both, and
-    'both' adds the maximum over time of the mean over bands, for an event somewhere in a long one.
+    `pool` chooses the last pooling: 'flat' keeps time and frequency, for short sounds that fill the window; 'mean'
+    averages over both; 'both' adds the maximum over time of the mean over bands, for short events in long sounds.
     """
 
     classes: int
@@ -39,7 +40,7 @@ class SoundConvolution(nn.Module):
     kernel: int = 3  # along each side
     convolutions: int = 1  # in each layer, before it pools
     norm: Literal['batch', 'group', 'none'] = 'batch'
-    groups: int = 8  # at most so many in each group norm
+    groups: int = 8  # maximum per group norm
     pool: Literal['flat', 'mean', 'both'] = 'mean'
     hidden: tuple[int, ...] = ()  # widths of layers before the last
     dropout: float = 0.0  # before every dense layer
@@ -54,16 +55,17 @@ class SoundConvolution(nn.Module):
     def __call__(
         self, spectrogram: Float[Array, 'batch bands frames channels'], train: bool = False
     ) -> Float[Array, 'batch classes']:
-        """Returns float32 unnormalised log-probabilities.
+        """Computes float32 logits.
 
         Raises:
-          UserError: for more layers than the spectrogram can be halved.
+          UserError: if the spectrogram is too small to be halved by every layer.
         """
         features, size = spectrogram, (self.kernel, self.kernel)
         if min(spectrogram.shape[1:3]) < 2 ** len(self.filters):
             raise UserError(
-                f'config.model.filters: {len(self.filters)} layers halve both sides of the spectrogram, which is '
-                f'{spectrogram.shape[1]} bands x {spectrogram.shape[2]} frames: fewer layers, or more bands and frames'
+                f'config.model.filters: {len(self.filters)} layers halve both sides of the spectrogram, which has '
+                f'{spectrogram.shape[1]} bands x {spectrogram.shape[2]} frames: use fewer layers, or more bands and '
+                'frames'
             )
         for number, filters in enumerate(self.filters):
             for part in range(self.convolutions):
@@ -72,7 +74,7 @@ class SoundConvolution(nn.Module):
                 features = Conv(filters, size, use_bias=bias, dtype=self.dtype, name=f'conv_{name}')(features)
                 features = normalize(features, f'norm_{name}', self.norm, self.groups, train, self.dtype)
                 if part == self.convolutions - 1:
-                    features = halve(features)  # before the ReLU, which is the same and costs a quarter
+                    features = halve(features)  # before the ReLU: the same result at a quarter of the cost
                 features = jax.nn.relu(features)
         hidden = self.pooled(tap(self, 'features', features))
         for number, width in enumerate(self.hidden):
@@ -82,7 +84,7 @@ class SoundConvolution(nn.Module):
         return nn.Dense(self.classes, dtype=self.dtype, name='head')(hidden).astype(jnp.float32)
 
     def pooled(self, features: Float[Array, 'batch bands frames channels']) -> Float[Array, 'batch width']:
-        """Returns what the convolutions found, as one row for each sound."""
+        """Pools the features of each sound into one vector."""
         if self.pool == 'flat':
             return features.reshape(features.shape[0], -1)
         features = features.astype(jnp.float32)
@@ -95,25 +97,25 @@ class SoundConvolution(nn.Module):
 class SoundTransformer(nn.Module):
     """A Transformer over square patches of the spectrogram (as Gong et al. 2021, arXiv:2104.01778).
 
-    Patches do not overlap; the spectrogram is filled up with 0, its mean, to whole patches.
+    Patches do not overlap. The spectrogram is padded with 0, its mean, to whole patches.
     """
 
-    settings: TransformerSettings  # its length is the number of patches and one more
-    patch: int  # bands and frames along each side
+    settings: TransformerSettings  # length: number of patches + 1
+    patch: int  # side of a patch, in bands and frames
     classes: int
 
     @nn.compact
     def __call__(
         self, spectrogram: Float[Array, 'batch bands frames channels'], train: bool = False
     ) -> Float[Array, 'batch classes']:
-        """Returns float32 unnormalised log-probabilities."""
+        """Computes float32 logits."""
         fill = [(0, -size % self.patch) for size in spectrogram.shape[1:3]]
         filled = jnp.pad(spectrogram, ((0, 0), *fill, (0, 0)))
         return VisionTransformer(self.settings, self.patch, self.classes, train, name='encoder')(filled)
 
 
 def patches_of(bands: int, frames: int, patch: int) -> int:
-    """Returns how many patches a spectrogram has; a `UserError` for a side below one."""
+    """Number of patches of a spectrogram; raises `UserError` if `patch` is below 1."""
     if patch < 1:
         raise UserError(f'config.model.patch must be above zero, got {patch}')
     return -(-bands // patch) * -(-frames // patch)

@@ -1,4 +1,4 @@
-"""The convolutional layer of every model that learns."""
+"""The convolutional layer of all trained models."""
 
 import functools
 

@@ -1,4 +1,4 @@
-"""An encoder and a decoder that attends to it: the 2017 Transformer, T5, Marian, by their settings."""
+"""Encoder-decoder Transformers: the 2017 Transformer, T5 and Marian, depending on their settings."""
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -18,7 +18,7 @@ class EncoderDecoder(nn.Module):
     train: bool = False
 
     def setup(self):
-        """Names the parts: tokens, source_tokens (a vocabulary of its own), encoder, decoder, head."""
+        """Defines tokens, source_tokens (with a separate source vocabulary), encoder, decoder, head."""
         settings = self.settings
         self.tokens = embedding(settings, settings.vocabulary)
         if settings.source_vocabulary:
@@ -36,15 +36,15 @@ class EncoderDecoder(nn.Module):
         source_segments: Int[Array, 'batch source_length'] | None = None,
         segments: Int[Array, 'batch length'] | None = None,
     ) -> Float[Array, 'batch length vocabulary']:
-        """Returns float32 logits of the token after each of `tokens`, which start with that of a beginning.
+        """Computes float32 logits of the token that follows each of `tokens`.
 
         Args:
-          source, tokens: ids, right-padded; tokens of a target shifted by one.
-          source_length, length: tokens of each row that are not padding; None where all are.
-          source_segments, segments: which packed pair each token belongs to; None for one pair a row.
+          source, tokens: right-padded ids; `tokens` are the targets shifted right by one, after a start token.
+          source_length, length: tokens of each row without padding; None if no row is padded.
+          source_segments, segments: the packed pair each token belongs to; None for one pair per row.
 
         Raises:
-          UserError: for more positions than the model reads.
+          UserError: if there are more positions than `settings.length`.
         """
         memory = self.encode(source, source_length, source_segments)
         mask = Mask(
@@ -62,18 +62,18 @@ class EncoderDecoder(nn.Module):
         source_length: Int[Array, 'batch'] | None = None,
         source_segments: Int[Array, 'batch length'] | None = None,
     ) -> Float[Array, 'batch length width']:
-        """Returns the memory: the encoder's last hidden states."""
+        """Encodes a source; returns the memory, the encoder's last hidden states."""
         embed = self.source_tokens if self.settings.source_vocabulary else self.tokens
-        entered = tap(self.encoder, 'embedding', embed(source))  # a path of its own: both may share one table
+        entered = tap(self.encoder, 'embedding', embed(source))  # a separate tap: encoder and decoder may share a table
         return self.encoder.read(entered, source_length, source_segments)[0]
 
     def start_cache(
         self, memory: Float[Array, 'batch length width'], source_length: Int[Array, 'batch'], capacity: int
     ) -> Cache:
-        """Returns a cache for `capacity` target positions that holds each layer's keys and values of the memory.
+        """Creates a cache for `capacity` target positions, filled with each layer's keys and values of the memory.
 
-        Leaves as of `empty_cache`, and cross_key, cross_value: [batch, layers, source length, key heads, head
-        width], source_length: int32 [batch]. Every leaf has the batch axis first, so rows may be swapped.
+        Leaves are those of `empty_cache`, and cross_key, cross_value: [batch, layers, source length, key heads,
+        head width], source_length: int32 [batch]. Every leaf has the batch axis first, so rows can be permuted.
         """
         settings, batch = self.settings.decoder, memory.shape[0]
         cross = empty_cache(settings, batch, memory.shape[1])
@@ -83,8 +83,8 @@ class EncoderDecoder(nn.Module):
             'cross_value': cross['value'],
             'source_length': jnp.asarray(source_length, jnp.int32),
         }
-        # one token passes the decoder, so that each layer stores its keys and values: the first step
-        # overwrites what it left of its own
+        # One dummy token goes through the decoder, so that each layer stores its cross keys and values. The
+        # first step overwrites the dummy's own keys and values.
         first, mask = self.tokens(jnp.zeros((batch, 1), jnp.int32)), Mask(key_length=source_length)
         _, cache = self.decoder.read(first, cache=cache, memory=memory, memory_mask=mask)
         return cache
@@ -92,7 +92,7 @@ class EncoderDecoder(nn.Module):
     def step(
         self, cache: Cache, tokens: Int[Array, 'batch']
     ) -> tuple[Cache, Float[Array, 'batch vocabulary']]:
-        """Returns (cache, float32 logits of the next token) after one more token of each row."""
+        """Reads one more token per row; returns (cache, float32 logits of the next token)."""
         position = cache['position']
         mask = Mask(key_length=cache['source_length'])
         x, cache = self.decoder.read(

@@ -1,9 +1,9 @@
-"""Generators and discriminators: the classic tutorial's pair of perceptrons, and a small convolutional pair.
+"""Generators and discriminators: a pair of perceptrons, as in tutorials, and a small convolutional pair.
 
 A generator maps noise to an image in (-1, 1) by tanh; a discriminator maps such an image to one logit. With
-`classes` above 0 both know the label: the generator reads it one-hot beside the noise, the discriminator adds
-the inner product of its features with an embedding of the label (projection: Miyato and Koyama 2018,
-arXiv:1802.05637, equation 3).
+`classes` above 0 both are conditioned on the label: the generator concatenates its one-hot vector with the noise, the
+discriminator adds the inner product of its features and an embedding of the label (projection: Miyato and Koyama
+2018, arXiv:1802.05637, equation 3).
 """
 
 import functools
@@ -20,17 +20,17 @@ from research.nn.apply import check_settings
 from research.nn.convolution import Conv
 from research.nn.resnet import normalize
 
-GROUPS = 8  # at most so many in a group norm
+MAX_NORM_GROUPS = 8  # per group norm
 leaky_relu = functools.partial(jax.nn.leaky_relu, negative_slope=0.2)
 
 
 def with_label(noise: Array, labels: Array, classes: int) -> Array:
-    """Returns the noise with the one-hot label beside it, or the noise alone where there are no classes."""
+    """Concatenates noise and one-hot labels; without classes, the noise alone."""
     return jnp.concatenate([noise, jax.nn.one_hot(labels, classes)], axis=-1) if classes else noise
 
 
 def score(features: Array, labels: Array, classes: int, dtype: str) -> Array:
-    """Returns the logit of each row of features, in float32; call it inside a compact module."""
+    """Computes one float32 logit per row of features; call it in a compact method."""
     logit = nn.Dense(1, dtype=dtype, name='head')(features)[:, 0].astype(jnp.float32)
     if classes:
         embedded = nn.Embed(classes, features.shape[-1], dtype=dtype, name='label')(labels)
@@ -39,16 +39,16 @@ def score(features: Array, labels: Array, classes: int, dtype: str) -> Array:
 
 
 def check_doublings(shape: tuple[int, ...], count: int, widths: tuple[int, ...]) -> None:
-    """Raises a `UserError` where a picture cannot be halved `count` times, as the generator's widths would have it."""
+    """Raises `UserError` if an image of this shape cannot be reached by `count` doublings."""
     if shape[0] % 2**count or shape[1] % 2**count:
         raise UserError(
-            f'config.model.generator.widths: {len(widths)} widths double a picture {count} times, which does not lead '
-            f'to {shape[0]}x{shape[1]} pixels; give fewer, or pictures whose sides are multiples of {2**count}'
+            f'config.model.generator.widths: {len(widths)} widths double the image {count} times, which does not lead '
+            f'to {shape[0]}x{shape[1]} pixels; use fewer widths, or images whose sides are multiples of {2**count}'
         )
 
 
 class MLPGenerator(nn.Module):
-    """Hidden layers of growing width with LeakyReLU 0.2, then tanh."""
+    """Hidden layers with LeakyReLU 0.2, then tanh."""
 
     shape: tuple[int, ...]  # height, width, channels
     classes: int = 0
@@ -64,18 +64,18 @@ class MLPGenerator(nn.Module):
     def __call__(
         self, noise: Float[Array, 'batch latent'], labels: Int[Array, 'batch'], train: bool = False
     ) -> Float[Array, 'batch height width channels']:
-        """Returns images in (-1, 1)."""
+        """Generates images in (-1, 1)."""
         dense = functools.partial(nn.Dense, use_bias=self.norm == 'none', dtype=self.dtype)
         hidden = with_label(noise, labels, self.classes)
         for number, width in enumerate(self.widths):
             hidden = dense(width, name=f'hidden_{number}')(hidden)
-            hidden = leaky_relu(normalize(hidden, f'norm_{number}', self.norm, GROUPS, train, self.dtype))
+            hidden = leaky_relu(normalize(hidden, f'norm_{number}', self.norm, MAX_NORM_GROUPS, train, self.dtype))
         pixels = nn.Dense(math.prod(self.shape), dtype=self.dtype, name='image')(hidden)
         return jnp.tanh(pixels.astype(jnp.float32)).reshape(-1, *self.shape)
 
 
 class MLPDiscriminator(nn.Module):
-    """Hidden layers with LeakyReLU 0.2 and dropout; the sigmoid belongs to the loss."""
+    """Hidden layers with LeakyReLU 0.2 and dropout; the loss applies the sigmoid."""
 
     classes: int = 0
     widths: tuple[int, ...] = (512, 256)
@@ -93,7 +93,7 @@ class MLPDiscriminator(nn.Module):
         labels: Int[Array, 'batch'],
         train: bool = False,
     ) -> Float[Array, 'batch']:
-        """Returns one logit per image: large where it looks real."""
+        """Computes one logit per image; large values mean real."""
         hidden = images.reshape(images.shape[0], -1)
         for number, width in enumerate(self.widths):
             hidden = leaky_relu(nn.Dense(width, dtype=self.dtype, name=f'hidden_{number}')(hidden))
@@ -102,15 +102,15 @@ class MLPDiscriminator(nn.Module):
 
 
 class ConvGenerator(nn.Module):
-    """A dense layer to a coarse picture, then doublings (nearest neighbour and a 3x3 convolution) and tanh.
+    """A dense layer to a coarse feature map, then nearest-neighbour upsampling with 3x3 convolutions, and tanh.
 
-    Resize-convolution instead of a transposed one leaves no checkerboard: Odena et al. 2016,
+    Resize-convolutions avoid the checkerboard artifacts of transposed ones: Odena et al. 2016,
     doi:10.23915/distill.00003.
     """
 
     shape: tuple[int, ...]  # height, width, channels
     classes: int = 0
-    widths: tuple[int, ...] = (64, 32)  # channels of each picture, coarsest first; the next is twice as large
+    widths: tuple[int, ...] = (64, 32)  # channels of each feature map, coarsest first; sizes double
     norm: Literal['none', 'batch', 'group'] = 'batch'
     dtype: Literal['float32', 'bfloat16'] = 'float32'
 
@@ -123,7 +123,7 @@ class ConvGenerator(nn.Module):
     def __call__(
         self, noise: Float[Array, 'batch latent'], labels: Int[Array, 'batch'], train: bool = False
     ) -> Float[Array, 'batch height width channels']:
-        """Returns images in (-1, 1)."""
+        """Generates images in (-1, 1)."""
         times = 2 ** (len(self.widths) - 1)
         coarse = (self.shape[0] // times, self.shape[1] // times, self.widths[0])
         hidden = with_label(noise, labels, self.classes)
@@ -134,16 +134,16 @@ class ConvGenerator(nn.Module):
             if number:
                 hidden = jnp.repeat(jnp.repeat(hidden, 2, axis=1), 2, axis=2)
             hidden = conv(width, use_bias=self.norm == 'none', name=f'conv_{number}')(hidden)
-            hidden = leaky_relu(normalize(hidden, f'norm_{number}', self.norm, GROUPS, train, self.dtype))
+            hidden = leaky_relu(normalize(hidden, f'norm_{number}', self.norm, MAX_NORM_GROUPS, train, self.dtype))
         return jnp.tanh(conv(self.shape[2], name='image')(hidden).astype(jnp.float32))
 
 
 class ConvDiscriminator(nn.Module):
-    """3x3 convolutions with LeakyReLU 0.2 and dropout; every one after the first halves the picture."""
+    """3x3 convolutions with LeakyReLU 0.2 and dropout; all after the first have stride 2."""
 
     classes: int = 0
     widths: tuple[int, ...] = (32, 64)
-    norm: Literal['none', 'batch', 'group'] = 'none'  # not for the first convolution
+    norm: Literal['none', 'batch', 'group'] = 'none'  # none after the first convolution
     dropout: float = 0.0
     dtype: Literal['float32', 'bfloat16'] = 'float32'
 
@@ -158,16 +158,16 @@ class ConvDiscriminator(nn.Module):
         labels: Int[Array, 'batch'],
         train: bool = False,
     ) -> Float[Array, 'batch']:
-        """Returns one logit per image: large where it looks real."""
+        """Computes one logit per image; large values mean real."""
         hidden = images
         for number, width in enumerate(self.widths):
             norm = self.norm if number else 'none'
             shared = dict(use_bias=norm == 'none', dtype=self.dtype, name=f'conv_{number}')
             hidden = Conv(width, **shared, **self.convolution(number))(hidden)
-            hidden = leaky_relu(normalize(hidden, f'norm_{number}', norm, GROUPS, train, self.dtype))
+            hidden = leaky_relu(normalize(hidden, f'norm_{number}', norm, MAX_NORM_GROUPS, train, self.dtype))
             hidden = nn.Dropout(self.dropout, deterministic=not train)(hidden)
         return score(hidden.reshape(hidden.shape[0], -1), labels, self.classes, self.dtype)
 
     def convolution(self, number: int) -> dict:
-        """Returns the settings of a convolution by its number."""
+        """Keywords of the convolution with this number."""
         return dict(kernel_size=(3, 3), strides=2 if number else 1)

@@ -1,8 +1,8 @@
-"""Inception-v3 up to its last pooling: the network in whose features the Fréchet Inception distance is taken.
+"""Inception-v3 up to its last pooling, whose features define the Fréchet Inception distance.
 
-Szegedy et al. 2016 (arXiv:1512.00567), in the form of the weights of 2015-12-05 that Heusel et al. 2017
-(arXiv:1706.08500) measure with: means over 3x3 squares leave the border out, and the last block takes the maximum
-where the others take the mean. Batch norm is folded into the convolutions. Layers bear the names of PyTorch's port.
+Szegedy et al. 2016 (arXiv:1512.00567), in the variant of the 2015-12-05 weights that Heusel et al. 2017
+(arXiv:1706.08500) use: 3x3 average pooling excludes the padding, and the last block has max pooling where the
+others have average pooling. Batch norm is folded into the convolutions. Layers have the names of PyTorch's port.
 """
 
 import functools
@@ -13,51 +13,51 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-SIDE = 299  # pixels of a picture's side
+SIDE = 299  # pixels
 
-mean = functools.partial(nn.avg_pool, window_shape=(3, 3), padding='SAME', count_include_pad=False)
-largest = functools.partial(nn.max_pool, window_shape=(3, 3), padding='SAME')
-shrink = functools.partial(nn.max_pool, window_shape=(3, 3), strides=(2, 2))
+average_pool = functools.partial(nn.avg_pool, window_shape=(3, 3), padding='SAME', count_include_pad=False)
+max_pool = functools.partial(nn.max_pool, window_shape=(3, 3), padding='SAME')
+downsample = functools.partial(nn.max_pool, window_shape=(3, 3), strides=(2, 2))
 
-# A block is told `layer(name, width, kernel, x, stride=1)` and its input, and returns its branches.
+# A block gets `layer(name, width, kernel, x, stride=1)` and its input, and returns its branches.
 Branches = list[Array]
 
 
 def block_a(layer: Callable, x: Array, pool: int) -> Branches:
-    """Returns 1x1, 5x5, two of 3x3, and a mean."""
+    """Branches: 1x1; 5x5; two 3x3; average pooling."""
     five = layer('branch5x5_2', 64, (5, 5), layer('branch5x5_1', 48, (1, 1), x))
     three = layer('branch3x3dbl_2', 96, (3, 3), layer('branch3x3dbl_1', 64, (1, 1), x))
     three = layer('branch3x3dbl_3', 96, (3, 3), three)
-    return [layer('branch1x1', 64, (1, 1), x), five, three, layer('branch_pool', pool, (1, 1), mean(x))]
+    return [layer('branch1x1', 64, (1, 1), x), five, three, layer('branch_pool', pool, (1, 1), average_pool(x))]
 
 
 def block_b(layer: Callable, x: Array) -> Branches:
-    """Returns a 3x3, two of 3x3, and a maximum, all at half the size."""
+    """Branches at half the size: 3x3; two 3x3; max pooling."""
     three = layer('branch3x3dbl_2', 96, (3, 3), layer('branch3x3dbl_1', 64, (1, 1), x))
     three = layer('branch3x3dbl_3', 96, (3, 3), three, stride=2)
-    return [layer('branch3x3', 384, (3, 3), x, stride=2), three, shrink(x)]
+    return [layer('branch3x3', 384, (3, 3), x, stride=2), three, downsample(x)]
 
 
 def block_c(layer: Callable, x: Array, inner: int) -> Branches:
-    """Returns 1x1, a 7x7 in two parts, two of them, and a mean."""
+    """Branches: 1x1; a factorized 7x7; two factorized 7x7; average pooling."""
     seven = layer('branch7x7_2', inner, (1, 7), layer('branch7x7_1', inner, (1, 1), x))
     seven = layer('branch7x7_3', 192, (7, 1), seven)
     twice = layer('branch7x7dbl_2', inner, (7, 1), layer('branch7x7dbl_1', inner, (1, 1), x))
     twice = layer('branch7x7dbl_4', inner, (7, 1), layer('branch7x7dbl_3', inner, (1, 7), twice))
     twice = layer('branch7x7dbl_5', 192, (1, 7), twice)
-    return [layer('branch1x1', 192, (1, 1), x), seven, twice, layer('branch_pool', 192, (1, 1), mean(x))]
+    return [layer('branch1x1', 192, (1, 1), x), seven, twice, layer('branch_pool', 192, (1, 1), average_pool(x))]
 
 
 def block_d(layer: Callable, x: Array) -> Branches:
-    """Returns a 3x3, a 7x7 in two parts with a 3x3, and a maximum, all at half the size."""
+    """Branches at half the size: 3x3; a factorized 7x7 and 3x3; max pooling."""
     three = layer('branch3x3_2', 320, (3, 3), layer('branch3x3_1', 192, (1, 1), x), stride=2)
     seven = layer('branch7x7x3_2', 192, (1, 7), layer('branch7x7x3_1', 192, (1, 1), x))
     seven = layer('branch7x7x3_4', 192, (3, 3), layer('branch7x7x3_3', 192, (7, 1), seven), stride=2)
-    return [three, seven, shrink(x)]
+    return [three, seven, downsample(x)]
 
 
 def block_e(layer: Callable, x: Array, pool: Callable) -> Branches:
-    """Returns 1x1, a 3x3 whose two parts lie side by side, one after a 3x3, and what `pool` gives."""
+    """Branches: 1x1; 1x3 and 3x1 in parallel; 3x3, then 1x3 and 3x1 in parallel; `pool`."""
     three = layer('branch3x3_1', 384, (1, 1), x)
     double = layer('branch3x3dbl_2', 384, (3, 3), layer('branch3x3dbl_1', 448, (1, 1), x))
     halves = [
@@ -78,19 +78,19 @@ BLOCKS = {
     'Mixed_6d': functools.partial(block_c, inner=160),
     'Mixed_6e': functools.partial(block_c, inner=192),
     'Mixed_7a': block_d,
-    'Mixed_7b': functools.partial(block_e, pool=mean),
-    'Mixed_7c': functools.partial(block_e, pool=largest),
+    'Mixed_7b': functools.partial(block_e, pool=average_pool),
+    'Mixed_7c': functools.partial(block_e, pool=max_pool),
 }
 
 
 class InceptionV3(nn.Module):
-    """Pictures of 299x299 (at least 75x75) in -1 to 1 to 2,048 features."""
+    """Maps images in [-1, 1], 299x299 pixels (at least 75x75), to 2,048 features."""
 
-    thinner: int = 1  # all widths are divided by it: 16 in tests
+    thinner: int = 1  # divisor of all widths; 16 in tests
 
     @nn.compact
     def __call__(self, pictures: Float[Array, 'batch height width 3']) -> Float[Array, 'batch features']:
-        """Returns the means over the last picture, before the classes."""
+        """Computes the globally averaged features, the input of the original classifier."""
 
         def layer(name, width, kernel, x, stride=1, padding='SAME'):
             padding = 'VALID' if stride == 2 else padding
@@ -99,9 +99,9 @@ class InceptionV3(nn.Module):
 
         x = layer('Conv2d_1a_3x3', 32, (3, 3), pictures, stride=2)
         x = layer('Conv2d_2a_3x3', 32, (3, 3), x, padding='VALID')
-        x = shrink(layer('Conv2d_2b_3x3', 64, (3, 3), x))
+        x = downsample(layer('Conv2d_2b_3x3', 64, (3, 3), x))
         x = layer('Conv2d_3b_1x1', 80, (1, 1), x)
-        x = shrink(layer('Conv2d_4a_3x3', 192, (3, 3), x, padding='VALID'))
+        x = downsample(layer('Conv2d_4a_3x3', 192, (3, 3), x, padding='VALID'))
         for name, block in BLOCKS.items():
             inside = functools.partial(lambda name, part, *rest, **more: layer(f'{name}.{part}', *rest, **more), name)
             x = jnp.concatenate(block(inside, x), axis=-1)

@@ -1,4 +1,4 @@
-"""The parts of a Transformer: norms, attention with its cache, feed-forward, blocks, and the way to logits."""
+"""The parts of a Transformer: norms, attention with a cache, feed-forward layers, blocks, and the head."""
 
 import dataclasses
 from typing import Any, NamedTuple
@@ -23,17 +23,17 @@ ACTIVATIONS = {
 
 
 class BlockContext(NamedTuple):
-    """What all blocks of a stack are given besides the stream and the cache."""
+    """Inputs of all blocks of a stack besides the residual stream and the cache."""
 
     mask: Mask
     turns: Float[Array, '#batch length half'] | None = None  # rotary angles
-    bias: Float[Array, '#batch heads length keys'] | None = None  # of self-attention's logits
-    memory: Float[Array, 'batch source width'] | None = None  # for cross-attention; None: the cache holds it
-    memory_mask: Mask | None = None  # of cross-attention
+    bias: Float[Array, '#batch heads length keys'] | None = None  # added to the logits of self-attention
+    memory: Float[Array, 'batch source width'] | None = None  # for cross-attention; None: use the cache
+    memory_mask: Mask | None = None  # for cross-attention
 
 
 def initializer(settings: TransformerSettings, variance: float = 1.0) -> Any:
-    """Returns how kernels start: normal, `variance` times the usual one."""
+    """Normal initializer of kernels, with the variance of the settings times `variance`."""
     if settings.initializer == 'fan_in':
         return nn.initializers.variance_scaling(variance, 'fan_in', 'normal')
     return nn.initializers.normal(settings.initial_scale * variance**0.5)
@@ -42,30 +42,29 @@ def initializer(settings: TransformerSettings, variance: float = 1.0) -> Any:
 def dense(
     settings: TransformerSettings, features: int, bias: bool, variance: float = 1.0, **keywords
 ) -> nn.Dense:
-    """Returns a projection."""
     kernel = initializer(settings, variance)
     return nn.Dense(features, use_bias=bias, dtype=settings.dtype, kernel_init=kernel, **keywords)
 
 
 def residual(settings: TransformerSettings) -> float:
-    """Returns the variance of kernels that write to the residual stream: it does not grow with depth.
+    """Variance factor of kernels that write to the residual stream, so that the stream does not grow with depth.
 
-    Radford et al. 2019 (GPT-2), section 2.3: their deviation is smaller by sqrt(2 layers).
+    Radford et al. 2019 (GPT-2), section 2.3: their standard deviation is divided by sqrt(2 layers).
     """
     return 1 / (2 * settings.layers)
 
 
 def embedding(settings: TransformerSettings, count: int, **keywords) -> nn.Embed:
-    """Returns a table of `count` rows of the model's width."""
+    """Embedding table of `count` rows of the model's width."""
     initial = nn.initializers.normal(settings.initial_scale)
     return nn.Embed(count, settings.width, dtype=settings.dtype, embedding_init=initial, **keywords)
 
 
-def normalize(settings: TransformerSettings, kind: str = '', **keywords) -> nn.Module:
-    """Returns a norm over features with float32 statistics; `kind` 'layer' or 'rms', by default as set."""
+def normalize(settings: TransformerSettings, norm: str = '', **keywords) -> nn.Module:
+    """Norm over features with float32 statistics: 'layer' or 'rms', by default `settings.norm`."""
     shared = {'epsilon': settings.norm_epsilon, 'dtype': settings.dtype, **keywords}
     shared['use_fast_variance'] = False  # E[x^2] - E[x]^2 cancels
-    if (kind or settings.norm) == 'rms':
+    if (norm or settings.norm) == 'rms':
         return nn.RMSNorm(**shared)
     return nn.LayerNorm(use_bias=settings.norm_bias, **shared)
 
@@ -76,7 +75,7 @@ def write_cache(
     positions: Int[Array, 'batch length'],
     new: dict[str, Float[Array, 'batch length heads width']],
 ) -> dict[str, Array]:
-    """Returns `cache` with a layer's keys and values at each row's positions, without those past its end."""
+    """Writes a layer's keys and values at each row's positions; positions beyond the capacity are dropped."""
     rows = jnp.arange(positions.shape[0])[:, None]
     written = {
         name: cache[name].at[rows, layer, positions].set(value.astype(cache[name].dtype), mode='drop')
@@ -86,9 +85,9 @@ def write_cache(
 
 
 def to_heads(settings: TransformerSettings, x: Array, name: str) -> Float[Array, 'batch length heads width']:
-    """Returns the projection 'query', 'key' or 'value' of x, head by head; call it in a compact method."""
+    """Projects x to the heads of 'query', 'key' or 'value'; call it in a compact method."""
     count = settings.heads if name == 'query' else settings.key_heads
-    # without the division by sqrt(width) the kernel has to make up for it, as in T5
+    # Without the division by sqrt(width), the kernel compensates for it, as in T5.
     variance = 1.0 if settings.attention_scale or name != 'query' else 1 / settings.width_of_head
     projection = dense(
         settings, count * settings.width_of_head, settings.query_key_value_bias, variance, name=name
@@ -100,7 +99,7 @@ def to_heads(settings: TransformerSettings, x: Array, name: str) -> Float[Array,
 
 
 def attend(module: nn.Module, query: Array, key: Array, value: Array, mask: Mask, bias: Any) -> Array:
-    """Returns what a query reads, projected back to the stream; `module` is compact and has settings, train."""
+    """Attends and projects back to the stream; call it in a compact method of a module with settings and train."""
     settings = module.settings
     dropout = settings.attention_dropout if module.train else 0.0
     dropout_key = module.make_rng('dropout') if dropout else None
@@ -117,24 +116,24 @@ def attend(module: nn.Module, query: Array, key: Array, value: Array, mask: Mask
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention with grouped heads, rotary positions, head norms and a cache by choice."""
+    """Multi-head self-attention; grouped heads, rotary positions, head norms and a cache are optional."""
 
     settings: TransformerSettings
     train: bool = False
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, 'batch length width'], around: BlockContext, cache: Any, layer: Int[Array, '']
+        self, x: Float[Array, 'batch length width'], context: BlockContext, cache: Any, layer: Int[Array, '']
     ) -> tuple[Float[Array, 'batch length width'], Any]:
-        """Returns the attended features and the cache with this layer's keys and values in it.
+        """Computes the attended features; returns them and the cache, updated with this layer's keys and values.
 
-        With a cache and no `mask.query_positions` the rows are read from their beginning; with them, queries
-        also see what the cache holds.
+        With a cache but no `mask.query_positions`, rows start at position 0. With `mask.query_positions`, queries
+        also attend to cached positions.
         """
-        settings, (batch, length, _), mask = self.settings, x.shape, around.mask
+        settings, (batch, length, _), mask = self.settings, x.shape, context.mask
         query, key, value = (to_heads(settings, x, name) for name in ('query', 'key', 'value'))
-        if around.turns is not None:
-            query, key = rotate(query, around.turns), rotate(key, around.turns)
+        if context.turns is not None:
+            query, key = rotate(query, context.turns), rotate(key, context.turns)
         if cache is not None:
             positions = mask.query_positions
             if positions is None:
@@ -144,45 +143,45 @@ class Attention(nn.Module):
                 key, value = cache['key'][:, layer], cache['value'][:, layer]
         if settings.windows:
             mask = dataclasses.replace(mask, band=window_of(settings, layer))
-        return attend(self, query, key, value, mask, around.bias), cache
+        return attend(self, query, key, value, mask, context.bias), cache
 
 
 def window_of(settings: TransformerSettings, layer: Int[Array, '']) -> Int[Array, '']:
-    """Returns the window of a layer, where they differ."""
+    """Attention window of a layer, for settings with `windows`."""
     return jnp.asarray(settings.windows, jnp.int32)[layer % len(settings.windows)]
 
 
 class CrossAttention(nn.Module):
-    """Attention of a decoder to its encoder's memory; keys and values of the memory may come from the cache."""
+    """Attention of a decoder to the encoder's memory, whose keys and values may come from the cache."""
 
     settings: TransformerSettings
     train: bool = False
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, 'batch length width'], around: BlockContext, cache: Any, layer: Int[Array, '']
+        self, x: Float[Array, 'batch length width'], context: BlockContext, cache: Any, layer: Int[Array, '']
     ) -> tuple[Float[Array, 'batch length width'], Any]:
-        """Returns the attended features and the cache; given a memory, its keys and values are in it."""
+        """Computes the attended features; returns them and the cache, updated if there is a memory."""
         settings, query = self.settings, to_heads(self.settings, x, 'query')
-        if around.memory is None:
+        if context.memory is None:
             key, value = cache['cross_key'][:, layer], cache['cross_value'][:, layer]
         else:
-            key, value = (to_heads(settings, around.memory, name) for name in ('key', 'value'))
-        if around.memory is not None and cache is not None:
-            places = jnp.broadcast_to(jnp.arange(key.shape[1]), key.shape[:2])
-            cache = write_cache(cache, layer, places, {'cross_key': key, 'cross_value': value})
-        return attend(self, query, key, value, around.memory_mask, None), cache
+            key, value = (to_heads(settings, context.memory, name) for name in ('key', 'value'))
+        if context.memory is not None and cache is not None:
+            positions = jnp.broadcast_to(jnp.arange(key.shape[1]), key.shape[:2])
+            cache = write_cache(cache, layer, positions, {'cross_key': key, 'cross_value': value})
+        return attend(self, query, key, value, context.memory_mask, None), cache
 
 
 class FeedForward(nn.Module):
-    """Two projections and an activation, or three where one gates (Shazeer 2020, arXiv:2002.05202)."""
+    """Two projections and an activation; gated: three projections (Shazeer 2020, arXiv:2002.05202)."""
 
     settings: TransformerSettings
     train: bool = False
 
     @nn.compact
     def __call__(self, x: Float[Array, 'batch length width']) -> Float[Array, 'batch length width']:
-        """Returns down(activation(up(x))), or down(activation(gate(x)) * up(x))."""
+        """Computes down(activation(up(x))); gated: down(activation(gate(x)) * up(x))."""
         settings, activation = self.settings, ACTIVATIONS[self.settings.activation]
         hidden, bias = settings.width_of_hidden, settings.feed_forward_bias
         up = dense(settings, hidden, bias, name='up')(x)
@@ -195,9 +194,9 @@ class FeedForward(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention and feed-forward, each added to the residual stream; the body of the scan over layers.
+    """Attention and feed-forward with residual connections; the body of the scan over layers.
 
-    With `cross`, a decoder's block: between the two it attends to a memory.
+    `cross` adds cross-attention to a memory between the two, for decoders.
     """
 
     settings: TransformerSettings
@@ -205,8 +204,8 @@ class Block(nn.Module):
     cross: bool = False
 
     @nn.compact
-    def __call__(self, carry: tuple[Array, Any], layer: Int[Array, ''], around: BlockContext) -> tuple:
-        """Returns ((stream, cache), None) after this layer."""
+    def __call__(self, carry: tuple[Array, Any], layer: Int[Array, ''], context: BlockContext) -> tuple:
+        """Applies one layer; returns ((stream, cache), None), as `nn.scan` expects."""
         x, cache = carry
         settings, shared = self.settings, (self.settings, self.train)
         drop = nn.Dropout(settings.dropout, deterministic=not self.train)
@@ -219,7 +218,7 @@ class Block(nn.Module):
         before = settings.norm_position == 'pre'
         for norm, part in ((attention_norm, attend), (cross_norm, cross)):
             if part is not None:
-                added, cache = part(norm(x) if before else x, around, cache, layer)
+                added, cache = part(norm(x) if before else x, context, cache, layer)
                 x = x + drop(added) if before else norm(x + drop(added))
         added = feed(feed_forward_norm(x) if before else x)
         x = x + drop(added) if before else feed_forward_norm(x + drop(added))
@@ -227,7 +226,7 @@ class Block(nn.Module):
 
 
 class Head(nn.Module):
-    """From hidden states to logits: tied to the embedding or not, transformed before it or not."""
+    """Projects hidden states to logits, optionally tied to the embedding, optionally after a transform (BERT)."""
 
     settings: TransformerSettings
 
@@ -235,7 +234,7 @@ class Head(nn.Module):
     def __call__(
         self, x: Float[Array, 'batch length width'], table: Float[Array, 'vocabulary width']
     ) -> Float[Array, 'batch length vocabulary']:
-        """Returns float32 logits; products are in the compute type, sums in float32. `table`: the embedding."""
+        """Computes float32 logits; products use the compute type, sums float32. `table` is the embedding."""
         settings, (vocabulary, width) = self.settings, table.shape
         if settings.head_transform:
             activation = ACTIVATIONS[settings.head_activation or settings.activation]

@@ -9,18 +9,18 @@ from research.nn.apply import check_settings
 
 
 class LSTM(nn.Module):
-    """One layer read in one direction; dropout masks are drawn once a text and stay the same at every step.
+    """One layer in one direction; dropout masks are drawn once per sequence and shared by all its steps.
 
         i, f, o = sigmoid(W x + U h + b)   g = tanh(W x + U h + b)   c' = f c + i g   h' = o tanh(c')
 
-    The four gates stand in the order i, f, g, o. W starts Glorot-uniform, U orthogonal, b at 0 and the forget
-    gate's at 1 (Jozefowicz et al. 2015). Masks of inputs and state: Gal and Ghahramani 2016
-    (arXiv:1512.05287), one for all gates.
+    Gates are stored in the order i, f, g, o. Initialization: W Glorot uniform, U orthogonal, b zero, and 1 for the
+    forget gate (Jozefowicz et al. 2015). Dropout of inputs and state: Gal and Ghahramani 2016 (arXiv:1512.05287),
+    with one mask for all gates.
     """
 
     width: int
-    dropout: float = 0.0  # of the inputs
-    recurrent_dropout: float = 0.0  # of the state that the gates read
+    dropout: float = 0.0  # rate of the inputs
+    recurrent_dropout: float = 0.0  # rate of the state that the gates read
     reverse: bool = False  # read from the end
 
     def __post_init__(self):
@@ -29,14 +29,14 @@ class LSTM(nn.Module):
 
     @nn.compact
     def __call__(
-        self, inputs: Float[Array, 'batch length features'], there: Bool[Array, 'batch length'], train: bool = False
+        self, inputs: Float[Array, 'batch length features'], valid: Bool[Array, 'batch length'], train: bool = False
     ) -> tuple[Float[Array, 'batch length width'], Float[Array, 'batch width']]:
-        """Returns the state after every step, and after the last.
+        """Runs over a sequence; returns the states after every step and after the last one.
 
         Args:
-          inputs: what is read.
-          there: False where a step is passed over: padding leaves the state as it is.
-          train: whether dropout acts.
+          inputs: one vector per step.
+          valid: False for padding, which leaves the state unchanged.
+          train: enables dropout.
         """
         batch, _, features = inputs.shape
         kernel = self.param('kernel', nn.initializers.glorot_uniform(), (features, 4 * self.width))
@@ -51,11 +51,11 @@ class LSTM(nn.Module):
         input_mask, state_mask = mask(self.dropout, features), mask(self.recurrent_dropout, self.width)
         if isinstance(input_mask, Array):
             inputs = inputs * input_mask[:, None]
-        from_inputs = inputs @ kernel + bias  # of all steps at once: one large product
+        from_inputs = inputs @ kernel + bias  # for all steps at once: one large product
 
-        def step(carry, now):
+        def step(carry, inputs_at_step):
             hidden, cell = carry
-            gates, present = now
+            gates, present = inputs_at_step
             gates = gates + (hidden * state_mask) @ recurrent
             write, forget, new, show = jnp.split(gates, 4, axis=-1)
             next_cell = jax.nn.sigmoid(forget) * cell + jax.nn.sigmoid(write) * jnp.tanh(new)
@@ -65,13 +65,13 @@ class LSTM(nn.Module):
             return carry, carry[0]
 
         start = jnp.zeros((batch, self.width), from_inputs.dtype)
-        steps = jnp.swapaxes(from_inputs, 0, 1), jnp.swapaxes(there, 0, 1)
+        steps = jnp.swapaxes(from_inputs, 0, 1), jnp.swapaxes(valid, 0, 1)
         (last, _), states = jax.lax.scan(step, (start, start), steps, reverse=self.reverse)
         return jnp.swapaxes(states, 0, 1), last
 
 
 def forget_bias(key: Array, shape: tuple[int, ...]) -> Float[Array, 'gates']:
-    """Returns zeros, and ones for the forget gate."""
+    """Initializes biases to 0, and to 1 for the forget gate."""
     del key
     width = shape[0] // 4
     return jnp.zeros(shape).at[width : 2 * width].set(1.0)

@@ -13,9 +13,9 @@ from research.nn.tap import tap
 
 
 class MLP(nn.Module):
-    """Hidden layers with a nonlinearity and dropout, then one score per class.
+    """Hidden layers with an activation and dropout, then a linear layer.
 
-    Inputs of any shape [batch, ...] are flattened; the scores are float32.
+    Inputs of any shape [batch, ...] are flattened; logits are float32.
     """
 
     classes: int
@@ -23,18 +23,18 @@ class MLP(nn.Module):
     dropout: float = 0.0
     activation: Literal['relu', 'gelu', 'tanh'] = 'relu'
     dtype: Literal['float32', 'bfloat16'] = 'float32'
-    # Variance 1 / inputs, or uniform with 2 / (inputs + outputs), as Keras starts (Glorot & Bengio 2010, equation 16).
+    # Variance 1 / inputs, or uniform with 2 / (inputs + outputs), Keras's default (Glorot & Bengio 2010, equation 16).
     initializer: Literal['fan_in', 'glorot'] = 'fan_in'
 
     def __post_init__(self):
-        check_settings(self.dropout, widths=self.widths or (1,))  # none: logistic regression
+        check_settings(self.dropout, widths=self.widths or (1,))  # no hidden layer: logistic regression
         super().__post_init__()
 
     @nn.compact
     def __call__(
         self, inputs: Float[Array, 'batch ...'], train: bool = False
     ) -> Float[Array, 'batch classes']:
-        """Returns unnormalised log-probabilities."""
+        """Computes the logits."""
         activation = {'relu': jax.nn.relu, 'gelu': jax.nn.gelu, 'tanh': jnp.tanh}[self.activation]
         start = {'fan_in': nn.initializers.lecun_normal, 'glorot': nn.initializers.glorot_uniform}[self.initializer]()
         dense = functools.partial(nn.Dense, dtype=self.dtype, kernel_init=start)

@@ -1,6 +1,6 @@
-"""Residual convolutional networks: from 8x8 digits to ImageNet shapes, by settings.
+"""Residual convolutional networks, from 8x8 digits to ImageNet shapes.
 
-He et al. 2016 (arXiv:1512.03385); the stride of a bottleneck block sits on its 3x3 convolution ("v1.5").
+He et al. 2016 (arXiv:1512.03385); the stride of a bottleneck block is in its 3x3 convolution ("v1.5").
 """
 
 import functools
@@ -20,32 +20,32 @@ from research.nn.tap import DELTAS, OBSERVED, tap
 def normalize(
     features: Array,
     name: str,
-    kind: str,
+    norm: str,
     groups: int,
     train: bool,
     dtype: str,
     scale_init=nn.initializers.ones,
 ) -> Array:
-    """Returns the features after a norm layer called `name`; call it inside a compact module.
+    """Applies a norm layer with the given module name; call it in a compact method.
 
-    'batch' keeps statistics in 'batch_stats' (global under jit). 'group' has none over the batch, so that it
-    suits per-example gradients and tiny batches; it takes the largest divisor of the channels up to `groups`.
-    'none' changes nothing.
+    'batch' keeps statistics in 'batch_stats' (global under jit). 'group' is independent of the batch, which suits
+    per-example gradients and tiny batches; its number of groups is the largest divisor of the channels up to `groups`.
+    'none' is the identity.
     """
-    if kind == 'none':
+    if norm == 'none':
         return features
-    if kind == 'batch':
-        norm = nn.BatchNorm(not train, momentum=0.9, dtype=dtype, scale_init=scale_init, name=name)
+    if norm == 'batch':
+        layer = nn.BatchNorm(not train, momentum=0.9, dtype=dtype, scale_init=scale_init, name=name)
     else:
-        number = max(n for n in range(1, groups + 1) if features.shape[-1] % n == 0)
-        norm = nn.GroupNorm(num_groups=number, dtype=dtype, scale_init=scale_init, name=name)
-    return norm(features)
+        count = max(n for n in range(1, groups + 1) if features.shape[-1] % n == 0)
+        layer = nn.GroupNorm(num_groups=count, dtype=dtype, scale_init=scale_init, name=name)
+    return layer(features)
 
 
 class Block(nn.Module):
     """One residual block: two 3x3 convolutions, or the 1x1, 3x3, 1x1 bottleneck."""
 
-    width: int  # channels that leave the block
+    width: int  # output channels
     bottleneck: bool
     stride: int
     norm: str
@@ -57,8 +57,8 @@ class Block(nn.Module):
     def __call__(
         self, features: Float[Array, 'batch height width channels'], train: bool
     ) -> tuple[Float[Array, 'batch height_out width_out channels_out'], None]:
-        """Returns the features after the block, smaller by the stride, and None: what `nn.scan` wants."""
-        norm: dict[str, Any] = dict(kind=self.norm, groups=self.groups, train=train, dtype=self.dtype)
+        """Applies the block; returns its features and None, as `nn.scan` expects."""
+        norm: dict[str, Any] = dict(norm=self.norm, groups=self.groups, train=train, dtype=self.dtype)
         # No biases: the norm that follows would cancel them.
         conv = functools.partial(Conv, use_bias=False, dtype=self.dtype)
         stride = (self.stride, self.stride)
@@ -81,7 +81,7 @@ class Block(nn.Module):
 
 
 class Stage(nn.Module):
-    """A first block that may change the shape, then `depth - 1` alike, stacked under 'blocks'."""
+    """A first block that may change the shape, then `depth - 1` blocks of one shape, stacked under 'blocks'."""
 
     depth: int
     stride: int  # of the first block
@@ -90,7 +90,7 @@ class Stage(nn.Module):
 
     @nn.compact
     def __call__(self, features: Array, train: bool) -> Array:
-        """Returns the features after all blocks."""
+        """Applies all blocks."""
         features, _ = Block(stride=self.stride, **self.block, name='first')(features, train)
         if self.depth > 1:
             scanned = nn.scan(
@@ -103,28 +103,28 @@ class Stage(nn.Module):
 
 
 class ResNet(nn.Module):
-    """A residual network over images [batch, height, width, channels] with one float32 score per class.
+    """A residual network over images [batch, height, width, channels], with float32 logits.
 
     Settings of known networks: ResNet-20 for CIFAR is widths (16, 32, 64), depths (3, 3, 3), stem 'small'; with
     depths (5, 5, 5) and (9, 9, 9) it is ResNet-32 and ResNet-56. ResNet-18 is widths (64, 128, 256, 512), depths
     (2, 2, 2, 2), stem 'large'; with depths (3, 4, 6, 3) it is ResNet-34. ResNet-50 is widths (256, 512, 1024, 2048),
     depths (3, 4, 6, 3), bottleneck, stem 'large'.
 
-    The blocks of a stage after its first have one shape; their parameters are stacked under 'blocks', and a loop runs
-    over them. `unroll` makes its body longer: more for the compiler to merge, and to compile.
+    After its first block, a stage has blocks of one shape; their parameters are stacked under 'blocks', and a scan
+    runs over them. `unroll` blocks form one scan step: the compiler fuses more, and takes longer.
     """
 
     classes: int
-    widths: tuple[int, ...] = (16, 32, 64)  # channels of each stage; each but the first halves the picture
+    widths: tuple[int, ...] = (16, 32, 64)  # channels of each stage; all but the first have stride 2
     depths: tuple[int, ...] = (1, 1, 1)  # blocks of each stage
     # A 3x3 convolution, a 5x5 with stride 2, or a 7x7 with stride 2 and 3x3 max-pooling.
     stem: Literal['small', 'half', 'large'] = 'small'
     bottleneck: bool = False
     norm: Literal['batch', 'group'] = 'batch'
-    groups: int = 8  # at most so many in each group norm
+    groups: int = 8  # maximum per group norm
     zero_init: bool = False  # blocks start as the identity (Goyal et al. 2017, arXiv:1706.02677, section 5.1)
     dropout: float = 0.0  # before the last layer
-    unroll: int = 1  # blocks that one turn of the loop over a stage's blocks runs; results are the same
+    unroll: int = 1  # blocks per scan step; does not change results
     dtype: Literal['float32', 'bfloat16'] = 'float32'
 
     def __post_init__(self):
@@ -142,7 +142,7 @@ class ResNet(nn.Module):
     def __call__(
         self, images: Float[Array, 'batch height width channels'], train: bool = False
     ) -> Float[Array, 'batch classes']:
-        """Returns unnormalised log-probabilities."""
+        """Computes the logits."""
         width = self.widths[0] // (4 if self.bottleneck else 1)
         side, stride = {'small': (3, 1), 'half': (5, 2), 'large': (7, 2)}[self.stem]
         kernel, strides = (side, side), (stride, stride)

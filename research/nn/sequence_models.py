@@ -1,4 +1,4 @@
-"""Models that read a sequence of letters, one-hot or as k-mers, and give one score for each class."""
+"""Classifiers of sequences of letters, encoded one-hot or as k-mers."""
 
 from typing import Literal
 
@@ -14,21 +14,20 @@ from research.nn.text_models import check_rates, masked_pool, windows
 
 
 class SequenceConvolution(nn.Module):
-    """Convolutions over positions, then a hidden layer over all of them ('flat'), or over their maximum or mean.
+    """Convolutions over positions, a pooling, a hidden layer and a head.
 
-    'flat' knows where in the sequence something stands, as in windows cut around a site; the others know only
-    whether it is there.
+    `pool`: 'flat' keeps positions, for windows cut around a site; 'max' and 'mean' only detect presence.
     """
 
     units: int
-    vocabulary: int = 0  # k-mers that are looked up; 0: the input is one-hot
-    width: int = 32  # of a k-mer's vector
+    vocabulary: int = 0  # number of k-mers; 0: the input is one-hot
+    width: int = 32  # of a k-mer's embedding
     filters: tuple[int, ...] = (64, 64)  # of each layer
     window: int = 7
     hidden: int = 64  # 0: none
     pool: Literal['flat', 'max', 'mean'] = 'flat'
     dropout: float = 0.3
-    input_dropout: float = 0.0  # share of the positions of which nothing is seen
+    input_dropout: float = 0.0  # fraction of positions dropped entirely
 
     def __post_init__(self):
         check_settings(self.dropout, filters=self.filters, window=(self.window,), width=(self.width,))
@@ -44,19 +43,19 @@ class SequenceConvolution(nn.Module):
         length: Int[Array, 'batch'],
         train: bool = False,
     ) -> Float[Array, 'batch units']:
-        """Returns one score for each class; positions from `length` on are padding, which counts as zeros."""
-        there = (jnp.arange(inputs.shape[1]) < length[:, None])[..., None]
+        """Computes one logit per unit; positions from `length` on are padding and count as zeros."""
+        valid = (jnp.arange(inputs.shape[1]) < length[:, None])[..., None]
         x = inputs
         if self.vocabulary:
             x = tap(self, 'embedding', nn.Embed(self.vocabulary, self.width, name='kmers')(inputs))
-        x = nn.Dropout(self.input_dropout, broadcast_dims=(2,), deterministic=not train)(x * there)
+        x = nn.Dropout(self.input_dropout, broadcast_dims=(2,), deterministic=not train)(x * valid)
         for number, filters in enumerate(self.filters):
             before = (self.window - 1) // 2
-            read = windows(x, self.window, before, self.window - 1 - before)
-            x = jax.nn.relu(nn.Dense(filters, name=f'layer_{number}')(read)) * there
+            neighbours = windows(x, self.window, before, self.window - 1 - before)
+            x = jax.nn.relu(nn.Dense(filters, name=f'layer_{number}')(neighbours)) * valid
             x = nn.Dropout(self.dropout, deterministic=not train)(x)
         x = tap(self, 'features', x)
-        x = x.reshape(x.shape[0], -1) if self.pool == 'flat' else masked_pool(x, there[..., 0], self.pool)
+        x = x.reshape(x.shape[0], -1) if self.pool == 'flat' else masked_pool(x, valid[..., 0], self.pool)
         if self.hidden:
             x = jax.nn.relu(nn.Dense(self.hidden, name='hidden')(x))
             x = nn.Dropout(self.dropout, deterministic=not train)(x)

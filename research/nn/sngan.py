@@ -1,7 +1,7 @@
-"""The networks of SNGAN: a convolutional discriminator and a residual pair, spectral norm, projection.
+"""The networks of SNGAN: a convolutional discriminator and a residual pair, with spectral norm and projection.
 
-Miyato et al. 2018 (arXiv:1802.05957), appendix B; with `classes` above 0 a discriminator projects on the label, and
-the residual generator's batch norm has a scale and an offset for each class (Miyato and Koyama 2018,
+Miyato et al. 2018 (arXiv:1802.05957), appendix B; with `classes` above 0 discriminators project on the label, and
+the residual generator's batch norm has a scale and an offset per class (Miyato and Koyama 2018,
 arXiv:1802.05637). With `spectral` off, the residual pair is that of WGAN-GP (Gulrajani et al. 2017, arXiv:1704.00028).
 """
 
@@ -21,17 +21,17 @@ from research.nn.spectral import Conv, Dense, Embed
 
 
 def double(features: Float[Array, 'batch height width channels']) -> Array:
-    """Returns the picture at twice the size, each value four times."""
+    """Upsamples by 2, nearest neighbour."""
     return jnp.repeat(jnp.repeat(features, 2, axis=1), 2, axis=2)
 
 
 def halve(features: Float[Array, 'batch height width channels']) -> Array:
-    """Returns the picture at half the size, means of 2x2 values; an odd side loses its last row."""
+    """Average-pools 2x2 windows with stride 2; an odd last row or column is dropped."""
     return nn.avg_pool(features, (2, 2), (2, 2))
 
 
 class ClassNorm(nn.Module):
-    """Batch norm, whose scale and offset are of the class where there are classes."""
+    """Batch norm, with a scale and an offset per class if there are classes."""
 
     classes: int
     dtype: Literal['float32', 'bfloat16']
@@ -40,13 +40,14 @@ class ClassNorm(nn.Module):
     def __call__(
         self, features: Float[Array, 'batch height width channels'], labels: Int[Array, 'batch'], train: bool
     ) -> Float[Array, 'batch height width channels']:
-        """Returns the normalized features; statistics are of the whole batch, whatever its classes."""
-        own = not self.classes
+        """Normalizes the features with statistics over the whole batch, shared by all classes."""
+        shared_affine = not self.classes
         norm = nn.BatchNorm(
-            not train, momentum=0.9, dtype=self.dtype, use_scale=own, use_bias=own, name='norm'
+            not train, momentum=0.9, dtype=self.dtype, use_scale=shared_affine, use_bias=shared_affine,
+            name='norm',
         )
         features = norm(features)
-        if own:
+        if shared_affine:
             return features
         shape = (self.classes, features.shape[-1])
         scale, offset = (
@@ -57,7 +58,7 @@ class ClassNorm(nn.Module):
 
 
 class UpBlock(nn.Module):
-    """Norm, ReLU, doubling, 3x3, norm, ReLU, 3x3; beside it doubling and 1x1."""
+    """Norm, ReLU, upsampling, 3x3, norm, ReLU, 3x3; the shortcut is upsampling and 1x1."""
 
     width: int
     classes: int
@@ -67,20 +68,20 @@ class UpBlock(nn.Module):
     def __call__(
         self, features: Float[Array, 'batch height width channels'], labels: Int[Array, 'batch'], train: bool
     ) -> Float[Array, 'batch height_out width_out channels_out']:
-        """Returns features of `width` channels at twice the size."""
-        # No biases: whatever is added to a whole channel, the norms that follow take off again.
+        """Computes features of `width` channels at twice the size."""
+        # No biases: the norms that follow would cancel them.
         conv = functools.partial(Conv, self.width, spectral=False, dtype=self.dtype, bias=False)
         norm = functools.partial(ClassNorm, self.classes, self.dtype)
         hidden = double(jax.nn.relu(norm(name='norm_0')(features, labels, train)))
         hidden = conv(size=3, name='conv_0')(hidden, train)
         hidden = jax.nn.relu(norm(name='norm_1')(hidden, labels, train))
         hidden = conv(size=3, name='conv_1')(hidden, train)
-        # A 1x1 convolution and the copying of values give the same in either order: the small picture first.
+        # A 1x1 convolution commutes with nearest-neighbour upsampling and is cheaper before it.
         return hidden + double(conv(size=1, name='conv_shortcut')(features, train))
 
 
 class DownBlock(nn.Module):
-    """ReLU, 3x3, ReLU, 3x3, halving; beside it 1x1 and halving. The first block begins with its 3x3."""
+    """ReLU, 3x3, ReLU, 3x3, pooling; the shortcut is 1x1 and pooling. The first block has no leading ReLU."""
 
     width: int
     first: bool
@@ -92,12 +93,12 @@ class DownBlock(nn.Module):
     def __call__(
         self, features: Float[Array, 'batch height width channels'], train: bool
     ) -> Float[Array, 'batch height_out width_out channels_out']:
-        """Returns features of `width` channels, at half the size where `down` is set."""
+        """Computes features of `width` channels, at half the size if `down`."""
         conv = functools.partial(Conv, self.width, spectral=self.spectral, dtype=self.dtype)
         hidden = features if self.first else jax.nn.relu(features)
         hidden = jax.nn.relu(conv(size=3, name='conv_0')(hidden, train))
         hidden = conv(size=3, name='conv_1')(hidden, train)
-        if self.down:  # means and a 1x1 convolution give the same in either order
+        if self.down:  # average pooling commutes with the 1x1 convolution
             hidden, features = halve(hidden), halve(features)
         if self.down or features.shape[-1] != self.width:
             features = conv(size=1, name='conv_shortcut')(features, train)
@@ -105,11 +106,11 @@ class DownBlock(nn.Module):
 
 
 class ResNetGenerator(nn.Module):
-    """A dense layer to a coarse picture, residual blocks that double it, norm, ReLU, 3x3 and tanh."""
+    """A dense layer to a coarse feature map, residual blocks that double its size, norm, ReLU, 3x3 and tanh."""
 
     shape: tuple[int, ...]  # height, width, channels
     classes: int = 0
-    widths: tuple[int, ...] = (128, 64, 32)  # channels of the coarse picture and of each block
+    widths: tuple[int, ...] = (128, 64, 32)  # channels of the coarse feature map and of each block
     dtype: Literal['float32', 'bfloat16'] = 'float32'
 
     def __post_init__(self):
@@ -121,7 +122,7 @@ class ResNetGenerator(nn.Module):
     def __call__(
         self, noise: Float[Array, 'batch latent'], labels: Int[Array, 'batch'], train: bool = False
     ) -> Float[Array, 'batch height width channels']:
-        """Returns images in (-1, 1)."""
+        """Generates images in (-1, 1)."""
         times = 2 ** (len(self.widths) - 1)
         coarse = (self.shape[0] // times, self.shape[1] // times, self.widths[0])
         hidden = Dense(math.prod(coarse), False, self.dtype, name='coarse')(noise, train).reshape(-1, *coarse)
@@ -135,7 +136,7 @@ class ResNetGenerator(nn.Module):
 def project(
     features: Float[Array, 'batch width'], labels: Int[Array, 'batch'], classes: int, spectral: bool, train: bool
 ) -> Float[Array, 'batch']:
-    """Returns each row's logit, with its projection on the label where there are classes; call it while compact."""
+    """Computes one logit per row, with a projection on the label if there are classes; call it in a compact method."""
     logit = Dense(1, spectral, name='head')(features, train)[:, 0]
     if classes:
         embedded = Embed(classes, features.shape[-1], spectral, name='label')(labels, train)
@@ -144,7 +145,7 @@ def project(
 
 
 class ResNetDiscriminator(nn.Module):
-    """Residual blocks, of which the first `halvings` halve the picture, ReLU, sum over pixels, one logit."""
+    """Residual blocks, the first `halvings` of which downsample, then ReLU, sum over pixels, one logit."""
 
     classes: int = 0
     widths: tuple[int, ...] = (32, 64, 128)  # channels of each block
@@ -163,12 +164,12 @@ class ResNetDiscriminator(nn.Module):
         labels: Int[Array, 'batch'],
         train: bool = False,
     ) -> Float[Array, 'batch']:
-        """Returns one logit per image: large where it looks real."""
+        """Computes one logit per image; large values mean real."""
         halvings = min(self.halvings, len(self.widths))
         if min(images.shape[1:3]) < 2**halvings:
             raise UserError(
                 f'config.model.discriminator.halvings={halvings}: {images.shape[1]}x{images.shape[2]} pixels '
-                'cannot be halved so often'
+                f'cannot be halved {halvings} times'
             )
         hidden = images
         for number, width in enumerate(self.widths):
@@ -179,13 +180,14 @@ class ResNetDiscriminator(nn.Module):
 
 
 class ConvSNDiscriminator(nn.Module):
-    """4x4 convolutions that halve the picture, one of 3x3, LeakyReLU 0.1, one logit; spectral norm in all.
+    """4x4 convolutions of stride 2, one 3x3 convolution, LeakyReLU 0.1, one logit; all layers with spectral norm.
 
-    Table 3 of the paper, without the 3x3 convolutions before each halving; `dcgan.DCGANGenerator` is its generator.
+    Table 3 of the paper, without the 3x3 convolution before each downsampling. Its generator is
+    `dcgan.DCGANGenerator`.
     """
 
     classes: int = 0
-    widths: tuple[int, ...] = (64, 128)  # channels of each smaller picture
+    widths: tuple[int, ...] = (64, 128)  # channels of each 4x4 convolution
     dtype: Literal['float32', 'bfloat16'] = 'float32'
 
     def __post_init__(self):
@@ -199,7 +201,7 @@ class ConvSNDiscriminator(nn.Module):
         labels: Int[Array, 'batch'],
         train: bool = False,
     ) -> Float[Array, 'batch']:
-        """Returns one logit per image: large where it looks real."""
+        """Computes one logit per image; large values mean real."""
         hidden = images
         for number, width in enumerate(self.widths):
             conv = Conv(width, 4, True, self.dtype, stride=2, name=f'conv_{number}')

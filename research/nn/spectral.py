@@ -1,7 +1,7 @@
-"""Layers whose matrix is divided by its largest singular value, found by power iteration.
+"""Spectral normalization: layers whose kernel is divided by its largest singular value.
 
-Miyato et al. 2018 (arXiv:1802.05957), section 2.1 and algorithm 1: one iteration at each step of training, from
-the vector of the step before, which is kept in the collection 'spectral'. All of it is in float32.
+Miyato et al. 2018 (arXiv:1802.05957), section 2.1 and algorithm 1: one power iteration per training step, which starts
+from the vector of the previous step, kept in the collection 'spectral'. All computations are in float32.
 """
 
 from typing import Any, Literal
@@ -14,23 +14,21 @@ from jaxtyping import Array, Float, Int
 from research.ops.convolution import convolution
 
 COLLECTION = 'spectral'
-TINY = 1e-12
+EPSILON = 1e-12
 
 
 def unit(vector: Float[Array, 'size']) -> Float[Array, 'size']:
-    """Returns the vector at length 1."""
-    return vector / (jnp.linalg.norm(vector) + TINY)
+    return vector / (jnp.linalg.norm(vector) + EPSILON)
 
 
 def start(key: Any, size: int) -> Float[Array, 'size']:
-    """Returns a random direction."""
     return unit(jax.random.normal(key, (size,)))
 
 
 def normalized(module: nn.Module, kernel: Float[Array, '*inputs outputs'], train: bool) -> Array:
-    """Returns the kernel over its largest singular value as a matrix [inputs, outputs]; call it while compact.
+    """Divides a kernel, as a matrix [inputs, outputs], by its largest singular value; call it in a compact method.
 
-    While training the new direction is kept; otherwise nothing is. No gradient goes through the directions.
+    Training updates the stored singular vector. No gradient flows through the singular vectors.
     """
     matrix = kernel.astype(jnp.float32).reshape(-1, kernel.shape[-1])
     vector = module.variable(COLLECTION, 'right', lambda: start(module.make_rng('params'), matrix.shape[1]))
@@ -38,16 +36,16 @@ def normalized(module: nn.Module, kernel: Float[Array, '*inputs outputs'], train
     def times(left: Array, right: Array) -> Array:
         return jnp.matmul(left, right, precision='highest')
 
-    held = jax.lax.stop_gradient(matrix)
-    left = unit(times(held, vector.value))
-    right = unit(times(left, held))
+    frozen = jax.lax.stop_gradient(matrix)
+    left = unit(times(frozen, vector.value))
+    right = unit(times(left, frozen))
     if train and not module.is_initializing():
         vector.value = right
     return kernel / times(times(left, matrix), right).astype(kernel.dtype)
 
 
 class Dense(nn.Module):
-    """A dense layer, spectrally normalized or not."""
+    """A dense layer with optional spectral normalization."""
 
     width: int
     spectral: bool
@@ -56,7 +54,7 @@ class Dense(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, 'batch inputs'], train: bool) -> Float[Array, 'batch width']:
-        """Returns x W + b."""
+        """Computes x W + b."""
         kernel = self.param('kernel', nn.initializers.xavier_uniform(), (x.shape[-1], self.width))
         if self.spectral:
             kernel = normalized(self, kernel, train)
@@ -65,10 +63,10 @@ class Dense(nn.Module):
 
 
 class Conv(nn.Module):
-    """A convolution whose picture is smaller by the stride alone, spectrally normalized or not."""
+    """A convolution with SAME padding and optional spectral normalization."""
 
     width: int
-    size: int  # of the kernel, along a side
+    size: int  # side of the kernel
     spectral: bool
     dtype: Literal['float32', 'bfloat16'] = 'float32'
     bias: bool = True
@@ -78,7 +76,7 @@ class Conv(nn.Module):
     def __call__(
         self, x: Float[Array, 'batch height width channels'], train: bool
     ) -> Float[Array, 'batch height_out width_out channels_out']:
-        """Returns the convolved features; the matrix that is normalized is [size * size * channels, width]."""
+        """Convolves; the normalized matrix is [size * size * channels, width]."""
         shape = (self.size, self.size, x.shape[-1], self.width)
         kernel = self.param('kernel', nn.initializers.xavier_uniform(), shape)
         if self.spectral:
@@ -88,7 +86,7 @@ class Conv(nn.Module):
 
 
 class Embed(nn.Module):
-    """A table of rows by number, spectrally normalized or not."""
+    """An embedding table with optional spectral normalization."""
 
     count: int
     width: int
@@ -96,7 +94,7 @@ class Embed(nn.Module):
 
     @nn.compact
     def __call__(self, labels: Int[Array, 'batch'], train: bool) -> Float[Array, 'batch width']:
-        """Returns the rows of the labels, float32."""
+        """Looks up the labels; float32."""
         table = self.param('embedding', nn.initializers.xavier_uniform(), (self.count, self.width))
         if self.spectral:
             table = normalized(self, table, train)

@@ -15,22 +15,22 @@ from research.nn.tap import tap
 
 
 class TableMLP(nn.Module):
-    """Numbers and categories side by side, then a perceptron with one score per class.
+    """A perceptron over the concatenated numbers and encoded categories.
 
-    A category is looked up in one table that all columns share, each in rows of its own (entity embeddings:
-    Guo and Berkhahn 2016, arXiv:1604.06737), or stands for itself as a one-hot vector.
+    Categories are embedded (entity embeddings: Guo and Berkhahn 2016, arXiv:1604.06737) or one-hot. One table holds
+    the embeddings of all columns, each column in its own rows.
     """
 
     classes: int
-    sizes: tuple[int, ...]  # categories of each column
-    embedding: int = 8  # width of a category's vector; 0: one-hot
+    sizes: tuple[int, ...]  # number of categories of each column
+    embedding: int = 8  # width of a category's embedding; 0: one-hot
     widths: tuple[int, ...] = (128, 64)
     dropout: float = 0.0
     activation: Literal['relu', 'gelu', 'tanh'] = 'relu'
     dtype: Literal['float32', 'bfloat16'] = 'float32'
 
     def __post_init__(self):
-        check_settings(self.dropout, widths=self.widths or (1,))  # none: logistic regression
+        check_settings(self.dropout, widths=self.widths or (1,))  # no hidden layer: logistic regression
         if self.embedding < 0:
             raise SettingError('embedding', f'must be zero (one-hot) or more, got {self.embedding}')
         super().__post_init__()
@@ -42,7 +42,7 @@ class TableMLP(nn.Module):
         categories: Int[Array, 'batch columns'],
         train: bool = False,
     ) -> Float[Array, 'batch classes']:
-        """Returns unnormalised log-probabilities."""
+        """Computes the logits."""
         parts = [numbers]
         if self.sizes and self.embedding:
             offsets = np.cumsum((0, *self.sizes[:-1])).astype(np.int32)

@@ -1,14 +1,14 @@
-"""Taps: named activations that a score reports on request, and to which it adds what it is given.
+"""Taps: named activations that can be read, and to which deltas can be added.
 
-    'embedding'  vectors of the ids that were looked up, [batch, positions, width]
-    'patches'    vectors of a picture's patches, [batch, patches, width]
-    'weights'    attention after its softmax, [batch, heads, queries, keys]; computed explicitly only while watched
-    'stream'     what leaves a block of a Transformer, [batch, positions, width]
-    'features'   what leaves the last convolution, [batch, ..., channels]
-    'pooled'     what enters the head of a classifier, [batch, width]
+    'embedding'  embeddings of the input ids, [batch, positions, width]
+    'patches'    embeddings of an image's patches, [batch, patches, width]
+    'weights'    attention after its softmax, [batch, heads, queries, keys]; formed explicitly only while watched
+    'stream'     output of a Transformer block, [batch, positions, width]
+    'features'   output of the last convolution, [batch, ..., channels]
+    'pooled'     input of a classifier's head, [batch, width]
 
-The path of a tap is that of its module and its name: 'encoder/blocks/attention/weights'. Taps below 'blocks' are
-stacked over layers on a first axis, whether the loop over layers is unrolled or not.
+The path of a tap is the path of its module, then its name: 'encoder/blocks/attention/weights'. Taps below 'blocks' are
+stacked over layers on their first axis, whether or not the loop over layers is unrolled.
 
 The gradient with respect to an activation is the gradient with respect to a delta of zeros added there.
 """
@@ -19,16 +19,16 @@ from jaxtyping import Array
 from research.ops.constrain import BATCH, constrain
 
 OBSERVED = 'observed'  # the collection that taps write, {path: activation}
-DELTAS = 'deltas'  # the collection that taps read, {path: what to add}
+DELTAS = 'deltas'  # the collection that taps read, {path: delta to add}
 
 
 def tap(module: nn.Module, name: str, value: Array) -> Array:
-    """Returns `value`, moved by the delta of this tap where there is one, and reports it while somebody watches.
+    """Adds this tap's delta to `value`, if there is one, and records the result while taps are watched.
 
-    Call it inside a method of `module`. `name` must be no submodule or parameter of it.
+    Call it inside a method of `module`. `name` must not be the name of a submodule or parameter.
 
     Raises:
-      ValueError: when one pass reaches the tap twice: the two activations would share a path.
+      ValueError: if one pass reaches the tap twice, as the two activations would share a path.
     """
     if not watching(module, name):
         return value
@@ -42,14 +42,14 @@ def tap(module: nn.Module, name: str, value: Array) -> Array:
 
 
 def watching(module: nn.Module, name: str) -> bool:
-    """Returns whether `tap(module, name, ...)` reports or moves anything; decided while tracing."""
-    if module.is_initializing():  # every collection is mutable then, and 'observed' would be stored with the weights
+    """Whether `tap(module, name, ...)` records or changes anything; known while tracing."""
+    if module.is_initializing():  # all collections are mutable here; 'observed' would be stored with the weights
         return False
     return module.is_mutable_collection(OBSERVED) or module.has_variable(DELTAS, name)
 
 
 def only_once(earlier: Array | None, value: Array) -> Array:
-    """Returns `value`; a `ValueError` where there is one already."""
+    """Reduction of `sow` that allows one value per tap; raises `ValueError` for a second one."""
     if earlier is not None:
-        raise ValueError('a tap was reached twice in one pass; give the two calls modules or names of their own')
+        raise ValueError('a tap was reached twice in one pass; give the two calls different modules or names')
     return value

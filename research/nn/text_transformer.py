@@ -1,4 +1,4 @@
-"""A Transformer encoder that gives one score for each unit of output."""
+"""A text classifier: a Transformer encoder with a linear head."""
 
 from typing import Literal
 
@@ -13,9 +13,9 @@ from research.nn.transformer_settings import TransformerSettings
 
 
 class TextTransformer(nn.Module):
-    """The encoder, what it says of the whole text, dropout, and a linear layer.
+    """Encoder, pooling, dropout, and a linear layer.
 
-    That is BERT's pooler (`settings.pooler`), the state of the first token, or the mean or maximum of all.
+    `pool`: BERT's pooler (needs `settings.pooler`), the state of the first token, or the mean or maximum of all.
     """
 
     settings: TransformerSettings
@@ -31,7 +31,7 @@ class TextTransformer(nn.Module):
         types: Int[Array, 'batch tokens'],
         train: bool = False,
     ) -> Float[Array, 'batch units']:
-        """Returns one score for each unit; `types` tell the second text of a pair."""
+        """Computes one logit per unit; `types` distinguish the two texts of a pair."""
         encoder = Transformer(self.settings, train, name='encoder')
         states, _ = encoder.features(tokens, length, types=types if self.settings.types > 1 else None)
         if self.pool == 'pooler':
@@ -39,7 +39,7 @@ class TextTransformer(nn.Module):
         elif self.pool == 'first':
             hidden = states[:, 0]
         else:
-            there = jnp.arange(tokens.shape[1]) < length[:, None]
-            hidden = masked_pool(states, there, self.pool)
+            valid = jnp.arange(tokens.shape[1]) < length[:, None]
+            hidden = masked_pool(states, valid, self.pool)
         hidden = nn.Dropout(self.head_dropout, deterministic=not train)(hidden)
         return nn.Dense(self.units, name='head')(tap(self, 'pooled', hidden)).astype(jnp.float32)

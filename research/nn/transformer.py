@@ -1,7 +1,6 @@
-"""One Transformer for every published shape; a stack of blocks whose parameters are always stored stacked.
+"""Decoder-only and encoder-only Transformers of all published shapes; `encoder_decoder` combines the two.
 
-Decoder-only and encoder-only here, with its logits; both together in `encoder_decoder`. `scan` chooses how the
-stack runs, never how it is stored.
+The parameters of the blocks are always stored stacked; `scan` only selects how the stack runs.
 """
 
 from typing import Any
@@ -22,10 +21,10 @@ Cache = dict[str, Array]
 
 
 def empty_cache(settings: TransformerSettings, batch: int, capacity: int) -> Cache:
-    """Returns a cache for `batch` rows of `capacity` positions; every leaf has the batch axis first.
+    """Creates a cache for `batch` rows of `capacity` positions; every leaf has the batch axis first.
 
-    key, value: [batch, layers, capacity, key heads, head width] in the compute type; position: int32 [batch],
-    where the next token of each row will stand. Rows may be replaced one by one (continuous batching).
+    key, value: [batch, layers, capacity, key heads, head width] in the compute type; position: int32 [batch], the
+    position of each row's next token. Rows can be replaced individually (continuous batching).
     """
     shape = (batch, settings.layers, capacity, settings.key_heads, settings.width_of_head)
     return {
@@ -36,14 +35,14 @@ def empty_cache(settings: TransformerSettings, batch: int, capacity: int) -> Cac
 
 
 class Stack(nn.Module):
-    """Positions, blocks and the last norm: a Transformer between its embedding and its logits."""
+    """Positions, blocks and the final norm: a Transformer without its embedding and its head."""
 
     settings: TransformerSettings
     train: bool = False
-    cross: bool = False  # blocks attend to a memory too
+    cross: bool = False  # adds cross-attention to a memory
 
     def setup(self):
-        """Names the parts: positions, types, embedding_norm, relative, blocks, final_norm, where there are any."""
+        """Defines blocks, and positions, types, embedding_norm, relative, final_norm if the settings use them."""
         settings, still = self.settings, not self.train
         if settings.positions == 'learned':
             self.positions = embedding(settings, settings.length + settings.position_offset)
@@ -52,7 +51,7 @@ class Stack(nn.Module):
         if settings.embedding_norm:
             self.embedding_norm = normalize(settings)
         if settings.positions == 'relative':
-            initial = nn.initializers.normal(settings.width**-0.5)  # T5's own start
+            initial = nn.initializers.normal(settings.width**-0.5)  # as in T5
             self.relative = nn.Embed(settings.relative_buckets, settings.heads, embedding_init=initial)
         self.embedding_drop = nn.Dropout(settings.embedding_dropout, deterministic=still)
         self.blocks = stacked_blocks(settings, self.train, self.cross)
@@ -64,11 +63,11 @@ class Stack(nn.Module):
         self, x, length=None, segments=None, prefix=None, cache=None, read_from=None, types=None,
         memory=None, memory_mask=None,
     ):  # fmt: skip
-        """Returns hidden states and cache of embedded tokens x; other arguments as of `Transformer`, `BlockContext`."""
+        """Computes hidden states and cache from embedded tokens x; arguments as in `Transformer` and `BlockContext`."""
         settings, count = self.settings, x.shape[1]
         settings.check_length(count)
         offsets = jnp.arange(count)[None]
-        places = offsets if read_from is None else offsets + read_from[:, None]
+        row_positions = offsets if read_from is None else offsets + read_from[:, None]
         mask = Mask(
             causal=settings.causal,
             window=settings.window,
@@ -76,30 +75,30 @@ class Stack(nn.Module):
             key_length=length,
             query_segments=segments,
             key_segments=segments,
-            query_positions=None if read_from is None else places,
+            query_positions=None if read_from is None else row_positions,
         )
-        positions = places if segments is None else in_segments(segments)
+        positions = row_positions if segments is None else in_segments(segments)
         bias = None
         if settings.positions == 'relative':
             keys = count if read_from is None else cache['key'].shape[2]
             table = self.relative.embedding
-            bias = relative_bias(table, places, keys, not settings.causal, settings.relative_distance)
-        around = BlockContext(mask, turns_of(settings, positions), bias, memory, memory_mask)
+            bias = relative_bias(table, row_positions, keys, not settings.causal, settings.relative_distance)
+        context = BlockContext(mask, turns_of(settings, positions), bias, memory, memory_mask)
         x = constrain(self.enter(x, positions, types), BATCH)
-        (x, cache), _ = self.blocks((x, cache), jnp.arange(settings.layers), around)
+        (x, cache), _ = self.blocks((x, cache), jnp.arange(settings.layers), context)
         if settings.norm_position == 'pre':
             x = self.final_norm(x)
         return self.output_drop(x), cache
 
     def enter(self, x: Array, positions: Int[Array, '#batch length'], types: Any) -> Array:
-        """Returns what the first block reads: tokens with their positions and types, normed, dropped out."""
+        """Computes the input of the first block: tokens plus positions and types, then norm and dropout."""
         settings = self.settings
         if settings.embedding_scale:
             x = x * jnp.asarray(settings.width**0.5, x.dtype)
         if settings.types:
             x = x + self.types(jnp.zeros(x.shape[:2], jnp.int32) if types is None else types)
         elif types is not None:
-            raise UserError('tokens have types, but config.model.types is 0: say how many types there are')
+            raise UserError('tokens have types, but config.model.types is 0: set it to the number of types')
         if settings.positions == 'learned':
             x = x + self.positions(positions + settings.position_offset)
         elif settings.positions in ('sinusoidal', 'halves'):
@@ -114,10 +113,10 @@ class Transformer(nn.Module):
     train: bool = False
 
     def setup(self):
-        """Names the parts: those of `Stack`, tokens, head (unless it is just the embedding), pooler."""
+        """Defines the parts of `Stack`, and tokens, head and pooler."""
         self.tokens = embedding(self.settings, self.settings.vocabulary)
         self.stack = Stack(self.settings, self.train)
-        nn.share_scope(self, self.stack)  # its parameters stand beside the others
+        nn.share_scope(self, self.stack)  # its parameters are not nested
         self.head = Head(self.settings)
         if self.settings.pooler:
             self.pooler = dense(self.settings, self.settings.width, True)
@@ -132,21 +131,20 @@ class Transformer(nn.Module):
         read_from: Int[Array, 'batch'] | None = None,
         types: Int[Array, 'batch length'] | None = None,
     ) -> tuple[Float[Array, 'batch length vocabulary'], Cache | None]:
-        """Returns float32 logits at every position, of the next token or its own, and the cache with these tokens.
+        """Computes float32 logits at every position; returns them and the updated cache.
 
         Args:
-          tokens: ids, right-padded.
-          length: tokens of each row that are not padding; None where all are (or causality hides the rest).
-          segments: which packed text each token belongs to; None for one text a row. Positions restart with
-            each.
-          prefix: first tokens of each row that all positions see (prefix-LM).
-          cache: see `empty_cache`; None computes without one.
-          read_from: position of each row's first token here, so that earlier ones are read from the cache;
-            None starts rows at 0.
-          types: of each token (BERT's segments); None where all are 0.
+          tokens: right-padded ids.
+          length: tokens of each row without padding; None if no row is padded, or causality hides the padding.
+          segments: the packed text each token belongs to; None for one text per row. Positions restart in each.
+          prefix: number of leading tokens of each row that all positions see (prefix-LM).
+          cache: see `empty_cache`; None to compute without one.
+          read_from: position of the first of `tokens` in each row; earlier positions are read from the cache. None
+            starts at 0.
+          types: token types (BERT's segments); None if all are 0.
 
         Raises:
-          UserError: for more positions than the model reads, and types where it has none.
+          UserError: if there are more positions than `settings.length`, or types but `settings.types` is 0.
         """
         x, cache = self.features(tokens, length, segments, prefix, cache, read_from, types)
         if self.settings.pooler and self.is_initializing():
@@ -156,21 +154,21 @@ class Transformer(nn.Module):
     def features(
         self, tokens, length=None, segments=None, prefix=None, cache=None, read_from=None, types=None
     ):
-        """Returns the last hidden states [batch, length, width] and the cache; arguments as in `__call__`."""
+        """Computes the last hidden states [batch, length, width] and the cache; arguments as in `__call__`."""
         x = tap(self, 'embedding', self.tokens(tokens))
         return self.stack.read(x, length, segments, prefix, cache, read_from, types)
 
     def pooled(self, x: Float[Array, 'batch length width']) -> Float[Array, 'batch width']:
-        """Returns tanh(dense(first position)) of hidden states: BERT's summary of a text."""
+        """BERT's pooler: tanh(dense(first position))."""
         return jnp.tanh(self.pooler(x[:, 0]))
 
     def logits(self, x: Float[Array, 'batch length width']) -> Float[Array, 'batch length vocabulary']:
-        """Returns float32 logits of hidden states."""
+        """Projects hidden states to float32 logits."""
         return self.head(x, self.tokens.embedding)
 
 
 def turns_of(settings: TransformerSettings, positions: Int[Array, '#batch length']) -> Array | None:
-    """Returns the rotary angles of positions, or None where they are marked otherwise."""
+    """Rotary angles of positions; None for other position encodings."""
     if settings.positions != 'rotary':
         return None
     if not settings.rotary_length:
@@ -183,9 +181,9 @@ def turns_of(settings: TransformerSettings, positions: Int[Array, '#batch length
 
 
 def stacked_blocks(settings: TransformerSettings, train: bool, cross: bool = False) -> nn.Module:
-    """Returns the stack as one scanned block with a leading layer axis, to run as a loop or unrolled."""
+    """Scans one block over a leading layer axis of its parameters, as a loop or unrolled."""
     block = Block
-    if settings.remat:  # a loop body is not merged with its recomputation; unrolled code would be
+    if settings.remat:  # only in unrolled code would CSE undo the recomputation
         block = nn.remat(Block, prevent_cse=not settings.scan)
     scanned = nn.scan(
         block,

@@ -1,4 +1,4 @@
-"""The shape of a Transformer as one frozen value: every published architecture is a setting of these."""
+"""The settings of a Transformer, which cover all published architectures."""
 
 import dataclasses
 from typing import Literal
@@ -8,11 +8,11 @@ import numpy as np
 from research.errors import SettingError, UserError
 from research.ops.attention import Implementation
 
-SIZES = (
+POSITIVE = (
     'vocabulary', 'length', 'width', 'layers', 'heads', 'rotary_base', 'rotary_factor', 'relative_distance',
     'norm_epsilon', 'initial_scale',
 )  # fmt: skip
-COUNTS = (
+NON_NEGATIVE = (
     'key_value_heads', 'head_width', 'hidden_width', 'window', 'decoder_layers', 'source_vocabulary', 'types',
     'position_offset', 'rotary_length',
 )  # fmt: skip
@@ -21,10 +21,10 @@ RATES = ('dropout', 'attention_dropout', 'embedding_dropout', 'hidden_dropout', 
 
 @dataclasses.dataclass(frozen=True)
 class TransformerSettings:
-    """Sizes and choices of a Transformer; widths are numbers of features, and 0 stands for the usual one."""
+    """Sizes and options of a Transformer. Widths are numbers of features; 0 selects the usual value."""
 
-    vocabulary: int  # tokens
-    length: int  # the most positions it reads
+    vocabulary: int  # number of tokens
+    length: int  # maximum number of positions
     width: int = 128  # of the residual stream
     layers: int = 4
     decoder_layers: int = 0  # of an encoder-decoder; 0: as many as layers
@@ -32,10 +32,10 @@ class TransformerSettings:
     heads: int = 4
     key_value_heads: int = 0  # 0: as many as heads; fewer: grouped-query attention
     head_width: int = 0  # 0: width / heads
-    hidden_width: int = 0  # of the feed-forward layer; 0: 4 width, and 2/3 of that where it is gated
+    hidden_width: int = 0  # of the feed-forward layer; 0: 4 * width, or 2/3 of that if gated
     causal: bool = True  # False: an encoder
-    window: int = 0  # a position attends to this many positions up to itself; 0: to all
-    windows: tuple[int, ...] = ()  # as window, of each layer in turn, then again (GPT-3: dense, banded, dense ...)
+    window: int = 0  # number of positions attended to, itself included; 0: all
+    windows: tuple[int, ...] = ()  # window of each layer, repeated cyclically (GPT-3: dense, banded, dense, ...)
     norm: Literal['layer', 'rms'] = 'layer'
     norm_position: Literal['pre', 'post'] = 'pre'
     norm_bias: bool = True  # of a layer norm
@@ -45,27 +45,27 @@ class TransformerSettings:
     activation: Literal['gelu', 'gelu_tanh', 'silu', 'relu'] = 'gelu_tanh'
     gated: bool = False  # SwiGLU is gated silu
     positions: Literal['rotary', 'learned', 'sinusoidal', 'halves', 'relative', 'none'] = 'rotary'
-    position_offset: int = 0  # learned: rows of the table before that of the first position
+    position_offset: int = 0  # learned: index of the first position in the table
     rotary_base: float = 10000.0
-    rotary_length: int = 0  # positions of the first training, for a longer text (Llama 3.1); 0: as they are
-    rotary_factor: float = 8.0  # with rotary_length: what slow frequencies are divided by
-    rotary_low: float = 1.0  # with rotary_length: slow are fewer turns in it than this
-    rotary_high: float = 4.0  # with rotary_length: fast, and kept, are more turns in it than this
-    relative_buckets: int = 32  # relative: classes of distances (T5)
-    relative_distance: int = 128  # relative: from here on, all distances are one class
-    types: int = 0  # kinds of tokens, with an embedding each (BERT's segments)
+    rotary_length: int = 0  # Llama 3.1 scaling: context length of pretraining; 0: off
+    rotary_factor: float = 8.0  # with rotary_length: divisor of low frequencies
+    rotary_low: float = 1.0  # with rotary_length: fewer periods in it mean a low frequency
+    rotary_high: float = 4.0  # with rotary_length: more periods in it mean a high frequency, which is kept
+    relative_buckets: int = 32  # relative: number of buckets (T5)
+    relative_distance: int = 128  # relative: larger distances share one bucket
+    types: int = 0  # number of token types, each with an embedding (BERT's segments)
     embedding_scale: bool = False  # token embeddings times sqrt(width) (Vaswani et al. 2017, section 3.4)
-    embedding_norm: bool = False  # of what enters the first block
+    embedding_norm: bool = False  # on the input of the first block
     query_key_value_bias: bool = False
     output_bias: bool = False  # of the attention's output
     feed_forward_bias: bool = False
     pooler: bool = False  # dense and tanh on the first position (BERT)
     tie_embedding: bool = True  # the embedding is also the output projection
     head_transform: bool = False  # dense, activation and norm before the output projection (BERT)
-    head_activation: Literal['', 'gelu', 'gelu_tanh', 'silu', 'relu'] = ''  # of head_transform; '': that of the blocks
+    head_activation: Literal['', 'gelu', 'gelu_tanh', 'silu', 'relu'] = ''  # of head_transform; '': same as activation
     head_bias: bool = False  # of the output projection
-    head_scale: bool = False  # hidden states times width ** -0.5 before the output projection (T5, tied)
-    dropout: float = 0.0  # of what each sublayer adds
+    head_scale: bool = False  # multiply hidden states by width ** -0.5 before the output projection (T5, tied)
+    dropout: float = 0.0  # of each sublayer's output
     hidden_dropout: float = 0.0  # inside the feed-forward layer, after its activation
     output_dropout: float = 0.0  # of the last hidden states
     attention_dropout: float = 0.0  # of the attention weights
@@ -74,14 +74,14 @@ class TransformerSettings:
     initial_scale: float = 0.02  # deviation of embeddings (and of kernels with 'normal')
     dtype: Literal['float32', 'bfloat16'] = 'float32'  # of activations; all else stays float32
     attention: Implementation = 'auto'
-    remat: bool = False  # recompute each block in the backward pass: less memory, a third more work
-    scan: bool = False  # blocks as a loop, compiled once for all layers; False unrolls it and runs faster
+    remat: bool = False  # recompute each block in the backward pass: less memory, a third more compute
+    scan: bool = False  # run blocks as a loop, compiled once; False unrolls it, which runs faster
 
     def __post_init__(self):
-        for name in SIZES:
+        for name in POSITIVE:
             if not getattr(self, name) > 0:
                 raise SettingError(name, f'must be above zero, got {getattr(self, name)!r}')
-        for name in COUNTS:
+        for name in NON_NEGATIVE:
             if getattr(self, name) < 0:
                 raise SettingError(name, f'must be zero or more, got {getattr(self, name)!r}')
         for name in RATES:
@@ -104,23 +104,24 @@ class TransformerSettings:
             )
         if self.windows and (self.window or min(self.windows) < 0):
             raise SettingError(
-                'windows', f'must be zero or more each and go without window, got {self.windows}, window={self.window}'
+                'windows',
+                f'must all be zero or more and cannot be combined with window, got {self.windows}, window={self.window}',
             )
         if not self.rotary_low < self.rotary_high:
             raise SettingError('rotary_low', f'must be below rotary_high, got {self.rotary_low}, {self.rotary_high}')
 
     def check_tokens(self, tokens: np.ndarray, where: str = 'tokens') -> None:
-        """Raises a `UserError` for ids on the host that have no embedding, or more than the positions there are."""
+        """Raises `UserError` if there are too many tokens or an id is out of range; for host arrays."""
         self.check_length(tokens.shape[-1], where)
         if tokens.size and not 0 <= tokens.min() <= tokens.max() < self.vocabulary:
             wrong = tokens[(tokens < 0) | (tokens >= self.vocabulary)][0]
             raise UserError(
                 f'{where}: id {wrong} has no embedding; the model knows 0 to {self.vocabulary - 1}: '
-                'the tokenizer does not belong to it'
+                'the tokenizer does not match the model'
             )
 
     def check_length(self, length: int, where: str = 'tokens') -> None:
-        """Raises a `UserError` for more positions than the model reads."""
+        """Raises `UserError` if there are more positions than `length`."""
         if length > self.length:
             raise UserError(
                 f'{where}: {length} positions, and the model reads at most {self.length}: shorten the text, '
@@ -129,17 +130,17 @@ class TransformerSettings:
 
     @property
     def encoder(self) -> 'TransformerSettings':
-        """The encoder of an encoder-decoder."""
+        """Settings of the encoder of an encoder-decoder."""
         return dataclasses.replace(self, causal=False)
 
     @property
     def decoder(self) -> 'TransformerSettings':
-        """The decoder of an encoder-decoder."""
+        """Settings of the decoder of an encoder-decoder."""
         return dataclasses.replace(self, causal=True, layers=self.decoder_layers or self.layers)
 
     @property
     def key_heads(self) -> int:
-        """Heads of keys and values."""
+        """Number of key and value heads."""
         return self.key_value_heads or self.heads
 
     @property
@@ -149,5 +150,5 @@ class TransformerSettings:
 
     @property
     def width_of_hidden(self) -> int:
-        """Features inside the feed-forward layer; gated, 2/3 of the usual: parameters stay as many."""
+        """Features inside the feed-forward layer; if gated 2/3 of the usual, for the same number of parameters."""
         return self.hidden_width or (-(-8 * self.width // 24) * 8 if self.gated else 4 * self.width)

@@ -1,4 +1,4 @@
-"""A Transformer that reads a picture as a row of patches (Dosovitskiy et al. 2021, arXiv:2010.11929)."""
+"""The Vision Transformer (Dosovitskiy et al. 2021, arXiv:2010.11929)."""
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -12,43 +12,43 @@ from research.nn.transformer_settings import TransformerSettings
 
 
 class VisionTransformer(nn.Module):
-    """Patches, a class token before them, an encoder, and a linear layer on what the class token became.
+    """A class token and embedded patches, an encoder, and a linear head on the class token.
 
-    `settings.length` is the number of patches and one more; its vocabulary is not read.
+    `settings.length` is the number of patches + 1; `settings.vocabulary` is not used.
     """
 
     settings: TransformerSettings
-    patch: int  # pixels along each side of a patch
+    patch: int  # side of a patch in pixels
     classes: int = 0  # 0: no output layer
     train: bool = False
 
     def setup(self):
-        """Names the parts: those of `Stack`, patch_embedding, class_embedding, head."""
+        """Defines the parts of `Stack`, and patch_embedding, class_embedding and head."""
         settings = self.settings
         self.patch_embedding = dense(settings, settings.width, True)
         initial = nn.initializers.normal(settings.initial_scale)
         self.class_embedding = self.param('class_embedding', initial, (1, settings.width))
         self.stack = Stack(settings, self.train)
-        nn.share_scope(self, self.stack)  # its parameters stand beside the others
+        nn.share_scope(self, self.stack)  # its parameters are not nested
         if self.classes:
             self.head = dense(settings, self.classes, True)
 
     def __call__(self, images: Float[Array, 'batch height width channels']) -> Float[Array, 'batch classes']:
-        """Returns float32 logits.
+        """Computes float32 logits.
 
         Raises:
-          UserError: for pictures that patches do not fill, or of another number of patches than the model's.
+          UserError: if the image does not split into the expected number of whole patches.
         """
         pooled = tap(self, 'pooled', self.features(images)[:, 0])
         return self.head(pooled).astype(jnp.float32) if self.classes else pooled
 
     def features(self, images: Float[Array, 'batch height width channels']) -> Float[Array, 'batch length features']:
-        """Returns the last hidden states: of the class token, then of the patches row by row."""
+        """Computes the last hidden states: of the class token, then of the patches row by row."""
         batch, height, width, channels = images.shape
         rows, columns, side = height // self.patch, width // self.patch, self.patch
         if (rows * side, columns * side) != (height, width) or rows * columns + 1 != self.settings.length:
             raise UserError(
-                f'pictures of {height}x{width} pixels are not {self.settings.length - 1} patches of {side}x{side}: '
+                f'images of {height}x{width} pixels are not {self.settings.length - 1} patches of {side}x{side}: '
                 'resize them'
             )
         x = images.reshape(batch, rows, side, columns, side, channels)
