@@ -16,8 +16,8 @@ from research.errors import UserError
 from research.models.gan import Pair
 from research.ops.adversarial import adversarial_loss, gradient_penalty, lazy_regularization, r1_penalty, right
 from research.ops.diff_augment import make_augment
-from research.ops.generative_metrics import Train, cloud_metrics, cloud_sums
-from research.ops.kernel_distance import KEPT
+from research.ops.generative_metrics import ReferenceStats, cloud_metrics, cloud_sums
+from research.ops.kernel_distance import MAX_STORED_POINTS
 from research.ops.noise import keys_of, labels_of, noise_of, per_example
 
 
@@ -50,7 +50,7 @@ class Sampler(NamedTuple):
 class SampleMetrics(NamedTuple):
     """How generated images are compared with real ones in a feature space."""
 
-    train: Train  # statistics of the training images
+    train: ReferenceStats  # statistics of the training images
     space: Callable[[], Any]  # -> `interop.features.Space`; a function, because predictions do not need it
     fakes: int  # generated images per real image
     kernel: bool  # also compute the kernel distance
@@ -81,7 +81,7 @@ def adversarial(
         context = context._replace(train=False)
 
         def sums(name, images, number=0):  # `number` keeps the stored points of several fakes per row apart
-            index, mean = batch['index'] + number * KEPT, sample_metrics.train.moments.mean
+            index, mean = batch['index'] + number * MAX_STORED_POINTS, sample_metrics.train.moments.mean
             features = sample_metrics.space().of(images)
             return cloud_sums(name, features, mean, index, batch['mask'], sample_metrics.kernel)
 

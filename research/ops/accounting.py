@@ -1,7 +1,7 @@
-"""What differentially private training has spent: epsilon at a given delta, by the dp-accounting library.
+"""Privacy accounting: the epsilon that training has spent at a given delta, by the dp-accounting library.
 
-A release is one noised sum of rows clipped to norm C: its noise has standard deviation (noise multiplier) C.
-Neighbouring data sets differ by one row that is there or is not.
+A release is one noised sum of gradients clipped to norm C, with noise of standard deviation (noise multiplier) * C.
+Neighbouring data sets differ by the presence of one row.
 """
 
 import functools
@@ -15,76 +15,76 @@ from research.data.batches import OVERFLOW
 from research.errors import UserError
 from research.extras import require
 
-Releases = Mapping[int, int]  # {k: steps in which the same rows went into k releases}
+Releases = Mapping[int, int]  # {k: number of steps whose rows take part in k releases}
 
 
 def library() -> Any:
-    """Returns the module `dp_accounting`; a UserError that says how to install it where it is missing."""
+    """Imports `dp_accounting`; raises `UserError` with the install command if it is missing."""
     require('dp_accounting.pld')
     return require('dp_accounting')
 
 
-def updates_together(steps: int, every: tuple[int, ...]) -> Releases:
-    """Returns in how many of the first `steps` steps k groups are updated: group i in each `every[i]`-th."""
+def updates_together(steps: int, intervals: tuple[int, ...]) -> Releases:
+    """Counts the first `steps` steps by how many groups they update; group i updates every `intervals[i]` steps."""
     number = np.arange(1, steps + 1)
-    together = np.sum([number % each == 0 for each in every], axis=0, dtype=int)
+    together = np.sum([number % interval == 0 for interval in intervals], axis=0, dtype=int)
     return {k: int(count) for k, count in enumerate(np.bincount(together)) if k and count}
 
 
 def epochs_together(steps: int, batch_size: int, count: int, groups: int) -> Releases:
-    """Returns a bound on the releases with any one row where batches run on through shuffled epochs.
+    """Bounds the releases that include any one row if batches follow each other through shuffled epochs.
 
-    A row is read once in an epoch. A batch that runs over the end of an epoch may hold it twice: none does
-    where the batch size divides the number of rows.
+    A row occurs once per epoch. A batch that spans two epochs may contain it twice, unless the batch size divides
+    the number of rows.
     """
     epochs = -(-steps * batch_size // count)
     if count % batch_size == 0:
-        twice = 1
+        occurrences = 1
     elif batch_size % count == 0:
-        twice = batch_size // count
+        occurrences = batch_size // count
     else:
-        twice = (batch_size - 2) // count + 2
-    # Of one row's share k in each step, sum(k) = epochs and k <= twice: sum(k^2) <= epochs * twice.
-    return {groups * min(twice, epochs): epochs} if epochs else {}
+        occurrences = (batch_size - 2) // count + 2
+    # If a row occurs k times in a step: sum(k) = epochs and k <= occurrences, so sum(k^2) <= epochs * occurrences.
+    return {groups * min(occurrences, epochs): epochs} if epochs else {}
 
 
 def gaussian_epsilon(noise_multiplier: float, delta: float, releases: Releases) -> float:
-    """Returns epsilon where nothing is claimed for sampling: that of the Gaussian mechanism.
+    """Epsilon of the Gaussian mechanism, without amplification by sampling.
 
-    Balle and Wang 2018 (arXiv:1805.06530), theorem 8. Composed Gaussian releases are one release of a vector,
-    whose sensitivity is the root of their number.
+    Balle and Wang 2018 (arXiv:1805.06530), theorem 8. n composed Gaussian releases equal one release of sensitivity
+    sqrt(n).
     """
     total = sum(k * steps for k, steps in releases.items())
     if not total:
         return 0.0
-    with np.errstate(divide='ignore'):  # its search takes the logarithm of a probability that rounds to zero
+    with np.errstate(divide='ignore'):  # its search takes the logarithm of a probability that may round to zero
         return float(library().get_epsilon_gaussian(noise_multiplier / math.sqrt(total), delta))
 
 
 def sampled_epsilon(
     noise_multiplier: float, probability: float, delta: float, failure: float = OVERFLOW
 ) -> Callable[[Releases], float]:
-    """Returns epsilon as a function of the releases, where each step's rows are a Poisson sample.
+    """Epsilon as a function of the releases, if each step's batch is a Poisson sample.
 
-    Privacy loss distributions (Koskela et al. 2020; Doroshenko et al. 2022), rounded upwards: an upper bound.
-    k releases of one sample are one of sensitivity sqrt(k).
+    An upper bound by privacy loss distributions with pessimistic rounding (Koskela et al. 2020; Doroshenko et al.
+    2022). k releases of one sample equal one release of sensitivity sqrt(k).
 
     Args:
       noise_multiplier: above zero.
-      probability: with which a row is in a sample.
+      probability: that a sample includes a given row.
       delta: of the whole run.
-      failure: the probability in each step that a batch overflows. It matters where the one row is in it and
-        pushes another out, so in all with probability t = failure * probability * steps at most. Without
-        that, the one row adds itself to what is there anyhow, as this function assumes; so delta is at most
-        e^epsilon t above the ideal one, and that is taken off it.
+      failure: probability per step that a batch overflows. An overflow matters only if the batch includes the row in
+        question, which then displaces another one: with probability t <= failure * probability * steps in the whole
+        run. Otherwise the row is added to an unchanged batch, as the analysis assumes. So delta exceeds the ideal
+        one by at most e^epsilon t, which is subtracted from the given delta.
     """
     make = library().pld.privacy_loss_distribution.from_gaussian_mechanism
 
     @functools.cache
     def single(k: int):
         sigma = noise_multiplier / math.sqrt(k)
-        # A tenth of the deviation of one step's privacy loss keeps the bound within a percent, where that is
-        # above 1e-4: finer grids take minutes.
+        # A tenth of the standard deviation of one step's privacy loss keeps the bound within one percent. Below
+        # 1e-4 the grid would take minutes.
         deviation = probability * math.sqrt(math.expm1(min(sigma**-2, 50.0)))
         interval = min(1e-3, max(1e-4, 0.1 * deviation))
         return make(sigma, sampling_prob=probability, value_discretization_interval=interval)
@@ -108,12 +108,12 @@ def sampled_epsilon(
 
 
 def calibrate(epsilon: Callable[[float], float], target: float) -> float:
-    """Returns a noise multiplier with `epsilon(noise multiplier)` at most `target`, and at most 2% below it.
+    """Finds a noise multiplier with `epsilon(noise_multiplier)` at most `target`, and at most 2% below it.
 
-    `epsilon` falls as its argument rises.
+    `epsilon` must decrease in its argument.
 
     Raises:
-      UserError: when no noise multiplier from 0.01 to 10,000 does it.
+      UserError: if no noise multiplier from 0.01 to 10,000 reaches the target.
     """
     from scipy.optimize import brentq
 
@@ -130,9 +130,9 @@ def calibrate(epsilon: Callable[[float], float], target: float) -> float:
             break
     if not math.log(0.01) <= low < high <= math.log(1e4):
         raise UserError(
-            f'config.privacy.epsilon={target}: no noise multiplier from 0.01 to 10,000 gives that'
+            f'config.privacy.epsilon={target}: no noise multiplier from 0.01 to 10,000 reaches it'
         )
-    found = brentq(excess, low, high, xtol=1e-3)
-    while excess(found) > 0:
-        found += 1e-3
-    return math.exp(found)
+    log_multiplier = brentq(excess, low, high, xtol=1e-3)
+    while excess(log_multiplier) > 0:
+        log_multiplier += 1e-3
+    return math.exp(log_multiplier)

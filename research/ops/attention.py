@@ -1,7 +1,7 @@
-"""Scaled dot-product attention: grouped heads, the masks of the published Transformers, three ways to run it.
+"""Scaled dot-product attention with grouped heads, masks of the published Transformers, and three implementations.
 
-A `Mask` says who sees whom instead of holding a matrix, so that an implementation can skip what is hidden:
-chunks of queries leave out the keys after them, and a fused kernel makes no mask at all.
+A `Mask` describes visibility by rules instead of a matrix, so that an implementation can skip hidden keys: chunks of
+queries drop the keys after them, and a fused kernel forms no mask.
 """
 
 import dataclasses
@@ -16,9 +16,9 @@ from research.errors import choose
 
 Implementation = Literal['auto', 'einsum', 'chunked', 'fused']
 
-CHUNK = 64  # queries; on 2 CPU cores as fast as 32 from 128 to 512 positions, and half the code to compile
-CHUNKS = 8  # at most: each is compiled by itself, and 2048 positions by 64 take the TPU's compiler minutes
-HIDDEN = -1e30  # finite: a query that sees nothing gets a mean of values instead of NaN
+QUERIES_PER_CHUNK = 64  # queries; on 2 CPU cores as fast as 32 for 128 to 512 positions, with half the code to compile
+MAX_CHUNKS = 8  # each is compiled separately; 2048 positions in chunks of 64 take the TPU compiler minutes
+MASKED_LOGIT = -1e30  # finite: a query without visible keys gets the mean of the values instead of NaN
 
 
 @functools.partial(
@@ -28,15 +28,15 @@ HIDDEN = -1e30  # finite: a query that sees nothing gets a mean of values instea
 )
 @dataclasses.dataclass(frozen=True)
 class Mask:
-    """Who sees whom; all conditions hold together. Key j stands at position j, and query i at i by default.
+    """The keys that each query sees: those that meet all conditions. Key j is at position j, query i at i by default.
 
     causal: a query sees keys up to its own position.
-    window: a query sees keys less than this many positions away; 0 switches it off.
-    prefix: keys before it are seen by all queries of the row, in spite of `causal` and `window` (prefix-LM).
-    key_length: keys from it on are padding.
+    window: a query sees keys less than this many positions away; 0: all.
+    prefix: all queries of the row see the keys before this position, despite `causal` and `window` (prefix-LM).
+    key_length: keys from this position on are padding.
     query_segments, key_segments: a query sees the keys of its own segment (packed examples, any padding).
-    query_positions: positions of the queries where they are not 0, 1, ...: a cache is being read.
-    band: as `window`, but known only when the program runs (it differs between the layers of a loop).
+    query_positions: positions of the queries if they are not 0, 1, ..., as when reading from a cache.
+    band: like `window`, but traced, as it differs between the layers of a scan.
     """
 
     causal: bool = False
@@ -49,28 +49,28 @@ class Mask:
     band: Array | None = None  # int32 []
 
     def visible(self, queries: range, keys: range) -> Bool[Array, 'rows #queries #keys'] | None:
-        """Returns which of `keys` each query sees, per row or for all rows at once; None where it is all."""
+        """Visibility of `keys` for `queries`, per row or for all rows; None if all keys are visible."""
         key = jnp.arange(keys.start, keys.stop)[None, None, :]
         if self.query_positions is None:
             query = jnp.arange(queries.start, queries.stop)[None, :, None]
         else:
             query = self.query_positions[:, queries.start : queries.stop, None]
-        seen = [query >= key] if self.causal else []
+        conditions = [query >= key] if self.causal else []
         if self.window:
-            seen.append(abs(query - key) < self.window)
+            conditions.append(abs(query - key) < self.window)
         if self.band is not None:
-            seen.append((abs(query - key) < self.band) | (self.band == 0))
-        if self.prefix is not None and seen:
-            seen = [functools.reduce(jnp.logical_and, seen) | (key < self.prefix[:, None, None])]
+            conditions.append((abs(query - key) < self.band) | (self.band == 0))
+        if self.prefix is not None and conditions:
+            conditions = [functools.reduce(jnp.logical_and, conditions) | (key < self.prefix[:, None, None])]
         if self.key_length is not None:
-            seen.append(key < self.key_length[:, None, None])
+            conditions.append(key < self.key_length[:, None, None])
         if self.query_segments is not None:
             query_segments = self.query_segments[:, queries.start : queries.stop, None]
-            seen.append(query_segments == self.key_segments[:, None, keys.start : keys.stop])
-        return functools.reduce(jnp.logical_and, seen) if seen else None
+            conditions.append(query_segments == self.key_segments[:, None, keys.start : keys.stop])
+        return functools.reduce(jnp.logical_and, conditions) if conditions else None
 
     def span(self, queries: range, keys: int) -> range:
-        """Returns the keys that some of `queries` may see, as far as is known before the program runs."""
+        """Range of keys that `queries` may see, as far as static fields determine it."""
         if self.query_positions is not None or self.prefix is not None:
             return range(keys)
         start = max(0, queries.start - self.window + 1) if self.window else 0
@@ -90,20 +90,20 @@ def attention(
     dropout_key: PRNGKeyArray | None = None,
     implementation: Implementation = 'auto',
 ) -> Float[Array, 'batch queries heads width']:
-    """Returns softmax(scale * query @ key + bias) @ value over the keys that `mask` shows.
+    """Computes softmax(scale * query @ key + bias) @ value over the visible keys.
 
     Vaswani et al. 2017 (arXiv:1706.03762), equation 1; groups of heads share a key head (Ainslie et al. 2023,
     arXiv:2305.13245). Logits and softmax are float32; the result has the type of `value`.
 
     Args:
       query, key, value: head h of the query reads head h // (heads / key_heads) of key and value.
-      mask: who sees whom.
+      mask: the keys that each query sees.
       bias: added to the scaled logits (relative positions).
       scale: of the logits; None is 1 / sqrt(width), T5 uses 1.
       dropout: rate at which attention weights are dropped, with `dropout_key`.
-      implementation: 'einsum' forms all logits; 'chunked' those of 64 queries (or an eighth) at a time, and skips
-        keys that none of them sees; 'fused' is `jax.nn.dot_product_attention`, with cuDNN's kernel where it
-        applies, and has no dropout. 'auto' takes what is fastest on the default backend.
+      implementation: 'einsum' forms all logits; 'chunked' those of 64 queries (or an eighth) at a time, without
+        keys that none of them sees; 'fused' is `jax.nn.dot_product_attention`, with cuDNN's kernel where possible,
+        and without dropout. 'auto' selects the fastest on the default backend.
 
     Raises:
       UserError: for an unknown implementation.
@@ -114,7 +114,7 @@ def attention(
         implementation = automatic(query.shape[1], mask, dropout, jax.default_backend())
     if implementation == 'fused':
         return fused(query, key, value, mask, bias, scale)
-    chunk = max(CHUNK, -(-query.shape[1] // CHUNKS)) if implementation == 'chunked' else query.shape[1]
+    chunk = max(QUERIES_PER_CHUNK, -(-query.shape[1] // MAX_CHUNKS)) if implementation == 'chunked' else query.shape[1]
     return in_chunks(query, key, value, mask, bias, scale, dropout, dropout_key, chunk)
 
 
@@ -125,7 +125,7 @@ def attention_weights(
     bias: Float[Array, '#batch #heads queries keys'] | None = None,
     scale: float | None = None,
 ) -> Float[Array, 'batch heads queries keys']:
-    """Returns float32 softmax(scale * query @ key + bias), all of it at once; arguments as of `attention`."""
+    """Computes the whole matrix softmax(scale * query @ key + bias) in float32; arguments as in `attention`."""
     batch, count, heads, width = query.shape
     keys, key_heads = key.shape[1:3]
     grouped = query.reshape(batch, count, key_heads, heads // key_heads, width)
@@ -145,7 +145,7 @@ def weighted_values(
     dropout: float = 0.0,
     dropout_key: PRNGKeyArray | None = None,
 ) -> Float[Array, 'batch queries heads width']:
-    """Returns weights @ value in the type of `value`, some weights dropped: what `attention` makes of them."""
+    """Computes weights @ value in the type of `value`, with dropout of weights: the second half of `attention`."""
     batch, heads, count, keys = weights.shape
     key_heads = value.shape[2]
     if dropout:
@@ -156,15 +156,15 @@ def weighted_values(
 
 
 def automatic(queries: int, mask: Mask, dropout: float, backend: str) -> Implementation:
-    """Returns the implementation that is fastest for these queries on a backend ('cpu', 'gpu', 'tpu')."""
+    """Selects the fastest implementation on a backend ('cpu', 'gpu', 'tpu')."""
     if backend == 'gpu' and not dropout and queries > 1:
         return 'fused'
     skips = (mask.causal or mask.window) and mask.query_positions is None and mask.prefix is None
-    return 'chunked' if skips and queries > CHUNK else 'einsum'
+    return 'chunked' if skips and queries > QUERIES_PER_CHUNK else 'einsum'
 
 
 def in_chunks(query, key, value, mask, bias, scale, dropout, dropout_key, chunk):
-    """Attention of `chunk` queries at a time. Heads before positions: 1.4x as fast as the reverse on CPU."""
+    """Computes attention for `chunk` queries at a time. Axis order: heads before positions, 1.4x faster on a CPU."""
     batch, count, heads, width = query.shape
     keys, key_heads = key.shape[1:3]
     query = query.reshape(batch, count, key_heads, heads // key_heads, width)
@@ -193,24 +193,24 @@ def in_chunks(query, key, value, mask, bias, scale, dropout, dropout_key, chunk)
 
 
 def scaled_logits(query, key, scale, bias, visible):
-    """Returns float32 logits [batch, key head, group, query, key]; hidden ones are hugely negative."""
+    """Computes float32 logits [batch, key head, group, query, key]; masked ones are `MASKED_LOGIT`."""
     batch, key_heads, groups, count, width = query.shape
-    # the heads of a group become further queries of their key head: one matrix product per key head
+    # The heads of a group become further queries of their key head: one matrix product per key head.
     flat = query.reshape(batch, key_heads, groups * count, width)
     logits = jnp.einsum('bhqd,bhkd->bhqk', flat, key, preferred_element_type=jnp.float32) * scale
     logits = logits.reshape(batch, key_heads, groups, count, key.shape[2])
     logits = logits if bias is None else logits + bias
-    return logits if visible is None else jnp.where(visible[:, None, None], logits, HIDDEN)
+    return logits if visible is None else jnp.where(visible[:, None, None], logits, MASKED_LOGIT)
 
 
 def fused(query, key, value, mask, bias, scale):
-    """Attention by `jax.nn.dot_product_attention`; what its kernels cannot express becomes a matrix."""
+    """Computes attention by `jax.nn.dot_product_attention`; masks that its kernels lack become a matrix."""
     (batch, queries, _, width), keys = query.shape, key.shape[1]
     settings = {}
     positional = mask.causal or mask.window
     arrays = (mask.prefix, mask.query_positions, mask.query_segments, mask.band)
-    native = all(each is None for each in arrays)
-    # where lengths differ positions could be counted from either end; cuDNN's windows look back only
+    native = all(array is None for array in arrays)
+    # With different lengths, conventions for positions differ; cuDNN's windows only look back.
     if native and (queries == keys or not positional) and (mask.causal or not mask.window):
         settings['is_causal'] = mask.causal
         if mask.window:
@@ -223,7 +223,7 @@ def fused(query, key, value, mask, bias, scale):
         settings['mask'] = None if visible is None else visible[:, None]
     matrix = bias is not None or settings.get('mask') is not None
     kernel = kernel_for(query.dtype, width, jax.default_backend())
-    if matrix and (queries % 2 or keys % 2):  # a limit of cuDNN's backward pass
+    if matrix and (queries % 2 or keys % 2):  # cuDNN's backward pass does not support it
         kernel = 'xla'
     bias = None if bias is None else bias.astype(query.dtype)
     settings.update(scale=scale, implementation=kernel)
@@ -231,6 +231,6 @@ def fused(query, key, value, mask, bias, scale):
 
 
 def kernel_for(dtype: Any, width: int, backend: str) -> Literal['cudnn', 'xla']:
-    """Returns the kernel for heads of a width: cuDNN's takes 16-bit types and multiples of 8 up to 128."""
+    """Selects the kernel for a head width: cuDNN supports 16-bit types and multiples of 8 up to 128."""
     suits = dtype in (jnp.bfloat16, jnp.float16) and width % 8 == 0 and width <= 128
     return 'cudnn' if backend == 'gpu' and suits else 'xla'

@@ -1,7 +1,7 @@
-"""Sound as a model sees it: the logarithm of the power in mel bands, frame by frame, on the device.
+"""Log-mel spectrograms on the device.
 
-The Fourier transform of a frame is a matrix product: windows are short, products split over devices by rows
-(an FFT under the partitioner gathers the whole batch first), and only the bins are paid for.
+The Fourier transform of a frame is a matrix product: windows are short, and matrix products are partitioned over
+devices by rows, whereas the partitioner gathers the whole batch before an FFT.
 """
 
 import functools
@@ -14,12 +14,12 @@ from jaxtyping import Array, Float
 
 from research.errors import UserError
 
-DELTA = 4  # frames on either side that a slope is fitted to
-MOST_BINS = 8192  # samples of the longest window: 170 ms at 48 kHz
+DELTA_FRAMES = 4  # frames on either side in the fit of a slope
+MAX_WINDOW_SAMPLES = 8192  # 170 ms at 48 kHz
 
 
 class Mel(NamedTuple):
-    """How samples become mel bands."""
+    """Settings of a mel spectrogram."""
 
     rate: int  # samples a second
     window: float = 25.0  # milliseconds of a frame
@@ -28,8 +28,8 @@ class Mel(NamedTuple):
     fmin: float = 0.0  # Hz, lower edge of the first band
     fmax: float = 0.0  # Hz, upper edge of the last band; 0: half the rate
     scale: Literal['slaney', 'htk'] = 'slaney'
-    area: bool = True  # every band has the same area; False: the same height
-    power_floor: float = 1e-10  # power below this is raised to it, so that silence has a finite logarithm
+    area: bool = True  # filters have equal area; False: equal height
+    power_floor: float = 1e-10  # lower bound of the power, before the logarithm
 
     @property
     def window_samples(self) -> int:
@@ -52,16 +52,16 @@ class Mel(NamedTuple):
         return self.fmax or self.rate / 2
 
     def frames(self, samples: int) -> int:
-        """Returns how many frames so many samples have: one is centred on every hop, the first on sample 0."""
+        """Number of frames of this many samples; frame i is centred on sample i * hop."""
         return 1 + samples // self.hop_samples
 
     def check(self) -> 'Mel':
-        """Returns the settings; raises a `UserError` for those that cannot be."""
-        if not 1 <= self.hop_samples or not 2 <= self.window_samples <= MOST_BINS or self.bands < 1:
+        """Validates the settings and returns them; raises `UserError` if they are impossible."""
+        if not 1 <= self.hop_samples or not 2 <= self.window_samples <= MAX_WINDOW_SAMPLES or self.bands < 1:
             raise UserError(
                 f'config.task: at {self.rate} Hz a window of {self.window:g} ms has {self.window_samples} samples '
-                f'(2 to {MOST_BINS}), a hop of {self.hop:g} ms has {self.hop_samples} (1 or more), and there must '
-                f'be one mel band or more, got {self.bands}'
+                f'(allowed: 2 to {MAX_WINDOW_SAMPLES}), a hop of {self.hop:g} ms has {self.hop_samples} (1 or '
+                f'more), and there must be at least one mel band, got {self.bands}'
             )
         if not 0 <= self.fmin < self.highest <= self.rate / 2 or not self.power_floor > 0:
             raise UserError(
@@ -72,15 +72,15 @@ class Mel(NamedTuple):
         empty = np.flatnonzero(filter_bank(self).max(axis=0) <= 0)
         if len(empty):
             raise UserError(
-                f'config.task.mels={self.bands}: band {empty[0] + 1} holds none of the '
-                f'{self.transform_size // 2 + 1} frequencies of a window of {self.window:g} ms: fewer bands, a longer '
-                'window, or a higher fmin'
+                f'config.task.mels={self.bands}: band {empty[0] + 1} contains none of the '
+                f'{self.transform_size // 2 + 1} frequencies of a window of {self.window:g} ms: use fewer bands, a '
+                'longer window, or a higher fmin'
             )
         return self
 
 
 def to_mel(frequency: Float[np.ndarray, '*shape'], scale: str) -> Float[np.ndarray, '*shape']:
-    """Returns frequencies in Hz on a mel scale.
+    """Converts frequencies in Hz to mel.
 
     'htk': 2595 log10(1 + f / 700) (O'Shaughnessy 1987; the HTK Book, section 5.4). 'slaney': 3 f / 200 below
     1000 Hz, and 15 + 27 log(f / 1000) / log(6.4) above (Slaney's Auditory Toolbox, 1998).
@@ -93,7 +93,7 @@ def to_mel(frequency: Float[np.ndarray, '*shape'], scale: str) -> Float[np.ndarr
 
 
 def from_mel(mel: Float[np.ndarray, '*shape'], scale: str) -> Float[np.ndarray, '*shape']:
-    """Returns values of a mel scale in Hz: the inverse of `to_mel`."""
+    """Converts mel to frequencies in Hz: the inverse of `to_mel`."""
     mel = np.asarray(mel, np.float64)
     if scale == 'htk':
         return 700 * (10 ** (mel / 2595) - 1)
@@ -102,9 +102,9 @@ def from_mel(mel: Float[np.ndarray, '*shape'], scale: str) -> Float[np.ndarray, 
 
 @functools.lru_cache(maxsize=16)
 def filter_bank(mel: Mel) -> Float[np.ndarray, 'bins bands']:
-    """Returns the weight of each frequency in each band, float64: triangles that overlap by half.
+    """Weight of each frequency in each band, float64: triangular filters that overlap by half.
 
-    Their corners are evenly spaced on the mel scale; with `area` each is divided by half its width in Hz.
+    Corners are evenly spaced on the mel scale. With `area`, each filter is divided by half its width in Hz.
     """
     bins = np.arange(mel.transform_size // 2 + 1) * mel.rate / mel.transform_size
     ends = to_mel(np.array([mel.fmin, mel.highest]), mel.scale)
@@ -118,9 +118,9 @@ def filter_bank(mel: Mel) -> Float[np.ndarray, 'bins bands']:
 
 @functools.lru_cache(maxsize=16)
 def transform(mel: Mel) -> tuple[Float[np.ndarray, 'window bins'], Float[np.ndarray, 'window bins']]:
-    """Returns the real and imaginary part of the windowed Fourier transform as matrices, float64.
+    """Real and imaginary part of the windowed Fourier transform as matrices, float64.
 
-    The window is Hann's, periodic: 1/2 - cos(2 pi n / N) / 2.
+    The window is a periodic Hann window, 1/2 - cos(2 pi n / N) / 2.
     """
     steps = np.arange(mel.window_samples)
     hann = 0.5 - 0.5 * np.cos(2 * np.pi * steps / mel.window_samples)
@@ -129,15 +129,15 @@ def transform(mel: Mel) -> tuple[Float[np.ndarray, 'window bins'], Float[np.ndar
 
 
 def frame(samples: Float[Array, 'batch samples'], mel: Mel) -> Float[Array, 'batch frames window']:
-    """Returns overlapping windows of a sound, zeros before its start and after its end.
+    """Cuts sounds into overlapping windows, zero-padded at both ends.
 
-    Blocks of one hop stand side by side: no gather, which is slow on accelerators.
+    Concatenates blocks of one hop, as a gather is slow on accelerators.
     """
     size, hop, count = mel.window_samples, mel.hop_samples, mel.frames(samples.shape[1])
     before = mel.transform_size // 2 - (mel.transform_size - size) // 2
     blocks = -(-size // hop)
     after = (count - 1 + blocks) * hop - before - samples.shape[1]
-    if after < 0:  # the last samples lie in no window
+    if after < 0:  # no window covers the last samples
         samples, after = samples[:, :after], 0
     padded = jnp.pad(samples, ((0, 0), (before, after)))
     hops = padded.reshape(samples.shape[0], -1, hop)
@@ -145,7 +145,7 @@ def frame(samples: Float[Array, 'batch samples'], mel: Mel) -> Float[Array, 'bat
 
 
 def power_spectrum(samples: Float[Array, 'batch samples'], mel: Mel) -> Float[Array, 'batch frames bins']:
-    """Returns |windowed Fourier transform| ** 2 of every frame, float32, in units of squared samples."""
+    """Computes |windowed Fourier transform| ** 2 of every frame, float32, in squared units of the samples."""
     frames = frame(samples.astype(jnp.float32), mel)
     parts = [
         jnp.einsum('bfn,nk->bfk', frames, jnp.asarray(matrix, jnp.float32), precision='highest')
@@ -155,11 +155,11 @@ def power_spectrum(samples: Float[Array, 'batch samples'], mel: Mel) -> Float[Ar
 
 
 def log_mel(samples: Float[Array, 'batch samples'], mel: Mel) -> Float[Array, 'batch frames bands']:
-    """Returns the natural logarithm of the power in each mel band, not below that of `mel.power_floor`.
+    """Computes the natural logarithm of the power in each mel band, clipped below at `mel.power_floor`.
 
     Args:
-      samples: in [-1, 1], `mel.rate` a second.
-      mel: the settings; `frames` is `mel.frames(samples)`.
+      samples: in [-1, 1], `mel.rate` per second.
+      mel: the settings; the output has `mel.frames(samples.shape[1])` frames.
     """
     bank = jnp.asarray(filter_bank(mel), jnp.float32)
     bands = jnp.einsum('bfk,km->bfm', power_spectrum(samples, mel), bank, precision='highest')
@@ -167,14 +167,15 @@ def log_mel(samples: Float[Array, 'batch samples'], mel: Mel) -> Float[Array, 'b
 
 
 def deltas(features: Float[Array, 'batch frames bands']) -> Float[Array, 'batch frames bands']:
-    """Returns the slope of each band over time, fitted to 4 frames on either side (the HTK Book, equation 5.16).
+    """Computes the slope of each band over time, fitted to 4 frames on either side (the HTK Book, equation 5.16).
 
-    The first and last frame stand for those beyond the ends.
+    The first and last frames are repeated beyond the ends.
     """
     count = features.shape[1]
-    padded = jnp.pad(features, ((0, 0), (DELTA, DELTA), (0, 0)), mode='edge')
+    reach = DELTA_FRAMES
+    padded = jnp.pad(features, ((0, 0), (reach, reach), (0, 0)), mode='edge')
     slopes = sum(
-        n * (padded[:, DELTA + n : DELTA + n + count] - padded[:, DELTA - n : DELTA - n + count])
-        for n in range(1, DELTA + 1)
+        n * (padded[:, reach + n : reach + n + count] - padded[:, reach - n : reach - n + count])
+        for n in range(1, reach + 1)
     )
-    return slopes / (2 * sum(n * n for n in range(1, DELTA + 1)))
+    return slopes / (2 * sum(n * n for n in range(1, reach + 1)))

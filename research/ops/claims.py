@@ -1,7 +1,7 @@
-"""Log-probabilities of answers, and answers as targets: what `Task.score` and `Task.claim` are made of.
+"""Log-probabilities of answers, and answers as targets: the parts of `Task.score` and `Task.claim`.
 
-A score is in nats, one number for each row, without label smoothing or class weights: it is no loss. A claim has the
-shape and type that a row's encoded target has, so that the claim of an output can be scored like a target.
+A score is in nats, one number per row. Unlike a loss it has no label smoothing or class weights. A claim has the shape
+and type of a row's encoded target, so the claim of an output can be scored like a target.
 """
 
 import jax.numpy as jnp
@@ -11,21 +11,21 @@ from research.ops.losses import sigmoid_cross_entropy, softmax_cross_entropy
 
 
 def label_score(logits: Float[Array, 'batch classes'], labels: Int[Array, 'batch']) -> Float[Array, 'batch']:
-    """Returns log softmax(logits)[label]."""
+    """Computes log softmax(logits)[label]."""
     return -softmax_cross_entropy(logits, labels)
 
 
 def multi_label_score(
     scores: Float[Array, 'batch labels'], labels: Float[Array, 'batch labels']
 ) -> Float[Array, 'batch']:
-    """Returns the log-probability of a whole set of labels, 1.0 where one is given, from the log-odds of each."""
+    """Log-probability of a set of labels, 1.0 for each given one, from the log-odds of each label."""
     return -jnp.sum(sigmoid_cross_entropy(scores, labels), axis=-1)
 
 
 def number_score(predicted: Float[Array, 'batch'], numbers: Float[Array, 'batch']) -> Float[Array, 'batch']:
-    """Returns the log-density of numbers around the predicted ones, up to a constant; both standardized.
+    """Log-density of numbers given the predicted ones, up to a constant; both standardized.
 
-    The density is normal with the variance of the training numbers, so the score is 0 at most.
+    The density is normal with the variance of the training numbers, so the score is at most 0.
     """
     return -jnp.square(predicted.astype(jnp.float32) - numbers) / 2
 
@@ -35,15 +35,15 @@ def token_score(
     targets: Int[Array, 'batch length'],
     mask: Float[Array, 'batch length'],
 ) -> Float[Array, 'batch']:
-    """Returns the log-probability of a row's tokens, summed over those whose mask is 1."""
+    """Log-probability of a row's tokens, summed over those whose mask is 1."""
     return -jnp.sum(softmax_cross_entropy(logits, targets) * mask, axis=-1)
 
 
 def claim_label(logits: Float[Array, 'batch classes']) -> Int[Array, 'batch']:
-    """Returns the likeliest class of each row, int32."""
+    """Most probable class of each row, int32."""
     return jnp.argmax(logits, axis=-1).astype(jnp.int32)
 
 
 def claim_labels(probability: Float[Array, 'batch labels'], threshold: float = 0.5) -> Float[Array, 'batch labels']:
-    """Returns 1.0 for each label whose probability is above `threshold`, else 0.0."""
+    """1.0 for each label whose probability is above `threshold`, else 0.0."""
     return (probability > threshold).astype(jnp.float32)

@@ -1,7 +1,7 @@
-"""How good a classifier is: masked sums on the device, metrics from the sums on the host.
+"""Metrics of classifiers: masked sums on the device, metrics from the sums on the host.
 
-All metrics come from one confusion matrix, a calibration table and two sums, so they are the same for
-any batch size and any number of devices.
+All metrics are computed from one confusion matrix, a calibration table and two sums, so they do not depend on the
+batch size or the number of devices.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,16 +14,16 @@ from jaxtyping import Array, Float, Int
 
 from research.ops.losses import softmax_cross_entropy
 
-BINS = 15  # of the calibration error, as in Guo et al. 2017
-ABOUT = {
-    'precision': 'right share of what is called a class',
-    'recall': 'found share of a class',
+CALIBRATION_BINS = 15  # of the calibration error, as in Guo et al. 2017
+DESCRIPTIONS = {
+    'precision': 'share of the predictions of a class that are correct',
+    'recall': 'share of the examples of a class that are predicted correctly',
     'f1': 'harmonic mean of precision and recall',
 }
 
 
 class MetricRow(NamedTuple):
-    """A value beside what the trivial baseline reaches (None where it has none), and what both mean."""
+    """A metric's value, the value of a trivial baseline (None if there is none), and a description of both."""
 
     value: float | list
     baseline: float | None = None
@@ -38,17 +38,17 @@ def classification_sums(
     mask: Float[Array, 'batch'],
     top: int = 0,
 ) -> dict[str, Array]:
-    """Returns sums over the examples whose mask is 1: everything that `classification_metrics` needs.
+    """Computes sums over the examples whose mask is 1, the input of `classification_metrics`.
 
     Args:
       logits: unnormalised log-probabilities.
       labels: the true classes.
-      mask: 1 for a real example, 0 for padding, whose logits may be anything, even not finite.
-      top: also count labels among the `top` largest logits; 0 for not.
+      mask: 1 for a real example, 0 for padding, whose logits may have any value, even NaN.
+      top: also count labels among the `top` largest logits; 0: do not.
 
     Returns:
       'confusion' [classes, classes] (row: true, column: predicted), 'calibration' [15, 3] (per bin of
-      confidence: examples, summed confidence, right ones), 'nll' (nats), 'top', 'count'.
+      confidence: examples, summed confidence, correct ones), 'nll' (nats), 'top', 'count'.
     """
     logits, mask = logits.astype(jnp.float32), mask.astype(jnp.float32)
     logits = jnp.where(mask[:, None] > 0, logits, 0.0)
@@ -63,10 +63,10 @@ def classification_sums(
     }
     confidence = jnp.max(jax.nn.softmax(logits), axis=-1)
     # Equal-width bins, open below and closed above: Guo et al. 2017 (arXiv:1706.04599), section 2.
-    bins = jnp.clip(jnp.ceil(confidence * BINS).astype(jnp.int32) - 1, 0, BINS - 1)
-    in_bin = (bins[:, None] == jnp.arange(BINS)) * mask[:, None]
-    right = (predicted == labels).astype(jnp.float32)
-    columns = jnp.stack([jnp.ones_like(confidence), confidence, right], axis=1)
+    bins = jnp.clip(jnp.ceil(confidence * CALIBRATION_BINS).astype(jnp.int32) - 1, 0, CALIBRATION_BINS - 1)
+    in_bin = (bins[:, None] == jnp.arange(CALIBRATION_BINS)) * mask[:, None]
+    correct = (predicted == labels).astype(jnp.float32)
+    columns = jnp.stack([jnp.ones_like(confidence), confidence, correct], axis=1)
     sums['calibration'] = jnp.einsum('bi,bj->ij', in_bin, columns, precision='highest')
     if top:
         of_label = jnp.take_along_axis(logits, labels[:, None], axis=-1)
@@ -79,13 +79,13 @@ def classification_sums(
 
 
 def ratio(numerator, denominator) -> np.ndarray:
-    """Returns numerator / denominator, and 0 where that is 0 / 0, as scikit-learn's zero_division=0."""
+    """Computes numerator / denominator, with 0 / 0 = 0 like scikit-learn's zero_division=0."""
     numerator, denominator = np.broadcast_arrays(np.asarray(numerator, float), np.asarray(denominator, float))
     return np.divide(numerator, denominator, out=np.zeros(numerator.shape), where=denominator != 0)
 
 
 def scores(confusion: Float[np.ndarray, 'classes classes']) -> dict[str, np.ndarray]:
-    """Returns accuracy and, per class, precision, recall and F1; rows of the matrix are true classes."""
+    """Computes accuracy and, per class, precision, recall and F1; rows of the matrix are true classes."""
     hits, true, predicted = np.diag(confusion), confusion.sum(1), confusion.sum(0)
     return {
         'accuracy': ratio(hits.sum(), confusion.sum()),
@@ -96,17 +96,17 @@ def scores(confusion: Float[np.ndarray, 'classes classes']) -> dict[str, np.ndar
 
 
 def calibration_error(table: Float[np.ndarray, 'bins 3']) -> float:
-    """Returns the expected calibration error: |accuracy - confidence| averaged over bins by their share."""
-    count, confidence, right = np.asarray(table, float).T
-    return float(ratio(np.abs(right - confidence).sum(), count.sum()))
+    """Expected calibration error: |accuracy - confidence|, averaged over bins weighted by their examples."""
+    count, confidence, correct = np.asarray(table, float).T
+    return float(ratio(np.abs(correct - confidence).sum(), count.sum()))
 
 
 def classification_metrics(
     sums: Mapping[str, np.ndarray], train_counts: Sequence[float], top: int = 0
 ) -> dict[str, MetricRow]:
-    """Returns the metrics of `classification_sums`, beside a baseline that knows only the training counts.
+    """Computes metrics from `classification_sums`, with a baseline that knows only the training counts.
 
-    Macro means are over the classes that occur in this split or were predicted, as scikit-learn's
+    Macro means are over the classes that occur in this split or are predicted, as scikit-learn's
     `average='macro'` without `labels`.
 
     Args:
@@ -119,15 +119,15 @@ def classification_metrics(
     order = np.argsort(-train_counts, kind='stable')
     constant = np.zeros_like(confusion)
     constant[:, order[0]] = true
-    found, trivial = scores(confusion), scores(constant)
+    actual, trivial = scores(confusion), scores(constant)
     always = 'always the commonest class of the training split'
-    # One is added to each count: a class that is missing from training must not make the baseline infinite.
+    # Add-one smoothing: a class missing from training must not make the baseline infinite.
     prior = (train_counts + 1) / (train_counts + 1).sum()
     metrics = {
-        'accuracy': MetricRow(float(found['accuracy']), float(trivial['accuracy']), about='share that is right',
-                            baseline_about=always),
+        'accuracy': MetricRow(float(actual['accuracy']), float(trivial['accuracy']),
+                              about='share of correct predictions', baseline_about=always),
         'loss': MetricRow(float(ratio(sums['nll'], count)), float(-ratio(true @ np.log(prior), count)), 'lower',
-                        'cross-entropy, nats an example', 'class frequencies of the training split'),
+                        'cross-entropy in nats per example', 'class frequencies of the training split'),
     }  # fmt: skip
     if top:
         metrics[f'top_{top}'] = MetricRow(
@@ -136,16 +136,16 @@ def classification_metrics(
             about=f'share whose class is among the {top} most probable',
             baseline_about=f'always the {top} commonest classes of the training split',
         )
-    present, trivial_present = (each.sum(0) + each.sum(1) > 0 for each in (confusion, constant))
-    for name, about in ABOUT.items():
+    present, trivial_present = (matrix.sum(0) + matrix.sum(1) > 0 for matrix in (confusion, constant))
+    for name, about in DESCRIPTIONS.items():
         metrics[name] = MetricRow(
-            float(found[name][present].mean()),
+            float(actual[name][present].mean()),
             float(trivial[name][trivial_present].mean()),
             about=f'{about}, mean over {present.sum()} classes',
             baseline_about=always,
         )
-        metrics[f'{name}_per_class'] = MetricRow(found[name].tolist(), about=f'{about}, class by class')
-    about = f'expected calibration error, {BINS} bins: how far confidence and accuracy are apart'
+        metrics[f'{name}_per_class'] = MetricRow(actual[name].tolist(), about=f'{about}, per class')
+    about = f'expected calibration error, {CALIBRATION_BINS} bins: mean distance of confidence and accuracy'
     metrics['calibration_error'] = MetricRow(
         calibration_error(sums['calibration']), better='lower', about=about
     )

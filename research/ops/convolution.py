@@ -1,4 +1,4 @@
-"""Convolution whose gradients are as fast inside a loop or a condition as outside."""
+"""Convolution whose gradients are as fast inside a loop or a conditional as outside."""
 
 import functools
 from collections.abc import Sequence
@@ -24,25 +24,32 @@ def convolution(
     feature_group_count: int = 1,
     precision: Any = None,
 ) -> Float[Array, 'batch ... channels_out']:
-    """Returns `jax.lax.conv_general_dilated` of one or two dimensions, channels last; flax's layers can be given it.
+    """Convolves one or two spatial dimensions, channels last, like `jax.lax.conv_general_dilated`.
 
-    On a CPU, XLA brings convolutions into the layout that its fast routines read only where they stand outside of every
-    loop and condition; elsewhere a kernel's gradient runs in plain loops, 80 times as long. (A step with microbatches
-    is a loop, one that skips a group a condition.) Here the gradients are in that layout from the start, by transposed
-    operands: the same numbers, bit for bit. Gradients of gradients are XLA's own, and so is all on other devices.
+    It can replace the convolution of flax's layers (`conv_general_dilated=convolution`).
 
-    Over several devices rows and channels may be split; heights and widths are kept whole. XLA would split those too,
-    where a reshape of split features suggests it, and its sums over three mesh axes were wrong then (jax 0.10.2).
+    XLA on a CPU brings convolutions into the layout of its fast routines only outside of loops and conditionals;
+    inside, the gradient of a kernel runs in plain loops and takes 80 times as long. (A step with microbatches is a
+    loop, a step that skips a group is a conditional.) Here the gradients are in that layout from the start, by
+    transposed operands; results are bitwise equal. Second-order gradients, and other devices, use XLA's own rules.
+
+    Rows and channels may be sharded over devices; heights and widths are not. XLA would shard those too if a reshape
+    of sharded features suggests it, and then computed wrong sums over three mesh axes (jax 0.10.2).
 
     Args:
-      x: pictures or series.
-      kernel: size along each dimension, channels read, channels made.
-      window_strides, padding, lhs_dilation, rhs_dilation, feature_group_count, precision: as there.
-      dimension_numbers: what flax says of them; channels are last.
+      x: images or series.
+      kernel: [*window, input channels, output channels].
+      window_strides: as in `jax.lax.conv_general_dilated`.
+      padding: likewise.
+      lhs_dilation: likewise.
+      rhs_dilation: likewise.
+      dimension_numbers: ignored; channels are last.
+      feature_group_count: as in `jax.lax.conv_general_dilated`.
+      precision: likewise.
     """
     del dimension_numbers
     x = constrain(x, BATCH, *(None for _ in x.shape[1:-1]), ANY)
-    further = dict(
+    settings = dict(
         window_strides=tuple(window_strides),
         padding=padding if isinstance(padding, str) else tuple(map(tuple, padding)),
         lhs_dilation=lhs_dilation and tuple(lhs_dilation),
@@ -50,27 +57,27 @@ def convolution(
         precision=precision,
     )
     if feature_group_count == 1 and jax.default_backend() == 'cpu':
-        return transposed(tuple(further.items()), x, kernel)
-    return laid_out(('N_C', '_IO', 'N_C'), x, kernel, feature_group_count=feature_group_count, **further)
+        return transposed(tuple(settings.items()), x, kernel)
+    return laid_out(('N_C', '_IO', 'N_C'), x, kernel, feature_group_count=feature_group_count, **settings)
 
 
-def laid_out(layout: tuple[str, str, str], x: Array, kernel: Array, **further: Any) -> Array:
-    """Returns the convolution of operands that are laid out as said, with '_' for the spatial dimensions."""
-    numbers = tuple(each.replace('_', SPATIAL[: x.ndim - 2]) for each in layout)
-    return jax.lax.conv_general_dilated(x, kernel, dimension_numbers=numbers, **further)
+def laid_out(layout: tuple[str, str, str], x: Array, kernel: Array, **settings: Any) -> Array:
+    """Convolves operands of the given layout, with '_' for the spatial dimensions."""
+    numbers = tuple(axes.replace('_', SPATIAL[: x.ndim - 2]) for axes in layout)
+    return jax.lax.conv_general_dilated(x, kernel, dimension_numbers=numbers, **settings)
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
-def transposed(further: tuple, x: Array, kernel: Array) -> Array:
-    """Returns the convolution, a function of which both gradients are plain convolutions, channels last."""
-    return laid_out(('N_C', '_IO', 'N_C'), x, kernel, **dict(further))
+def transposed(settings: tuple, x: Array, kernel: Array) -> Array:
+    """Convolves; both gradients are plain convolutions, channels last."""
+    return laid_out(('N_C', '_IO', 'N_C'), x, kernel, **dict(settings))
 
 
 @transposed.defjvp
-def slopes(further: tuple, primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
-    """Returns the convolution and its change; the layouts are those whose transposes are channels last."""
-    (x, kernel), (x_change, kernel_change) = primals, tangents
-    by_x = laid_out(('N_C', '_OI', 'N_C'), x_change, jnp.swapaxes(kernel, -1, -2), **dict(further))
-    turned, change = jnp.swapaxes(x, 0, -1), jnp.moveaxis(kernel_change, -2, 0)
-    by_kernel = laid_out(('C_N', 'I_O', '_NC'), turned, change, **dict(further))
-    return transposed(further, x, kernel), by_x + jnp.moveaxis(by_kernel, -2, 0)
+def transposed_jvp(settings: tuple, primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
+    """The JVP rule, in layouts whose transposes are channels last."""
+    (x, kernel), (x_tangent, kernel_tangent) = primals, tangents
+    by_x = laid_out(('N_C', '_OI', 'N_C'), x_tangent, jnp.swapaxes(kernel, -1, -2), **dict(settings))
+    swapped, tangent = jnp.swapaxes(x, 0, -1), jnp.moveaxis(kernel_tangent, -2, 0)
+    by_kernel = laid_out(('C_N', 'I_O', '_NC'), swapped, tangent, **dict(settings))
+    return transposed(settings, x, kernel), by_x + jnp.moveaxis(by_kernel, -2, 0)

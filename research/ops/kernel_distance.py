@@ -1,10 +1,10 @@
-"""The kernel distance between two clouds of points (KID), exact over all pairs; from sums alone where they are narrow.
+"""The kernel distance between two sets of points (KID), exact over all pairs; for narrow points, from sums alone.
 
 Binkowski et al. 2018 (arXiv:1801.01401), section 4: the squared maximum mean discrepancy under the kernel
-k(x, y) = (x.y / d + 1)^3, estimated without bias (Gretton et al. 2012, lemma 6). That kernel is the inner product
-of u (x) u (x) u with u = (x / sqrt(d), 1), so sums over pairs of points are products of sums over points: no pair
-is ever formed, no subset drawn, and the result depends on no order. It takes (d + 1)^3 numbers: of wider points the
-first 2,000 are kept instead, and all their pairs formed.
+k(x, y) = (x.y / d + 1)^3, by its unbiased estimator (Gretton et al. 2012, lemma 6). This kernel is an inner product
+of u (x) u (x) u with u = (x / sqrt(d), 1), so sums over pairs of points are products of sums over points: exact,
+without subsets, and independent of the order. The sums take (d + 1)^3 numbers. For wider points, the first 2,000 are
+stored instead, and all their pairs are computed.
 """
 
 from typing import NamedTuple
@@ -13,20 +13,20 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-WIDEST = 128  # numbers of a point for which sums are taken
-KEPT = 2000  # points of each cloud that are kept where they are wider
+MAX_SUMMED_WIDTH = 128  # features; wider points are stored
+MAX_STORED_POINTS = 2000  # per set
 
 
 class KernelSums(NamedTuple):
-    """What the distance needs of a cloud."""
+    """Sums over a set of points that determine the distance."""
 
     count: float
     cube: Float[np.ndarray, 'lifted square']  # sum of u (x) u (x) u
-    own: float  # sum of k(x, x)
+    diagonal: float  # sum of k(x, x)
 
 
 class KernelPoints(NamedTuple):
-    """The points themselves, where they are too wide for sums."""
+    """Points that are too wide for sums."""
 
     points: Float[np.ndarray, 'count width']
 
@@ -34,45 +34,45 @@ class KernelPoints(NamedTuple):
 def kernel_points(
     points: Float[Array, 'batch width'], index: Int[Array, 'batch'], mask: Float[Array, 'batch']
 ) -> Float[Array, 'kept width']:
-    """Returns 2,000 rows that are zero but for the points, each in the row of its index; others are left out."""
-    place = jnp.where(mask > 0, index, KEPT)
-    held = jnp.where(mask[:, None] > 0, points.astype(jnp.float32), 0.0)
-    return jnp.zeros((KEPT, points.shape[1])).at[place].add(held, mode='drop')
+    """Scatters points to the rows of their indices in an array of 2,000 rows; larger indices are dropped."""
+    row = jnp.where(mask > 0, index, MAX_STORED_POINTS)
+    masked = jnp.where(mask[:, None] > 0, points.astype(jnp.float32), 0.0)
+    return jnp.zeros((MAX_STORED_POINTS, points.shape[1])).at[row].add(masked, mode='drop')
 
 
 def kernel_sums(
     points: Float[Array, 'batch width'], mask: Float[Array, 'batch']
 ) -> tuple[Float[Array, ''], Float[Array, 'lifted square'], Float[Array, '']]:
-    """Returns count, sum of u (x) u (x) u and sum of k(x, x) over the points whose mask is 1."""
+    """Computes count, sum of u (x) u (x) u and sum of k(x, x) over the points whose mask is 1."""
     width = points.shape[1]
     points = jnp.where(mask[:, None] > 0, points.astype(jnp.float32), 0.0) / np.float32(width**0.5)
     lifted = jnp.concatenate([points, jnp.ones((len(points), 1))], axis=1) * mask[:, None]
     square = (lifted[:, :, None] * lifted[:, None, :]).reshape(len(points), -1)
-    own = jnp.sum(mask * jnp.sum(jnp.square(lifted), axis=1) ** 3)
-    return jnp.sum(mask), jnp.matmul(lifted.T, square, precision='highest'), own
+    diagonal = jnp.sum(mask * jnp.sum(jnp.square(lifted), axis=1) ** 3)
+    return jnp.sum(mask), jnp.matmul(lifted.T, square, precision='highest'), diagonal
 
 
-Cloud = KernelSums | KernelPoints
+KernelStats = KernelSums | KernelPoints
 
 
 def pairs(first: KernelPoints, second: KernelPoints) -> Float[np.ndarray, 'first second']:
-    """Returns the kernel of every pair, in float64."""
+    """Computes the kernel of every pair, in float64."""
     products = np.asarray(first.points, np.float64) @ np.asarray(second.points, np.float64).T
     return (products / first.points.shape[1] + 1) ** 3
 
 
-def mean_within(cloud: Cloud) -> float:
-    """Returns the mean kernel over pairs of different points."""
-    if isinstance(cloud, KernelPoints):
-        found, count = pairs(cloud, cloud), len(cloud.points)
-        return (found.sum() - np.trace(found)) / (count * (count - 1))
-    return (np.vdot(cloud.cube, cloud.cube) - cloud.own) / (cloud.count * (cloud.count - 1))
+def mean_within(stats: KernelStats) -> float:
+    """Mean kernel over pairs of different points."""
+    if isinstance(stats, KernelPoints):
+        matrix, count = pairs(stats, stats), len(stats.points)
+        return (matrix.sum() - np.trace(matrix)) / (count * (count - 1))
+    return (np.vdot(stats.cube, stats.cube) - stats.diagonal) / (stats.count * (stats.count - 1))
 
 
-def kernel_distance(first: Cloud, second: Cloud) -> float:
-    """Returns the unbiased squared discrepancy; it may fall a little below zero. At least two points each.
+def kernel_distance(first: KernelStats, second: KernelStats) -> float:
+    """Computes the unbiased squared discrepancy, which may be slightly negative; needs two points per set.
 
-    The mean kernel over pairs of different points within each cloud, less twice that between the clouds.
+    The mean kernels over pairs of different points within each set, minus twice that across the sets.
     """
     if isinstance(first, KernelPoints):
         across = pairs(first, second).mean()
@@ -81,11 +81,11 @@ def kernel_distance(first: Cloud, second: Cloud) -> float:
     return float(mean_within(first) + mean_within(second) - 2 * across)
 
 
-def kernel_distance_of_point(point: Float[np.ndarray, 'width'], cloud: Cloud) -> float:
-    """Returns the same from one point, drawn again and again, to a cloud."""
+def kernel_distance_of_point(point: Float[np.ndarray, 'width'], stats: KernelStats) -> float:
+    """Computes the same distance between a distribution on a single point and a set of points."""
     lifted = np.append(np.asarray(point, np.float64) / len(point) ** 0.5, 1.0)
-    if isinstance(cloud, KernelPoints):
-        across = pairs(KernelPoints(np.asarray(point)[None]), cloud).mean()
+    if isinstance(stats, KernelPoints):
+        across = pairs(KernelPoints(np.asarray(point)[None]), stats).mean()
     else:
-        across = np.vdot(np.outer(lifted, np.outer(lifted, lifted).ravel()), cloud.cube) / cloud.count
-    return float(np.dot(lifted, lifted) ** 3 + mean_within(cloud) - 2 * across)
+        across = np.vdot(np.outer(lifted, np.outer(lifted, lifted).ravel()), stats.cube) / stats.count
+    return float(np.dot(lifted, lifted) ** 3 + mean_within(stats) - 2 * across)

@@ -1,7 +1,6 @@
-"""Pictures of a batch mixed with each other on the device: mixup and CutMix, with targets to match.
+"""mixup and CutMix of the images of a batch, on the device, with matching targets.
 
-Both are for training alone. A row's mixture depends on a second row, so a loss that uses them is no longer a sum
-over rows by themselves.
+Both are for training only. A mixture depends on two rows, so the loss is no longer a sum over independent rows.
 """
 
 import functools
@@ -14,9 +13,9 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 
 def partners(mask: Float[Array, 'batch']) -> Int[Array, 'batch']:
-    """Returns for each row with mask 1 the next such row, for the last the first; a padding row is its own partner.
+    """Permutes the rows with mask 1 cyclically, to the next such row; a padding row is its own partner.
 
-    A permutation. The rows of a batch come in random order, so that over the epochs each row meets all others.
+    Batches are shuffled, so over the epochs each row is paired with all others.
     """
     real = mask > 0
     order = jnp.argsort(~real, stable=True)  # the real rows first, in their order
@@ -28,9 +27,9 @@ def partners(mask: Float[Array, 'batch']) -> Int[Array, 'batch']:
 def box(
     key: PRNGKeyArray, share: Float[Array, ''], height: int, width: int
 ) -> tuple[Bool[Array, 'height width'], Float[Array, '']]:
-    """Returns which pixels lie in a box of 1 - `share` of the area, and the share outside after it is cut off.
+    """Draws a box of 1 - `share` of the area; returns its pixels, and the share outside after clipping.
 
-    Its sides are those of the picture times sqrt(1 - share), its centre uniform, the parts beyond the picture lost
+    Its sides are those of the image times sqrt(1 - share), its centre is uniform, and it is clipped to the image
     (Yun et al. 2019, arXiv:1905.04899, equation 2).
     """
     size = jnp.array([height, width], jnp.float32)
@@ -45,14 +44,14 @@ def box(
 def weights(
     key: PRNGKeyArray, height: int, width: int, mixup: float, cutmix: float
 ) -> tuple[Float[Array, 'height width'], Float[Array, '']]:
-    """Returns how much of each pixel is a row's own, the rest its partner's, and how much of the target.
+    """Draws the weight of a row in each pixel and in the target; the rest is its partner's.
 
-    With both alphas above 0, one of the two is chosen with equal chances.
+    With both alphas above 0, one of the two methods is chosen with equal probability.
     """
-    choice, place, beta = jax.random.split(key, 3)
+    choice, box_key, beta = jax.random.split(key, 3)
     alphas = jnp.array([mixup or 1.0, cutmix or 1.0])
     share, area = jax.random.beta(beta, alphas, alphas)
-    inside, outside = box(place, area, height, width)
+    inside, outside = box(box_key, area, height, width)
     smooth, cut = (jnp.full((height, width), share), share), (1 - inside.astype(jnp.float32), outside)
     if mixup and cutmix:
         chosen = jax.random.bernoulli(choice)
@@ -68,40 +67,41 @@ def mix(
     mixup: float = 0.0,
     cutmix: float = 0.0,
 ) -> tuple[Float[Array, 'batch height width channels'], Float[Array, 'batch classes']]:
-    """Returns pictures and targets, each a mixture of a row and its partner; padding rows stay out of all others.
+    """Mixes the image and target of each row with those of its partner; padding rows are not mixed in.
 
-    mixup (Zhang et al. 2018, arXiv:1710.09412, equation 1): x = s x_i + (1 - s) x_j and y alike, s from
-    Beta(alpha, alpha). CutMix (Yun et al. 2019, arXiv:1905.04899, equation 1): a box of the partner's picture, and
-    of its target the box's share of the area. s and the box are drawn for each row, as against once a batch.
+    mixup (Zhang et al. 2018, arXiv:1710.09412, equation 1): x = s x_i + (1 - s) x_j and the same for y, with s from
+    Beta(alpha, alpha). CutMix (Yun et al. 2019, arXiv:1905.04899, equation 1): a box of the partner's image, with its
+    target weighted by the box's area. s and the box are drawn per row, not per batch.
 
     Args:
-      images: the rows' pictures.
-      targets: their probabilities of the classes.
+      images: one per row.
+      targets: class probabilities.
       mask: 1 for a real row, 0 for padding.
-      keys: one for each row.
-      mixup: its alpha; 0 for none.
-      cutmix: likewise; with both, each row has one or the other.
+      keys: one per row.
+      mixup: alpha; 0: off.
+      cutmix: alpha; 0: off. With both, each row uses one or the other.
     """
     if not (mixup or cutmix):
         return images, targets
     height, width = images.shape[1:3]
     draw = functools.partial(weights, height=height, width=width, mixup=mixup, cutmix=cutmix)
-    own, share = jax.vmap(draw)(keys)
-    other, own, share = partners(mask), own[..., None].astype(images.dtype), share[:, None]
-    mixed = own * images + (1 - own) * images[other]
-    return mixed, share * targets + (1 - share) * targets[other]
+    pixels, share = jax.vmap(draw)(keys)
+    pixels, share = pixels[..., None].astype(images.dtype), share[:, None]
+    partner = partners(mask)
+    mixed = pixels * images + (1 - pixels) * images[partner]
+    return mixed, share * targets + (1 - share) * targets[partner]
 
 
 def mix_labelled(
     batch: Mapping[str, Any], key: PRNGKeyArray, classes: int, mixup: float = 0.0, cutmix: float = 0.0
 ) -> dict[str, Any]:
-    """A batch with 'image' mixed by `mix`, and 'label' as probabilities [batch, classes].
+    """Mixes a batch by `mix`; 'label' becomes probabilities [batch, classes].
 
     Args:
-      batch: with 'image', 'label' (int), 'mask' and 'index', which each row's randomness follows from.
+      batch: 'image', 'label' (int), 'mask', and 'index', which seeds each row's randomness.
       key: of the step.
-      classes: how many there are.
-      mixup, cutmix: as of `mix`.
+      classes: number of classes.
+      mixup, cutmix: as in `mix`.
     """
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, batch['index'])
     targets = jax.nn.one_hot(batch['label'], classes)

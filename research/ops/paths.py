@@ -1,4 +1,4 @@
-"""Leaves of a tree by path: 'blocks/attention/query/kernel', and shell-style patterns of such paths."""
+"""Leaves of a pytree by path, such as 'blocks/attention/query/kernel', and shell-style patterns of paths."""
 
 import difflib
 import fnmatch
@@ -9,28 +9,28 @@ import jax
 
 from research.errors import UserError
 
-SHOWN = 12  # paths listed in a message
+MAX_LISTED_PATHS = 12  # per message
 
 
 def join(keys: tuple) -> str:
-    """Returns a key path of `jax.tree_util` as text: dict keys, field names and indices joined by '/'."""
+    """Formats a key path of `jax.tree_util`: dict keys, field names and indices, joined by '/'."""
     return jax.tree_util.keystr(keys, simple=True, separator='/')
 
 
 def flatten_with_paths(tree: Any, is_leaf: Callable[[Any], bool] | None = None) -> dict[tuple[str, ...], Any]:
-    """Returns {names on the way to a leaf: leaf} in the order of `jax.tree.leaves`.
+    """Flattens a tree to {path as a tuple of names: leaf} in the order of `jax.tree.leaves`.
 
-    None and empty containers leave no trace, unless `is_leaf` takes them for leaves.
+    None and empty containers are dropped, unless `is_leaf` accepts them.
     """
     leaves = jax.tree_util.tree_leaves_with_path(tree, is_leaf)
     return {tuple(jax.tree_util.keystr((key,), simple=True) for key in keys): leaf for keys, leaf in leaves}
 
 
 def flatten_paths(tree: Any) -> dict[str, Any]:
-    """Returns {path: leaf} in the order of `jax.tree.leaves`: dicts by sorted key, tuples by index or field.
+    """Flattens a tree to {path: leaf} in the order of `jax.tree.leaves`: dicts by sorted key, tuples by index or field.
 
     Raises:
-      ValueError: when two leaves have the same path, as in {'a/b': 1, 'a': {'b': 2}}.
+      ValueError: if two leaves have the same path, as in {'a/b': 1, 'a': {'b': 2}}.
     """
     pairs = [(join(keys), leaf) for keys, leaf in jax.tree_util.tree_leaves_with_path(tree)]
     flat = dict(pairs)
@@ -41,10 +41,10 @@ def flatten_paths(tree: Any) -> dict[str, Any]:
 
 
 def unflatten_paths(flat: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns {path: leaf} as nested dicts: the inverse of `flatten_paths` for trees of dicts.
+    """Nests {path: leaf} into dicts: the inverse of `flatten_paths` for trees of dicts.
 
     Raises:
-      ValueError: when one path runs through the leaf of another, as 'a' and 'a/b'.
+      ValueError: if one path is a prefix of another, as 'a' of 'a/b'.
     """
     tree: dict[str, Any] = {}
     for path, leaf in flat.items():
@@ -53,18 +53,18 @@ def unflatten_paths(flat: Mapping[str, Any]) -> dict[str, Any]:
         for part in above:
             node = node.setdefault(part, {})
             if not isinstance(node, dict):
-                raise ValueError(f'path {path!r} runs through the leaf of another')
+                raise ValueError(f'path {path!r} continues beyond the leaf of another path')
         if last in node:
-            raise ValueError(f'path {path!r} is the start of another, or is given twice')
+            raise ValueError(f'path {path!r} is a prefix of another path, or a duplicate')
         node[last] = leaf
     return tree
 
 
 def replace_paths(tree: Any, leaves: Mapping[str, Any]) -> Any:
-    """Returns `tree`, of any structure, with the leaves at the paths of `leaves` replaced.
+    """Replaces leaves of a tree of any structure by path.
 
     Raises:
-      KeyError: for a path that `tree` does not have.
+      KeyError: for a path that `tree` lacks.
     """
     flat = flatten_paths(tree)
     absent = [path for path in leaves if path not in flat]
@@ -74,12 +74,12 @@ def replace_paths(tree: Any, leaves: Mapping[str, Any]) -> Any:
 
 
 def match(path: str, patterns: Iterable[str]) -> bool:
-    """Returns whether the whole path matches a shell-style pattern; '*' also runs over '/', case counts."""
+    """Whether the whole path matches a shell-style pattern; case-sensitive, and '*' also matches '/'."""
     return any(fnmatch.fnmatchcase(path, pattern) for pattern in patterns)
 
 
 def select(tree: Any, patterns: Iterable[str]) -> Any:
-    """Returns `tree` with True at every leaf whose path matches one of `patterns` and False elsewhere."""
+    """Maps a tree to True at each leaf whose path matches one of `patterns`, and False elsewhere."""
     patterns = tuple(patterns)
     return jax.tree_util.tree_map_with_path(lambda keys, _: match(join(keys), patterns), tree)
 
@@ -89,11 +89,11 @@ def require(paths: Iterable[str], patterns: Iterable[str], where: str) -> None:
 
     Args:
       paths: the paths that exist.
-      patterns: the patterns as the user wrote them.
-      where: the setting they come from, for the message ('optimizer.model.frozen').
+      patterns: as given by the user.
+      where: the setting that contains them, for the message ('optimizer.model.frozen').
 
     Raises:
-      UserError: for the first pattern that matches nothing; names the nearest one that would.
+      UserError: for the first pattern that matches nothing; suggests the nearest one that does.
     """
     paths = list(paths)
     for pattern in patterns:
@@ -104,11 +104,13 @@ def require(paths: Iterable[str], patterns: Iterable[str], where: str) -> None:
 
 
 def suggest(pattern: str, paths: Iterable[str]) -> str:
-    """Returns a hint for a pattern that matches nothing: the nearest that does, and the paths there are."""
+    """Hint for a pattern that matches nothing: the nearest one that does, and the existing paths."""
     paths = list(paths)
     if not paths:
         return 'there are none'
-    listed = ', '.join(paths[:SHOWN]) + (f', ... ({len(paths)} in all)' if len(paths) > SHOWN else '')
+    listed = ', '.join(paths[:MAX_LISTED_PATHS])
+    if len(paths) > MAX_LISTED_PATHS:
+        listed += f', ... ({len(paths)} in all)'
     choices = set(paths)
     for path in paths:
         parts = path.split('/')

@@ -1,4 +1,4 @@
-"""How good predicted numbers are: masked sums, and metrics from them; rank correlation from the pairs."""
+"""Metrics of regression: masked sums, and metrics from them; rank correlation from the values."""
 
 from collections.abc import Mapping, Sequence
 
@@ -12,13 +12,13 @@ from research.ops.classification import MetricRow, ratio
 def regression_sums(
     predicted: Float[Array, 'batch'], targets: Float[Array, 'batch'], mask: Float[Array, 'batch']
 ) -> dict[str, Array]:
-    """Returns sums over the examples whose mask is 1: everything that `regression_metrics` needs.
+    """Computes sums over the examples whose mask is 1, the input of `regression_metrics`.
 
-    Both are best given in standard deviations from the training mean: then no sum cancels.
+    Standardize predictions and targets by the training labels, to avoid cancellation.
     """
-    there = mask > 0
-    predicted = jnp.where(there, predicted.astype(jnp.float32), 0.0)
-    targets = jnp.where(there, targets.astype(jnp.float32), 0.0)
+    valid = mask > 0
+    predicted = jnp.where(valid, predicted.astype(jnp.float32), 0.0)
+    targets = jnp.where(valid, targets.astype(jnp.float32), 0.0)
     return {
         'count': jnp.sum(mask),
         'square': jnp.sum((predicted - targets) ** 2),
@@ -33,11 +33,11 @@ def regression_sums(
 
 
 def regression_metrics(sums: Mapping[str, np.ndarray], deviation: float) -> dict[str, MetricRow]:
-    """Returns the metrics of `regression_sums`, beside the baseline that always says the training mean.
+    """Computes metrics from `regression_sums`, with a baseline that always predicts the training mean.
 
     Args:
-      sums: of numbers in standard deviations from the training mean, summed over a whole split.
-      deviation: of the training split, by which errors are given in the unit of the labels.
+      sums: of standardized numbers, summed over a whole split.
+      deviation: standard deviation of the training labels, which converts errors to their unit.
     """
     count = float(sums['count'])
     p, t, pp, tt, pt, absolute = np.asarray(sums['moments'], float) / max(count, 1)
@@ -48,20 +48,20 @@ def regression_metrics(sums: Mapping[str, np.ndarray], deviation: float) -> dict
         'mse': MetricRow(square * deviation**2, tt * deviation**2, 'lower', 'mean squared error', mean),
         'mae': MetricRow(error * deviation, absolute * deviation, 'lower', 'mean absolute error', mean),
         'pearson': MetricRow(float(ratio(covariance, spread)), about='correlation of predictions and labels'),
-        'loss': MetricRow(square, tt, 'lower', 'squared error in training variances', mean),
+        'loss': MetricRow(square, tt, 'lower', 'mean squared error over the variance of the training labels', mean),
     }
 
 
 def ranks(values: Sequence[float]) -> Float[np.ndarray, 'count']:
-    """Returns the rank of each value from 1, equal ones sharing their mean rank."""
+    """Ranks values from 1; ties share their mean rank."""
     values = np.asarray(values, float)
-    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
     last = np.cumsum(counts)
-    return (last - (counts - 1) / 2)[place]
+    return (last - (counts - 1) / 2)[inverse]
 
 
 def spearman(predicted: Sequence[float], targets: Sequence[float]) -> float:
-    """Returns the rank correlation (Spearman 1904): Pearson's of the ranks; 0 where one side is constant."""
+    """Rank correlation (Spearman 1904): Pearson's correlation of the ranks; 0 if one side is constant."""
     first, second = ranks(predicted), ranks(targets)
     first, second = first - first.mean(), second - second.mean()
     return float(ratio(first @ second, np.sqrt((first @ first) * (second @ second))))

@@ -1,6 +1,6 @@
-"""Continuing texts token by token on the device: greedy, temperature, top-k and top-p.
+"""Autoregressive sampling on the device: greedy, temperature, top-k and top-p.
 
-Every row draws with a key of its own, so a row's text does not depend on the batch it is in.
+Each row has its own key, so its text does not depend on the batch.
 """
 
 from typing import Any, NamedTuple
@@ -13,14 +13,14 @@ from research.errors import UserError
 
 
 class Sampled(NamedTuple):
-    """New tokens of each row, the end token included; after a row's `length` they are 0."""
+    """New tokens of each row, including the end token; 0 after a row's `length`."""
 
-    tokens: Int[Array, 'batch most']
+    tokens: Int[Array, 'batch max_tokens']
     length: Int[Array, 'batch']
 
 
 def check_sampling(temperature: float, top_k: int, top_p: float) -> None:
-    """Raises a `UserError` where a setting is outside its range."""
+    """Raises `UserError` if a setting is out of range."""
     if temperature < 0:
         raise UserError(f'temperature must be zero (greedy) or more, got {temperature}')
     if top_k < 0:
@@ -35,11 +35,11 @@ def filtered(
     top_k: int | Int[Array, 'batch'] = 0,
     top_p: float | Float[Array, 'batch'] = 1.0,
 ) -> tuple[Float[Array, 'batch vocabulary'], Int[Array, 'batch vocabulary']]:
-    """Returns scaled logits from the likeliest on, -inf where not to be drawn, and the tokens they are of.
+    """Sorts and filters logits; returns scaled logits, the most probable first, -inf if excluded, and their tokens.
 
-    The temperature applies first, then the `top_k` likeliest are kept (0: all), then of those the fewest
-    whose probability reaches `top_p` (nucleus sampling: Holtzman et al. 2020, arXiv:1904.09751, equation 2).
-    The likeliest token is always kept; equal logits are kept in the order of their ids.
+    Applies the temperature, then keeps the `top_k` most probable tokens (0: all), then the fewest of these whose
+    probability reaches `top_p` (nucleus sampling: Holtzman et al. 2020, arXiv:1904.09751, equation 2). The most
+    probable token is always kept; ties are ordered by id.
     """
     batch, vocabulary = logits.shape
     temperature, top_k, top_p = (jnp.broadcast_to(x, (batch,))[:, None] for x in (temperature, top_k, top_p))
@@ -59,9 +59,9 @@ def draw(
     top_k: int | Int[Array, 'batch'] = 0,
     top_p: float | Float[Array, 'batch'] = 1.0,
 ) -> Int[Array, 'batch']:
-    """Returns one token per row, drawn with that row's key; the likeliest where the temperature is 0.
+    """Samples one token per row with that row's key; temperature 0 selects the most probable.
 
-    The settings are numbers, or arrays with one for each row.
+    Settings are numbers, or arrays with one value per row.
     """
     likeliest = jnp.argmax(logits, axis=-1).astype(jnp.int32)
     if isinstance(temperature, (int, float)) and temperature == 0:
@@ -77,30 +77,30 @@ def sample(
     variables: Any,
     prompts: dict[str, Array],
     keys: PRNGKeyArray,
-    most: int,
+    max_tokens: int,
     temperature: float | Float[Array, 'batch'] = 1.0,
     top_k: int | Int[Array, 'batch'] = 0,
     top_p: float | Float[Array, 'batch'] = 1.0,
 ) -> Sampled:
-    """Returns continuations of up to `most` tokens; call it inside `jax.jit`.
+    """Samples continuations of up to `max_tokens` tokens; call it inside `jax.jit`.
 
-    A row ends with its end token, or where prompt and continuation fill the model's positions; the loop
-    ends with its last row.
+    A row ends with its end token, or when prompt and continuation fill the model's positions. The loop ends with
+    its last row.
 
     Args:
       generate: the task's `Generate`: start, step, end, limit.
-      variables: what `generate` takes.
+      variables: argument of `generate`.
       prompts: 'tokens' [batch, length] right-padded, 'length' [batch] at least 1.
-      keys: one for each row, [batch]; token i is drawn with the i-th fold of it.
-      most: static.
+      keys: [batch], one per row; token i is sampled with the i-th fold of it.
+      max_tokens: static.
       temperature, top_k, top_p: as in `draw`.
     """
     tokens, length = prompts['tokens'], prompts['length']
-    capacity = min(tokens.shape[1] + most, generate.limit)
-    room = jnp.minimum(capacity - length, most)  # new tokens of each row
+    capacity = min(tokens.shape[1] + max_tokens, generate.limit)
+    room = jnp.minimum(capacity - length, max_tokens)  # new tokens of each row
     cache = generate.start(variables, prompts, capacity)
     last = jnp.take_along_axis(tokens, length[:, None] - 1, axis=1)[:, 0]
-    written = jnp.zeros((tokens.shape[0], most), jnp.int32)
+    written = jnp.zeros((tokens.shape[0], max_tokens), jnp.int32)
 
     def going(state):
         return jnp.any(state[-1])

@@ -1,4 +1,4 @@
-"""Spectrograms that a model reads, made on the device from samples: normalized, and in training augmented and mixed."""
+"""Spectrograms computed from samples on the device: normalized, and in training augmented and mixed."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
@@ -12,24 +12,24 @@ from research.ops import audio, mixing, sound_augmentation
 from research.ops.audio import Mel
 from research.ops.sound_augmentation import Augmentation
 
-CHUNK = 32  # sounds whose spectrograms are made at a time while statistics are taken
+SOUNDS_PER_CHUNK = 32  # per compiled call while computing statistics
 
 
 class Spectrograms(NamedTuple):
-    """How samples become the spectrograms of a model."""
+    """Settings of the spectrograms of a model."""
 
     mel: Mel
     mean: Float[np.ndarray, 'bands'] | float  # of each band in the training split
     deviation: Float[np.ndarray, 'bands'] | float
-    deltas: bool = False  # also the slope of each band over time, as a second channel
+    deltas: bool = False  # adds the slope of each band over time as a second channel
     augmentation: Augmentation = Augmentation()
-    mixup: float = 0.0  # the largest share of another sound in training
+    mixup: float = 0.0  # maximum share of another sound in training
 
 
 def spectrograms(
     settings: Spectrograms, batch: Mapping[str, Any], train: bool
 ) -> Float[Array, 'batch bands frames channels']:
-    """Normalized spectrograms of 'audio' [batch, samples]; in training varied at random by 'draw', uint32 [batch]."""
+    """Normalized spectrograms of 'audio' [batch, samples]; training augments them by 'draw', uint32 [batch]."""
     samples = batch['audio']
     if train:
         samples = sound_augmentation.augment_samples(samples, batch['draw'], settings.augmentation)
@@ -42,9 +42,9 @@ def spectrograms(
 
 
 def with_spectrograms(settings: Spectrograms, classes: int, batch: Mapping[str, Any], train: bool) -> dict[str, Any]:
-    """A batch with 'spectrogram'; with mixup, in training, 'label' becomes probabilities [batch, classes].
+    """Adds 'spectrogram' to a batch; with mixup in training, 'label' becomes probabilities [batch, classes].
 
-    Each row then holds a share of the next one, of its spectrogram and of its label alike.
+    mixup mixes the spectrogram and the label of each row with those of the next one.
     """
     batch = {**batch, 'spectrogram': spectrograms(settings, batch, train)}
     if not (settings.mixup and train):
@@ -56,12 +56,12 @@ def with_spectrograms(settings: Spectrograms, classes: int, batch: Mapping[str, 
 
 
 def band_moments(sounds: Iterable[Float[np.ndarray, 'samples']], mel: Mel) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation of each band over all frames of some sounds of one length, float64 [bands]."""
+    """Mean and standard deviation of each band over all frames of sounds of equal length, float64 [bands]."""
     log_mel, sums, frames, chunk = jax.jit(audio.log_mel, static_argnums=1), np.zeros((2, mel.bands)), 0, []
 
     def add():
         nonlocal sums, frames
-        blank = [np.zeros_like(chunk[0])] * (CHUNK - len(chunk))  # one shape, one compilation
+        blank = [np.zeros_like(chunk[0])] * (SOUNDS_PER_CHUNK - len(chunk))  # one shape, one compilation
         values = np.asarray(log_mel(np.stack(chunk + blank), mel), np.float64)[: len(chunk)]
         sums += values.sum((0, 1)), (values**2).sum((0, 1))
         frames += values.shape[0] * values.shape[1]
@@ -69,7 +69,7 @@ def band_moments(sounds: Iterable[Float[np.ndarray, 'samples']], mel: Mel) -> tu
 
     for sound in sounds:
         chunk.append(sound)
-        if len(chunk) == CHUNK:
+        if len(chunk) == SOUNDS_PER_CHUNK:
             add()
     if chunk:
         add()

@@ -1,4 +1,4 @@
-"""How well tokens are predicted: masked sums on the device, metrics beside a unigram model on the host."""
+"""Metrics of token prediction: masked sums on the device, metrics and a unigram baseline on the host."""
 
 import math
 from collections.abc import Mapping
@@ -15,14 +15,14 @@ UNIGRAMS = 'unigrams of the training split'
 
 
 class Unigrams(NamedTuple):
-    """A model that knows only how often each token occurs in training: nats of each, and the commonest."""
+    """A unigram model of the training split: nats of each token, and the most frequent token."""
 
     nats: Float[np.ndarray, 'vocabulary']
     commonest: int
 
 
 def unigrams(counts: np.ndarray) -> Unigrams:
-    """Returns the unigram model of token counts; one more of each, so that no token is impossible."""
+    """Fits a unigram model to token counts, with add-one smoothing."""
     smooth = np.asarray(counts, np.float64) + 1
     return Unigrams(-np.log(smooth / smooth.sum()).astype(np.float32), int(np.argmax(counts)))
 
@@ -33,7 +33,7 @@ def token_sums(
     mask: Float[Array, 'batch length'],
     model: Unigrams,
 ) -> dict[str, Array]:
-    """Returns sums over the tokens whose mask is 1, for the model and for unigrams."""
+    """Computes sums over the tokens whose mask is 1, for the model and for unigrams."""
     return {
         'nll': jnp.sum(softmax_cross_entropy(logits, targets) * mask),
         'tokens': jnp.sum(mask),
@@ -43,29 +43,30 @@ def token_sums(
     }
 
 
-def token_metrics(sums: Mapping[str, np.ndarray], what: str) -> dict[str, MetricRow]:
-    """Returns loss and perplexity per token and accuracy beside those of unigrams, and bits per byte of 'bytes'.
+def token_metrics(sums: Mapping[str, np.ndarray], token_name: str) -> dict[str, MetricRow]:
+    """Computes loss, perplexity and accuracy with unigram baselines, and bits per byte if `sums` has 'bytes'.
 
-    `what` names the tokens that are counted, as in 'masked token'.
+    `token_name` describes the counted tokens, as in 'masked token'.
     """
     values = {name: float(value) for name, value in sums.items()}
     tokens = max(values['tokens'], 1.0)
     nll, unigram = values['nll'] / tokens, values['unigram_nll'] / tokens
-    found = {
-        'loss': MetricRow(nll, unigram, 'lower', f'cross-entropy per {what}, nats', UNIGRAMS),
-        'perplexity': MetricRow(power(nll), power(unigram), 'lower', f'per {what}', UNIGRAMS),
+    metrics = {
+        'loss': MetricRow(nll, unigram, 'lower', f'cross-entropy per {token_name}, nats', UNIGRAMS),
+        'perplexity': MetricRow(power(nll), power(unigram), 'lower', f'per {token_name}', UNIGRAMS),
     }
     if 'bytes' in values:
         bits = math.log(2) * max(values['bytes'], 1.0)
         shares = values['nll'] / bits, values['unigram_nll'] / bits
-        found['bits_per_byte'] = MetricRow(*shares, 'lower', 'of text, its ends included', UNIGRAMS)
-    found['accuracy'] = MetricRow(
-        values['correct'] / tokens, values['unigram_correct'] / tokens, 'higher', f'{what} the likeliest',
+        metrics['bits_per_byte'] = MetricRow(*shares, 'lower', 'of text, including end tokens', UNIGRAMS)
+    metrics['accuracy'] = MetricRow(
+        values['correct'] / tokens, values['unigram_correct'] / tokens, 'higher',
+        f'share of each {token_name} that is predicted correctly',
         'always the commonest token',
     )  # fmt: skip
-    return found
+    return metrics
 
 
 def power(value: float) -> float:
-    """Returns e ** value, or infinity where a float cannot hold it."""
+    """Computes e ** value, or infinity on overflow."""
     return math.exp(value) if value < 700 else math.inf

@@ -21,7 +21,7 @@ from research.data.outputs import Picture
 from research.errors import UserError, task_settings
 from research.ops.diff_augment import make_augment
 from research.ops.generative_metrics import read_train, store_train, train_cloud
-from research.ops.noise import ALONE, DRAW
+from research.ops.noise import NO_INTERPOLATION, SAMPLE_LABEL
 
 MODELS = 'gan'  # builder module in research/models/
 MAX_SEED = 2**31 - 1
@@ -114,14 +114,14 @@ def make_encode(stats: ImageStats) -> Callable[..., dict[str, np.ndarray]]:
     """Builds `encode`: a row's image and label, or a request's label (-1: random), 'seed', 'to' and 'at'."""
 
     def encode(raw, rng=None):
-        label = raw.get('label', DRAW)
+        label = raw.get('label', SAMPLE_LABEL)
         if label in stats.classes:
             label = stats.classes.index(label)
-        example = {'label': whole_number(label, 'label', DRAW, len(stats.classes) - 1)}
+        example = {'label': whole_number(label, 'label', SAMPLE_LABEL, len(stats.classes) - 1)}
         if 'image' in raw:
             return {**example, 'image': images.fit_image(raw['image'], stats.shape)}
         seed = whole_number(raw.get('seed', 0), 'seed', 0, MAX_SEED)
-        to = whole_number(raw.get('to', ALONE), 'to', ALONE, MAX_SEED)
+        to = whole_number(raw.get('to', NO_INTERPOLATION), 'to', NO_INTERPOLATION, MAX_SEED)
         return {**example, 'seed': seed, 'to': to, 'at': share(raw.get('at', 0.5), 'at')}
 
     return encode

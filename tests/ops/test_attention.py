@@ -8,7 +8,15 @@ import numpy as np
 import pytest
 
 from research.errors import UserError
-from research.ops.attention import CHUNK, Mask, attention, attention_weights, automatic, kernel_for, weighted_values
+from research.ops.attention import (
+    QUERIES_PER_CHUNK,
+    Mask,
+    attention,
+    attention_weights,
+    automatic,
+    kernel_for,
+    weighted_values,
+)
 
 IMPLEMENTATIONS = ('einsum', 'chunked', 'fused')
 
@@ -86,7 +94,7 @@ def all_implementations(query, key, value, mask, bias=None, scale=None):
 @pytest.mark.parametrize('name', CASES)
 def test_equals_reference(name):
     rng = np.random.default_rng(0)
-    queries = keys = CHUNK + 9
+    queries = keys = QUERIES_PER_CHUNK + 9
     arrays = inputs(rng, queries, keys)
     mask, visible = case(name, queries, keys, rng)
     for output in all_implementations(*arrays, mask).values():
@@ -168,7 +176,7 @@ def test_chosen_implementation():
     assert automatic(128, Mask(causal=True), 0.0, 'gpu') == 'fused'
     assert automatic(128, Mask(causal=True), 0.1, 'gpu') == 'chunked'
     assert automatic(128, Mask(causal=True), 0.0, 'cpu') == 'chunked'
-    assert automatic(CHUNK, Mask(causal=True), 0.0, 'cpu') == 'einsum'
+    assert automatic(QUERIES_PER_CHUNK, Mask(causal=True), 0.0, 'cpu') == 'einsum'
     assert automatic(128, Mask(), 0.0, 'cpu') == 'einsum'
     assert kernel_for(jnp.bfloat16, 64, 'gpu') == 'cudnn'
     assert kernel_for(jnp.float32, 64, 'gpu') == 'xla'

@@ -40,16 +40,16 @@ def table(seed):
     return (np.random.default_rng(seed).normal(size=(STATES, VOCABULARY)) * 1.5).astype(np.float32)
 
 
-def every_text(logits, prompt, most, exponent):
-    """Returns [(score, finished, tokens)] of every text, in float64: those that end, then those cut at `most`."""
+def every_text(logits, prompt, max_tokens, exponent):
+    """Returns [(score, finished, tokens)] of every text, in float64: those that end, then those cut at `max_tokens`."""
     logs = logits.astype(np.float64)
     logs = logs - np.log(np.exp(logs).sum(axis=1, keepdims=True))
     found = []
-    for length in range(1, most + 1):
+    for length in range(1, max_tokens + 1):
         inner = [token for token in range(VOCABULARY) if token != END]
         for body in itertools.product(inner, repeat=length - 1):
             for last in range(VOCABULARY):
-                if last != END and length < most:
+                if last != END and length < max_tokens:
                     continue
                 state, total = 0, 0.0
                 for token in prompt[:-1]:
@@ -64,13 +64,13 @@ def every_text(logits, prompt, most, exponent):
 PROMPTS = {'tokens': jnp.array([[1, 0, 0], [2, 3, 1], [3, 2, 0]]), 'length': jnp.array([1, 3, 2])}
 
 
-@functools.partial(jax.jit, static_argnames=('most', 'limit', 'beams', 'results', 'length_penalty'))
-def run(logits, prompts, most, limit, **settings):
-    return beam_search(toy(limit), logits, prompts, most, **settings)
+@functools.partial(jax.jit, static_argnames=('max_tokens', 'limit', 'beams', 'results', 'length_penalty'))
+def run(logits, prompts, max_tokens, limit, **settings):
+    return beam_search(toy(limit), logits, prompts, max_tokens, **settings)
 
 
-def search(logits, prompts=PROMPTS, most=MOST, limit=64, **settings):
-    return jax.device_get(run(jnp.asarray(logits), prompts, most=most, limit=limit, **settings))
+def search(logits, prompts=PROMPTS, max_tokens=MOST, limit=64, **settings):
+    return jax.device_get(run(jnp.asarray(logits), prompts, max_tokens=max_tokens, limit=limit, **settings))
 
 
 @pytest.mark.parametrize('exponent', [0.0, 1.0])
@@ -90,7 +90,7 @@ def test_a_wide_beam_finds_the_best_of_all_texts(exponent):
 
 def test_one_beam_is_greedy():
     logits = table(3)
-    found = search(logits, most=12, beams=1, length_penalty=1.0)
+    found = search(logits, max_tokens=12, beams=1, length_penalty=1.0)
     keys = jax.random.split(jax.random.key(0), 3)
     greedy = jax.jit(lambda: sample(toy(), jnp.asarray(logits), PROMPTS, keys, 12, 0.0))()
     np.testing.assert_array_equal(found.tokens[:, 0], greedy.tokens)
@@ -102,7 +102,7 @@ def test_a_finished_text_is_kept_while_others_go_on():
     logits[:, 1], logits[:, END] = 0.0, -8.0  # going on with 1 is nearly certain everywhere
     logits[after(0, 1)] = [0.0, -0.1, -9.0, -9.0]  # but the first text of all, the empty one, ends likeliest
     prompts = {'tokens': jnp.array([[1]]), 'length': jnp.array([1])}
-    found = search(logits, prompts, most=6, beams=3, results=2, length_penalty=0.0)
+    found = search(logits, prompts, max_tokens=6, beams=3, results=2, length_penalty=0.0)
     assert found.finished.all() and found.length[0, 0] == 1 and found.tokens[0, 0, 0] == END
     assert found.score[0, 0] == pytest.approx(-np.log(1 + np.exp(-0.1)), rel=1e-3)
 
@@ -111,7 +111,7 @@ def test_what_never_ends_is_cut_at_the_limit():
     logits = np.zeros((STATES, VOCABULARY), np.float32)
     logits[:, 2], logits[:, END] = 5.0, -1e9
     prompts = {'tokens': jnp.array([[1, 0], [1, 2]]), 'length': jnp.array([1, 2])}
-    found = search(logits, prompts, most=8, limit=5, beams=2)
+    found = search(logits, prompts, max_tokens=8, limit=5, beams=2)
     assert not found.finished.any()
     np.testing.assert_array_equal(found.length[:, 0], [4, 3])  # prompt and continuation have five positions
     np.testing.assert_array_equal(found.tokens[0, 0], [2, 2, 2, 2, 0, 0, 0, 0])
@@ -119,10 +119,10 @@ def test_what_never_ends_is_cut_at_the_limit():
 
 def test_a_row_does_not_depend_on_its_batch():
     logits = table(5)
-    whole = search(logits, most=10, beams=3, results=3)
-    turned = search(logits, {name: value[::-1] for name, value in PROMPTS.items()}, most=10, beams=3, results=3)
+    whole = search(logits, max_tokens=10, beams=3, results=3)
+    turned = search(logits, {name: value[::-1] for name, value in PROMPTS.items()}, max_tokens=10, beams=3, results=3)
     thrice = {name: jnp.repeat(value[1:2], 3, axis=0) for name, value in PROMPTS.items()}
-    alone = search(logits, thrice, most=10, beams=3, results=3)
+    alone = search(logits, thrice, max_tokens=10, beams=3, results=3)
     for name in whole._fields:
         np.testing.assert_array_equal(getattr(whole, name), getattr(turned, name)[::-1])
         np.testing.assert_array_equal(getattr(whole, name)[1], getattr(alone, name)[0])

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as reference
 
-from research.ops.classification import BINS, classification_metrics, classification_sums
+from research.ops.classification import CALIBRATION_BINS, classification_metrics, classification_sums
 
 
 def example(count, classes, seed, sharpness=2.0):
@@ -62,8 +62,8 @@ def test_calibration_error_equals_a_loop_over_bins():
     probability = np.asarray(jax.nn.softmax(logits), np.float64)
     confidence, right = probability.max(-1), probability.argmax(-1) == labels
     expected = 0.0
-    for low in np.arange(BINS) / BINS:
-        inside = (confidence > low) & (confidence <= low + 1 / BINS)
+    for low in np.arange(CALIBRATION_BINS) / CALIBRATION_BINS:
+        inside = (confidence > low) & (confidence <= low + 1 / CALIBRATION_BINS)
         if inside.any():
             expected += abs(right[inside].mean() - confidence[inside].mean()) * inside.mean()
     value = metrics_of(logits, labels, np.ones(4))['calibration_error'].value

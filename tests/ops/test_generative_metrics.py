@@ -7,7 +7,7 @@ from etils import epath
 from test_kernel_distance import by_pairs
 
 from research.ops.generative_metrics import cloud_metrics, cloud_sums, read_train, store_train, train_cloud
-from research.ops.kernel_distance import KEPT, WIDEST
+from research.ops.kernel_distance import MAX_STORED_POINTS, MAX_SUMMED_WIDTH
 
 RNG = np.random.default_rng(0)
 CLOUDS = {
@@ -50,19 +50,19 @@ def test_metrics_floors_and_signature(tmp_path):
 
 def test_of_wide_points_the_first_of_each_row_are_kept_and_paired(tmp_path):
     """Two pictures are drawn for each row, rows come in batches with padding, in any order."""
-    width, rows = WIDEST + 1, 7
+    width, rows = MAX_SUMMED_WIDTH + 1, 7
     train, real, first, second = (RNG.normal(size=(count, width)) for count in (9, rows, rows, rows))
     store_train(train_cloud(np.array_split(train, 4), True), epath.Path(tmp_path))
     known, totals = read_train(epath.Path(tmp_path), True), {}
     for chosen in ([3, 4, 5, 6], [0, 1, 2, 0]):
         index, mask = np.array(chosen), np.float32([1, 1, 1, chosen[3] > 0])
-        parts = [('real', real, index), ('fake', first, index), ('fake', second, index + KEPT)]
+        parts = [('real', real, index), ('fake', first, index), ('fake', second, index + MAX_STORED_POINTS)]
         for name, points, place in parts:
             held = np.float32(points[index])
             for key, value in cloud_sums(name, held, known.moments.mean, place, mask, True).items():
                 totals[key] = totals.get(key, 0) + np.asarray(value, np.float64)
     rows = cloud_metrics(totals, known, 'inception', 'features:theirs', 2, True)
-    assert totals['fake_count'] == 14 and totals['fake_points'].shape == (KEPT, width)
+    assert totals['fake_count'] == 14 and totals['fake_points'].shape == (MAX_STORED_POINTS, width)
     assert rows['kernel_inception'][0] == pytest.approx(by_pairs(first, real), rel=1e-4)
     assert rows['kernel_inception_floor'][0] == pytest.approx(by_pairs(train, real), rel=1e-4)
     mean = np.tile(train.mean(0), (2, 1))

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.stats
 
-from research.ops.noise import ALONE, between, noise_of, normal
+from research.ops.noise import NO_INTERPOLATION, between, noise_of, normal
 
 
 def test_noise_is_standard_normal():
@@ -41,6 +41,6 @@ def test_what_lies_between_two_seeds_depends_on_the_seeds_alone():
 
     np.testing.assert_array_equal(draw(0, 3, 4, 0.0), draw(9, 3, 7, 0.0))
     np.testing.assert_allclose(draw(0, 3, 4, 1.0), draw(0, 4, 3, 0.0), atol=1e-6)
-    assert not np.allclose(draw(0, 3, ALONE, 0.0), draw(9, 3, ALONE, 0.0))
+    assert not np.allclose(draw(0, 3, NO_INTERPOLATION, 0.0), draw(9, 3, NO_INTERPOLATION, 0.0))
     plain = noise_of({'index': jnp.asarray([5]), 'seed': jnp.asarray([3])}, key, 4)[0]
-    np.testing.assert_array_equal(draw(5, 3, ALONE, 0.0), plain)
+    np.testing.assert_array_equal(draw(5, 3, NO_INTERPOLATION, 0.0), plain)

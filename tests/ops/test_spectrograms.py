@@ -5,7 +5,7 @@ import numpy as np
 
 from research.ops import audio, mixing, sound_augmentation
 from research.ops.audio import Mel
-from research.ops.spectrograms import CHUNK, Spectrograms, band_moments, spectrograms, with_spectrograms
+from research.ops.spectrograms import SOUNDS_PER_CHUNK, Spectrograms, band_moments, spectrograms, with_spectrograms
 
 MEL = Mel(8000, bands=12)
 
@@ -20,7 +20,7 @@ def batch_of(count):
 
 
 def test_moments_of_bands_are_those_of_all_frames():
-    samples = sounds(CHUNK + 3)
+    samples = sounds(SOUNDS_PER_CHUNK + 3)
     mean, deviation = band_moments(iter(samples), MEL)
     frames = np.asarray(audio.log_mel(samples, MEL), np.float64).reshape(-1, 12)
     np.testing.assert_allclose(mean, frames.mean(0), rtol=1e-5)

@@ -23,7 +23,7 @@ from research.errors import UserError
 from research.interop.features import make_space
 from research.ops.frechet import Moments, frechet_distance
 from research.ops.generative_metrics import read_train
-from research.ops.noise import DRAW, labels_of
+from research.ops.noise import SAMPLE_LABEL, labels_of
 from research.tasks import image_generation
 
 MLP = {'name': 'mlp', 'latent': 4, 'generator': {'widths': (8,)}, 'discriminator': {'widths': (8,)}}
@@ -132,7 +132,7 @@ def test_noise_belongs_to_the_example_and_not_to_the_batch(folder):
 
 def test_labels_that_are_given_are_kept_and_others_drawn_as_often_as_in_training():
     probability = np.float32([0.7, 0.3, 0.0])
-    batch = {'index': jnp.arange(1000), 'label': jnp.full(1000, DRAW)}
+    batch = {'index': jnp.arange(1000), 'label': jnp.full(1000, SAMPLE_LABEL)}
     drawn = np.asarray(labels_of(batch, jax.random.key(0), probability))
     np.testing.assert_allclose(np.bincount(drawn, minlength=3) / 1000, probability, atol=0.05)
     given = {**batch, 'label': jnp.full(1000, 2)}
@@ -237,7 +237,7 @@ def test_a_label_may_be_a_name(folder):
     (settings({**MLP, 'latent': 0}), 'latent'),
     (settings({**MLP, 'generator': {'width': (3,)}}), 'config.model.generator.width'),
     (settings({**CONV, 'generator': {'widths': (2,) * 5}}), 'give fewer'),
-    (settings(RESNET_TOO_DEEP, gradient_penalty=1.0), 'halvings=5: 8x8 pixels cannot be halved so often'),
+    (settings(RESNET_TOO_DEEP, gradient_penalty=1.0), 'halvings=5: 8x8 pixels cannot be halved 5 times'),
 ])  # fmt: skip
 def test_impossible_settings_are_refused(folder, config, message):
     with pytest.raises(UserError, match=message):
