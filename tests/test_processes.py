@@ -74,7 +74,7 @@ def test_a_missing_process_ends_the_others_with_a_message(tmp_path):
     text, _ = process.communicate(timeout=90)
     assert process.returncode == 1
     assert 'waiting up to 10 s for the other processes (--coordinator=127.0.0.1' in text, text
-    assert 'error: process 1 did not come within 10 s' in text and 'Traceback' not in text, text
+    assert 'error: process 1 did not connect within 10 s' in text and 'Traceback' not in text, text
     assert 'step 1/' not in text
 
 
@@ -89,7 +89,7 @@ def test_a_dead_process_ends_the_others(tmp_path):
     text, _ = processes[0].communicate(timeout=90)
     processes[1].communicate()
     assert processes[0].returncode == 1
-    assert 'error: process 1 was not heard of for 10 s' in text, text
+    assert 'error: no heartbeat from process 1 for 10 s' in text, text
     assert 'PASS' not in text and 'report    ' not in text
 
 
@@ -105,7 +105,7 @@ def test_clusters_are_recognised():
 
 
 def test_flags_that_do_not_go_together():
-    with pytest.raises(UserError, match='go together'):
+    with pytest.raises(UserError, match='belong together'):
         distributed.start('127.0.0.1:1', 2, -1, 10)
     with pytest.raises(UserError, match='must be below'):
         distributed.start('127.0.0.1:1', 2, 2, 10)

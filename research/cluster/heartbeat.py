@@ -1,8 +1,8 @@
-"""Watching the other processes of a run: a dead one ends the rest within a stated time, by name.
+"""Heartbeats between the processes of a run: if one dies, the others exit within a timeout and name it.
 
-Every process counts up its own key in jax's coordination service, a few times per `timeout`, and reads those
-of the others. A key that stands still for `timeout` seconds belongs to a dead process; one that holds a reason
-belongs to a process that failed and said so. Where the service itself is gone, process 0 is.
+Each process increments its key in jax's coordination service a few times per `timeout`, and reads the keys of the
+others. A key that does not change for `timeout` seconds belongs to a dead process; a key that contains a reason
+belongs to a process that failed. Process 0 hosts the service: if the service is gone, so is process 0.
 """
 
 import os
@@ -16,86 +16,87 @@ import jax
 
 from research.errors import UserError
 
-FOLDER = 'tessera/alive/'
-DONE, FAILED = 'done', 'failed: '
+KEY_PREFIX = 'tessera/alive/'
+DONE = 'done'
+FAILED = 'failed: '  # prefix of the reason
 
 
 class HeartbeatTable:
-    """When each process was last heard of, by the clock of this one."""
+    """The last heartbeat of each other process, by the clock of this one."""
 
-    def __init__(self, count: int, own: int, timeout: float, now: float):
-        self.values = {number: '' for number in range(count) if number != own}
-        self.heard = dict.fromkeys(self.values, now)
+    def __init__(self, count: int, process: int, timeout: float, now: float):
+        self.values = {number: '' for number in range(count) if number != process}
+        self.last_beat = dict.fromkeys(self.values, now)
         self.timeout = timeout
 
     def update(self, values: dict[int, str], now: float) -> str:
-        """Takes the present values; returns a sentence about a process that is dead or failed, '' for none."""
+        """Updates the table; returns an error message if a process is dead or failed, else ''."""
         for number in self.values:
             value = values.get(number, '')
             if value.startswith(FAILED):
                 return f'process {number} ended with an error: {value.removeprefix(FAILED)}'
             if value != self.values[number] or value == DONE:
-                self.values[number], self.heard[number] = value, now
-            elif now - self.heard[number] > self.timeout:
+                self.values[number], self.last_beat[number] = value, now
+            elif now - self.last_beat[number] > self.timeout:
                 return (
-                    f'process {number} was not heard of for {self.timeout:g} s: it was killed, hangs, or its '
-                    'host is gone. Start all processes again: the run goes on from its last checkpoint'
+                    f'no heartbeat from process {number} for {self.timeout:g} s (killed, hung, or host down). '
+                    'Start all processes again: the run resumes from its last checkpoint'
                 )
         return ''
 
 
 class Watch:
-    """A thread that beats for this process and ends it when another is dead."""
+    """A thread that sends the heartbeats of this process, and ends it if another process is dead."""
 
-    def __init__(self, client: Any, count: int, own: int, timeout: float, end: Callable[[str], None]):
-        self.client, self.own, self.timeout, self.end = client, own, timeout, end
-        self.beats = HeartbeatTable(count, own, timeout, time.monotonic())
+    def __init__(self, client: Any, count: int, process: int, timeout: float, end: Callable[[str], None]):
+        self.client, self.process, self.timeout, self.end = client, process, timeout, end
+        self.table = HeartbeatTable(count, process, timeout, time.monotonic())
         self.interval = min(timeout / 4, 5.0)
         self.closed = threading.Event()
         self.thread = threading.Thread(target=self.run, daemon=True, name='watch')
 
     def run(self) -> None:
-        """HeartbeatTable and looks until closed."""
-        beat, answered = 0, time.monotonic()
+        """Sends heartbeats and checks those of the others until closed."""
+        beat, last_answer = 0, time.monotonic()
         while not self.closed.wait(self.interval):
             beat, now = beat + 1, time.monotonic()
             try:
-                self.say(str(beat))
+                self.publish(str(beat))
                 values = self.read()
-                answered = now
+                last_answer = now
             except jax.errors.JaxRuntimeError:
                 values = None
             problem = ''
             if values is not None:
-                problem = self.beats.update(values, now)
-            elif now - answered > self.timeout / 2 and self.own:
+                problem = self.table.update(values, now)
+            elif now - last_answer > self.timeout / 2 and self.process:
                 problem = (
                     'process 0 is gone: its coordination service does not answer. Start all processes again: '
-                    'the run goes on from its last checkpoint'
+                    'the run resumes from its last checkpoint'
                 )
             if problem and not self.closed.is_set():
                 self.end(problem)
                 return
 
-    def say(self, value: str) -> None:
-        """Stores this process' own value."""
-        self.client.key_value_set(f'{FOLDER}{self.own}', value, allow_overwrite=True)
+    def publish(self, value: str) -> None:
+        """Stores the value of this process."""
+        self.client.key_value_set(f'{KEY_PREFIX}{self.process}', value, allow_overwrite=True)
 
     def read(self) -> dict[int, str]:
-        """Returns the value of every process that stored one."""
-        return {int(key.rsplit('/', 1)[-1]): value for key, value in self.client.key_value_dir_get(FOLDER)}
+        """Reads the values of all processes that stored one."""
+        return {int(key.rsplit('/', 1)[-1]): value for key, value in self.client.key_value_dir_get(KEY_PREFIX)}
 
     def close(self, value: str) -> None:
-        """Ends the thread and leaves a last word for the others."""
+        """Ends the thread and publishes a final value for the others."""
         self.closed.set()
         try:
-            self.say(value)
+            self.publish(value)
         except jax.errors.JaxRuntimeError:
-            pass  # the service went first: nobody is left to read it
+            pass  # the service is gone, and with it all readers
 
 
 def end_process(problem: str) -> None:
-    """Prints why and ends this process at once: its devices may wait for ever in a collective."""
+    """Prints the reason and exits immediately, as devices may be blocked in a collective."""
     print(f'error: {problem}', file=sys.stderr)
     sys.stdout.flush()
     sys.stderr.flush()
@@ -103,7 +104,7 @@ def end_process(problem: str) -> None:
 
 
 def failure(error: BaseException) -> str:
-    """Returns what the other processes are told about an error of this one, in one line."""
+    """One line that describes an error to the other processes."""
     text = str(error).strip().splitlines() or ['']
-    kind = '' if isinstance(error, UserError) else f'{type(error).__name__}: '
-    return f'{kind}{text[0][:300]}'
+    prefix = '' if isinstance(error, UserError) else f'{type(error).__name__}: '
+    return f'{prefix}{text[0][:300]}'

@@ -1,7 +1,7 @@
-"""Meeting the other processes before jax does, so that a missing one is named instead of waited for in silence.
+"""A rendezvous before jax's own, which names missing processes instead of waiting silently.
 
-Process 0 listens on the coordinator's port, every other process connects and says its number; when all are
-there, process 0 answers 'go' and frees the port for jax. Standard library only.
+Process 0 listens on the coordinator's port; every other process connects and sends its number. When all are connected,
+process 0 replies 'go' and frees the port for jax. Standard library only.
 """
 
 import contextlib
@@ -11,11 +11,11 @@ from collections.abc import Iterable
 
 from research.errors import UserError
 
-LONGEST = 200  # bytes of a message
+MAX_MESSAGE_BYTES = 200
 
 
 def split_address(coordinator: str) -> tuple[str, int]:
-    """Returns host and port of 'host:port'; raises a `UserError` where it is something else."""
+    """Parses 'host:port'; raises `UserError` for anything else."""
     host, _, port = coordinator.rpartition(':')
     if not host or not port.isdigit() or not 0 < int(port) < 65536:
         raise UserError(f'--coordinator={coordinator}: give HOST:PORT of process 0, such as 10.0.0.2:8476')
@@ -23,15 +23,15 @@ def split_address(coordinator: str) -> tuple[str, int]:
 
 
 def is_local(host: str) -> bool:
-    """Returns whether a host name stands for this machine alone."""
+    """Whether a host name is the loopback interface."""
     return host in ('localhost', '127.0.0.1', '::1')
 
 
 def meet(coordinator: str, count: int, process: int, timeout: float) -> None:
-    """Waits until all `count` processes are there; `process` is the number of this one.
+    """Waits until all `count` processes are connected; `process` is the number of this one.
 
     Raises:
-      UserError: names the processes that are missing after `timeout` seconds, or the number that came twice.
+      UserError: names the processes missing after `timeout` seconds, or a duplicate number.
     """
     host, port = split_address(coordinator)
     deadline = time.monotonic() + timeout
@@ -42,7 +42,7 @@ def meet(coordinator: str, count: int, process: int, timeout: float) -> None:
 
 
 def gather_others(host: str, port: int, count: int, deadline: float, timeout: float) -> None:
-    """Listens for processes 1 to `count` - 1 and answers all of them at once."""
+    """Accepts processes 1 to `count` - 1, then replies to all of them."""
     arrived: dict[int, socket.socket] = {}
     try:
         server = listen(host, port)
@@ -60,9 +60,9 @@ def gather_others(host: str, port: int, count: int, deadline: float, timeout: fl
             connections.enter_context(connection)
             number = read_number(connection, deadline)
             if number < 0:
-                continue  # no process of ours: anything may knock at an open port
+                continue  # not one of our processes: any program may connect to an open port
             if number in arrived or not 0 < number < count:
-                problem = f'a process came with --process_id={number}, which another has or --num_processes excludes'
+                problem = f'--process_id={number} of a process is a duplicate, or not below --num_processes'
                 answer([*arrived.values(), connection], problem)
                 raise UserError(problem)
             arrived[number] = connection
@@ -70,7 +70,7 @@ def gather_others(host: str, port: int, count: int, deadline: float, timeout: fl
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Returns a listening socket: on this machine alone for a local host, on all addresses otherwise."""
+    """Opens a listening socket: on loopback for a local host, else on all addresses."""
     if is_local(host):
         family = socket.AF_INET6 if ':' in host else socket.AF_INET
         return socket.create_server((host, port), family=family)
@@ -80,19 +80,19 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def report_to_first(host: str, port: int, process: int, deadline: float, timeout: float) -> None:
-    """Connects to process 0, says this process' number, and waits for its answer."""
-    silent = f'process 0 did not answer at {host}:{port} within {timeout:g} s: start it, and open the port to it'
+    """Connects to process 0, sends the number of this process, and awaits the reply."""
+    no_answer = f'process 0 did not answer at {host}:{port} within {timeout:g} s: start it, and open the port to it'
     while True:
         left = deadline - time.monotonic()
         if left <= 0:
-            raise UserError(silent)
+            raise UserError(no_answer)
         try:
             with socket.create_connection((host, port), timeout=left) as connection:
                 connection.sendall(f'{process}\n'.encode())
-                connection.settimeout(max(deadline - time.monotonic(), 0.0) + 5)  # process 0 may give up just now
-                reply = connection.makefile('rb').readline(LONGEST).decode(errors='replace').strip()
+                connection.settimeout(max(deadline - time.monotonic(), 0.0) + 5)  # process 0 may time out just now
+                reply = connection.makefile('rb').readline(MAX_MESSAGE_BYTES).decode(errors='replace').strip()
         except (OSError, TimeoutError):
-            time.sleep(0.2)  # process 0 may not listen yet
+            time.sleep(0.2)  # process 0 may not be listening yet
             continue
         if reply == 'go':
             return
@@ -102,24 +102,24 @@ def report_to_first(host: str, port: int, process: int, deadline: float, timeout
 
 
 def read_number(connection: socket.socket, deadline: float) -> int:
-    """Returns the number that a process says, -1 for anything else."""
+    """Reads the number of a process; -1 for anything else."""
     connection.settimeout(max(min(deadline - time.monotonic(), 5), 0.01))
     try:
-        text = connection.makefile('rb').readline(LONGEST).strip()
+        text = connection.makefile('rb').readline(MAX_MESSAGE_BYTES).strip()
     except (OSError, TimeoutError):
         return -1
     return int(text) if text.isdigit() else -1
 
 
 def answer(connections: Iterable[socket.socket], text: str) -> None:
-    """Sends one line to every process that came."""
+    """Sends one line to every connected process."""
     for connection in connections:
-        with contextlib.suppress(OSError):  # it may have gone meanwhile
-            connection.sendall(f'{text}\n'.encode()[:LONGEST])
+        with contextlib.suppress(OSError):  # it may have disconnected
+            connection.sendall(f'{text}\n'.encode()[:MAX_MESSAGE_BYTES])
 
 
 def missing(numbers: Iterable[int], timeout: float) -> str:
-    """Returns the sentence that names missing processes."""
+    """Error message that names missing processes."""
     listed = sorted(numbers)
     names = f'process {listed[0]}' if len(listed) == 1 else 'processes ' + ', '.join(map(str, listed[:20]))
-    return f'{names} did not come within {timeout:g} s: start every process, with the same --coordinator'
+    return f'{names} did not connect within {timeout:g} s: start all processes, with the same --coordinator'

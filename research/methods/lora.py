@@ -1,11 +1,10 @@
-"""Low-rank adapters: train two thin matrices beside each frozen kernel (Hu et al. 2021, LoRA).
+"""LoRA: trains a low-rank update of each frozen kernel (Hu et al. 2021).
 
     h = W x + (alpha / rank) B A x                                                     (their eq. 3)
 
-The trained group keeps its name and holds only the adapters, so its optimizer section, logs and `extra`
-keep theirs; the weights move to '<group>_base', a group without a loss. Every function of the task sees
-weights with the adapters added in, so any model works unedited. That costs one thin product per kernel in
-every call: `merge` before serving.
+The trained group keeps its name, and with it its optimizer section, logs and `extra`, but contains only the adapters;
+the weights move to '<group>_base', a group without a loss. The task's functions receive weights with the adapters
+added, so models need no change. This costs one low-rank product per kernel and call: `merge` before serving.
 """
 
 import dataclasses
@@ -24,12 +23,12 @@ from research.ops import paths
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """Which leaves of which group are adapted, and how much."""
+    """Rank, scale and targets of the adapters."""
 
     group: str = 'model'
     rank: int = 8
-    alpha: float = 16.0  # the adapters' product is multiplied by alpha / rank
-    target: tuple = ('*kernel',)  # patterns of paths; leaves that are vectors (per layer) are passed over
+    alpha: float = 16.0  # adapters are scaled by alpha / rank
+    target: tuple = ('*kernel',)  # patterns of paths; vectors (per layer) are skipped
 
     def __post_init__(self):
         if self.rank < 1:
@@ -41,16 +40,16 @@ class Settings:
 
 
 def apply(task: Task, settings: Settings, config: Any = None) -> Task:
-    """Returns `task` with `settings.group` split into frozen weights and trained adapters.
+    """Splits `settings.group` of a task into frozen weights and trained adapters.
 
-    Adapters stand at the path of their kernel, {'a': [..., inputs, rank], 'b': [..., rank, outputs]}: A and B
-    of the paper, transposed as kernels are here. A convolution [height, width, in, out] has
-    height * width * in inputs, and stacked layers keep their leading axis. B starts at zero, so the function
-    is unchanged at the start; A is normal (their section 4.1) with variance 1 / inputs. The full kernel's
-    gradient is formed on the way to A and B; optimizer state is saved, not that.
+    Adapters are at the path of their kernel, {'a': [..., inputs, rank], 'b': [..., rank, outputs]}: A and B of the
+    paper, transposed like kernels here. A convolution [height, width, in, out] has height * width * in inputs;
+    stacked layers keep their leading axis. B is initialized to zero, so the function is unchanged at the start; A is
+    normal (their section 4.1) with variance 1 / inputs. The gradient of the full kernel is still computed; only
+    optimizer state is saved.
 
     Raises:
-      UserError: when the task does not train the group, or no leaf can be adapted.
+      UserError: if the task does not train the group, or no leaf can be adapted.
     """
     group, base = settings.group, base_of(settings.group)
     if group not in task.losses:
@@ -67,7 +66,7 @@ def apply(task: Task, settings: Settings, config: Any = None) -> Task:
         return merge(variables, settings) if base in variables.params else variables
 
     def store(variables: Variables, key: PRNGKeyArray | None) -> Variables:
-        if base in variables.params:  # loaded from a run that had adapters too
+        if base in variables.params:  # loaded from a run with adapters
             return variables
         params = {base if name == group else name: tree for name, tree in variables.params.items()}
         if key is not None:
@@ -78,10 +77,10 @@ def apply(task: Task, settings: Settings, config: Any = None) -> Task:
 
 
 def merge(variables: Variables, settings: Settings) -> Variables:
-    """Returns the variables of the task without adapters: each adapted kernel is W + (alpha / rank) A B.
+    """Merges the adapters into the weights: each adapted kernel becomes W + (alpha / rank) A B.
 
     Raises:
-      UserError: when `variables` has no frozen weights beside `settings.group`.
+      UserError: if `variables` has no frozen weights for `settings.group`.
     """
     group, base = settings.group, base_of(settings.group)
     if base not in variables.params:
@@ -97,15 +96,14 @@ def merge(variables: Variables, settings: Settings) -> Variables:
 
 
 def base_of(group: str) -> str:
-    """Returns the name of the group that holds the frozen weights of `group`."""
     return f'{group}_base'
 
 
 def find_targets(shapes: Tree, settings: Settings) -> dict[str, tuple[int, ...]]:
-    """Returns {path: shape as [..., inputs, outputs]} of the leaves that get adapters.
+    """Selects the leaves to adapt; returns {path: shape as [..., inputs, outputs]}.
 
     Raises:
-      UserError: when a pattern matches nothing, or together they match no floating-point matrix.
+      UserError: if a pattern matches nothing, or the patterns match no floating-point matrix.
     """
     flat = paths.flatten_paths(shapes)
     paths.require(flat, settings.target, 'lora.target')
@@ -125,7 +123,7 @@ def find_targets(shapes: Tree, settings: Settings) -> dict[str, tuple[int, ...]]
 
 
 def init_adapters(targets: dict[str, tuple[int, ...]], rank: int, key: PRNGKeyArray) -> dict[str, Any]:
-    """Returns float32 adapters at the paths of `targets`: 'a' normal with variance 1 / inputs, 'b' zero."""
+    """Initializes float32 adapters at the paths of `targets`: 'a' normal with variance 1 / inputs, 'b' zero."""
     flat = {}
     for path, (*layers, inputs, outputs) in targets.items():
         flat[f'{path}/a'] = jax.random.normal(fold(key, path), (*layers, inputs, rank)) / math.sqrt(inputs)
@@ -139,9 +137,9 @@ def add_product(
     b: Float[Array | np.ndarray, '*layers rank outputs'],
     scale: float,
 ) -> Float[Array, '...']:
-    """Returns the kernel plus scale * A B, in the kernel's shape and type.
+    """Computes kernel + scale * A B in the kernel's shape and type.
 
-    The product is taken in full precision, so that what is served after `merge` equals what was trained.
+    The product has full precision, so that a merged model equals the trained one.
     """
     product = jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)
     return (kernel + scale * product.reshape(kernel.shape)).astype(kernel.dtype)

@@ -1,13 +1,12 @@
 """Differentially private training: DP-SGD (Abadi et al. 2016, arXiv:1607.00133, algorithm 1).
 
-Every row's gradient is clipped, the clipped gradients are summed, and noise is added to the sum once a step.
-What is protected is whether any one row of the training split was there. What is not: metrics measured on
-other splits, what the task's `prepare` read from the training split, and the logs of the losses, which are
-without noise.
+Each row's gradient is clipped, the clipped gradients are summed, and noise is added to the sum once per step. This
+protects the presence of any one row in the training split. It does not cover metrics on other splits, statistics that
+the task's `prepare` computes from the training split, or logged losses, which have no noise.
 
-The guarantee is against those who do not know the noise. A run draws the key of its noise at random, keeps it in
-secret.json while it goes on, so that a killed run continues with the same noise, and deletes it at the end.
-Noise and sums are float32, so attacks on floating-point noise (Mironov 2012) are not ruled out.
+The guarantee assumes that the noise is secret. A run draws the key of its noise at random, stores it in secret.json so
+that an interrupted run resumes with the same noise, and deletes it at the end. Noise and sums are float32, so attacks
+on floating-point noise (Mironov 2012) are possible.
 """
 
 import dataclasses
@@ -26,19 +25,19 @@ from research.errors import UserError, nearest
 from research.ops import accounting
 from research.ops.constrain import BATCH, constrain
 
-NOISE = 'privacy noise'  # the purpose of the key
+NOISE_PURPOSE = 'privacy noise'  # folded into the key
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """How much each row may count, how much noise is added, and which groups need none."""
+    """Clipping norm, noise, privacy budget, and the groups that need no privacy."""
 
-    clip: float = 1.0  # the largest L2 norm of a row's gradient, over all parameters of a group
-    noise_multiplier: float = 1.0  # standard deviation of the noise in the sum, divided by `clip`
-    epsilon: float = 0.0  # above 0: the noise multiplier is computed so that the whole run spends this
+    clip: float = 1.0  # maximum L2 norm of a row's gradient over all parameters of a group
+    noise_multiplier: float = 1.0  # standard deviation of the noise in the sum, in units of `clip`
+    epsilon: float = 0.0  # above 0: budget of the whole run, which determines the noise multiplier
     delta: float = 1e-5  # must be below 1 / (rows of the training split)
-    public: tuple = ()  # groups whose losses read no row, as a GAN's generator; all others are private
-    chunk: int = 0  # rows whose gradients a device holds at a time (on CPU 16 is fast); 0: all it has
+    public: tuple = ()  # groups whose losses read no rows, such as a GAN's generator; all others are private
+    chunk: int = 0  # rows per device whose gradients are computed at once (16 is fast on a CPU); 0: all
 
     def __post_init__(self):
         for name in ('clip', 'noise_multiplier'):
@@ -53,49 +52,49 @@ class Settings:
             )
         if self.epsilon and self.noise_multiplier != type(self).noise_multiplier:
             raise UserError(
-                'config.privacy: give epsilon or noise_multiplier, not both: one follows from the other'
+                'config.privacy: set epsilon or noise_multiplier, not both: one determines the other'
             )
 
 
 class Budget(NamedTuple):
-    """What is known of a whole run on the host before it starts."""
+    """Noise and accounting of a whole run, computed on the host before it starts."""
 
     noise_multiplier: float
-    spent: Callable[[int], float]  # (steps made) -> epsilon
+    spent: Callable[[int], float]  # (completed steps) -> epsilon
     count: int  # rows of the training split
     steps: int
 
 
 def apply(task: Task, settings: Settings, config: Any) -> Task:
-    """Returns `task` with private gradients for every group but `settings.public`.
+    """Makes the gradients of all groups private, except those in `settings.public`.
 
-    Works with any loss that is a sum over rows. Each row goes through the loss by itself, as a batch of one,
-    with a key of its own; a loss that compares the rows of a batch therefore sees nothing to compare. A row's
-    loss is first divided by its own weight (of a text, its tokens), so that `clip` does not depend on the
-    row's length: the gradient is that of the mean over rows of their means. The noised sum is divided by
-    `config.train.batch_size` whatever number of rows a Poisson sample has: that number is private too.
+    Works with any loss that is a sum over rows. The loss is applied to each row as a batch of one with its own key, so
+    losses that compare rows of a batch are not supported. A row's loss is divided by its weight (for texts, the number
+    of tokens), so that `clip` does not depend on the row's length: the gradient is that of the mean over rows of
+    their means. The noised sum is divided by `config.train.batch_size` and not by the size of a Poisson sample, which
+    is private.
 
-    Of `config` it reads `train` (batch size, sampling, steps) and each group's `optimizer.update_every`.
-    Epsilon and the noise multiplier are computed when they are first asked for, so that a trained model can
-    be served where neither training data nor the accounting library are.
+    Uses `config.train` (batch size, sampling, steps) and each group's `optimizer.update_every`. Epsilon and the noise
+    multiplier are computed on first use, so that serving a trained model needs neither the training data nor the
+    accounting library.
 
     Raises:
-      UserError: for a group that cannot be private; when it is traced, for one in `public` that reads rows.
+      UserError: if a group cannot be private; when tracing, if a group in `public` reads rows.
     """
     check(task, settings)
     private = tuple(group for group in task.losses if group not in settings.public)
-    every = tuple(config.optimizer[group].update_every for group in private if group in config.optimizer)
+    intervals = tuple(config.optimizer[group].update_every for group in private if group in config.optimizer)
 
     @functools.cache
     def budget() -> Budget:
-        return make_budget(len(task.source('train')), every, settings, config.train)
+        return make_budget(len(task.source('train')), intervals, settings, config.train)
 
     def micro(loss: Callable, params: Tree, batch: Batch, context: Context):
         return clipped_sum(loss, params, batch, context, settings.clip, settings.chunk)
 
     def finish(gradient_sum: Tree, weight: Array, context: Context) -> Tree:
         deviation = settings.clip * budget().noise_multiplier
-        noised = add_noise(gradient_sum, context.fold(NOISE), deviation)
+        noised = add_noise(gradient_sum, context.fold(NOISE_PURPOSE), deviation)
         return jax.tree.map(lambda leaf: leaf / config.train.batch_size, noised)
 
     def spent(step: int) -> dict[str, float]:
@@ -118,7 +117,7 @@ def apply(task: Task, settings: Settings, config: Any) -> Task:
 
 
 def check(task: Task, settings: Settings) -> None:
-    """Raises a `UserError` where the task cannot be trained privately as the settings say."""
+    """Raises `UserError` if the task cannot be trained privately with these settings."""
     for group in settings.public:
         if group not in task.losses:
             raise UserError(
@@ -134,8 +133,8 @@ def check(task: Task, settings: Settings) -> None:
             )
     if task.couples_rows:
         raise UserError(
-            f'config.methods: privacy cannot train with mixed rows ({task.couples_rows}): what one row adds to the '
-            'gradient could not be told from what its partner adds. Set that to 0'
+            f'config.methods: privacy cannot train with mixed rows ({task.couples_rows}): the gradient of one row '
+            'would depend on its partner. Set it to 0'
         )
     extra = jax.eval_shape(lambda: task.init(jax.random.key(0))).extra  # traced, never compiled
     for group in task.losses:
@@ -146,34 +145,34 @@ def check(task: Task, settings: Settings) -> None:
             )
 
 
-def make_budget(count: int, every: tuple[int, ...], settings: Settings, train: Any) -> Budget:
-    """Returns the noise multiplier and the accountant of a run.
+def make_budget(count: int, intervals: tuple[int, ...], settings: Settings, train: Any) -> Budget:
+    """Computes the noise multiplier and the accountant of a run.
 
     Args:
       count: rows of the training split.
-      every: for each private group, the steps from one of its updates to the next.
+      intervals: for each private group, the number of steps between its updates.
       settings: of this method.
       train: `config.train`.
 
     Raises:
-      UserError: where the library is missing, delta is no guarantee, or no noise gives the epsilon asked for.
+      UserError: if the library is missing, delta is too large, or no noise multiplier reaches epsilon.
     """
     if settings.delta >= 1 / count:
         raise UserError(
             f'config.privacy.delta={settings.delta:g} must be below {1 / count:.2g}, one over the {count:,} '
-            'training rows: a method that publishes one row at random would pass it'
+            'training rows: publishing one row at random would satisfy it'
         )
     accounting.library()
     poisson, size = train.sampling == 'poisson', train.batch_size
     if size > count and poisson:
         raise UserError(
-            f'config.train.batch_size={size} is more than the {count} rows: privacy cannot sample it'
+            f'config.train.batch_size={size} exceeds the {count} training rows: privacy cannot sample it'
         )
 
     def releases(steps: int):
         if poisson:
-            return accounting.updates_together(steps, every)
-        return accounting.epochs_together(steps, size, count, len(every))
+            return accounting.updates_together(steps, intervals)
+        return accounting.epochs_together(steps, size, count, len(intervals))
 
     def accountant(noise_multiplier: float) -> Callable:
         if poisson:
@@ -191,11 +190,11 @@ def make_budget(count: int, every: tuple[int, ...], settings: Settings, train: A
 def clipped_sum(
     loss: Callable, params: Tree, batch: Batch, context: Context, clip: float, chunk: int
 ) -> tuple[Tree, Float[Array, ''], Aux]:
-    """Returns the sum of the rows' clipped gradients, the sum of the loss, and Aux: the `Gradient.micro`.
+    """Computes the sum of the rows' clipped gradients, the sum of the loss, and Aux: the `Gradient.micro`.
 
-    On a mesh every device takes its own rows. The gradient of a convolution under `vmap` is wrong where the
-    compiler splits the batch, hence `shard_map`; and there the gradient of a weight that all devices share
-    would be summed over them before it is clipped, unless varying axes are not tracked (`check_vma`).
+    `shard_map` gives each device its own rows, because the gradient of a convolution under `vmap` is wrong if the
+    partitioner splits the batch. `check_vma=False` prevents that gradients of replicated weights are summed over
+    devices before clipping.
     """
     mesh = jax.sharding.get_abstract_mesh()
     axes = tuple(axis for axis in BATCH if axis in mesh.axis_names and mesh.shape[axis] > 1)
@@ -214,10 +213,10 @@ def clipped_sum(
 
 
 def rows_sum(loss: Callable, params: Tree, context: Context, clip: float, batch: Batch):
-    """Returns (clipped gradients, losses, weights, logs) summed over the rows of a batch on one device.
+    """Sums (clipped gradients, losses, weights, logs) over the rows of a batch on one device.
 
-    A row with mask 0 adds nothing to the gradient; nor does one whose gradient is not finite, which no
-    clipping could bound.
+    Rows with mask 0 do not contribute to the gradient, nor do rows with a non-finite gradient, which clipping cannot
+    bound.
     """
     gradients, sums = jax.vmap(functools.partial(row_gradient, loss, params, context))(batch)
     squares = [jnp.sum(jnp.square(leaf), range(1, leaf.ndim)) for leaf in jax.tree.leaves(gradients)]
@@ -234,17 +233,17 @@ def rows_sum(loss: Callable, params: Tree, context: Context, clip: float, batch:
 
 
 def row_gradient(loss: Callable, params: Tree, context: Context, row: Batch):
-    """Returns the gradient of one row's mean loss, and (its loss, its weight, its logs)."""
-    own = context._replace(key=jax.random.fold_in(context.key, row['index']))
+    """Computes the gradient of one row's mean loss, and (its loss, its weight, its logs)."""
+    row_context = context._replace(key=jax.random.fold_in(context.key, row['index']))
     batch = jax.tree.map(lambda value: value[None], row)
 
     def mean(params: Tree):
-        total, aux = loss(params, batch, own)
+        total, aux = loss(params, batch, row_context)
         if jax.tree.leaves(aux.extra):
             kept = ', '.join(f'{group}/{name}' for group, trees in aux.extra.items() for name in trees)
             raise UserError(
                 f'config.methods: privacy has no noise for what a loss keeps besides parameters ({kept}): '
-                'use a model that keeps nothing'
+                'use a model without such state'
             )
         return total / jnp.where(aux.weight == 0, 1, aux.weight), (total, aux.weight, aux.logs)
 
@@ -253,7 +252,7 @@ def row_gradient(loss: Callable, params: Tree, context: Context, row: Batch):
 
 
 def over_chunks(function: Callable, batch: Batch, chunk: int) -> Tree:
-    """Returns `function(batch)`, a tree of sums over rows, from `chunk` rows at a time (0: all at once)."""
+    """Computes `function(batch)`, a tree of sums over rows, on `chunk` rows at a time (0: all at once)."""
     rows = len(batch['mask'])
     if not chunk or chunk >= rows:
         return function(batch)
@@ -277,20 +276,20 @@ def over_chunks(function: Callable, batch: Batch, chunk: int) -> Tree:
 
 
 def add_noise(tree: Tree, key: PRNGKeyArray, deviation: float) -> Tree:
-    """Returns the tree plus independent normal noise; a leaf's depends on its path, and on no device."""
+    """Adds independent normal noise to a tree; a leaf's noise depends on its path, not on devices."""
 
     def noised(path: Any, leaf: Array) -> Array:
-        own = fold(key, jax.tree_util.keystr(path))
-        return leaf + deviation * jax.random.normal(own, leaf.shape, leaf.dtype)
+        leaf_key = fold(key, jax.tree_util.keystr(path))
+        return leaf + deviation * jax.random.normal(leaf_key, leaf.shape, leaf.dtype)
 
     return jax.tree_util.tree_map_with_path(noised, tree)
 
 
 def without_rows(loss: Loss, group: str) -> Loss:
-    """Returns a loss that cannot read the rows: it is given zeros, mask 1 and the numbers from 0 on instead.
+    """Wraps a loss so that it cannot read rows: fields are zeros, the mask is 1, the index counts from 0.
 
     Raises:
-      UserError: when the loss reads a field of the rows, for which zeros would be a wrong value.
+      UserError: if the loss reads another field of the rows.
     """
 
     def public(variables: Variables, batch: Batch, context: Context):
@@ -302,18 +301,18 @@ def without_rows(loss: Loss, group: str) -> Loss:
         if read:
             raise UserError(
                 f'config.privacy.public: the loss of group {group!r} reads {", ".join(sorted(read))} of the '
-                'rows, so it is not public: leave it out, and it is trained privately too'
+                'rows, so it is not public: remove it from there, to train it privately'
             )
-        given = {name: jnp.zeros_like(value) for name, value in batch.items()}
+        blank = {name: jnp.zeros_like(value) for name, value in batch.items()}
         number = jnp.arange(len(batch['index']), dtype=batch['index'].dtype)
-        given.update(index=constrain(number, BATCH), mask=jnp.ones_like(batch['mask']))
-        return loss(variables, given, context)
+        blank.update(index=constrain(number, BATCH), mask=jnp.ones_like(batch['mask']))
+        return loss(variables, blank, context)
 
     return public
 
 
 def fields_read(function: Callable, batch: Batch) -> set[str]:
-    """Returns the fields of `batch` on which a result of `function(batch)` may depend, from its jaxpr."""
+    """Finds the fields of `batch` that a result of `function(batch)` may depend on, from its jaxpr."""
     jaxpr = jax.make_jaxpr(function)(dict(batch)).jaxpr
     names = [path[0].key for path, _ in jax.tree_util.tree_leaves_with_path(dict(batch))]
     sources = {id(variable): {name} for variable, name in zip(jaxpr.invars, names, strict=True)}
@@ -321,32 +320,32 @@ def fields_read(function: Callable, batch: Batch) -> set[str]:
     def of(variables: Sequence[Any]) -> set[str]:
         return set().union(*(sources.get(id(variable), set()) for variable in variables))
 
-    for equation in jaxpr.eqns:  # whatever goes into an equation may come out of it
-        found = of(equation.invars)
-        sources.update({id(variable): found for variable in equation.outvars})
+    for equation in jaxpr.eqns:  # every output may depend on every input
+        names_read = of(equation.invars)
+        sources.update({id(variable): names_read for variable in equation.outvars})
     return of(jaxpr.outvars)
 
 
 def notes(budget: Budget, settings: Settings, train: Any, private: Sequence[str]) -> list[str]:
-    """Returns what a person must know of the guarantee, as sentences."""
+    """Describes the guarantee and its limits, as sentences for the log."""
     size, count = train.batch_size, budget.count
     groups = ' and '.join(private)
     if train.sampling == 'poisson':
-        sampling = f'every batch a Poisson sample in which each row is with probability {size}/{count:,}'
+        sampling = f'every batch a Poisson sample that includes each row with probability {size}/{count:,}'
     else:
         epochs = math.ceil(budget.steps * size / count)
         sampling = (
-            f'nothing claimed for the shuffled order: each row counts once in each of {epochs:,} epochs'
-            + ('' if count % size == 0 else ', or twice where a batch runs over the end of one')
+            f'no amplification by the shuffled order: each row counts once in each of {epochs:,} epochs'
+            + ('' if count % size == 0 else ', or twice if a batch spans two epochs')
             + "; config.train.sampling='poisson' would spend less"
         )
-    chosen = 'computed for it' if settings.epsilon else 'as given'
+    origin = 'computed from epsilon' if settings.epsilon else 'as set'
     return [
         f'{groups} is trained privately: epsilon {budget.spent(budget.steps):.3g} at delta '
         f'{settings.delta:g} after {budget.steps:,} steps, for one row more or less among {count:,}; noise '
-        f'multiplier {budget.noise_multiplier:.4g} ({chosen}), clip {settings.clip:g}, {sampling}',
-        'not private: the logged losses and accuracies, which are of training rows without noise; metrics of '
-        'other splits; what was prepared from the training split (statistics, vocabularies, class counts)',
-        'the noise and the samples follow from a key drawn at random, which secret.json holds until the run is '
-        'finished: keep it from others',
+        f'multiplier {budget.noise_multiplier:.4g} ({origin}), clip {settings.clip:g}, {sampling}',
+        'not private: the logged losses and accuracies of training rows, which have no noise; metrics on other '
+        'splits; data prepared from the training split (statistics, vocabularies, class counts)',
+        'noise and samples are derived from a random key, which secret.json contains until the run is finished: '
+        'keep that file secret',
     ]

@@ -105,7 +105,7 @@ class TransformerSettings:
         if self.windows and (self.window or min(self.windows) < 0):
             raise SettingError(
                 'windows',
-                f'must all be zero or more and cannot be combined with window, got {self.windows}, window={self.window}',
+                f'must all be zero or more, and exclude window, got {self.windows}, window={self.window}',
             )
         if not self.rotary_low < self.rotary_high:
             raise SettingError('rotary_low', f'must be below rotary_high, got {self.rotary_low}, {self.rotary_high}')

@@ -9,7 +9,7 @@ def test_a_process_that_stands_still_is_named_after_the_timeout():
     beats = HeartbeatTable(3, 0, 10, now=0)
     assert beats.update({0: '1', 1: '1', 2: '1'}, now=5) == ''
     assert beats.update({0: '2', 1: '1', 2: '2'}, now=15) == ''  # last heard of at 5
-    assert 'process 1 was not heard of for 10 s' in beats.update({0: '3', 1: '1', 2: '3'}, now=15.1)
+    assert 'no heartbeat from process 1 for 10 s' in beats.update({0: '3', 1: '1', 2: '3'}, now=15.1)
 
 
 def test_a_process_that_never_came_is_named():
@@ -37,7 +37,7 @@ class Store:
         return list(self.values.items())
 
 
-@pytest.mark.parametrize(('broken', 'named'), [(False, 'process 0 was not heard of'), (True, 'process 0 is gone')])
+@pytest.mark.parametrize(('broken', 'named'), [(False, 'no heartbeat from process 0'), (True, 'process 0 is gone')])
 def test_the_thread_ends_its_process_when_another_is_dead(broken, named):
     problems = []
     watch = Watch(Store(broken), 2, 1, 0.2, problems.append)

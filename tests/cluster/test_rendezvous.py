@@ -35,12 +35,12 @@ def test_all_who_come_meet():
 
 def test_every_process_hears_who_is_missing():
     messages = together([0, 2], 4, 1)
-    assert all('processes 1, 3 did not come within 1 s' in message for message in messages), messages
+    assert all('processes 1, 3 did not connect within 1 s' in message for message in messages), messages
 
 
 def test_a_number_that_comes_twice_is_named():
     messages = together([0, 1, 1], 4, 5)
-    assert '--process_id=1, which another has' in messages[0], messages
+    assert '--process_id=1 of a process is a duplicate' in messages[0], messages
 
 
 def test_no_first_process():
