@@ -1,7 +1,7 @@
-"""Compiles a step for devices that are not there: real TPU topologies by libtpu, others by fake CPU devices.
+"""Ahead-of-time compilation for absent devices: TPU topologies by libtpu, others on fake CPU devices.
 
-Nothing is allocated: a program is compiled for shapes with shardings. `jax.config.jax_platforms` must be 'cpu'
-before the first operation, so that libtpu only compiles and looks for no chip.
+Nothing is allocated: the program is compiled for shapes with shardings. Set `jax.config.jax_platforms` to 'cpu' before
+the first operation, so that libtpu only compiles and does not probe for chips.
 """
 
 import importlib.metadata
@@ -21,53 +21,53 @@ from research.core.task import Tree
 from research.errors import UserError
 from research.memory import is_out_of_memory
 
-UNITS = {'': 1, 'K': 2**10, 'M': 2**20, 'G': 2**30, 'T': 2**40}
+UNIT_BYTES = {'': 1, 'K': 2**10, 'M': 2**20, 'G': 2**30, 'T': 2**40}
 
 
-class Target(NamedTuple):
-    """What a plan is compiled for, and by what."""
+class CompileTarget(NamedTuple):
+    """The devices that a plan is compiled for, and the compiler."""
 
     topology: Topology
     devices: Sequence[Any]
     compiler: str  # 'libtpu 0.0.52', or 'fake CPU devices'
-    exact: bool  # whether memory is what the chip will use, not an estimate
+    exact: bool  # True: memory is exact for the chip; False: an estimate
 
 
-class Built(NamedTuple):
-    """A compiled step: bytes on each device by part, and its text ('': unreadable); or how much an overflow needs."""
+class CompiledStep(NamedTuple):
+    """A compiled step, or the memory that an out-of-memory compilation reports."""
 
-    memory: dict[str, float]  # see `memory_of`; of an overflow only 'total'
-    text: str
+    memory: dict[str, float]  # bytes per device by part, see `memory_of`; out of memory: only 'total'
+    text: str  # HLO; '' if unreadable
     seconds: float
-    usable: float  # bytes a program may use, as the compiler said when it was too much; else 0
+    usable: float  # out of memory: bytes available to a program, as reported by the compiler; else 0
 
 
 def has_libtpu() -> bool:
-    """Returns whether the compiler for TPUs is installed."""
+    """Whether the TPU compiler is installed."""
     return importlib.util.find_spec('libtpu') is not None or bool(os.environ.get('TPU_LIBRARY_PATH'))
 
 
-def find_target(topology: Topology, compiler: str = 'auto') -> Target:
-    """Returns the devices to compile for.
+def find_target(topology: Topology, compiler: str = 'auto') -> CompileTarget:
+    """Selects the devices to compile for.
 
     Args:
-      topology: TPU slices are compiled by libtpu where it is installed.
-      compiler: 'auto', 'tpu' (fail without libtpu) or 'cpu' (fake devices always).
+      topology: TPU slices are compiled by libtpu if it is installed.
+      compiler: 'auto', 'tpu' (fail without libtpu) or 'cpu' (always fake devices).
 
     Raises:
-      UserError: when libtpu is asked for and absent or in use, or does not know the topology.
+      UserError: if libtpu is required but missing or in use, or does not support the topology.
     """
     if compiler == 'tpu' and topology.chip.kind != 'tpu':
-        raise UserError(f'--compiler=tpu: {topology.text} is no TPU')
+        raise UserError(f'--compiler=tpu: {topology.text} is not a TPU')
     if compiler == 'tpu' and not has_libtpu():
         raise UserError("--compiler=tpu: libtpu is not installed: pip install '.[plan]' (Linux)")
     if topology.chip.kind == 'tpu' and compiler != 'cpu' and has_libtpu():
-        return Target(topology, tpu_devices(topology), f'libtpu {libtpu_version()}', True)
-    return Target(topology, fake_devices(topology.count), 'fake CPU devices', False)
+        return CompileTarget(topology, tpu_devices(topology), f'libtpu {libtpu_version()}', True)
+    return CompileTarget(topology, fake_devices(topology.count), 'fake CPU devices', False)
 
 
 def libtpu_version() -> str:
-    """Returns the version of the installed wheel, '' where the library came another way."""
+    """Version of the installed wheel; '' if libtpu was not installed as a wheel."""
     try:
         return importlib.metadata.version('libtpu')
     except importlib.metadata.PackageNotFoundError:
@@ -75,16 +75,16 @@ def libtpu_version() -> str:
 
 
 def tpu_devices(topology: Topology) -> Sequence[Any]:
-    """Returns the compile-only devices of a TPU slice.
+    """Creates the compile-only devices of a TPU slice.
 
     Raises:
-      UserError: in the words of libtpu where it does not make such a slice.
+      UserError: with libtpu's reason if it does not support the slice.
     """
     from jax.experimental import topologies
 
-    # No metadata server is asked, several processes may compile at once, and what libtpu misses of a TPU
-    # machine (its host names, its type) is neither looked for nor complained about.
-    quiet = {
+    # Skip the metadata server, allow several compiling processes, and provide what libtpu expects of a TPU machine
+    # (host names, type), so that it neither searches for it nor logs errors.
+    defaults = {
         'TPU_SKIP_MDS_QUERY': '1',
         'ALLOW_MULTIPLE_LIBTPU_LOAD': '1',
         'TPU_WORKER_HOSTNAMES': 'localhost',
@@ -92,10 +92,10 @@ def tpu_devices(topology: Topology) -> Sequence[Any]:
         'TPU_MIN_LOG_LEVEL': '3',
         'TPU_STDERR_LOG_LEVEL': '3',
     }
-    for name, value in quiet.items():
+    for name, value in defaults.items():
         os.environ.setdefault(name, value)
     name = f'{topology.chip.name}:{"x".join(map(str, topology.shape))}'
-    # the two cores of a v4 chip run as one device there, with all of its memory; without this, as two
+    # On a v4 chip both cores form one device with all of its memory; without this setting, two devices.
     settings = {'chip_config_name': 'megacore'} if topology.chip.name == 'v4' else {}
     try:
         return topologies.get_topology_desc(name, 'tpu', **settings).devices
@@ -108,25 +108,25 @@ def tpu_devices(topology: Topology) -> Sequence[Any]:
 
 
 def fake_devices(count: int) -> Sequence[Any]:
-    """Returns `count` CPU devices that stand for accelerators.
+    """Creates `count` CPU devices that stand for accelerators.
 
     Raises:
-      UserError: when JAX already runs with fewer.
+      UserError: if JAX is already initialized with fewer.
     """
     try:
         jax.config.update('jax_num_cpu_devices', count)
     except RuntimeError:
-        pass  # already running: there may still be enough
+        pass  # JAX is initialized; its devices may suffice
     devices = jax.devices('cpu')
     if len(devices) < count:
         raise UserError(
-            f'{count} fake devices are needed and JAX runs with {len(devices)}: make the plan in a process of its own'
+            f'{count} fake devices are needed, but JAX is initialized with {len(devices)}: plan in a separate process'
         )
     return devices[:count]
 
 
-def build(plan: RunSpec, target: Target) -> Built:
-    """Compiles the step of a plan and returns what it takes; an overflow is a result, not an error."""
+def build(plan: RunSpec, target: CompileTarget) -> CompiledStep:
+    """Compiles the step of a plan; out of memory is a result, not an error."""
     start = time.perf_counter()
     try:
         compiled = plan.compile()
@@ -134,37 +134,37 @@ def build(plan: RunSpec, target: Target) -> Built:
         used = overflow(str(error))
         if not (is_out_of_memory(error) and used):
             raise
-        return Built({'total': used[0]}, '', time.perf_counter() - start, used[1])
+        return CompiledStep({'total': used[0]}, '', time.perf_counter() - start, used[1])
     memory = memory_of(plan, compiled.memory_analysis())
     try:
         text = compiled.as_text()
-    except jax.errors.JaxRuntimeError:  # a libtpu newer than jaxlib writes operations that it cannot read
+    except jax.errors.JaxRuntimeError:  # jaxlib cannot parse operations of a newer libtpu
         text = ''
-    return Built(memory, text, time.perf_counter() - start, 0)
+    return CompiledStep(memory, text, time.perf_counter() - start, 0)
 
 
 def overflow(message: str) -> tuple[float, float] | None:
-    """Returns (needed, usable) bytes from the TPU compiler's message, None where it names none.
+    """Parses (needed, usable) bytes from the TPU compiler's error message; None if it has none.
 
-    It writes 'Used 16.92G of 15.75G hbm' of a whole program, and '(256.00G) exceeds available HBM (15.75G)' where
-    temporaries alone are too much: a lower bound.
+    The message is 'Used 16.92G of 15.75G hbm' for a whole program, and '(256.00G) exceeds available HBM (15.75G)' if
+    temporaries alone are too large, which is a lower bound.
     """
     size = r'([\d.]+)([KMGT]?)i?B?'
     for pattern in (rf'[Uu]sed {size} of {size}', rf'\({size}\) exceeds available \w+ \({size}\)'):
-        if found := re.search(pattern, message):
-            return float(found[1]) * UNITS[found[2]], float(found[3]) * UNITS[found[4]]
+        if sizes := re.search(pattern, message):
+            return float(sizes[1]) * UNIT_BYTES[sizes[2]], float(sizes[3]) * UNIT_BYTES[sizes[4]]
     return None
 
 
 def shard_bytes(tree: Tree) -> float:
-    """Returns the bytes of one device's part of a tree of `jax.ShapeDtypeStruct`s with shardings."""
+    """Bytes per device of a tree of `jax.ShapeDtypeStruct`s with shardings."""
     return sum(
         math.prod(leaf.sharding.shard_shape(tuple(leaf.shape))) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree)
     )
 
 
 def state_parts(plan: RunSpec) -> dict[str, float]:
-    """Returns bytes on each device of what the step is given: a closed formula, exact but for padding to tiles."""
+    """Bytes per device of the step's inputs, from their shapes: exact except for padding to tiles."""
     state = plan.state
     return {
         'parameters': shard_bytes(state.variables.params),
@@ -176,11 +176,10 @@ def state_parts(plan: RunSpec) -> dict[str, float]:
 
 
 def memory_of(plan: RunSpec, stats: Any) -> dict[str, float]:
-    """Returns bytes on each device by part; they add up to 'total'.
+    """Bytes per device by part, and their sum 'total'.
 
-    'padding' is what arguments take beyond their elements (tiles); 'temporaries' are activations, gradients and
-    gathered weights at their worst moment; 'outputs' what is returned and shares no memory with an argument.
-    'arguments' (a sum of others) is beside the total.
+    'padding' is the memory of arguments beyond their elements (tiles); 'temporaries' are activations, gradients and
+    gathered weights at their peak; 'outputs' are results that share no memory with an argument.
     """
     parts = state_parts(plan)
     arguments = float(stats.argument_size_in_bytes)
@@ -193,6 +192,6 @@ def memory_of(plan: RunSpec, stats: Any) -> dict[str, float]:
 
 
 def fixed_bytes(plan: RunSpec) -> float:
-    """Returns the bytes on each device that no batch size changes: state, and gradients as large as parameters."""
+    """Bytes per device that do not depend on the batch size: the state, and gradients of the parameters' size."""
     parts: Mapping[str, float] = state_parts(plan)
     return sum(parts.values()) - parts['batch'] + parts['parameters']

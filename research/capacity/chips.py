@@ -1,4 +1,4 @@
-"""Accelerators by their published rates, and the topologies that chips are sold in."""
+"""Accelerators with their published rates, and the topologies they are available in."""
 
 import math
 import re
@@ -10,18 +10,18 @@ GIB = 2**30
 
 
 class Chip(NamedTuple):
-    """One accelerator. Rates are peaks: no program reaches all of them at once."""
+    """One accelerator. Rates are peaks, which no program reaches all at once."""
 
     name: str
     kind: str  # 'tpu' or 'gpu'
     memory: float  # bytes of high-bandwidth memory
-    usable: float  # of it, that the compiler hands out
-    flops: float  # bfloat16 matrix products, a second
-    bandwidth: float  # of its memory, bytes a second
-    interconnect: float  # to its neighbours, bytes a second, both directions and all links together
-    axes: int  # of the torus; 0: a switch
-    node: int = 0  # chips that the switch joins; beyond them is the network
-    network: float = 0.0  # of one chip beyond its node, bytes a second, one direction
+    usable: float  # bytes of it available to a program
+    flops: float  # bfloat16 matrix products, FLOP per second
+    bandwidth: float  # of its memory, bytes per second
+    interconnect: float  # to its neighbours, bytes per second, sum of both directions and all links
+    axes: int  # dimensions of the torus; 0: a switch
+    node: int = 0  # chips per switch
+    network: float = 0.0  # per chip between nodes, bytes per second, one direction
     pod: tuple[int, ...] = ()  # the largest slice
 
 
@@ -33,29 +33,29 @@ class Topology(NamedTuple):
 
     @property
     def count(self) -> int:
-        """Chips."""
+        """Number of chips."""
         return math.prod(self.shape)
 
     @property
     def text(self) -> str:
-        """As the user writes it: 'v5e:8x8', 'h100:8'."""
+        """The command-line form: 'v5e:8x8', 'h100:8'."""
         return f'{self.chip.name}:{"x".join(map(str, self.shape))}'
 
 
 def chips() -> dict[str, Chip]:
-    """Returns the chips that a plan can be made for.
+    """The supported chips by name.
 
     Sources. TPU: the pages 'TPU v4', 'TPU v5e', 'TPU v5p' and 'TPU v6e' of the Google Cloud documentation,
     cloud.google.com/tpu/docs/{v4,v5e,v5p,v6e}, tables of specifications: peak compute per chip (bf16) 275,
     197, 459 and 918 TFLOP/s; HBM 32 GiB, 16, 95 and 32 GB at 1200, 819, 2765 and 1640 GB/s; bidirectional
-    inter-chip interconnect per chip 400 GB/s (v5e), 1200 (v5p), 800 (v6e). The page of v4 gives none: its six
-    links of 50 GB/s each way are in Jouppi et al. 2023, arXiv:2304.01433, table 4, 600 in all. `usable` is what
-    libtpu 0.0.52 itself names as available when a program exceeds it (found by compiling one).
+    inter-chip interconnect per chip 400 GB/s (v5e), 1200 (v5p), 800 (v6e). The page of v4 has no such
+    figure: its six links of 50 GB/s each way, 600 in total, are from Jouppi et al. 2023, arXiv:2304.01433, table 4.
+    `usable` is the available memory that libtpu 0.0.52 reports for a program that exceeds it.
 
     GPU: NVIDIA's data sheets of the A100 (80 GB SXM: 312 TFLOP/s, 2039 GB/s, NVLink 600 GB/s), H100 (SXM:
     989 TFLOP/s dense, 3.35 TB/s, 900 GB/s) and H200 (SXM: 989 TFLOP/s, 141 GB, 4.8 TB/s, 900 GB/s); nodes of
-    8, and one network port a GPU as in DGX A100 (200 Gbit/s) and DGX H100 and H200 (400 Gbit/s). `usable` is
-    nine tenths: the CUDA context, its libraries and fragments take the rest. That share is a rule of thumb.
+    8, and one network port per GPU as in DGX A100 (200 Gbit/s) and DGX H100 and H200 (400 Gbit/s). `usable` is
+    90%, a rule of thumb: the CUDA context, libraries and fragmentation take the rest.
     """
     tpu, gpu = 'tpu', 'gpu'
     known = (
@@ -71,34 +71,34 @@ def chips() -> dict[str, Chip]:
 
 
 def read_topology(text: str) -> Topology:
-    """Returns the topology of 'v5e:8x8', 'v5p:4x4x4' or 'h100:16'.
+    """Parses a topology such as 'v5e:8x8', 'v5p:4x4x4' or 'h100:16'.
 
     Raises:
-      UserError: for an unknown chip (names the nearest) or a shape that it does not come in.
+      UserError: for an unknown chip (suggests the nearest) or an unsupported shape.
     """
     name, _, shape = text.partition(':')
     known = chips()
     if name not in known:
         hint = nearest(name, known)
-        raise UserError(f'--topology={text}: there is no chip {name!r} here; {hint} (written v5e:8x8, h100:8)')
+        raise UserError(f'--topology={text}: unknown chip {name!r}; {hint} (written v5e:8x8, h100:8)')
     chip = choose(name, known, '--topology')
     example = {0: '8', 2: '8x8', 3: '4x4x4'}[chip.axes]
     if not re.fullmatch(r'[1-9]\d*(x[1-9]\d*)*', shape):
-        raise UserError(f'--topology={text}: the shape is missing or no shape; write {name}:{example}')
+        raise UserError(f'--topology={text}: the shape is missing or invalid; write {name}:{example}')
     sizes = tuple(int(size) for size in shape.split('x'))
     if chip.axes and len(sizes) != chip.axes:
         raise UserError(f'--topology={text}: {name} comes in {chip.axes} dimensions, such as {name}:{example}')
-    if chip.axes and any(size > most for size, most in zip(sorted(sizes), sorted(chip.pod), strict=True)):
+    if chip.axes and any(size > largest for size, largest in zip(sorted(sizes), sorted(chip.pod), strict=True)):
         raise UserError(f'--topology={text}: the largest slice of {name} is {"x".join(map(str, chip.pod))}')
     return Topology(chip, sizes if chip.axes else (math.prod(sizes),))
 
 
 def rate(topology: Topology, group: int) -> float:
-    """Returns bytes a second that each chip can send in a collective of `group` chips.
+    """Bytes per second that each chip can send in a collective of `group` chips.
 
-    On a torus, the group is taken to span whole axes, longest first, and each contributes its links: both
-    directions where the axis wraps around, one where the slice is a mesh (v5e and v6e wrap at 16 chips, v4
-    and v5p where every side is a multiple of 4). Beyond a node of GPUs, the network is the limit.
+    On a torus, the group is assumed to span whole axes, longest first, each of which contributes its links: in both
+    directions if the axis wraps around, else in one (v5e and v6e wrap at 16 chips, v4 and v5p if all sides are
+    multiples of 4). Between nodes of GPUs, the network is the limit.
     """
     chip = topology.chip
     if not chip.axes:
@@ -108,7 +108,7 @@ def rate(topology: Topology, group: int) -> float:
     for size in sorted(topology.shape, reverse=True):
         if covered >= group:
             break
-        wraps = size == 16 if chip.axes == 2 else all(each % 4 == 0 for each in topology.shape)
+        wraps = size == 16 if chip.axes == 2 else all(side % 4 == 0 for side in topology.shape)
         total += link * (2 if wraps else 1)
         covered *= size
     return total or 2 * link

@@ -1,9 +1,8 @@
-"""What a compiled program sends between devices, read from its HLO text.
+"""The communication of a compiled program, from its HLO text.
 
-Every collective is counted once for each time it runs: a loop's body as often as the loop turns, nested loops
-multiplied. How often is read from the compiler's own `known_trip_count` where it says so, else from the
-constant that the loop's condition compares with. A collective that the TPU compiler spreads over several
-fusions, or writes as a start and a done, keeps one channel and counts once.
+Each collective counts once per execution: in a loop's body, once per iteration, with nested loops multiplied. The
+number of iterations is the compiler's `known_trip_count`, or else the constant in the loop's condition. A collective
+that the TPU compiler distributes over several fusions, or splits into start and done, has one channel and counts once.
 """
 
 import math
@@ -11,9 +10,13 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-KINDS = ('all-gather', 'all-reduce', 'reduce-scatter', 'all-to-all', 'collective-permute', 'collective-broadcast')
-SIZES = {'pred': 1, 's4': 0.5, 'u4': 0.5, 's8': 1, 'u8': 1, 's16': 2, 'u16': 2, 'f16': 2, 'bf16': 2, 's32': 4,
-         'u32': 4, 'f32': 4, 's64': 8, 'u64': 8, 'f64': 8, 'c64': 8, 'c128': 16}  # fmt: skip
+COLLECTIVE_KINDS = (
+    'all-gather', 'all-reduce', 'reduce-scatter', 'all-to-all', 'collective-permute', 'collective-broadcast',
+)  # fmt: skip
+DTYPE_BYTES = {
+    'pred': 1, 's4': 0.5, 'u4': 0.5, 's8': 1, 'u8': 1, 's16': 2, 'u16': 2, 'f16': 2, 'bf16': 2, 's32': 4, 'u32': 4,
+    'f32': 4, 's64': 8, 'u64': 8, 'f64': 8, 'c64': 8, 'c128': 16,
+}  # fmt: skip
 
 SHAPE = re.compile(r'\b([a-z]+\d*(?:e\dm\d\w*)?)\[([\d,]*)\]')
 HEADER = re.compile(r'^(ENTRY )?%?([\w.\-]+) \(.*\{$')
@@ -24,23 +27,23 @@ CALLED = re.compile(r'\b(calls|body|condition|to_apply|branch_computations|true_
 
 
 class Collective(NamedTuple):
-    """One collective: the data it makes whole or sums on each device, in how large a group, how often."""
+    """One collective: bytes, group size and executions per step."""
 
     kind: str
-    bytes: float  # of the gathered, summed, exchanged or sent data of one device
-    group: int  # devices that take part together
-    times: int  # a step
-    overlaps: bool = False  # whether the compiler runs it beside other work
+    bytes: float  # gathered, summed, exchanged or sent data per device
+    group: int  # participating devices
+    times: int  # executions per step
+    overlaps: bool = False  # whether it runs concurrently with other work
 
     @property
     def sent(self) -> float:
-        """Bytes that each device sends in one run, by a ring (Thakur et al. 2005, sections 4.1 to 4.5)."""
+        """Bytes that each device sends per execution, by ring algorithms (Thakur et al. 2005, sections 4.1 to 4.5)."""
         share = (self.group - 1) / self.group
         return self.bytes * {'all-reduce': 2 * share, 'collective-permute': 1.0}.get(self.kind, share)
 
 
 class Instruction(NamedTuple):
-    """One line of HLO text: its name, operation, and the text before and from the operation on."""
+    """One HLO instruction: name, operation, the text before the operation (`shape`) and from it on (`rest`)."""
 
     name: str
     operation: str
@@ -49,32 +52,32 @@ class Instruction(NamedTuple):
 
 
 def read_collectives(text: str, devices: int) -> tuple[list[Collective], list[str]]:
-    """Returns every collective of an optimized HLO module, and sentences on what could not be counted.
+    """Parses all collectives of an optimized HLO module; also returns notes on inexact counts.
 
     Args:
       text: `compiled.as_text()`.
-      devices: how many run the program, for groups that name none.
+      devices: number of devices, for collectives without explicit groups.
     """
     computations, entry = read_computations(text)
     notes: list[str] = []
-    memory: dict[str, list] = {}
-    found = walk(entry, computations, devices, notes, memory)
-    return [each for _, each in found if each.group > 1], sorted(set(notes))
+    done: dict[str, list] = {}
+    collectives = walk(entry, computations, devices, notes, done)
+    return [collective for _, collective in collectives if collective.group > 1], sorted(set(notes))
 
 
 def summarize(collectives: Sequence[Collective]) -> dict[str, dict[str, float]]:
-    """Returns {kind: {'count', 'bytes', 'sent'}} of one step and one device, loops multiplied out."""
+    """Totals {kind: {'count', 'bytes', 'sent'}} per step and device."""
     table: dict[str, dict[str, float]] = {}
-    for each in collectives:
-        row = table.setdefault(each.kind, {'count': 0, 'bytes': 0.0, 'sent': 0.0})
-        row['count'] += each.times
-        row['bytes'] += each.bytes * each.times
-        row['sent'] += each.sent * each.times
+    for collective in collectives:
+        row = table.setdefault(collective.kind, {'count': 0, 'bytes': 0.0, 'sent': 0.0})
+        row['count'] += collective.times
+        row['bytes'] += collective.bytes * collective.times
+        row['sent'] += collective.sent * collective.times
     return dict(sorted(table.items()))
 
 
 def read_computations(text: str) -> tuple[dict[str, list[Instruction]], str]:
-    """Returns {computation: its instructions} and the name of the entry."""
+    """Parses {computation: its instructions} and the name of the entry computation."""
     computations: dict[str, list[Instruction]] = {}
     current, entry = '', ''
     for line in text.splitlines():
@@ -82,59 +85,61 @@ def read_computations(text: str) -> tuple[dict[str, list[Instruction]], str]:
             current = header[2]
             computations[current] = []
             entry = current if header[1] else entry
-        elif current and (found := INSTRUCTION.match(line)):
-            if operation := OPERATION.search(found[2]):
+        elif current and (instruction := INSTRUCTION.match(line)):
+            name, definition = instruction.groups()
+            if operation := OPERATION.search(definition):
                 start = operation.start(1)
                 computations[current].append(
-                    Instruction(found[1], operation[1], found[2][:start], found[2][start:])
+                    Instruction(name, operation[1], definition[:start], definition[start:])
                 )
     return computations, entry
 
 
 def walk(
-    name: str, computations: Mapping[str, list[Instruction]], devices: int, notes: list[str], memory: dict[str, list]
+    name: str, computations: Mapping[str, list[Instruction]], devices: int, notes: list[str], done: dict[str, list]
 ) -> list[tuple[str, Collective]]:
-    """Returns (channel, collective) of everything that one run of a computation does, itself or in what it calls."""
-    if name in memory:
-        return memory[name]
+    """Collects (channel, collective) of one execution of a computation and all it calls; `done` caches results."""
+    if name in done:
+        return done[name]
     here: dict[str, Collective] = {}
     loops: list[tuple[str, Collective]] = []
-    for each in computations.get(name, ()):
-        kind = kind_of(each.operation)
-        called = dict(called_by(each))
+    for instruction in computations.get(name, ()):
+        operation = instruction.operation
+        kind = kind_of(operation)
+        called = dict(called_by(instruction))
         if kind:
-            if name.startswith('all-reduce-scatter'):  # TPU: a sum of which each device keeps its part
+            if name.startswith('all-reduce-scatter'):  # TPU: each device keeps its part of the sum
                 kind = 'reduce-scatter'
-            keep(here, channel(each), read_one(each, kind, devices))
-        elif each.operation == 'while':
-            times = trip_count(each, computations.get(called['condition'][0], ()), notes)
-            for key, inner in walk(called['body'][0], computations, devices, notes, memory):
+            keep(here, channel(instruction), read_one(instruction, kind, devices))
+        elif operation == 'while':
+            times = trip_count(instruction, computations.get(called['condition'][0], ()), notes)
+            for key, inner in walk(called['body'][0], computations, devices, notes, done):
                 loops.append((key, inner._replace(times=inner.times * times)))
-        elif each.operation == 'conditional':
+        elif operation == 'conditional':
             names = [branch for names in called.values() for branch in names]
-            branches = [walk(branch, computations, devices, notes, memory) for branch in names]
+            branches = [walk(branch, computations, devices, notes, done) for branch in names]
             loops += max(branches, key=lambda branch: sum(c.sent * c.times for _, c in branch), default=[])
-        elif each.operation in ('call', 'custom-call'):
+        elif operation in ('call', 'custom-call'):
             for names in called.values():
                 for inner in names:
-                    loops += walk(inner, computations, devices, notes, memory)
-        elif 'calls' in called:  # a fusion or an asynchronous part: the same channel is the same collective
-            for key, inner in walk(called['calls'][0], computations, devices, notes, memory):
+                    loops += walk(inner, computations, devices, notes, done)
+        elif 'calls' in called:  # a fusion or an asynchronous part; equal channels are one collective
+            for key, inner in walk(called['calls'][0], computations, devices, notes, done):
                 keep(here, key, inner)
     others = []
-    for key, each in loops:
-        if each.overlaps and here.get(key, each).overlaps:
-            keep(here, key, each)
+    for key, collective in loops:
+        if collective.overlaps and here.get(key, collective).overlaps:
+            keep(here, key, collective)
         else:
-            others.append((key, each))
-    memory[name] = [*here.items(), *others]
-    return memory[name]
+            others.append((key, collective))
+    done[name] = [*here.items(), *others]
+    return done[name]
 
 
 def keep(here: dict[str, Collective], key: str, new: Collective) -> None:
-    """Puts a collective under its channel; parts of one keep its largest size, and run as often as its start.
+    """Stores a collective under its channel; parts of one are merged to the largest size and the fewest executions.
 
-    The TPU compiler lets the parts of one gather run inside a loop that begins after it: fewest times is how often.
+    The TPU compiler may run parts of a gather inside a later loop, so the smallest count is that of the collective.
     """
     old = here.get(key)
     if old is not None:
@@ -145,21 +150,21 @@ def keep(here: dict[str, Collective], key: str, new: Collective) -> None:
 
 
 def kind_of(operation: str) -> str:
-    """Returns the kind of collective an operation begins, '' for any other; '-done' ends one already counted."""
+    """Kind of the collective that an operation starts, else ''; '-done' belongs to one already counted."""
     name = operation.removesuffix('-start')
-    return name if name in KINDS else ''
+    return name if name in COLLECTIVE_KINDS else ''
 
 
 def channel(instruction: Instruction) -> str:
-    """Returns what the parts of one collective share."""
-    found = re.search(r'channel_id=(\d+)', instruction.rest)
-    return found[1] if found else instruction.name
+    """Key shared by all parts of one collective."""
+    channel_id = re.search(r'channel_id=(\d+)', instruction.rest)
+    return channel_id[1] if channel_id else instruction.name
 
 
 def read_one(instruction: Instruction, kind: str, devices: int) -> Collective:
-    """Returns a collective from its line; it runs once a run of its computation."""
+    """Parses one collective, which executes once per execution of its computation."""
     group = group_size(instruction.rest, devices)
-    arrays = [array_bytes(*found) for found in SHAPE.findall(instruction.shape)]
+    arrays = [array_bytes(*shape) for shape in SHAPE.findall(instruction.shape)]
     started = instruction.operation.endswith('-start')
     if started and kind in ('all-gather', 'collective-permute'):  # (operands, results, ...)
         arrays = [size for size in arrays if size > 4] or arrays
@@ -171,14 +176,14 @@ def read_one(instruction: Instruction, kind: str, devices: int) -> Collective:
     return Collective(kind, size, group, 1, overlaps)
 
 
-def array_bytes(kind: str, dimensions: str) -> float:
-    """Returns the bytes of 'f32', '8,128'; 0 for what is no array (tokens)."""
-    size = SIZES.get(kind, 1 if kind.startswith('f8') else 0)
-    return size * math.prod(int(each) for each in dimensions.split(',') if each)
+def array_bytes(dtype: str, dimensions: str) -> float:
+    """Bytes of an array such as 'f32', '8,128'; 0 for other types (tokens)."""
+    size = DTYPE_BYTES.get(dtype, 1 if dtype.startswith('f8') else 0)
+    return size * math.prod(int(length) for length in dimensions.split(',') if length)
 
 
 def group_size(text: str, devices: int) -> int:
-    """Returns how many devices a collective joins, from any of the ways in which HLO writes groups.
+    """Number of devices in a group of a collective, for all HLO notations of groups.
 
     {{0,1},{2,3}} lists them, [2,4]<=[8] is 2 groups of 4, mesh['a'=2,'b'=4] {'b'} names axes of a mesh.
     """
@@ -196,19 +201,19 @@ def group_size(text: str, devices: int) -> int:
 
 
 def called_by(instruction: Instruction) -> Iterator[tuple[str, list[str]]]:
-    """Yields (how, names) of the computations that an instruction runs."""
-    for how, names in CALLED.findall(instruction.rest):
-        yield how, [each.strip().lstrip('%') for each in names.strip('{}').split(',') if each.strip()]
+    """Yields (attribute, names) of the computations that an instruction calls."""
+    for attribute, names in CALLED.findall(instruction.rest):
+        yield attribute, [name.strip().lstrip('%') for name in names.strip('{}').split(',') if name.strip()]
 
 
 def trip_count(loop: Instruction, condition: Sequence[Any], notes: list[str]) -> int:
-    """Returns how often a loop turns: known, or the only whole number that its condition compares with."""
+    """Number of iterations of a loop: known, or the only integer constant in its condition."""
     if found := re.search(r'known_trip_count[^\d]*(\d+)', loop.rest):
         return int(found[1])
     constants = {
         int(found[1])
-        for each in condition
-        if each.operation == 'constant' and (found := re.match(r'constant\((\d+)\)', each.rest))
+        for instruction in condition
+        if instruction.operation == 'constant' and (found := re.match(r'constant\((\d+)\)', instruction.rest))
     }
     if len(constants) == 1:
         return constants.pop()

@@ -1,7 +1,7 @@
 """Counts floating-point operations from the jaxpr, before anything compiles.
 
-The compiler's own `cost_analysis` counts the body of a scan once, whatever its length, so it cannot be used
-for stacked layers. Here every loop whose length is known is multiplied out.
+The compiler's `cost_analysis` counts the body of a scan once, regardless of its length, which is wrong for stacked
+layers. Here, loops of known length are multiplied out.
 """
 
 import math
@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-# Operations that only move, name or reinterpret values.
+# Operations that only move, rename or reinterpret values: 0 FLOPs.
 MOVES = frozenset(
     'reshape broadcast_in_dim transpose squeeze expand_dims slice dynamic_slice dynamic_update_slice '
     'concatenate pad rev gather iota convert_element_type reduce_precision bitcast_convert_type copy copy_p '
@@ -24,13 +24,13 @@ MOVES = frozenset(
     'optimization_barrier layout_constraint name full empty get swap debug_callback broadcast mesh_cast '
     'real imag scatter zeros_like'.split()
 )
-# One operation for every element read.
+# One FLOP per input element.
 REDUCTIONS = frozenset(
     'reduce_sum reduce_max reduce_min reduce_prod reduce_and reduce_or reduce_xor argmax argmin reduce '
     'cumsum cumprod cummax cummin cumlogsumexp select_and_scatter_add sort top_k '
     'psum psum_invariant pmax pmin reduce_scatter'.split()
 )
-# Their cost has no simple form: one per output element is a lower bound, and the result says so.
+# No simple formula: one FLOP per output element is a lower bound, and a note is added.
 LOWER_BOUND = frozenset(
     'fft cholesky eigh svd lu qr householder_product triangular_solve custom_linear_solve eig schur '
     'tridiagonal pure_callback io_callback ffi_call custom_call custom_partitioning tridiagonal_solve'.split()
@@ -40,18 +40,18 @@ LOWER_BOUND = frozenset(
 def count_flops(function: Callable[..., Any], *args: Any) -> dict[str, Any]:
     """Counts the floating-point operations of `function(*args)` over all devices, without running it.
 
-    A multiply-add counts as two. Matrix products and convolutions are exact: a convolution counts the kernel
-    positions that meet a real input element, not padding and not the holes of a dilated input, so a
-    convolution and its two gradients cost the same. An elementwise operation counts one per output element
-    and a reduction one per input element. A scan counts its length, a conditional its dearest branch.
+    A multiply-add counts as two. Matrix products and convolutions are exact: a convolution counts kernel positions at
+    actual input elements, excluding padding and the holes of a dilated input, so a convolution and its two gradients
+    have equal counts. An elementwise operation counts one per output element and a reduction one per input element. A
+    scan is multiplied by its length; a conditional counts as its most expensive branch.
 
     Args:
-      function: any traceable function; jitted ones are opened.
-      *args: trees of arrays or `jax.ShapeDtypeStruct`.
+      function: any traceable function, which may call jitted ones.
+      *args: pytrees of arrays or `jax.ShapeDtypeStruct`.
 
     Returns:
-      {'total', 'matrix' (products and convolutions alone), 'operations': {primitive: count}, dearest first,
-      'notes': sentences on what could not be counted exactly}.
+      {'total', 'matrix' (only products and convolutions), 'operations': {primitive: count}, largest first,
+      'notes': sentences on inexact counts}.
     """
     operations, notes = _count(jax.make_jaxpr(function)(*args).jaxpr)
     return {
@@ -63,17 +63,17 @@ def count_flops(function: Callable[..., Any], *args: Any) -> dict[str, Any]:
 
 
 def _count(jaxpr: Any) -> tuple[Counter, set[str]]:
-    """Returns the operations of an open jaxpr by primitive, and notes."""
+    """Counts the operations of an open jaxpr by primitive; also returns notes."""
     operations, notes = Counter(), set()
     for equation in jaxpr.eqns:
-        inner, more = _equation(equation)
-        operations.update(inner)
-        notes |= more
+        equation_operations, equation_notes = _equation(equation)
+        operations.update(equation_operations)
+        notes |= equation_notes
     return operations, notes
 
 
 def _equation(equation: Any) -> tuple[Counter, set[str]]:
-    """Returns the operations of one equation by primitive, and notes."""
+    """Counts the operations of one equation by primitive; also returns notes."""
     name, params = equation.primitive.name, equation.params
     if name in MATRIX:
         return Counter({name: MATRIX[name](equation)}), set()
@@ -81,27 +81,27 @@ def _equation(equation: Any) -> tuple[Counter, set[str]]:
         branches = [_count(_open(branch)) for branch in params['branches']]
         notes = set().union(*(note for _, note in branches))
         if len({sum(operations.values()) for operations, _ in branches}) > 1:
-            notes.add('a conditional counts its dearest branch')
-        return max((operations for operations, _ in branches), key=lambda each: sum(each.values())), notes
-    inner = list(_inner(params))
-    if inner:
+            notes.add('a conditional counts as its most expensive branch')
+        return max((operations for operations, _ in branches), key=lambda counts: sum(counts.values())), notes
+    jaxprs = list(_inner(params))
+    if jaxprs:
         operations, notes = Counter(), set()
-        for jaxpr in inner:
-            more, said = _count(jaxpr)
-            operations.update(more)
-            notes |= said
+        for jaxpr in jaxprs:
+            inner_operations, inner_notes = _count(jaxpr)
+            operations.update(inner_operations)
+            notes |= inner_notes
         if name == 'while':
-            notes.add('a while loop counts one turn: its length is known only when it runs')
+            notes.add('a while loop counts one iteration, as its length is only known at run time')
         times = _times(name, params)
         return Counter({key: count * times for key, count in operations.items()}), notes
     return Counter({name: _elementwise(name, equation)}), _remark(name)
 
 
 def _times(name: str, params: dict[str, Any]) -> int:
-    """Returns how often the body of an equation runs, over all devices."""
+    """Number of executions of an equation's body, over all devices."""
     if name == 'scan':
         return params['length']
-    if name == 'shard_map':  # shapes inside are those of one device
+    if name == 'shard_map':  # inner shapes are per device
         axes = params.get('manual_axes') or params['mesh'].axis_names
         return math.prod(params['mesh'].shape[axis] for axis in axes)
     if name == 'pallas_call':
@@ -110,16 +110,15 @@ def _times(name: str, params: dict[str, Any]) -> int:
 
 
 def _open(jaxpr: Any) -> Any:
-    """Returns the jaxpr inside a closed one."""
     return getattr(jaxpr, 'jaxpr', jaxpr)
 
 
 def _inner(params: dict[str, Any]) -> Iterator[Any]:
-    """Yields the jaxprs that an equation runs; rules of custom derivatives are thunks there, not jaxprs."""
+    """Yields the jaxprs that an equation executes; rules of custom derivatives are thunks, not jaxprs."""
     for value in params.values():
-        for each in value if isinstance(value, (tuple, list)) else (value,):
-            if hasattr(_open(each), 'eqns'):
-                yield _open(each)
+        for item in value if isinstance(value, (tuple, list)) else (value,):
+            if hasattr(_open(item), 'eqns'):
+                yield _open(item)
 
 
 def _remark(name: str) -> set[str]:
@@ -133,7 +132,7 @@ def _size(variable: Any) -> int:
 
 
 def _elementwise(name: str, equation: Any) -> int:
-    """Returns the operations of an equation without a jaxpr of its own."""
+    """Counts the operations of an equation without inner jaxprs."""
     if name in MOVES:
         return 0
     if name in REDUCTIONS:
@@ -152,7 +151,7 @@ def _dot_general(equation: Any) -> int:
 
 
 def _ragged_dot(equation: Any) -> int:
-    """Counts [m, k] x [groups, k, n]: every row meets the matrix of one group."""
+    """Counts [m, k] x [groups, k, n]: each row is multiplied by the matrix of one group."""
     (rows, inner), width = equation.invars[0].aval.shape, equation.invars[1].aval.shape[-1]
     return 2 * rows * inner * width
 
@@ -179,8 +178,8 @@ def _convolution(equation: Any) -> int:
 def _pairs(
     inputs: int, kernel: int, outputs: int, stride: int, padding: int, holes: int, dilation: int
 ) -> int:
-    """Returns how many (output, kernel) positions along one axis meet a real input element."""
-    # Position in the dilated input: output * stride + kernel * dilation - padding. The shorter side loops.
+    """Number of (output, kernel) positions along one axis that read an actual input element."""
+    # Position in the dilated input: output * stride + kernel * dilation - padding. Loops over the shorter side.
     long, short = np.arange(outputs) * stride - padding, range(0, kernel * dilation, dilation)
     if kernel > outputs:
         long, short = np.arange(kernel) * dilation - padding, range(0, outputs * stride, stride)
@@ -201,7 +200,7 @@ MATRIX = {
 
 
 def matrix_rate(size: int = 1024) -> float:
-    """Returns the FLOP per second of a float32 matrix product on the first device, the best of three, measured now."""
+    """Measures the FLOP per second of a float32 matrix product on the first device, best of three."""
     square = jnp.ones((size, size), jnp.float32)
     product = jax.jit(jnp.matmul)
     product(square, square).block_until_ready()
@@ -214,8 +213,8 @@ def matrix_rate(size: int = 1024) -> float:
 
 
 def expected_seconds(flops: float, devices: int, platform: str) -> float:
-    """Returns a rough time of one step before any was made, at a third of the rate of a matrix product.
+    """Estimates the time of one step, at a third of the rate of a matrix product.
 
-    A third is what small models reach here and large ones on accelerators; fake CPU devices share one CPU.
+    Small models on a CPU and large models on accelerators typically reach a third. Fake CPU devices share one CPU.
     """
     return 3 * flops / matrix_rate() / (1 if platform == 'cpu' else devices)

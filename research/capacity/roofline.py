@@ -1,4 +1,4 @@
-"""How long a step should take: a roofline of published rates. An estimate, with its formula."""
+"""Estimates the time of a step by a roofline model with published rates."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -11,20 +11,20 @@ FORMULA = (
     'compute = FLOPs of matrix products / (chips x peak)',
     'memory = (arguments read + written, temporaries and gathered weights written + read) / HBM bandwidth',
     'communication = sum over collectives of bytes sent by a ring / links of the axes they span',
-    'exposed = what the compiler runs beside nothing + what is left of the rest beyond max(compute, memory)',
+    'exposed = communication without overlap + overlapped communication beyond max(compute, memory)',
 )
 
 
 class Cost(NamedTuple):
-    """Seconds of one step, and the share of the chips' peak that it would reach."""
+    """Seconds of one step, and its share of the chips' peak."""
 
     compute: float
     memory: float
     communication: float
     exposed: float
     expected: float
-    share: float  # of peak, by the FLOPs that run
-    useful: float  # of peak, without what remat computes again (0 where it is not known)
+    share: float  # of peak, counting all executed FLOPs
+    useful: float  # of peak, without recomputation by remat; 0 if unknown
     bound: str  # 'compute', 'memory' or 'communication'
 
 
@@ -36,33 +36,33 @@ def estimate(
     collectives: Sequence[Collective],
     overlap: bool,
 ) -> Cost:
-    """Returns the expected time of a step (Williams et al. 2009, the roofline model, with communication added).
+    """Estimates the time of a step (the roofline model, Williams et al. 2009, plus communication).
 
     Args:
-      topology: its rates.
-      memory: bytes on each device, from `memory_of`.
-      flops: of matrix products over all devices, recomputation included.
-      useful: the same without recomputation; 0 where it is not known.
+      topology: provides the rates.
+      memory: bytes per device, from `memory_of`.
+      flops: of matrix products over all devices, including recomputation.
+      useful: the same without recomputation; 0 if unknown.
       collectives: of one device.
-      overlap: whether every collective may run beside other work (where the text does not say which do).
+      overlap: assume that all collectives overlap with other work, for HLO text without this information.
     """
     chip, peak = topology.chip, topology.count * topology.chip.flops
     compute = flops / peak
-    gathered = sum(each.bytes * each.times for each in collectives if each.kind == 'all-gather')
+    gathered = sum(item.bytes * item.times for item in collectives if item.kind == 'all-gather')
     state = memory['total'] - memory['temporaries']
     traffic = 2 * (state + memory['temporaries'] + gathered)
     moved = traffic / chip.bandwidth
-    beside = alone = 0.0
-    for each in collectives:
-        seconds = each.sent * each.times / rate(topology, each.group)
-        if each.overlaps or overlap:
-            beside += seconds
+    overlapped = blocking = 0.0
+    for collective in collectives:
+        seconds = collective.sent * collective.times / rate(topology, collective.group)
+        if collective.overlaps or overlap:
+            overlapped += seconds
         else:
-            alone += seconds
+            blocking += seconds
     work = max(compute, moved)
-    exposed = alone + max(0.0, beside - work)
+    exposed = blocking + max(0.0, overlapped - work)
     expected = work + exposed
     bound = 'communication' if exposed > work else 'compute' if compute >= moved else 'memory'
     return Cost(
-        compute, moved, alone + beside, exposed, expected, compute / expected, useful / peak / expected, bound
+        compute, moved, blocking + overlapped, exposed, expected, compute / expected, useful / peak / expected, bound
     )

@@ -92,7 +92,7 @@ class Watch:
         try:
             self.publish(value)
         except jax.errors.JaxRuntimeError:
-            pass  # the service is gone, and with it all readers
+            pass  # the service is gone, and so are its readers
 
 
 def end_process(problem: str) -> None:

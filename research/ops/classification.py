@@ -23,7 +23,7 @@ DESCRIPTIONS = {
 
 
 class MetricRow(NamedTuple):
-    """A metric's value, the value of a trivial baseline (None if there is none), and a description of both."""
+    """A metric's value, the value of a trivial baseline (None without one), and a description of both."""
 
     value: float | list
     baseline: float | None = None

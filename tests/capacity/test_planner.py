@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from research import api
-from research.capacity import aot as ahead
+from research.capacity import aot
 from research.capacity import planner as planning
 from research.capacity.chips import read_topology
 from research.capacity.collectives import Collective
@@ -43,7 +43,7 @@ def tiny():
 def make_planner(folder, topology='h100:8', **chip):
     topology = read_topology(topology)
     topology = topology._replace(chip=topology.chip._replace(**chip))
-    target = ahead.find_target(topology, 'cpu')
+    target = aot.find_target(topology, 'cpu')
     return Planner(target, lambda config: api.build(config, folder))
 
 
@@ -78,13 +78,13 @@ def modelled(monkeypatch):
         train, mesh = plan.config.train, plan.mesh.shape
         rows = train.batch_size / train.microbatches / (mesh['data'] * mesh['fsdp'])
         activations = rows * 40 * 1024 / mesh['tensor'] * (1 if plan.config.model['remat'] else 2)
-        total, usable = ahead.fixed_bytes(plan) + activations, target.topology.chip.usable
+        total, usable = aot.fixed_bytes(plan) + activations, target.topology.chip.usable
         calls.append(plan.config)
         if total > usable:
-            return ahead.Built({'total': total}, '', 1.0, usable)
-        return ahead.Built({'total': total, 'temporaries': activations}, '', 1.0, 0)
+            return aot.CompiledStep({'total': total}, '', 1.0, usable)
+        return aot.CompiledStep({'total': total, 'temporaries': activations}, '', 1.0, 0)
 
-    monkeypatch.setattr(ahead, 'build', build)
+    monkeypatch.setattr(aot, 'build', build)
     return calls
 
 
@@ -161,10 +161,10 @@ def test_the_search_needs_few_compiles():
 
 def test_messages_of_the_tpu_compiler():
     used = 'RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm. Used 16.92G of 15.75G hbm.'
-    assert ahead.overflow(used) == (16.92 * GIB, 15.75 * GIB)
+    assert aot.overflow(used) == (16.92 * GIB, 15.75 * GIB)
     other = 'memory required for HLO temporaries (512.00M) exceeds available HBM (15.75G). HLO module: jit_step'
-    assert ahead.overflow(other) == (0.5 * GIB, 15.75 * GIB)
-    assert ahead.overflow('something else') is None
+    assert aot.overflow(other) == (0.5 * GIB, 15.75 * GIB)
+    assert aot.overflow('something else') is None
 
 
 def test_expected_time_is_the_roofline_with_what_nothing_hides():
@@ -202,12 +202,12 @@ def test_meshes():
 
 
 def test_targets_that_cannot_be(monkeypatch):
-    with pytest.raises(UserError, match='no TPU'):
-        ahead.find_target(read_topology('h100:8'), 'tpu')
-    monkeypatch.setattr(ahead, 'has_libtpu', lambda: False)
+    with pytest.raises(UserError, match='not a TPU'):
+        aot.find_target(read_topology('h100:8'), 'tpu')
+    monkeypatch.setattr(aot, 'has_libtpu', lambda: False)
     with pytest.raises(UserError, match='not installed'):
-        ahead.find_target(read_topology('v5e:2x2'), 'tpu')
-    assert not ahead.find_target(read_topology('v5e:2x2')).exact
-    with pytest.raises(UserError, match='process of its own'):
-        ahead.find_target(read_topology('h100:64'))
+        aot.find_target(read_topology('v5e:2x2'), 'tpu')
+    assert not aot.find_target(read_topology('v5e:2x2')).exact
+    with pytest.raises(UserError, match='separate process'):
+        aot.find_target(read_topology('h100:64'))
     assert len(jax.devices()) == 8
