@@ -1,9 +1,9 @@
-"""Times the gradients of a convolution outside of a loop, in one, and in a condition: ours against XLA's own.
+"""Times the gradients of a convolution, plain, in a loop and in a conditional: ours against XLA's own.
 
     python -m benchmarks.convolution
 
-One 3x3 convolution of 64 pictures of 14x14, 64 channels to 96, float32. Each time is the median of 5, the two
-taken in turn; the ratio is XLA's over ours. On other devices than CPUs both are the same program.
+One 3x3 convolution of 64 pictures of 14x14, 64 channels to 96, float32. Times are medians of 5,
+measured alternately; the ratio is XLA's time over ours. Except on CPUs, both are the same program.
 """
 
 import functools
@@ -21,29 +21,29 @@ ROUNDS = 5
 
 
 def plain(x, kernel, *settings):
-    """Returns XLA's convolution, channels last."""
+    """XLA's convolution, channels last."""
     return jax.lax.conv_general_dilated(x, kernel, *settings, dimension_numbers=LAYOUT)
 
 
 def total(convolve: Callable, x, kernel):
-    """Returns a number whose gradients are the convolution's, at outputs of either sign."""
+    """Scalar function of the convolution, whose gradients are timed."""
     return jnp.sum(jnp.sin(convolve(x, kernel, (1, 1), 'SAME')))
 
 
-def placed(slopes: Callable) -> dict[str, Callable]:
-    """Returns the gradients as they are, in a loop of one turn, and in a condition."""
+def contexts(gradients: Callable) -> dict[str, Callable]:
+    """The gradients plain, in a loop of one iteration, and in a conditional."""
 
     def loop(x, kernel):
-        return jax.lax.map(lambda part: slopes(part, kernel), x[None])
+        return jax.lax.map(lambda part: gradients(part, kernel), x[None])
 
     def condition(x, kernel):
-        return jax.lax.cond(jnp.sum(kernel) < jnp.inf, slopes, lambda *both: both, x, kernel)
+        return jax.lax.cond(jnp.sum(kernel) < jnp.inf, gradients, lambda *both: both, x, kernel)
 
-    return {'plain': slopes, 'in a loop': loop, 'in a condition': condition}
+    return {'plain': gradients, 'in a loop': loop, 'in a condition': condition}
 
 
 def seconds(function: Callable, *args) -> float:
-    """Returns how long one call takes."""
+    """Time of one call."""
     start = time.perf_counter()
     jax.block_until_ready(function(*args))
     return time.perf_counter() - start
@@ -55,17 +55,17 @@ def main() -> None:
     args = [jnp.asarray(rng.normal(size=shape), jnp.float32) for shape in ((64, 14, 14, 64), (3, 3, 64, 96))]
     sides = {}
     for side, convolve in (('ours', convolution), ('xla', plain)):
-        slopes = jax.grad(functools.partial(total, convolve), (0, 1))
-        sides[side] = {name: jax.jit(each) for name, each in placed(slopes).items()}
+        gradients = jax.grad(functools.partial(total, convolve), (0, 1))
+        sides[side] = {name: jax.jit(function) for name, function in contexts(gradients).items()}
     print(f'gradients on {jax.default_backend()}   ours ms     XLA ms   ratio')
     for name in sides['ours']:
-        taken = {side: [] for side in sides}
-        for turn in range(ROUNDS + 1):
+        times = {side: [] for side in sides}
+        for number in range(ROUNDS + 1):
             for side, functions in sides.items():
-                once = seconds(functions[name], *args)
-                if turn:  # the first compiles
-                    taken[side].append(once * 1e3)
-        ours, theirs = (float(np.median(taken[side])) for side in ('ours', 'xla'))
+                duration = seconds(functions[name], *args)
+                if number:  # the first call compiles
+                    times[side].append(duration * 1e3)
+        ours, theirs = (float(np.median(times[side])) for side in ('ours', 'xla'))
         print(f'{name:<17}{ours:11.1f}{theirs:11.1f}{theirs / ours:8.2f}')
 
 

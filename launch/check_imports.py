@@ -1,9 +1,9 @@
-"""Checks who imports whom: the rule that keeps tasks, methods, models and the training loop apart.
+"""Checks imports against the dependency rules between tasks, methods, models and the training loop.
 
     python launch/check_imports.py [FOLDER]
 
-Reads every file of research/, launch/ and configs/ without running it, prints each import that the rule
-forbids and exits with 1 if there is any. Imports inside functions count. Standard library only.
+Parses all files of research/, launch/ and configs/ without running them, prints each forbidden import, and exits with 1
+if there is any. Includes imports inside functions. Standard library only.
 """
 
 import ast
@@ -15,8 +15,8 @@ from typing import NamedTuple
 FOLDERS = ('research', 'launch', 'configs')
 OURS = (*FOLDERS, 'tests', 'benchmarks')
 
-# What of ours each folder (or module) may import; 'research' itself stands for research/__init__.py alone.
-# A task may not import another task, nor a method another method: neither lists its own folder.
+# The project's modules that each folder (or module) may import; 'research' is research/__init__.py only.
+# Tasks may not import tasks, nor methods methods, so neither lists its own folder.
 MAY_IMPORT = {
     'research': (
         'research.api', 'research.core.config', 'research.core.evaluate', 'research.core.outcome', 'research.core.task',
@@ -82,7 +82,7 @@ MAY_IMPORT = {
     'configs': ('configs', 'research.core.config', 'research.errors'),
 }
 
-# Packages that only some of our modules may import.
+# Packages that only the listed modules may import.
 RESERVED = {
     'flax': ('research.nn',),
     'orbax': ('research.checkpoint.store',),
@@ -100,18 +100,18 @@ class Import(NamedTuple):
 
 
 def within(name: str, folders: Sequence[str]) -> bool:
-    """Returns whether the dotted `name` is one of `folders` or lies below one."""
+    """Whether the dotted `name` is one of `folders` or below one."""
     return any(name == folder or name.startswith(folder + '.') for folder in folders)
 
 
 def module_name(path: Path) -> str:
-    """Returns the dotted name of a file given relative to the root: 'research.core' for its __init__.py."""
+    """Dotted module name of a path relative to the root; an __init__.py has the name of its folder."""
     parts = path.with_suffix('').parts
     return '.'.join(parts[:-1] if parts[-1] == '__init__' else parts)
 
 
 def imports(source: str, module: str, is_package: bool = False) -> Iterator[Import]:
-    """Yields what a module imports, relative names resolved, with `import_module('literal')` among them."""
+    """Yields the imports of a module, with relative names resolved, including `import_module('literal')`."""
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             for alias in node.names:
@@ -132,13 +132,13 @@ def imports(source: str, module: str, is_package: bool = False) -> Iterator[Impo
 
 
 def rule_for(module: str) -> str:
-    """Returns the longest key of MAY_IMPORT that covers `module`, or '' where none does."""
+    """Longest key of MAY_IMPORT that covers `module`; '' if none does."""
     keys = [key for key in MAY_IMPORT if module == key or (key != 'research' and within(module, (key,)))]
     return max(keys, key=len, default='')
 
 
 def objection(module: str, name: str) -> str:
-    """Returns why `module` may not import `name`, or '' where it may."""
+    """Reason why `module` may not import `name`; '' if it may."""
     top = name.split('.')[0]
     if top in RESERVED and not within(module, RESERVED[top]):
         return f'only {", ".join(RESERVED[top])} may import {top}'
@@ -146,15 +146,15 @@ def objection(module: str, name: str) -> str:
         return ''
     folder = rule_for(module)
     if not folder:
-        return f'no rule says what {module} may import: add one to MAY_IMPORT'
+        return f'MAY_IMPORT has no rule for {module}: add one'
     if within(name, MAY_IMPORT[folder]):
         return ''
-    return f'{folder} may import of ours only {", ".join(MAY_IMPORT[folder]) or "nothing"}'
+    return f'of this project, {folder} may only import {", ".join(MAY_IMPORT[folder]) or "nothing"}'
 
 
 def violations(root: Path) -> list[str]:
-    """Returns 'path:line: module imports name: why not' for each forbidden import below `root`."""
-    found = []
+    """Lists 'path:line: imports name: reason' for each forbidden import below `root`."""
+    problems = []
     for folder in FOLDERS:
         for path in sorted((root / folder).rglob('*.py')):
             relative = path.relative_to(root)
@@ -162,21 +162,21 @@ def violations(root: Path) -> list[str]:
             try:
                 names = list(imports(path.read_text(encoding='utf-8'), module, path.name == '__init__.py'))
             except SyntaxError as error:
-                found.append(f'{relative.as_posix()}:{error.lineno}: does not parse: {error.msg}')
+                problems.append(f'{relative.as_posix()}:{error.lineno}: does not parse: {error.msg}')
                 continue
             for line, name in sorted(names):
-                why = objection(module, name)
-                if why:
-                    found.append(f'{relative.as_posix()}:{line}: imports {name}: {why}')
-    return found
+                reason = objection(module, name)
+                if reason:
+                    problems.append(f'{relative.as_posix()}:{line}: imports {name}: {reason}')
+    return problems
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Prints the violations below the given folder, or this repository; returns 1 if there are any."""
+    """Prints the violations below a folder, by default this repository; returns 1 if there are any."""
     root = Path(arguments[0]) if arguments else Path(__file__).resolve().parent.parent
-    found = violations(root)
-    print('\n'.join(found) or f'imports of {", ".join(FOLDERS)}: all within the rule')
-    return 1 if found else 0
+    problems = violations(root)
+    print('\n'.join(problems) or f'imports of {", ".join(FOLDERS)}: no violations')
+    return 1 if problems else 0
 
 
 if __name__ == '__main__':

@@ -1,9 +1,9 @@
-"""Checks the prose of the project: spelling, and phrases that make a reader stop.
+"""Checks the prose of the project: spelling, and a list of discouraged phrases.
 
     python launch/check_prose.py [FOLDER]
 
-Reads comments, docstrings and messages of research/, launch/ and configs/, and the English documents; prints each hit
-with its place and what to write instead, and exits with 1 if there is any. Spelling needs codespell.
+Reads the Python files of research/, launch/, configs/ and benchmarks/, and the English documents. Prints each match
+with its line and an alternative, and exits with 1 if there is any. The spelling check needs codespell.
 """
 
 import importlib.util
@@ -37,7 +37,7 @@ WORDS = ('hist', 'ot', 'fo', 'nd', 'te', 'ser', 'ist', 'ue', 'inout', 'fpr', 'an
 
 
 def files(root: Path) -> Iterator[Path]:
-    """Yields the files whose prose is checked."""
+    """Yields the files to check."""
     for folder in FOLDERS:
         yield from sorted((root / folder).rglob('*.py'))
     for pattern in DOCUMENTS:
@@ -45,7 +45,7 @@ def files(root: Path) -> Iterator[Path]:
 
 
 def hits(root: Path) -> list[str]:
-    """Returns 'path:line: phrase: advice' for each phrase of `PHRASES`."""
+    """Lists 'path:line: phrase: advice' for each match of `PHRASES`."""
     problems = []
     for path in files(root):
         name = path.relative_to(root).as_posix()
@@ -59,7 +59,7 @@ def hits(root: Path) -> list[str]:
 
 
 def misspelt(root: Path) -> list[str]:
-    """Returns what codespell finds, nothing where it is not installed."""
+    """Runs codespell and lists its output; empty if it is not installed."""
     if not importlib.util.find_spec('codespell_lib'):
         return []
     names = [str(path.relative_to(root)) for path in files(root)]
@@ -68,10 +68,10 @@ def misspelt(root: Path) -> list[str]:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Prints the problems below the given folder, or this repository; returns 1 if there are any."""
+    """Prints the problems below a folder, by default this repository; returns 1 if there are any."""
     root = Path(arguments[0]) if arguments else Path(__file__).resolve().parent.parent
     problems = [*hits(root), *misspelt(root)]
-    print('\n'.join(problems) or 'prose: nothing found')
+    print('\n'.join(problems) or 'prose: no problems')
     return 1 if problems else 0
 
 

@@ -1,4 +1,4 @@
-"""Lets a trained classifier look at what a trained generator draws: which classes, and how sure it is.
+"""Classifies the samples of a trained generator with a trained classifier: class counts and confidence.
 
     python -m launch.classify_samples --generator=runs/digits_gan --classifier=runs/digits --count=1000
 """
@@ -11,14 +11,14 @@ from absl import flags
 import launch.flags
 import research
 
-GENERATOR = flags.DEFINE_string('generator', '', 'The folder of a run that makes images.')
-CLASSIFIER = flags.DEFINE_string('classifier', '', 'The folder of a run that classifies them.')
-COUNT = flags.DEFINE_integer('count', 1000, 'How many images.', lower_bound=1)
+GENERATOR = flags.DEFINE_string('generator', '', 'The folder of a run that generates images.')
+CLASSIFIER = flags.DEFINE_string('classifier', '', 'The folder of a run that classifies images.')
+COUNT = flags.DEFINE_integer('count', 1000, 'Number of images.', lower_bound=1)
 SEED = flags.DEFINE_integer('seed', 0, 'Seed of the images.', lower_bound=0, upper_bound=2**31 - 1)
 
 
 def main(overrides: dict[str, str]) -> None:
-    """Prints the share of each class, and stores it as judge.json in the generator's run."""
+    """Prints the count of each class, and stores the result as judge.json in the generator's run."""
     from research.errors import UserError
     from research.inference.requests import blank_requests
 
@@ -26,7 +26,7 @@ def main(overrides: dict[str, str]) -> None:
     for model, field in ((generator, 'image'), (classifier, 'probability')):
         shapes = model.output_shapes()
         if field not in shapes:
-            raise UserError(f'{model.workdir}: its answers hold {", ".join(shapes)}, and no {field!r}')
+            raise UserError(f'{model.workdir}: its answers contain {", ".join(shapes)}, but no {field!r}')
     images = [
         image
         for _, outputs, count in generator.outputs(blank_requests(generator.task, COUNT.value), SEED.value)
@@ -39,7 +39,7 @@ def main(overrides: dict[str, str]) -> None:
 
 
 def summarize(labels: list, probabilities: list[float]) -> dict:
-    """Returns counts per class, their entropy in bits, and the mean confidence."""
+    """Computes counts per class, their entropy in bits, and the mean confidence."""
     names, counts = np.unique(labels, return_counts=True)
     shares = counts / counts.sum()
     return {
@@ -52,11 +52,11 @@ def summarize(labels: list, probabilities: list[float]) -> dict:
 
 
 def text_of(result: dict) -> str:
-    """Returns the result as a bar per class."""
-    most = max(result['counts'].values())
-    bars = [f'  {name:>8} {count:5} {"#" * round(40 * count / most)}' for name, count in result['counts'].items()]
+    """Formats the result with a bar per class."""
+    largest = max(result['counts'].values())
+    bars = [f'  {name:>8} {count:5} {"#" * round(40 * count / largest)}' for name, count in result['counts'].items()]
     head = (
-        f'{result["count"]} images: the classifier sees {result["classes_seen"]} classes, '
+        f'{result["count"]} images: the classifier predicts {result["classes_seen"]} classes, '
         f'entropy {result["entropy_bits"]:.2f} bits, mean confidence {result["mean_confidence"]:.3f}'
     )
     return '\n'.join([head, *bars])

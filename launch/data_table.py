@@ -1,4 +1,4 @@
-"""Writes docs/data_sets.md: what each config fetches, how large it is, and under which licence.
+"""Writes docs/data_sets.md: the data set, size and licence of each config.
 
     python -m launch.data_table
 """
@@ -55,7 +55,7 @@ def main(overrides: dict[str, str]) -> None:
 
 
 def document() -> str:
-    """The whole document, from the configs and the sources of the sets."""
+    """Generates the document from the configs and the sources of the sets."""
     from research.data.fetch import readable_size
     from research.data.public_sets import all_sources
 
@@ -71,7 +71,7 @@ def document() -> str:
 
 
 def config_row(path: str) -> tuple[str, str, str]:
-    """The data set of a config, the size of what it fetches, and the licence."""
+    """Data set of a config, the size of its files, and the licence."""
     from research import api
     from research.data.dataset import set_module
     from research.data.fetch import readable_size
@@ -89,13 +89,13 @@ def config_row(path: str) -> tuple[str, str, str]:
 
 
 def part(module: Any, word: str, end: str) -> str:
-    """What follows a word in the documentation of a set's module, up to `end`; '' where the word is missing."""
+    """Text after a word in the docstring of a set's module, up to `end`; '' if the word is missing."""
     match = re.search(rf'{word}: (.*?)(?:{end})', inspect.cleandoc(module.__doc__), re.DOTALL)
     return ' '.join(match[1].split()) if match else ''
 
 
 def remarks(name: str, source: Any) -> str:
-    """What else one should know of a set: from its source, or its module's documentation."""
+    """Remarks on a set, from its source or its module's docstring."""
     from research.data.dataset import set_module, set_names
 
     if source.about or name not in set_names():

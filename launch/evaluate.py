@@ -1,4 +1,4 @@
-"""Measures a trained run on one split, with baselines and expected ranges.
+"""Evaluates a trained run on one split, with baselines and expected ranges.
 
     python -m launch.evaluate --workdir=runs/digits --split=test
 """
@@ -12,7 +12,7 @@ import launch.flags
 import research
 
 WORKDIR = flags.DEFINE_string('workdir', '', 'The folder of the run.')
-SPLIT = flags.DEFINE_string('split', 'test', 'The split to measure: train, validation or test.')
+SPLIT = flags.DEFINE_string('split', 'test', 'The split to evaluate: train, validation or test.')
 JSON = flags.DEFINE_bool('json', False, 'Print the metrics as JSON instead of a table.')
 flags.declare_key_flag('fetch')
 
@@ -26,7 +26,7 @@ def main(overrides: dict[str, str]) -> None:
     print(json.dumps(entry, indent=2) if JSON.value else metrics_module.metrics_text(entry))
     try:
         metrics_module.store_metrics(model.workdir, {SPLIT.value: entry})
-    except OSError as error:  # a run that another user or a read-only disk holds
+    except OSError as error:  # a read-only run, or one of another user
         print(f'{model.workdir}/metrics.json was not updated: {error.strerror}', file=sys.stderr)
 
 

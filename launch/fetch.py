@@ -1,12 +1,12 @@
-"""Fetches public data sets, so that later trainings need no network.
+"""Fetches public data sets, so that training needs no network later.
 
     python -m launch.fetch sst2 fashion_mnist
     python -m launch.fetch --list
     python -m launch.fetch --all
 
-Training, evaluation and checks of data fetch what they need on first use by themselves; --nofetch forbids that. Files
-are kept in the folder that TESSERA_DATA names, or else in the user's cache folder. TESSERA_MIRROR names a URL or folder
-with <set>/<file> to fetch from.
+Training, evaluation and data checks fetch missing files on first use; --nofetch disables that. Files are stored in the
+folder TESSERA_DATA, or else in the user's cache folder. TESSERA_MIRROR is a URL or folder with <set>/<file> to
+fetch from.
 """
 
 import os
@@ -15,12 +15,12 @@ from absl import flags
 
 import launch.flags
 
-LIST = flags.DEFINE_bool('list', False, 'List the data sets with size, licence and where they are.')
-ALL = flags.DEFINE_bool('all', False, 'Fetch all of them.')
+LIST = flags.DEFINE_bool('list', False, 'List the data sets with size, licence and location.')
+ALL = flags.DEFINE_bool('all', False, 'Fetch all data sets.')
 
 
 def main(overrides: dict[str, str], names: list[str]) -> None:
-    """Fetches the sets that `names` lists."""
+    """Fetches the named sets."""
     from research.data import fetch
     from research.data.public_sets import all_sources
     from research.errors import UserError, choose
@@ -34,7 +34,7 @@ def main(overrides: dict[str, str], names: list[str]) -> None:
     if not names and not ALL.value:
         raise UserError('name the data sets to fetch, such as sst2; --list shows them, --all fetches them all')
     chosen = dict(sources) if ALL.value else {name: choose(name, sources, 'launch.fetch') for name in names}
-    os.environ.pop('TESSERA_FETCH', None)  # asked for
+    os.environ.pop('TESSERA_FETCH', None)  # this program always fetches
     failures = []
     for name, source in chosen.items():
         try:
@@ -48,7 +48,7 @@ def main(overrides: dict[str, str], names: list[str]) -> None:
 
 
 def table(sources: dict) -> str:
-    """The sets as lines: name, size, licence, and the folder where they are, if they are."""
+    """Formats the sets as lines: name, size, licence, and their folder if present."""
     from research.data import fetch
 
     lines = [('name', 'fetched', 'licence', 'on this machine')]

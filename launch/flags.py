@@ -1,4 +1,4 @@
-"""What all programs share: absl flags, config overrides, and user mistakes as one message."""
+"""Command line of all programs: absl flags and config overrides."""
 
 import functools
 import inspect
@@ -17,28 +17,28 @@ HELP = ('-help', '-helpshort', '-helpfull', '-h', '-?')
 
 
 def split_overrides(arguments: Sequence[str]) -> tuple[list[str], dict[str, str]]:
-    """Returns the arguments without `--config.a.b=value` (or `--config.a.b value`), and those as {'a.b': 'value'}."""
-    rest, overrides, waiting = [], {}, None
+    """Splits off overrides `--config.a.b=value` (or `--config.a.b value`), as {'a.b': 'value'}."""
+    rest, overrides, pending_key = [], {}, None
     for argument in arguments:
-        if waiting:
-            overrides[waiting], waiting = argument, None
+        if pending_key:
+            overrides[pending_key], pending_key = argument, None
         elif argument.startswith(PREFIX):
             key, equals, value = argument[len(PREFIX) :].partition('=')
             if equals:
                 overrides[key] = value
             else:
-                waiting = key
+                pending_key = key
         else:
             rest.append(argument)
-    if waiting:
-        raise UserError(f'{PREFIX}{waiting} needs a value: {PREFIX}{waiting}=...')
+    if pending_key:
+        raise UserError(f'{PREFIX}{pending_key} needs a value: {PREFIX}{pending_key}=...')
     return rest, overrides
 
 
 def run(main: Callable[..., int | None], arguments: Sequence[str] | None = None) -> None:
     """Parses flags and runs `main(overrides)`; a `UserError` becomes one message and exit status 1.
 
-    A `main` with a second parameter is called with the arguments that are no flags.
+    A `main` with a second parameter also receives the positional arguments.
     """
     takes_names = len(inspect.signature(main).parameters) > 1
     arguments = list(sys.argv if arguments is None else arguments)
@@ -62,15 +62,15 @@ def run(main: Callable[..., int | None], arguments: Sequence[str] | None = None)
 
 
 def help_text(module: str, full: bool) -> str:
-    """Returns what a program is for and its flags; with `full` those of all that it imports."""
-    about = (sys.modules[module].__doc__ or '').strip()
-    place = sys.argv[0] if module == '__main__' else module  # absl files a script's flags under its path
-    listed = flags.FLAGS.get_help() if full else flags.FLAGS.module_help(place)
-    return f'{about}\n\nflags:\n{listed}\n\n--config.a.b=value sets a value of the config; --helpfull lists all flags.'
+    """Help text of a program and its flags; with `full`, including flags of imported modules."""
+    description = (sys.modules[module].__doc__ or '').strip()
+    flags_module = sys.argv[0] if module == '__main__' else module  # absl uses the path of a script
+    listed = flags.FLAGS.get_help() if full else flags.FLAGS.module_help(flags_module)
+    return f'{description}\n\nflags:\n{listed}\n\n--config.a.b=value sets a value of the config; --helpfull lists all flags.'
 
 
 def parse(arguments: Sequence[str], takes_names: bool = False) -> list[str]:
-    """Parses absl flags; a wrong flag, or an argument that is not a flag, is one message and exit status 1."""
+    """Parses absl flags; an invalid flag or an unexpected argument is one message and exit status 1."""
     try:
         rest = flags.FLAGS(list(arguments), known_only=False)
     except flags.Error as error:
@@ -81,7 +81,7 @@ def parse(arguments: Sequence[str], takes_names: bool = False) -> list[str]:
 
 
 def setup() -> None:
-    """Sets the log level, the platform, the compilation cache, and whether data are fetched."""
+    """Sets the log level, the platform, the compilation cache, and whether data is fetched."""
     from research.data.fetch import cache_folder
 
     if not flags.FLAGS.fetch:
@@ -94,7 +94,7 @@ def setup() -> None:
 
 
 def define_common() -> None:
-    """Defines the flags that every program has: --log_level and --fetch."""
+    """Defines the flags common to all programs: --log_level and --fetch."""
     if 'log_level' not in flags.FLAGS:
         flags.DEFINE_enum('log_level', 'warning', ['debug', 'info', 'warning'], 'How much is logged to stderr.')
         flags.DEFINE_bool('fetch', True, 'Fetch the files of a public data set on first use; --nofetch: never.')

@@ -1,4 +1,4 @@
-"""How every program ends: mistakes, full disks, closed pipes and signals are one message and an exit status."""
+"""Error handling of all programs: mistakes, full disks, closed pipes and signals become one message and a status."""
 
 import codecs
 import os
@@ -16,15 +16,15 @@ SIGPIPE = 13  # Windows has none
 
 
 def guarded(main: Callable[[], int | None]) -> int | None:
-    """Calls `main`; what a person can put right, and what ends a program from outside, becomes one message.
+    """Calls `main`; mistakes of the user and signals become one message and an exit status.
 
-    The exit status is 1 after a mistake and 128 + the number of a signal.
+    The status is 1 after a mistake, and 128 + the number of a signal.
     """
     try:
         result = main()
-        sys.stdout.flush()  # while an error of it can still be told
+        sys.stdout.flush()  # here, where an error can still be reported
         return result
-    except BrokenPipeError:  # whoever read standard output has seen enough
+    except BrokenPipeError:  # the reader of standard output has closed it
         drop_output()
         sys.exit(128 + SIGPIPE)
     except (Interrupted, KeyboardInterrupt) as error:
@@ -41,14 +41,14 @@ def guarded(main: Callable[[], int | None]) -> int | None:
 
 
 def message(error: Exception) -> str:
-    """Returns what to tell about an error, '' for one that is a bug and keeps its stack trace."""
+    """Message for an error; '' for a bug, which keeps its stack trace."""
     if isinstance(error, UserError):
         return str(error)
     if is_disk_full(error):
-        named = getattr(error, 'filename', None)
-        drop_output()  # which may be what is full
-        folders = [os.path.dirname(os.fsdecode(named))] if named else written_folders()
-        first = f'{os.fsdecode(named)}: the disk is full' if named else 'the disk is full'
+        filename = getattr(error, 'filename', None)
+        drop_output()  # it may be on the full disk
+        folders = [os.path.dirname(os.fsdecode(filename))] if filename else written_folders()
+        first = f'{os.fsdecode(filename)}: the disk is full' if filename else 'the disk is full'
         return '\n'.join([first, *map(disk_text, folders)])
     if isinstance(error, OSError) and error.filename is not None:
         return f'{os.fsdecode(error.filename)}: {error.strerror}'
@@ -56,16 +56,16 @@ def message(error: Exception) -> str:
 
 
 def written_folders() -> list[str]:
-    """Returns the folders that a program may write to, by its flags."""
+    """Folders that a program may write to, according to its flags."""
     values = (flags.FLAGS[name].value for name in ('workdir', 'output', 'folder') if name in flags.FLAGS)
     return [str(value) for value in values if value] or ['.']
 
 
 def drop_output() -> None:
-    """Sends standard output nowhere, so that the interpreter does not fail again when it flushes it at the end."""
+    """Redirects standard output to the null device, so that the final flush does not fail again."""
     try:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except (OSError, ValueError, AttributeError):  # a notebook's or a test's output is no file
+    except (OSError, ValueError, AttributeError):  # in a notebook or a test, standard output is not a file
         pass
 
 
@@ -76,16 +76,16 @@ def fail(error: Exception | str) -> None:
 
 
 def escape(error: UnicodeError) -> tuple[str, int]:
-    r"""Returns characters that an output cannot encode as JSON escapes (é as \u00e9), and where to go on."""
+    r"""Codec error handler: replaces characters that cannot be encoded by JSON escapes (é by \u00e9)."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     units = error.object[error.start : error.end].encode('utf-16-be', 'surrogatepass')
-    pairs = (units[place : place + 2].hex() for place in range(0, len(units), 2))
+    pairs = (units[start : start + 2].hex() for start in range(0, len(units), 2))
     return ''.join(f'\\u{pair}' for pair in pairs), error.end
 
 
 def escape_output() -> None:
-    """Lets standard output escape what its encoding (such as CP1252) lacks: JSON lines stay the same values."""
+    """Makes standard output escape characters that its encoding (such as CP1252) lacks; JSON values do not change."""
     codecs.register_error('json_escape', escape)
     if hasattr(sys.stdout, 'reconfigure'):
         sys.stdout.reconfigure(errors='json_escape')

@@ -8,25 +8,25 @@ from research.errors import nearest
 
 
 def programs() -> dict[str, str]:
-    """Returns {program: first line of its documentation} for each other module of launch/ with a `main(overrides)`."""
-    found = {}
+    """{program: first line of its docstring} for the modules of launch/ with a `main(overrides)`."""
+    descriptions = {}
     for file in sorted(pathlib.Path(__file__).parent.glob('*.py')):
         if file.name == pathlib.Path(__file__).name:
             continue
         text = file.read_text(encoding='utf-8')
         if 'def main(overrides' in text:
-            found[file.stem] = text.split('\n', 1)[0].strip('"')
-    return found
+            descriptions[file.stem] = text.split('\n', 1)[0].strip('"')
+    return descriptions
 
 
 def main() -> None:
-    """Runs the program that the first argument names."""
+    """Runs the program named by the first argument."""
     known = programs()
     name = sys.argv[1] if len(sys.argv) > 1 else '--help'
     if name in ('--help', '-h', 'help'):
         print('usage: tessera PROGRAM [flags]\n')
-        for each, about in known.items():
-            print(f'  {each:16} {about}')
+        for program, description in known.items():
+            print(f'  {program:16} {description}')
         print('\ntessera PROGRAM --help shows its flags.')
         return
     if name not in known:

@@ -1,4 +1,4 @@
-"""Tries every method on every config at ':tiny' and prints the table of the README.
+"""Tries every method on every config at ':tiny' and prints the results as a table.
 
     python -m launch.method_matrix
 """
@@ -12,7 +12,7 @@ STEPS = 2
 
 
 def main(overrides: dict[str, str]) -> None:
-    """Prints one row a config: 'trains', or the reason why a method refuses."""
+    """Prints one row per config: 'trains', or a reference to the reason for a refusal."""
     from research import api
 
     methods = sorted(api.method_defaults())
@@ -23,8 +23,8 @@ def main(overrides: dict[str, str]) -> None:
         cells = []
         for method in methods:
             refusal = cell(name, method)
-            told = ''.join(f' with {key}={value}' for key, value in extra(name, method).items())
-            cells.append(f'refuses ({len(reasons) + 1})' if refusal else f'trains{told}')
+            suffix = ''.join(f' with {key}={value}' for key, value in extra(name, method).items())
+            cells.append(f'refuses ({len(reasons) + 1})' if refusal else f'trains{suffix}')
             if refusal:
                 reasons.append(f'{len(reasons) + 1}. `{name}`, {method}: {refusal}')
         print(f'| `{name}` | ' + ' | '.join(cells) + ' |')
@@ -32,7 +32,7 @@ def main(overrides: dict[str, str]) -> None:
 
 
 def configs() -> list[str]:
-    """Returns the names of all configs of the project."""
+    """Names of all configs of the project."""
     from research.resolve import ROOT
 
     folder = ROOT / 'configs'
@@ -40,7 +40,7 @@ def configs() -> list[str]:
 
 
 def extra(name: str, method: str) -> dict[str, str]:
-    """Returns what a method must be told of a config beside its own name: LoRA which of two networks it adapts."""
+    """Overrides that a method needs for a config: LoRA needs the group if a config has several."""
     from research import api
 
     groups = list(api.read(f'{name}:tiny').optimizer)
@@ -48,15 +48,15 @@ def extra(name: str, method: str) -> dict[str, str]:
 
 
 def cell(name: str, method: str, train: bool = True) -> str:
-    """Tries a method on a config; returns '' or the reason why the method refuses.
+    """Tries a method on a config; returns '' or the reason for a refusal.
 
     Args:
       name: a config, tried at ':tiny'.
       method: the method.
-      train: compile and take two steps; otherwise only trace the step, which meets every refusal and shape.
+      train: compile and run two steps; otherwise only trace the step, which covers all refusals and shapes.
 
     Raises:
-      AssertionError: when a logged value is not finite, or nothing moved.
+      AssertionError: if a logged value is not finite, or no parameter changes.
     """
     import jax
     from etils import epath
@@ -81,7 +81,7 @@ def cell(name: str, method: str, train: bool = True) -> str:
 
 
 def train_steps(spec: Any, seed: int) -> None:
-    """Takes the first steps of a run; raises an AssertionError when a log is not finite or nothing moved."""
+    """Runs the first steps; raises AssertionError if a log is not finite or no parameter changes."""
     import jax
     import numpy as np
 

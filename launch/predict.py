@@ -1,6 +1,6 @@
-"""Answers requests with a trained run: JSON lines out, and pictures into --output.
+"""Answers requests with a trained run; writes JSON lines, and images to --output.
 
-An answer to what a file holds begins with its name, {"file": "digit.png", ...}.
+An answer to a file starts with the file's name, {"file": "digit.png", ...}.
 
     python -m launch.predict --workdir=runs/python_lm --input='import os'
     python -m launch.predict --workdir=runs/digits --input=digit.png --input=folder_of_digits
@@ -20,24 +20,24 @@ import launch.flags
 import research
 
 WORKDIR = flags.DEFINE_string('workdir', '', 'The folder of the run.')
-INPUT = flags.DEFINE_multi_string('input', [], 'A text, a file or a folder; may be given several times.')
-COUNT = flags.DEFINE_integer('count', 0, 'How many answers of a model that needs no input.', lower_bound=0)
+INPUT = flags.DEFINE_multi_string('input', [], 'A text, a file or a folder; repeatable.')
+COUNT = flags.DEFINE_integer('count', 0, 'Number of answers of a model without input.', lower_bound=0)
 SEED = flags.DEFINE_integer('seed', 0, 'Seed of sampled answers.', lower_bound=0, upper_bound=2**31 - 1)
-OUTPUT = flags.DEFINE_string('output', '', 'Folder for answers.jsonl and pictures; default: standard output.')
+OUTPUT = flags.DEFINE_string('output', '', 'Folder for answers.jsonl and images; default: standard output.')
 
 
 def main(overrides: dict[str, str]) -> None:
-    """Prints or writes one JSON line a request."""
+    """Prints or writes one JSON line per request."""
     from research.data.outputs import plain, save
     from research.errors import UserError
     from research.inference.requests import blank_requests, read_requests
 
     if bool(INPUT.value) == bool(COUNT.value):
-        raise UserError('give either --input (a text, file or folder) or --count (a model that needs no input)')
+        raise UserError('give either --input (a text, file or folder) or --count (a model without input)')
     model = research.load(WORKDIR.value, overrides)
-    say = functools.partial(print, file=sys.stderr)  # standard output is for answers
+    log = functools.partial(print, file=sys.stderr)  # standard output is for answers
     if INPUT.value:
-        requests = read_requests(model.task.inputs, INPUT.value, say)
+        requests = read_requests(model.task.inputs, INPUT.value, log)
     else:
         requests = blank_requests(model.task, COUNT.value)
     folder = pathlib.Path(OUTPUT.value).expanduser() if OUTPUT.value else None
@@ -60,7 +60,7 @@ def main(overrides: dict[str, str]) -> None:
 
 
 def save_pictures(model: Any, requests: Sequence[Any], folder: pathlib.Path) -> None:
-    """Writes the pictures that the task renders of its answers, one of each kind for each batch."""
+    """Writes the images that the task renders from its answers, one per batch and name."""
     from research.data.outputs import png
 
     if not model.task.render or model.task.split or model.task.buckets:

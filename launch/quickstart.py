@@ -1,9 +1,9 @@
-"""From a bare clone to three trained models and their reports, with nothing but Python.
+"""Installs the project and trains three models with reports, using only Python.
 
     bash launch/quickstart.sh        or, without a shell:  python launch/quickstart.py
 
-Makes a virtual environment, installs the project into it, trains a classifier, a GAN and a language model, and prints
-where their reports are. Standard library only. Python 3.6 and later can parse this file, to print what they lack.
+Creates a virtual environment, installs the project into it, trains a classifier, a GAN and a language model, and prints
+the paths of their reports. Standard library only. Python 3.6 and later can parse this file, to print the requirements.
 """
 
 import sys
@@ -30,12 +30,12 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-STAMP = 'tessera.json'  # in the environment: what it was made from
+STAMP = 'tessera.json'  # in the environment: the inputs of the installation
 RUNS = ('digits', 'digits_gan', 'python_lm')
 GIGABYTE = 10**9
-VENV_BYTES = 1.6 * GIGABYTE  # of the environment and of what pip downloads meanwhile
+VENV_BYTES = 1.6 * GIGABYTE  # of the environment and pip's downloads
 EXTRA_BYTES = {'cuda': 7 * GIGABYTE, 'parity': 8 * GIGABYTE, 'prepare': 3 * GIGABYTE, 'test': GIGABYTE}
-FAILURES = {  # what pip prints -> what to tell
+FAILURES = {  # pattern in pip's output -> message
     r'No space left on device|Errno 28\b|Disk quota exceeded|not enough space on the disk': 'the disk is full; free '
     'some space and run the same command again',
     r'NewConnectionError|ConnectTimeout|Read timed out|[Nn]ame resolution|Name or service not known|Max retries '
@@ -48,13 +48,13 @@ FAILURES = {  # what pip prints -> what to tell
 
 
 class Stop(Exception):
-    """Ends the program with one sentence: what is wrong and what to do."""
+    """Ends the program with one sentence on the problem and its solution."""
 
 
 def call(command, log=None):
     """Runs `command` in the repository, with its output in the file `log` or on the terminal; returns its exit code.
 
-    When this program is interrupted, the child is given time to save and leave first.
+    On an interrupt, waits until the child has saved and exited.
     """
     environment = {**os.environ, 'PYTHONUNBUFFERED': '1'}
     child = subprocess.Popen(
@@ -64,7 +64,7 @@ def call(command, log=None):
         return child.wait()
     except KeyboardInterrupt:
         with contextlib.suppress(subprocess.TimeoutExpired):
-            child.wait(timeout=60)  # the terminal interrupted it too
+            child.wait(timeout=60)  # the terminal also interrupted the child
         raise
     finally:
         if child.poll() is None:
@@ -78,7 +78,7 @@ def python_of(venv):
 
 
 def fingerprint(venv):
-    """What an environment depends on: the metadata files, the Python version, the two folders."""
+    """Inputs of an environment: the metadata files, the Python version, the two folders."""
     files = [ROOT / name for name in ('setup.cfg', 'setup.py', 'pyproject.toml')]
     content = b''.join(file.read_bytes() for file in files if file.exists())
     return {
@@ -90,7 +90,7 @@ def fingerprint(venv):
 
 
 def read_stamp(venv):
-    """What was recorded of the environment, {} where nothing readable was."""
+    """Reads the stamp of an environment; {} if missing or unreadable."""
     try:
         stamp = json.loads((venv / STAMP).read_text(encoding='utf-8'))
     except (OSError, ValueError):
@@ -99,7 +99,7 @@ def read_stamp(venv):
 
 
 def write_stamp(venv, stamp):
-    """Records what the environment is, whole or not at all."""
+    """Writes the stamp of an environment atomically."""
     venv.mkdir(parents=True, exist_ok=True)
     partial = venv / (STAMP + '.partial')
     partial.write_text(json.dumps(stamp, indent=2), encoding='utf-8')
@@ -107,7 +107,7 @@ def write_stamp(venv, stamp):
 
 
 def version_of(venv):
-    """The Python version of the environment, '' where it does not run or has no pip."""
+    """The Python version of an environment; '' if it does not run or has no pip."""
     program = 'import sys, pip; print("{}.{}".format(*sys.version_info))'
     try:
         done = subprocess.run([str(python_of(venv)), '-I', '-c', program], capture_output=True, text=True)
@@ -117,38 +117,38 @@ def version_of(venv):
 
 
 def is_complete(venv, extras):
-    """Whether nothing is to be done: installed from these files, with these extras, and it runs."""
+    """Whether the environment is installed from these files, has these extras, and runs."""
     stamp = read_stamp(venv)
     same = all(stamp.get(key) == value for key, value in fingerprint(venv).items())
     return bool(same and stamp.get('complete') and extras <= set(stamp['extras']) and version_of(venv))
 
 
 def check_disk(venv, extras):
-    """Raises `Stop` where the environment would not fit; an environment that is being updated needs little."""
+    """Raises `Stop` if the disk is too full; updating an existing environment needs little space."""
     needed = VENV_BYTES + sum(EXTRA_BYTES.get(name, 0) for name in extras)
     needed *= 0.2 if version_of(venv) else 1
     for folder, otherwise in ((venv, '--venv=PATH'), (Path(tempfile.gettempdir()), 'TMPDIR')):
-        there = next(path for path in (folder, *folder.parents) if path.exists())
-        free = shutil.disk_usage(there).free
+        existing = next(path for path in (folder, *folder.parents) if path.exists())
+        free = shutil.disk_usage(existing).free
         if free < needed:
             raise Stop(
-                f'the disk is too full: the installation needs {needed / GIGABYTE:.1f} GB at {there} and '
+                f'the disk is too full: the installation needs {needed / GIGABYTE:.1f} GB at {existing} and '
                 f'{free / GIGABYTE:.1f} GB are free; free some, or name a folder on another disk with {otherwise}'
             )
 
 
 def make_environment(venv):
-    """Makes the virtual environment, or keeps the present one if it runs this Python version.
+    """Creates the virtual environment, or keeps an existing one of this Python version.
 
-    Raises `Stop` without the module venv, and where `venv` is something that this program did not make.
+    Raises `Stop` if the module venv is missing, or if `venv` exists but was not created by this program.
     """
     version, stamp = version_of(venv), read_stamp(venv)
-    moved = stamp.get('environment', str(venv)) != str(venv)  # its scripts name the old folder
+    moved = stamp.get('environment', str(venv)) != str(venv)  # its scripts contain the old path
     if version == fingerprint(venv)['python'] and not moved:
         return
     if not stamp.get('made') and venv.exists() and (not venv.is_dir() or any(venv.iterdir())):
-        what = f'an environment of Python {version}' if version else 'no environment that runs'
-        raise Stop(f'{venv} exists and is {what}; remove it, or choose another folder with --venv=PATH')
+        state = f'an environment of Python {version}' if version else 'not a working environment'
+        raise Stop(f'{venv} exists and is {state}; remove it, or choose another folder with --venv=PATH')
     try:
         import ensurepip  # noqa: F401
         import venv as _  # noqa: F401
@@ -157,7 +157,7 @@ def make_environment(venv):
             f'{sys.executable} has no module venv; install it (Debian: apt install python3-venv), or name another '
             'Python: PYTHON=/path/to/python3 bash launch/quickstart.sh'
         ) from None
-    write_stamp(venv, {'made': True, 'extras': stamp.get('extras', [])})  # so that an interrupted attempt is known
+    write_stamp(venv, {'made': True, 'extras': stamp.get('extras', [])})  # marks an interrupted attempt
     for entry in venv.iterdir():
         if entry.name != STAMP:
             shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
@@ -166,7 +166,7 @@ def make_environment(venv):
 
 
 def install(venv, extras):
-    """Installs the project, editable, with `extras`; the output of pip is in install.log of the environment."""
+    """Installs the project in editable mode with `extras`; writes pip's output to install.log in the environment."""
     target = str(ROOT) + (f'[{",".join(sorted(extras))}]' if extras else '')
     log = venv / 'install.log'
     with log.open('wb') as file:
@@ -179,7 +179,7 @@ def install(venv, extras):
 
 
 def set_up(venv, extras):
-    """Makes and fills the environment unless it is complete."""
+    """Creates the environment and installs the project, unless complete."""
     if is_complete(venv, extras):
         print(f'{venv} is complete: nothing to install', flush=True)
         return
@@ -221,12 +221,12 @@ Next, in {ROOT}:
 
 
 def read_arguments(arguments):
-    """The flags: `setup_only`, `extras` (a set) and `venv` (an absolute path)."""
+    """Parses the flags: `setup_only`, `extras` (a set) and `venv` (an absolute path)."""
     setup = configparser.ConfigParser(interpolation=None)
     setup.read(ROOT / 'setup.cfg', encoding='utf-8')
     known = sorted(setup['options.extras_require'])
     parser = argparse.ArgumentParser(prog='quickstart', description=__doc__.split('\n')[0], allow_abbrev=False)
-    parser.add_argument('--setup_only', action='store_true', help='make the environment and stop')
+    parser.add_argument('--setup_only', action='store_true', help='only create the environment')
     parser.add_argument('--extras', default='', help=f'extras to install, as in a,b: {", ".join(known)}')
     default = os.environ.get('TESSERA_VENV') or ROOT / '.venv'
     parser.add_argument('--venv', default=default, help='folder of the environment; TESSERA_VENV, or .venv')
@@ -240,9 +240,9 @@ def read_arguments(arguments):
 
 
 def main():
-    """Runs the program; returns its exit code, with one sentence on stderr where that is not 0."""
+    """Runs the program; returns its exit code, and prints one sentence to stderr if it is not 0."""
     if hasattr(signal, 'SIGTERM'):
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that a child is ended too
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that children are terminated too
     try:
         options = read_arguments(sys.argv[1:])
         set_up(options.venv, options.extras)

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# From a bare clone to three trained models: finds a Python and hands over to quickstart.py.
+# Installs the project and trains three models: finds a Python interpreter and runs quickstart.py.
 #   bash launch/quickstart.sh [--setup_only] [--extras=test,cuda] [--venv=PATH]
 # PYTHON=/path/to/python chooses the interpreter. Written for any POSIX shell.
 set -eu

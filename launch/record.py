@@ -3,8 +3,8 @@
     python -m launch.record --workdir=runs/digits --table=images --metric=accuracy [--split=test]
     python -m launch.record                      # only writes RESULTS.md
 
-Runs of one config that differ in their seed alone make one row: give --workdir several times. `--published`,
-`--source` and `--note` (a number of results/notes.md) fill the columns that a run cannot know.
+Runs of one config that differ only in the seed form one row: repeat --workdir. `--published`, `--source` and `--note`
+(a number in results/notes.md) fill the columns that a run cannot provide.
 """
 
 import csv
@@ -43,28 +43,28 @@ sets it, several trainings at once, so times mean little. Nothing was measured o
 """
 PERCENT = re.compile(r'accuracy|top_\d+|error_.*|precision|recall|f1')
 
-WORKDIRS = flags.DEFINE_multi_string('workdir', [], 'The folder of a finished run; several for several seeds.')
-TABLE = flags.DEFINE_string('table', '', f'The table that gets the row: {", ".join(TITLES)}.')
+WORKDIRS = flags.DEFINE_multi_string('workdir', [], 'The folder of a finished run; repeat for several seeds.')
+TABLE = flags.DEFINE_string('table', '', f'The table to add the row to: {", ".join(TITLES)}.')
 METRIC = flags.DEFINE_string('metric', '', 'The metric to record.')
-SPLIT = flags.DEFINE_string('split', 'test', 'The split it was measured on.')
-MACHINE = flags.DEFINE_string('machine', '2 CPU cores', 'Where the runs were made.')
+SPLIT = flags.DEFINE_string('split', 'test', 'The split of the metric.')
+MACHINE = flags.DEFINE_string('machine', '2 CPU cores', 'The machine of the runs.')
 PUBLISHED = flags.DEFINE_string('published', '', 'The published value to compare with.')
-SOURCE = flags.DEFINE_string('source', '', 'Where it was published.')
+SOURCE = flags.DEFINE_string('source', '', 'The source of the published value.')
 NOTE = flags.DEFINE_string('note', '', 'Numbers of results/notes.md, separated by spaces.')
 
 
 def stored(workdir: str, name: str) -> dict[str, Any]:
-    """Returns a JSON file of a run; a `UserError` where it is missing or damaged."""
+    """Reads a JSON file of a run; raises `UserError` if it is missing or damaged."""
     try:
         return json.loads((pathlib.Path(workdir) / name).read_text(encoding='utf-8'))
     except OSError:
-        raise UserError(f'{workdir} has no {name}: only a finished run can be recorded') from None
+        raise UserError(f'{workdir} has no {name}: only finished runs can be recorded') from None
     except ValueError:
         raise UserError(f'{workdir}/{name} is damaged: run launch.evaluate again') from None
 
 
 def config_of(command: str) -> tuple[str, str]:
-    """Returns the config ('digits:mlp') and the overrides of a training command; a seed is no override."""
+    """Parses the config ('digits:mlp') and the overrides of a training command, without the seed."""
     flags_given = re.findall(r"(--config[\w.]*)[= ]('[^']*'|\S+)", command)
     name = ''.join(value for flag, value in flags_given if flag == '--config')
     name = re.sub(r'^(.*/)?configs/|\.py', '', name)
@@ -73,7 +73,7 @@ def config_of(command: str) -> tuple[str, str]:
 
 
 def number_text(value: float, metric: str) -> str:
-    """Returns a value as tables show it: percent where the metric is a share, else four significant digits."""
+    """Formats a value: in percent for shares, else with four significant digits."""
     return f'{100 * value:.2f}' if PERCENT.fullmatch(metric) else f'{value:.4g}'
 
 
@@ -85,10 +85,10 @@ def data_hash(workdir: str) -> str:
 
 
 def row_of(workdirs: Sequence[str], split: str, metric: str) -> dict[str, str]:
-    """Returns the row of runs that differ in their seed alone.
+    """Creates the row of runs that differ only in the seed.
 
     Raises:
-      UserError: when a run lacks the metric, or the runs are of several configs.
+      UserError: if a run lacks the metric, or the runs have different configs.
     """
     values, seeds, seconds, rows = [], [], [], []
     for workdir in workdirs:
@@ -109,14 +109,14 @@ def row_of(workdirs: Sequence[str], split: str, metric: str) -> dict[str, str]:
             'commit': environment.get('commit', ''), 'data_hash': data_hash(workdir),
         })  # fmt: skip
     if len({(row['config'], row['overrides']) for row in rows}) > 1:
-        raise UserError(f'these runs are of several configs: {", ".join(row["config"] for row in rows)}')
+        raise UserError(f'these runs have several configs: {", ".join(row["config"] for row in rows)}')
     low, high = round(min(seconds)), round(max(seconds))
     time = f'{low} s' if low == high else f'{low}-{high} s'
     return {**dict.fromkeys(COLUMNS, ''), **rows[0], 'values': ' '.join(values), 'seeds': ' '.join(seeds), 'time': time}
 
 
 def read_table(file: pathlib.Path) -> list[dict[str, str]]:
-    """Returns the rows of a table; a `UserError` where its columns are not `COLUMNS`."""
+    """Reads the rows of a table; raises `UserError` if its columns are not `COLUMNS`."""
     if not file.exists():
         return []
     with file.open(newline='', encoding='utf-8') as stream:
@@ -135,7 +135,7 @@ def write_table(file: pathlib.Path, rows: Sequence[Mapping[str, str]]) -> None:
 
 
 def cells(row: Mapping[str, str]) -> list[str]:
-    """Returns a row as RESULTS.md shows it."""
+    """Cells of a row of RESULTS.md."""
     values = row['values'].split()
     mean = f' (mean {statistics.mean(map(float, values)):.4g})' if len(values) > 1 else ''
     published = row['published'] + (f' ({row["source"]})' if row['source'] else '')
@@ -147,7 +147,7 @@ def cells(row: Mapping[str, str]) -> list[str]:
 
 
 def render(folder: pathlib.Path) -> str:
-    """Returns RESULTS.md from the tables of a folder."""
+    """Renders RESULTS.md from the tables of a folder."""
     parts = [HEAD]
     for name, title in TITLES.items():
         rows = read_table(folder / f'{name}.csv')
@@ -162,7 +162,7 @@ def render(folder: pathlib.Path) -> str:
 
 
 def main(overrides: dict[str, str]) -> None:
-    """Adds a row where runs are given, then writes RESULTS.md."""
+    """Adds a row if runs are given, then writes RESULTS.md."""
     del overrides
     folder = ROOT / 'results'
     if WORKDIRS.value:

@@ -1,4 +1,4 @@
-"""Writes report.html from what a run's folder holds, finished or not.
+"""Writes report.html of a run, finished or not.
 
     python -m launch.report --workdir=runs/digits
 """
@@ -16,7 +16,7 @@ def main(overrides: dict[str, str]) -> None:
     from research.locations import run_folder
     from research.report.page import write_report
 
-    api.read_run(WORKDIR.value)  # a clear error where there is no run
+    api.read_run(WORKDIR.value)  # a clear error if there is no run
     print(f'report: {write_report(run_folder(WORKDIR.value))}')
 
 

@@ -1,10 +1,10 @@
-"""Trains, evaluates and reports one config; run again, it resumes.
+"""Trains, evaluates and reports a config; the same command resumes an interrupted run.
 
     python -m launch.train --config=configs/digits.py --workdir=runs/digits
     python -m launch.train --config=configs/digits.py:tiny --config.train.steps=20 --config.methods=lora
 
-On a TPU pod, SLURM or a Kubernetes JobSet start the same command once a host: the processes find each other.
-Elsewhere say where process 0 is: --coordinator=HOST:PORT --num_processes=2 --process_id=0 (and 1).
+On a TPU pod, SLURM or a Kubernetes JobSet, start the same command on every host; the processes find each other.
+Elsewhere, give the address of process 0: --coordinator=HOST:PORT --num_processes=2 --process_id=0 (and 1).
 """
 
 import pathlib
@@ -14,11 +14,11 @@ from absl import flags
 import launch.flags
 import research
 
-CONFIG = flags.DEFINE_string('config', '', 'A file of configs/, with :variant where it has some.')
+CONFIG = flags.DEFINE_string('config', '', 'A file of configs/, optionally with :variant.')
 WORKDIR = flags.DEFINE_string('workdir', '', 'The folder of the run, local or gs://; default runs/<config>.')
-COORDINATOR = flags.DEFINE_string('coordinator', '', 'HOST:PORT of process 0, where no cluster says it.')
-NUM_PROCESSES = flags.DEFINE_integer('num_processes', 0, 'How many processes; with --coordinator.')
-PROCESS_ID = flags.DEFINE_integer('process_id', -1, 'Which of them this is, from 0; with --coordinator.')
+COORDINATOR = flags.DEFINE_string('coordinator', '', 'HOST:PORT of process 0, if no cluster provides it.')
+NUM_PROCESSES = flags.DEFINE_integer('num_processes', 0, 'Number of processes; with --coordinator.')
+PROCESS_ID = flags.DEFINE_integer('process_id', -1, 'Index of this process, from 0; with --coordinator.')
 TIMEOUT = flags.DEFINE_integer('timeout', 120, 'Seconds until a missing or dead process ends the others.', 10)
 flags.declare_key_flag('fetch')
 
@@ -36,11 +36,11 @@ def main(overrides: dict[str, str]) -> int:
     name = pathlib.Path(path).stem
     workdir = WORKDIR.value or f'runs/{name}{"_" + variant if variant else ""}'
     config = research.read(CONFIG.value, overrides)
-    with distributed.joined(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value, TIMEOUT.value) as sentence:
-        if sentence:
-            print(sentence, flush=True)
+    with distributed.joined(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value, TIMEOUT.value) as status:
+        if status:
+            print(status, flush=True)
         summary = research.run(config, workdir).summary
-    return 128 + summary.signal if summary.stop == Stop.SIGNAL else 0  # not done: a cluster should start it again
+    return 128 + summary.signal if summary.stop == Stop.SIGNAL else 0  # nonzero: a cluster should restart the run
 
 
 if __name__ == '__main__':

@@ -18,7 +18,7 @@ PROGRAM = 'from launch.main import main; main()'
 def test_help_is_printed_once_and_is_no_failure(command):
     done = subprocess.run([sys.executable, *command, '--help'], cwd=ROOT, text=True, capture_output=True, timeout=60)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count('Lets a trained classifier look') == 1 and '--generator' in done.stdout
+    assert done.stdout.count('Classifies the samples of a trained generator') == 1 and '--generator' in done.stdout
 
 
 def test_a_seed_that_jax_cannot_take_is_refused():

@@ -144,7 +144,7 @@ def test_a_folder_that_is_not_ours_is_never_emptied(project):
     (project / 'mine').mkdir()
     (project / 'mine' / 'thesis.txt').write_text('years of work')
     sentence = the_sentence(start(project, '--setup_only', f'--venv={project / "mine"}'))
-    assert 'exists and is no environment that runs' in sentence
+    assert 'exists and is not a working environment' in sentence
     assert (project / 'mine' / 'thesis.txt').exists()
 
 

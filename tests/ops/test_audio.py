@@ -66,7 +66,7 @@ def test_silence_is_the_floor_and_a_slope_is_its_slope():
 
 
 @pytest.mark.parametrize(('settings', 'message'), [
-    (dict(bands=200), 'config.task.mels=200: band . holds none'),
+    (dict(bands=200), 'config.task.mels=200: band . contains none'),
     (dict(hop=0.01), 'a hop of 0.01 ms has 0'),
     (dict(fmax=5000.0), 'fmax <= 4000 Hz'),
     (dict(fmin=4000.0), '0 <= fmin < fmax'),
