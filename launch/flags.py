@@ -66,7 +66,8 @@ def help_text(module: str, full: bool) -> str:
     description = (sys.modules[module].__doc__ or '').strip()
     flags_module = sys.argv[0] if module == '__main__' else module  # absl uses the path of a script
     listed = flags.FLAGS.get_help() if full else flags.FLAGS.module_help(flags_module)
-    return f'{description}\n\nflags:\n{listed}\n\n--config.a.b=value sets a value of the config; --helpfull lists all flags.'
+    overrides = '--config.a.b=value sets a value of the config; --helpfull lists all flags.'
+    return f'{description}\n\nflags:\n{listed}\n\n{overrides}'
 
 
 def parse(arguments: Sequence[str], takes_names: bool = False) -> list[str]:
