@@ -77,7 +77,8 @@ def config_row(path: str) -> tuple[str, str, str]:
     from research.data.fetch import readable_size
 
     data: Any = api.load_config(path).data
-    name, reader = data.get('name', ''), data.get('reader', '')
+    name = data.get('name', '')
+    reader = data.get('reader', '')
     if reader == 'tfds':
         return f'`{name}`', 'by `launch.prepare_data`', 'that of tensorflow-datasets'
     if reader or not name:

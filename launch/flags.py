@@ -18,7 +18,9 @@ HELP = ('-help', '-helpshort', '-helpfull', '-h', '-?')
 
 def split_overrides(arguments: Sequence[str]) -> tuple[list[str], dict[str, str]]:
     """Splits off overrides `--config.a.b=value` (or `--config.a.b value`), as {'a.b': 'value'}."""
-    rest, overrides, pending_key = [], {}, None
+    rest = []
+    overrides = {}
+    pending_key = None
     for argument in arguments:
         if pending_key:
             overrides[pending_key], pending_key = argument, None

@@ -87,7 +87,9 @@ def train_steps(spec: Any, seed: int) -> None:
 
     from research.data.batches import encode_rows, place
 
-    state, source, compiled = spec.init(), spec.task.source('train'), spec.compile()
+    state = spec.init()
+    source = spec.task.source('train')
+    compiled = spec.compile()
     before = jax.device_get(state.variables)
     for step in range(max(STEPS, *spec.update_every.values())):
         rows = spec.rows(step)

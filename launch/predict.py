@@ -47,7 +47,8 @@ def main(overrides: dict[str, str]) -> None:
     lines = unfinished.open('w', encoding='utf-8', errors='backslashreplace') if unfinished else sys.stdout
     number = 0
     for number, (_, outputs) in enumerate(model.answers(requests, SEED.value), 1):
-        answer, name = model.task.decode(outputs), getattr(requests[number - 1], 'name', '')
+        answer = model.task.decode(outputs)
+        name = getattr(requests[number - 1], 'name', '')
         if name and isinstance(answer, dict):
             answer = {'file': name, **answer}
         answer = save(answer, folder, f'{number - 1:05d}') if folder else plain(answer)

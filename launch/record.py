@@ -90,7 +90,10 @@ def row_of(workdirs: Sequence[str], split: str, metric: str) -> dict[str, str]:
     Raises:
       UserError: if a run lacks the metric, or the runs have different configs.
     """
-    values, seeds, seconds, rows = [], [], [], []
+    values = []
+    seeds = []
+    seconds = []
+    rows = []
     for workdir in workdirs:
         entries, environment = stored(workdir, 'metrics.json'), stored(workdir, 'environment.json')
         entry = choose(split, entries, '--split')

@@ -104,7 +104,8 @@ def rate(topology: Topology, group: int) -> float:
     if not chip.axes:
         return chip.interconnect / 2 if group <= chip.node else chip.network
     link = chip.interconnect / (4 * chip.axes)  # one link, one direction
-    total, covered = 0.0, 1
+    total = 0.0
+    covered = 1
     for size in sorted(topology.shape, reverse=True):
         if covered >= group:
             break

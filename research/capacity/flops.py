@@ -152,12 +152,14 @@ def _dot_general(equation: Any) -> int:
 
 def _ragged_dot(equation: Any) -> int:
     """Counts [m, k] x [groups, k, n]: each row is multiplied by the matrix of one group."""
-    (rows, inner), width = equation.invars[0].aval.shape, equation.invars[1].aval.shape[-1]
+    rows, inner = equation.invars[0].aval.shape
+    width = equation.invars[1].aval.shape[-1]
     return 2 * rows * inner * width
 
 
 def _convolution(equation: Any) -> int:
-    params, (inputs, kernel) = equation.params, (variable.aval.shape for variable in equation.invars[:2])
+    params = equation.params
+    inputs, kernel = (variable.aval.shape for variable in equation.invars[:2])
     numbers = params['dimension_numbers']
     output = equation.outvars[0].aval.shape
     batch, features = (output[axis] for axis in numbers.out_spec[:2])

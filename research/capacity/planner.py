@@ -41,7 +41,8 @@ class Planner(NamedTuple):
     def build(self, config: Config, description: str) -> CompiledStep:
         """Compiles the step of a config, unless its state alone exceeds the memory."""
         plan = self.plan(config)
-        fixed, usable = aot.fixed_bytes(plan), self.target.topology.chip.usable
+        fixed = aot.fixed_bytes(plan)
+        usable = self.target.topology.chip.usable
         if fixed > usable:
             return CompiledStep({'total': fixed}, '', 0.0, usable)
         self.log(f'compiling {description} with {self.target.compiler}')
@@ -181,7 +182,9 @@ def search_batch(
 def changes(config: Config, plan: RunSpec, search: Search | None) -> Iterator[tuple[str, str, Config]]:
     """Yields (flags, description, config) of settings that need less memory, cheapest first."""
     train, mesh = config.train, plan.mesh.shape
-    rows, parts, ways = train.batch_size, train.microbatches, mesh['data'] * mesh['fsdp']
+    rows = train.batch_size
+    parts = train.microbatches
+    ways = mesh['data'] * mesh['fsdp']
     largest = search.largest if search else 0
     need = max(2, -(-rows // largest)) if largest else 4
     options = [count for count in range(parts + 1, rows + 1) if rows % count == 0 and rows // count % ways == 0]
@@ -237,7 +240,8 @@ def try_changes(
             compiled = planner.build(changed, flags)
         except UserError:
             continue  # the mesh does not divide the batch, or the model rejects the setting
-        fits, needed = planner.fits(compiled), compiled.memory['total']
+        fits = planner.fits(compiled)
+        needed = compiled.memory['total']
         attempts.append(Attempt(flags, about, fits, needed, compiled.seconds > 0))
     return attempts
 
@@ -276,13 +280,17 @@ def make_report(
       find: topology -> target, to try more chips.
     """
     plan = planner.plan(config)
-    target, chip = planner.target, planner.target.topology.chip
+    target = planner.target
+    chip = planner.target.topology.chip
     compiled = planner.build(config, 'the step')
-    usable, fits, fixed = planner.usable(compiled), planner.fits(compiled), aot.fixed_bytes(plan)
+    usable = planner.usable(compiled)
+    fits = planner.fits(compiled)
+    fixed = aot.fixed_bytes(plan)
     flops = step_flops(plan)
     useful = useful_flops(planner, config, flops)
     unit = unit_of(config, plan)
-    search, attempts = None, []
+    search = None
+    attempts = []
     if fixed <= usable and compiles:
         search = search_batch(
             lambda rows: planner.build(with_batch(config, rows), f'a batch of {rows:,}').memory['total'],
@@ -322,7 +330,8 @@ def search_values(search: Search | None) -> dict[str, Any]:
 
 def costs(target: CompileTarget, compiled: CompiledStep, flops: float, useful: float) -> dict[str, Any]:
     """Computes the collectives and the expected time of a compiled step."""
-    collectives, notes = [], [UNREADABLE]
+    collectives = []
+    notes = [UNREADABLE]
     if compiled.text:
         collectives, notes = read_collectives(compiled.text, target.topology.count)
     cost: Cost = estimate(target.topology, compiled.memory, flops, useful, collectives, not target.exact)

@@ -46,7 +46,8 @@ def estimate(
       collectives: of one device.
       overlap: assume that all collectives overlap with other work, for HLO text without this information.
     """
-    chip, peak = topology.chip, topology.count * topology.chip.flops
+    chip = topology.chip
+    peak = topology.count * topology.chip.flops
     compute = flops / peak
     gathered = sum(item.bytes * item.times for item in collectives if item.kind == 'all-gather')
     state = memory['total'] - memory['temporaries']

@@ -78,7 +78,8 @@ def collectives_section(report: Mapping[str, Any]) -> Section:
 
 def time_section(report: Mapping[str, Any]) -> Section:
     """Expected time of a step."""
-    time, rates = report['time'], report['rates']
+    time = report['time']
+    rates = report['rates']
     work = f'{count_text(report["flops"]["matrix"], "FLOP")} of matrix products'
     link = rates['interconnect'] / 2e9
     useful = f'{100 * time["useful"]:.0f}% without recomputation'
@@ -95,7 +96,8 @@ def time_section(report: Mapping[str, Any]) -> Section:
 
 def search_section(report: Mapping[str, Any]) -> Section:
     """The batch sizes that were compiled."""
-    search, limit = report['search'], report['memory']['usable']
+    search = report['search']
+    limit = report['memory']['usable']
     rows = [
         (f'{int(rows):,}', bytes_text(total), 'fits' if total <= limit else 'does not fit')
         for rows, total in search['tried'].items()

@@ -57,7 +57,8 @@ class Watch:
 
     def run(self) -> None:
         """Sends heartbeats and checks those of the others until closed."""
-        beat, last_answer = 0, time.monotonic()
+        beat = 0
+        last_answer = time.monotonic()
         while not self.closed.wait(self.interval):
             beat, now = beat + 1, time.monotonic()
             try:

@@ -1,4 +1,4 @@
-"""What JAX runs on, and where it keeps compiled programs."""
+"""The platform of JAX, and its cache of compiled programs."""
 
 import importlib.metadata
 import importlib.util
@@ -7,9 +7,9 @@ import pathlib
 
 
 def choose_platform() -> None:
-    """Keeps JAX on the CPU where libtpu is installed to plan only; before the first computation.
+    """Selects the CPU if libtpu is only installed for planning; call it before the first computation.
 
-    JAX would ask for a TPU for minutes, and complain of a machine without one before it takes the CPU.
+    Otherwise libtpu probes for a TPU for minutes and logs errors before the CPU fallback.
     """
     import jax
 
@@ -18,23 +18,23 @@ def choose_platform() -> None:
 
 
 def only_plans() -> bool:
-    """Returns whether libtpu is there to plan only: JAX saw no TPU, has no other accelerator and no platform is set."""
+    """Whether libtpu is only used for planning: no TPU, no other accelerator, and no platform is set."""
     import jax
 
     if os.environ.get('JAX_PLATFORMS') or jax.config.jax_platforms or not importlib.util.find_spec('libtpu'):
-        return False  # where JAX sees a TPU it has set the platforms itself
+        return False  # on a TPU, JAX has set the platforms itself
     return not importlib.util.find_spec('jax_plugins') and not importlib.metadata.entry_points(group='jax_plugins')
 
 
 def keep_compiled_programs(folder: pathlib.Path) -> None:
-    """Switches JAX's persistent compilation cache on; without a folder of this user's own, nothing is kept."""
+    """Enables JAX's persistent compilation cache, if the folder belongs to this user."""
     import jax
 
     if os.environ.get('JAX_COMPILATION_CACHE_DIR'):
         return
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        owned = not hasattr(os, 'getuid') or folder.stat().st_uid == os.getuid()  # programs of others are not run
+        owned = not hasattr(os, 'getuid') or folder.stat().st_uid == os.getuid()  # never run programs of others
     except OSError:
         return
     if owned and os.access(folder, os.W_OK):

@@ -1,4 +1,4 @@
-"""Signals that ask a program to stop: one message at any time, and while training a checkpoint first."""
+"""Handles signals that stop a program: with one message, and in training after saving a checkpoint."""
 
 import contextlib
 import signal
@@ -6,13 +6,13 @@ import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
 
-# SIGHUP comes when a terminal or connection is closed; Windows has none.
+# SIGHUP is sent when a terminal or connection closes; Windows lacks it.
 STOPPING = [getattr(signal, name) for name in ('SIGTERM', 'SIGINT', 'SIGHUP') if hasattr(signal, name)]
-received: list[int] = []  # by this process, which has one set of handlers
+received: list[int] = []  # by this process; handlers are per process
 
 
 class Interrupted(BaseException):
-    """A signal asked the program to stop; no `except Exception` takes it for an error."""
+    """The program was stopped by a signal; not caught by `except Exception`."""
 
     def __init__(self, number: int):
         super().__init__(f'stopped by {signal.Signals(number).name}')
@@ -21,9 +21,9 @@ class Interrupted(BaseException):
 
 @contextlib.contextmanager
 def interruptible() -> Iterator[None]:
-    """Makes signals raise `Interrupted` in the main thread, for a whole program.
+    """Makes signals raise `Interrupted` in the main thread of a program.
 
-    Where SIGHUP is ignored (nohup) it stays ignored.
+    An ignored SIGHUP (nohup) stays ignored.
     """
     previous = set_handlers(raise_interrupted)
     try:
@@ -39,7 +39,7 @@ def raise_interrupted(number: int, frame: FrameType | None) -> None:
 
 
 def set_handlers(handler: Callable[[int, FrameType | None], None]) -> dict[int, object]:
-    """Sets the handler of all signals that stop a program and returns the previous ones, {} in other threads."""
+    """Sets the handler of all stopping signals; returns the previous handlers, {} outside the main thread."""
     if threading.current_thread() is not threading.main_thread():
         return {}
     previous = {}
@@ -50,18 +50,18 @@ def set_handlers(handler: Callable[[int, FrameType | None], None]) -> dict[int, 
 
 
 def restore_handlers(previous: dict[int, object]) -> None:
-    """Sets the handlers that `set_handlers` replaced."""
+    """Restores the handlers that `set_handlers` replaced."""
     for number, handler in previous.items():
         signal.signal(number, handler)
 
 
 @contextlib.contextmanager
 def stop_requested() -> Iterator[Callable[[bool], int]]:
-    """Yields `asked(agree)`: the signal by which this run was asked to stop, 0 for none.
+    """Yields `requested(agree)`: the signal that requested a stop, 0 for none.
 
-    A signal that came before, and whose exception something swallowed, counts. With several processes the answer
-    is agreed upon when `agree` is set, so that all stop at the same step and none waits in a collective for one that
-    is gone. A second Ctrl-C ends the program at once.
+    Includes earlier signals whose exception was suppressed. With `agree`, several processes synchronize the answer, so
+    that all stop at the same step and none waits in a collective for one that has exited. A second Ctrl-C ends the
+    program immediately.
     """
 
     def handle(number: int, frame: FrameType | None) -> None:
@@ -69,22 +69,22 @@ def stop_requested() -> Iterator[Callable[[bool], int]]:
             raise KeyboardInterrupt
         received.append(number)
 
-    def asked(agree: bool) -> int:
+    def requested(agree: bool) -> int:
         import jax
 
-        own = received[0] if received else 0
+        number = received[0] if received else 0
         if jax.process_count() == 1:
-            return own
+            return number
         if not agree:
             return 0
         import numpy as np
         from jax.experimental import multihost_utils
 
-        return int(np.max(multihost_utils.process_allgather(np.array(own))))
+        return int(np.max(multihost_utils.process_allgather(np.array(number))))
 
     previous = set_handlers(handle)
     try:
-        yield asked
+        yield requested
     finally:
         restore_handlers(previous)
         received.clear()

@@ -14,7 +14,13 @@ from jaxtyping import Array, Float
 from research.core.task import Aux, Batch, Context, Host, Metric, Task, Variables, fold
 from research.errors import UserError
 from research.models.gan import Pair
-from research.ops.adversarial import adversarial_loss, gradient_penalty, lazy_regularization, r1_penalty, right
+from research.ops.adversarial import (
+    adversarial_loss,
+    discriminator_accuracy,
+    gradient_penalty,
+    lazy_regularization,
+    r1_penalty,
+)
 from research.ops.diff_augment import make_augment
 from research.ops.generative_metrics import ReferenceStats, cloud_metrics, cloud_sums
 from research.ops.kernel_distance import MAX_STORED_POINTS
@@ -129,7 +135,7 @@ def make_losses(pair: Pair, settings: GANObjective) -> dict[str, Callable]:
         other = context._replace(key=context.fold('fakes'))
         fake_logits, state = pair.judge(variables, fakes, labels, other, state)
         values = loss.discriminator(real_logits, fake_logits) * (0.5 if settings.halved else 1.0)
-        logs = right(real_logits, fake_logits, mask, loss.boundary)
+        logs = discriminator_accuracy(real_logits, fake_logits, mask, loss.boundary)
         if settings.r1 or settings.gradient_penalty:
             penalties = penalty(variables, real, fakes, batch, context)
             values, logs['penalty'] = values + penalties, jnp.sum(penalties * mask)

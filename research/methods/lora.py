@@ -51,7 +51,8 @@ def apply(task: Task, settings: Settings, config: Any = None) -> Task:
     Raises:
       UserError: if the task does not train the group, or no leaf can be adapted.
     """
-    group, base = settings.group, base_of(settings.group)
+    group = settings.group
+    base = base_of(settings.group)
     if group not in task.losses:
         raise UserError(
             f'config.lora.group: the task trains no group {group!r}; {nearest(group, task.losses)} '
@@ -82,12 +83,15 @@ def merge(variables: Variables, settings: Settings) -> Variables:
     Raises:
       UserError: if `variables` has no frozen weights for `settings.group`.
     """
-    group, base = settings.group, base_of(settings.group)
+    group = settings.group
+    base = base_of(settings.group)
     if base not in variables.params:
         raise UserError(f'there are no adapters to merge: no group {base!r} in {sorted(variables.params)}')
     params = dict(variables.params)
-    weights, adapters = params.pop(base), paths.flatten_paths(params[group])
-    flat, scale = paths.flatten_paths(weights), settings.alpha / settings.rank
+    weights = params.pop(base)
+    adapters = paths.flatten_paths(params[group])
+    flat = paths.flatten_paths(weights)
+    scale = settings.alpha / settings.rank
     merged = {
         path: add_product(flat[path], adapters[f'{path}/a'], adapters[f'{path}/b'], scale)
         for path in (name.removesuffix('/a') for name in adapters if name.endswith('/a'))

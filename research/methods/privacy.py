@@ -163,7 +163,8 @@ def make_budget(count: int, intervals: tuple[int, ...], settings: Settings, trai
             'training rows: publishing one row at random would satisfy it'
         )
     accounting.library()
-    poisson, size = train.sampling == 'poisson', train.batch_size
+    poisson = train.sampling == 'poisson'
+    size = train.batch_size
     if size > count and poisson:
         raise UserError(
             f'config.train.batch_size={size} exceeds the {count} training rows: privacy cannot sample it'
@@ -179,7 +180,8 @@ def make_budget(count: int, intervals: tuple[int, ...], settings: Settings, trai
             return accounting.sampled_epsilon(noise_multiplier, size / count, settings.delta)
         return functools.partial(accounting.gaussian_epsilon, noise_multiplier, settings.delta)
 
-    steps, multiplier = train.total_steps(count), settings.noise_multiplier
+    steps = train.total_steps(count)
+    multiplier = settings.noise_multiplier
     if settings.epsilon:
         whole = releases(steps)
         multiplier = accounting.calibrate(lambda value: accountant(value)(whole), settings.epsilon)
@@ -328,7 +330,8 @@ def fields_read(function: Callable, batch: Batch) -> set[str]:
 
 def notes(budget: Budget, settings: Settings, train: Any, private: Sequence[str]) -> list[str]:
     """Describes the guarantee and its limits, as sentences for the log."""
-    size, count = train.batch_size, budget.count
+    size = train.batch_size
+    count = budget.count
     groups = ' and '.join(private)
     if train.sampling == 'poisson':
         sampling = f'every batch a Poisson sample that includes each row with probability {size}/{count:,}'

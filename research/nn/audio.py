@@ -60,7 +60,8 @@ class SoundConvolution(nn.Module):
         Raises:
           UserError: if the spectrogram is too small to be halved by every layer.
         """
-        features, size = spectrogram, (self.kernel, self.kernel)
+        features = spectrogram
+        size = (self.kernel, self.kernel)
         if min(spectrogram.shape[1:3]) < 2 ** len(self.filters):
             raise UserError(
                 f'config.model.filters: {len(self.filters)} layers halve both sides of the spectrogram, which has '

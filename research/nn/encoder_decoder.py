@@ -75,7 +75,8 @@ class EncoderDecoder(nn.Module):
         Leaves are those of `empty_cache`, and cross_key, cross_value: [batch, layers, source length, key heads,
         head width], source_length: int32 [batch]. Every leaf has the batch axis first, so rows can be permuted.
         """
-        settings, batch = self.settings.decoder, memory.shape[0]
+        settings = self.settings.decoder
+        batch = memory.shape[0]
         cross = empty_cache(settings, batch, memory.shape[1])
         cache = {
             **empty_cache(settings, batch, capacity),
@@ -85,7 +86,8 @@ class EncoderDecoder(nn.Module):
         }
         # One dummy token goes through the decoder, so that each layer stores its cross keys and values. The
         # first step overwrites the dummy's own keys and values.
-        first, mask = self.tokens(jnp.zeros((batch, 1), jnp.int32)), Mask(key_length=source_length)
+        first = self.tokens(jnp.zeros((batch, 1), jnp.int32))
+        mask = Mask(key_length=source_length)
         _, cache = self.decoder.read(first, cache=cache, memory=memory, memory_mask=mask)
         return cache
 

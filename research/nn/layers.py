@@ -130,7 +130,9 @@ class Attention(nn.Module):
         With a cache but no `mask.query_positions`, rows start at position 0. With `mask.query_positions`, queries
         also attend to cached positions.
         """
-        settings, (batch, length, _), mask = self.settings, x.shape, context.mask
+        settings = self.settings
+        batch, length, _ = x.shape
+        mask = context.mask
         query, key, value = (to_heads(settings, x, name) for name in ('query', 'key', 'value'))
         if context.turns is not None:
             query, key = rotate(query, context.turns), rotate(key, context.turns)
@@ -162,7 +164,8 @@ class CrossAttention(nn.Module):
         self, x: Float[Array, 'batch length width'], context: BlockContext, cache: Any, layer: Int[Array, '']
     ) -> tuple[Float[Array, 'batch length width'], Any]:
         """Computes the attended features; returns them and the cache, updated if there is a memory."""
-        settings, query = self.settings, to_heads(self.settings, x, 'query')
+        settings = self.settings
+        query = to_heads(self.settings, x, 'query')
         if context.memory is None:
             key, value = cache['cross_key'][:, layer], cache['cross_value'][:, layer]
         else:
@@ -182,7 +185,8 @@ class FeedForward(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, 'batch length width']) -> Float[Array, 'batch length width']:
         """Computes down(activation(up(x))); gated: down(activation(gate(x)) * up(x))."""
-        settings, activation = self.settings, ACTIVATIONS[self.settings.activation]
+        settings = self.settings
+        activation = ACTIVATIONS[self.settings.activation]
         hidden, bias = settings.width_of_hidden, settings.feed_forward_bias
         up = dense(settings, hidden, bias, name='up')(x)
         if settings.gated:
@@ -207,7 +211,8 @@ class Block(nn.Module):
     def __call__(self, carry: tuple[Array, Any], layer: Int[Array, ''], context: BlockContext) -> tuple:
         """Applies one layer; returns ((stream, cache), None), as `nn.scan` expects."""
         x, cache = carry
-        settings, shared = self.settings, (self.settings, self.train)
+        settings = self.settings
+        shared = (self.settings, self.train)
         drop = nn.Dropout(settings.dropout, deterministic=not self.train)
         attend = Attention(*shared, name='attention')
         attention_norm = normalize(settings, name='attention_norm')
@@ -235,7 +240,8 @@ class Head(nn.Module):
         self, x: Float[Array, 'batch length width'], table: Float[Array, 'vocabulary width']
     ) -> Float[Array, 'batch length vocabulary']:
         """Computes float32 logits; products use the compute type, sums float32. `table` is the embedding."""
-        settings, (vocabulary, width) = self.settings, table.shape
+        settings = self.settings
+        vocabulary, width = table.shape
         if settings.head_transform:
             activation = ACTIVATIONS[settings.head_activation or settings.activation]
             x = activation(dense(settings, width, True, name='transform')(x))

@@ -43,7 +43,8 @@ class Stack(nn.Module):
 
     def setup(self):
         """Defines blocks, and positions, types, embedding_norm, relative, final_norm if the settings use them."""
-        settings, still = self.settings, not self.train
+        settings = self.settings
+        still = not self.train
         if settings.positions == 'learned':
             self.positions = embedding(settings, settings.length + settings.position_offset)
         if settings.types:
@@ -64,7 +65,8 @@ class Stack(nn.Module):
         memory=None, memory_mask=None,
     ):  # fmt: skip
         """Computes hidden states and cache from embedded tokens x; arguments as in `Transformer` and `BlockContext`."""
-        settings, count = self.settings, x.shape[1]
+        settings = self.settings
+        count = x.shape[1]
         settings.check_length(count)
         offsets = jnp.arange(count)[None]
         row_positions = offsets if read_from is None else offsets + read_from[:, None]

@@ -45,7 +45,9 @@ class VisionTransformer(nn.Module):
     def features(self, images: Float[Array, 'batch height width channels']) -> Float[Array, 'batch length features']:
         """Computes the last hidden states: of the class token, then of the patches row by row."""
         batch, height, width, channels = images.shape
-        rows, columns, side = height // self.patch, width // self.patch, self.patch
+        rows = height // self.patch
+        columns = width // self.patch
+        side = self.patch
         if (rows * side, columns * side) != (height, width) or rows * columns + 1 != self.settings.length:
             raise UserError(
                 f'images of {height}x{width} pixels are not {self.settings.length - 1} patches of {side}x{side}: '

@@ -94,7 +94,8 @@ def sampled_epsilon(
         if not parts:
             return 0.0
         whole = functools.reduce(lambda one, other: one.compose(other), parts)
-        spent, lost = 0.0, failure * probability * sum(releases.values())
+        spent = 0.0
+        lost = failure * probability * sum(releases.values())
         for _ in range(20):
             left = delta - math.exp(min(spent, 500.0)) * lost
             if left <= 0:

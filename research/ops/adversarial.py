@@ -114,8 +114,8 @@ def lazy_regularization(
     return jax.lax.cond(step % interval == 0, lambda: penalty() * interval, lambda: jnp.zeros(shape.shape, shape.dtype))
 
 
-def right(real: Array, fake: Array, mask: Array, boundary: float | None) -> dict[str, Array]:
-    """Returns how often the discriminator is right, summed; where its logits have no zero, by how much they differ."""
+def discriminator_accuracy(real: Array, fake: Array, mask: Array, boundary: float | None) -> dict[str, Array]:
+    """Sums correct decisions of the discriminator, or, without a `boundary`, the differences of its logits."""
     if boundary is None:
         return {'difference': jnp.sum((real - fake) * mask)}
     return {'real_right': jnp.sum((real > boundary) * mask), 'fake_right': jnp.sum((fake < boundary) * mask)}

@@ -205,7 +205,8 @@ def scaled_logits(query, key, scale, bias, visible):
 
 def fused(query, key, value, mask, bias, scale):
     """Computes attention by `jax.nn.dot_product_attention`; masks that its kernels lack become a matrix."""
-    (batch, queries, _, width), keys = query.shape, key.shape[1]
+    batch, queries, _, width = query.shape
+    keys = key.shape[1]
     settings = {}
     positional = mask.causal or mask.window
     arrays = (mask.prefix, mask.query_positions, mask.query_segments, mask.band)

@@ -133,7 +133,9 @@ def frame(samples: Float[Array, 'batch samples'], mel: Mel) -> Float[Array, 'bat
 
     Concatenates blocks of one hop, as a gather is slow on accelerators.
     """
-    size, hop, count = mel.window_samples, mel.hop_samples, mel.frames(samples.shape[1])
+    size = mel.window_samples
+    hop = mel.hop_samples
+    count = mel.frames(samples.shape[1])
     before = mel.transform_size // 2 - (mel.transform_size - size) // 2
     blocks = -(-size // hop)
     after = (count - 1 + blocks) * hop - before - samples.shape[1]

@@ -83,7 +83,8 @@ def beam_search(
     """
     check_beam(beams, results, length_penalty)
     tokens, length = prompts['tokens'], prompts['length']
-    batch, capacity = tokens.shape[0], min(tokens.shape[1] + max_tokens, generate.limit)
+    batch = tokens.shape[0]
+    capacity = min(tokens.shape[1] + max_tokens, generate.limit)
     room = jnp.minimum(capacity - length, max_tokens)  # new tokens of each row
     last = jnp.take_along_axis(tokens, length[:, None] - 1, axis=1)  # [batch, 1]
     cache = jax.tree.map(

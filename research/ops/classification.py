@@ -114,8 +114,10 @@ def classification_metrics(
       train_counts: examples per class in the training split.
       top: as given to `classification_sums`.
     """
-    confusion, count = np.asarray(sums['confusion'], float), float(sums['count'])
-    train_counts, true = np.asarray(train_counts, float), confusion.sum(1)
+    confusion = np.asarray(sums['confusion'], float)
+    count = float(sums['count'])
+    train_counts = np.asarray(train_counts, float)
+    true = confusion.sum(1)
     order = np.argsort(-train_counts, kind='stable')
     constant = np.zeros_like(confusion)
     constant[:, order[0]] = true

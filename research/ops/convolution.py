@@ -76,7 +76,8 @@ def transposed(settings: tuple, x: Array, kernel: Array) -> Array:
 @transposed.defjvp
 def transposed_jvp(settings: tuple, primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
     """The JVP rule, in layouts whose transposes are channels last."""
-    (x, kernel), (x_tangent, kernel_tangent) = primals, tangents
+    x, kernel = primals
+    x_tangent, kernel_tangent = tangents
     by_x = laid_out(('N_C', '_OI', 'N_C'), x_tangent, jnp.swapaxes(kernel, -1, -2), **dict(settings))
     swapped, tangent = jnp.swapaxes(x, 0, -1), jnp.moveaxis(kernel_tangent, -2, 0)
     by_kernel = laid_out(('C_N', 'I_O', '_NC'), swapped, tangent, **dict(settings))

@@ -54,7 +54,12 @@ def cloud_sums(
 
 def train_cloud(features: Any, kernel: bool) -> ReferenceStats:
     """Computes the training statistics from an iterator of batches of features, in float64."""
-    count, total, square, cube, diagonal, stored = 0, 0.0, 0.0, 0.0, 0.0, []
+    count = 0
+    total = 0.0
+    square = 0.0
+    cube = 0.0
+    diagonal = 0.0
+    stored = []
     for part in features:
         part = np.asarray(part, np.float64)
         if kernel and part.shape[1] > MAX_SUMMED_WIDTH:

@@ -1,7 +1,7 @@
-"""Output heads: what the labels of an example are, as functions of a model's scores.
+"""Output heads: loss, metrics and answers as functions of a model's scores.
 
-One class (`single`), any number of labels (`multi`) or a number (`regression`). A task that reads any kind of input
-takes one of these for its output; `research/families/supervised.py` makes the rest of the task from it.
+One class (`single`), any number of labels (`multi`) or a number (`regression`). Tasks of all input types use one of
+these for their output; `research/families/supervised.py` builds the rest of the task.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -21,9 +21,9 @@ from research.ops.regression import regression_metrics, regression_sums
 
 
 class OutputHead(NamedTuple):
-    """How scores [batch, units] are trained, measured and answered. `decode` and `metrics` run on the host."""
+    """Functions of scores [batch, units]. `decode` and `metrics` run on the host, all others on the device."""
 
-    units: int  # scores that the model gives
+    units: int  # number of scores per example
     loss: Callable[[Array, Array], Float[Array, 'batch']]  # (scores, labels) -> loss of each example
     logs: Callable[[Array, Array, Array], dict[str, Array]]  # (scores, labels, mask) -> sums for the progress line
     answer: Callable[[Array], dict[str, Array]]  # scores -> outputs, among them 'logits'
@@ -31,11 +31,11 @@ class OutputHead(NamedTuple):
     metrics: Callable[[Mapping[str, np.ndarray]], dict[str, MetricRow]]
     decode: Callable[[Mapping[str, np.ndarray]], Any]  # outputs of one example -> JSON-able answer
     score: Callable[[Array, Array], Float[Array, 'batch']]  # (scores, labels) -> log-probability of the labels
-    claim: Callable[[Mapping[str, Array]], Array]  # outputs -> the answer as labels
+    claim: Callable[[Mapping[str, Array]], Array]  # outputs -> predicted labels
 
 
 def check_single(label_smoothing: float, top: int) -> None:
-    """Raises a `UserError` for settings of `single` that are impossible."""
+    """Validates settings of `single`; raises `UserError`."""
     if not 0 <= label_smoothing < 1 or top < 0:
         raise UserError(
             'config.task: label_smoothing must be from 0 to below 1 and top zero or more, '
@@ -44,7 +44,7 @@ def check_single(label_smoothing: float, top: int) -> None:
 
 
 def decode_softmax(classes: Sequence[str], top: int) -> Callable[[Mapping[str, np.ndarray]], dict[str, Any]]:
-    """The function from 'probability' [classes] of one example to the most probable class and the `top` classes."""
+    """Creates a decoder from 'probability' [classes] of one example to the `top` most probable classes."""
 
     def decode(outputs):
         probability = np.asarray(outputs['probability'], np.float64)
@@ -58,16 +58,16 @@ def decode_softmax(classes: Sequence[str], top: int) -> Callable[[Mapping[str, n
 def single(
     classes: Sequence[str], counts: Sequence[int], smoothing: float = 0.0, top: int = 0, one_unit: bool = False
 ) -> OutputHead:
-    """One class for each example; labels are int32 [batch], or in training probabilities [batch, classes].
+    """One class per example; labels are int32 [batch], or in training probabilities [batch, classes].
 
     Args:
       classes: their names.
-      counts: training examples of each.
-      smoothing: of the labels.
-      top: also measure whether the label is among this many most probable classes; 0 for min(5, classes - 1).
+      counts: training examples per class.
+      smoothing: label smoothing.
+      top: also measure whether the label is among this many most probable classes; 0: min(5, classes - 1).
         Answers list these classes, at least two.
-      one_unit: two classes from one score z, the log-odds of the second: the softmax of (0, z) is the sigmoid
-        of z, and their cross-entropies are the same.
+      one_unit: two classes from one score z, the log-odds of the second: the softmax of (0, z) is the sigmoid of z,
+        with the same cross-entropy.
     """
     top = top or min(5, len(classes) - 1)
     measured_top = top if top > 1 else 0
@@ -107,14 +107,14 @@ def single(
 def multi(
     classes: Sequence[str], counts: Sequence[int], size: int, smoothing: float = 0.0, threshold: float = 0.5
 ) -> OutputHead:
-    """Any number of labels for each example; labels are float32 [batch, classes], 1.0 where one is given.
+    """Any number of labels per example; labels are float32 [batch, classes], 1.0 for given labels.
 
     Args:
       classes: their names.
-      counts: training examples with each.
-      size: training examples.
-      smoothing: of the labels.
-      threshold: a label is given where its probability is above it.
+      counts: training examples per label.
+      size: number of training examples.
+      smoothing: label smoothing.
+      threshold: labels with a higher probability are predicted.
     """
 
     def loss(scores, labels):
@@ -144,7 +144,7 @@ def multi(
 
 
 def regression(mean: float, deviation: float) -> OutputHead:
-    """A number for each example; labels are float32 [batch], which the model predicts standardized.
+    """A number per example; labels are float32 [batch], which the model predicts standardized.
 
     Args:
       mean: of the training labels.

@@ -64,7 +64,8 @@ def pairs(first: KernelPoints, second: KernelPoints) -> Float[np.ndarray, 'first
 def mean_within(stats: KernelStats) -> float:
     """Mean kernel over pairs of different points."""
     if isinstance(stats, KernelPoints):
-        matrix, count = pairs(stats, stats), len(stats.points)
+        matrix = pairs(stats, stats)
+        count = len(stats.points)
         return (matrix.sum() - np.trace(matrix)) / (count * (count - 1))
     return (np.vdot(stats.cube, stats.cube) - stats.diagonal) / (stats.count * (stats.count - 1))
 

@@ -19,7 +19,8 @@ def partners(mask: Float[Array, 'batch']) -> Int[Array, 'batch']:
     """
     real = mask > 0
     order = jnp.argsort(~real, stable=True)  # the real rows first, in their order
-    rank, count = jnp.cumsum(real) - 1, jnp.sum(real)
+    rank = jnp.cumsum(real) - 1
+    count = jnp.sum(real)
     following = order[(rank + 1) % jnp.maximum(count, 1)]
     return jnp.where(real, following, jnp.arange(len(mask)))
 

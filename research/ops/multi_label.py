@@ -65,7 +65,8 @@ def multi_label_metrics(
       train_size: training examples.
     """
     hit, given, true = (np.asarray(sums[name], float) for name in ('hit', 'given', 'true'))
-    count, labels = float(sums['count']), len(hit)
+    count = float(sums['count'])
+    labels = len(hit)
     # Add-one smoothing: a label that all or no training rows have must not be certain or impossible.
     prior = (np.asarray(train_counts, float) + 1) / (train_size + 2)
     trivial_loss = -(true @ np.log(prior) + (count - true) @ np.log1p(-prior)) / max(count * labels, 1)

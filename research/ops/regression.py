@@ -41,7 +41,8 @@ def regression_metrics(sums: Mapping[str, np.ndarray], deviation: float) -> dict
     """
     count = float(sums['count'])
     p, t, pp, tt, pt, absolute = np.asarray(sums['moments'], float) / max(count, 1)
-    covariance, spread = pt - p * t, np.sqrt(max(pp - p * p, 0.0) * max(tt - t * t, 0.0))
+    covariance = pt - p * t
+    spread = np.sqrt(max(pp - p * p, 0.0) * max(tt - t * t, 0.0))
     mean = 'always the training mean'
     square, error = (float(ratio(sums[name], count)) for name in ('square', 'absolute'))
     return {

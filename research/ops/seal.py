@@ -1,4 +1,4 @@
-"""JSON objects that carry their own SHA-256, so that a changed byte is noticed when they are read."""
+"""JSON objects that contain their own SHA-256, so that reading detects changes."""
 
 import hashlib
 import json
@@ -9,25 +9,25 @@ KEY = 'sha256'
 
 
 def seal(values: Mapping[str, Any]) -> str:
-    """Returns the SHA-256 of a JSON object; neither white space nor the order of its keys counts."""
+    """SHA-256 of a JSON object, independent of white space and the order of keys."""
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 def sealed(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the object with its SHA-256, first, as it will be read: keys are strings and tuples are lists."""
+    """Adds the SHA-256 as the first key; keys become strings and tuples lists, as after reading."""
     body = json.loads(json.dumps(values))
     return {KEY: seal(body), **body}
 
 
 def unsealed(values: Any, required: bool = False) -> dict[str, Any]:
-    """Returns the object without its SHA-256.
+    """Verifies and removes the SHA-256.
 
     Args:
-      values: what was read.
-      required: whether an object without a SHA-256, as written before version 0.2, is refused.
+      values: the value read from JSON.
+      required: whether to reject objects without a SHA-256, as written before version 0.2.
 
     Raises:
-      ValueError: when it is not what was written.
+      ValueError: if the content has changed.
     """
     if not isinstance(values, dict):
         raise ValueError('it is not a JSON object')

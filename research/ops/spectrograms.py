@@ -57,7 +57,10 @@ def with_spectrograms(settings: Spectrograms, classes: int, batch: Mapping[str, 
 
 def band_moments(sounds: Iterable[Float[np.ndarray, 'samples']], mel: Mel) -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard deviation of each band over all frames of sounds of equal length, float64 [bands]."""
-    log_mel, sums, frames, chunk = jax.jit(audio.log_mel, static_argnums=1), np.zeros((2, mel.bands)), 0, []
+    log_mel = jax.jit(audio.log_mel, static_argnums=1)
+    sums = np.zeros((2, mel.bands))
+    frames = 0
+    chunk = []
 
     def add():
         nonlocal sums, frames

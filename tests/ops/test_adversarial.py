@@ -7,7 +7,13 @@ import pytest
 from scipy.special import expit
 
 from research.errors import UserError
-from research.ops.adversarial import adversarial_loss, gradient_penalty, lazy_regularization, r1_penalty, right
+from research.ops.adversarial import (
+    adversarial_loss,
+    discriminator_accuracy,
+    gradient_penalty,
+    lazy_regularization,
+    r1_penalty,
+)
 from research.ops.losses import sigmoid_cross_entropy
 
 RNG = np.random.default_rng(0)
@@ -129,8 +135,8 @@ def test_a_lazy_penalty_is_as_large_on_average():
 
 def test_how_often_the_discriminator_is_right_depends_on_where_its_zero_is():
     real, fake, mask = jnp.float32([0.7, 0.2, 9]), jnp.float32([0.3, -1.0, 9]), jnp.float32([1, 1, 0])
-    assert {name: float(value) for name, value in right(real, fake, mask, 0.5).items()} == {
+    assert {name: float(value) for name, value in discriminator_accuracy(real, fake, mask, 0.5).items()} == {
         'real_right': 1,
         'fake_right': 2,
     }
-    assert float(right(real, fake, mask, None)['difference']) == pytest.approx(1.6)
+    assert float(discriminator_accuracy(real, fake, mask, None)['difference']) == pytest.approx(1.6)
