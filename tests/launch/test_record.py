@@ -20,7 +20,9 @@ def run(tmp_path):
         files = {
             'metrics': metrics,
             'config': {'seed': seed, 'data': {'name': 'digits'}},
-            'environment': {'command': f'{command} --config.seed={seed}', 'seconds': 10 + seed, 'seconds_before': 2, 'commit': 'abc'},
+            'environment': {
+                'command': f'{command} --config.seed={seed}', 'commit': 'abc', 'seconds': 10 + seed, 'seconds_before': 2,
+            },  # fmt: skip
         }
         (folder / 'prepared').mkdir()
         (folder / 'prepared' / 'splits.json').write_text(json.dumps({'sha256': '0123456789abcdef' * 4}))
