@@ -10,6 +10,10 @@ from research.errors import UserError
 from research.resolve import read_file
 
 
+def times(seed):
+    return {'seconds': 10 + seed, 'seconds_before': 2}
+
+
 @pytest.fixture
 def run(tmp_path):
     def write(seed, accuracy, command='python -m launch.train --config=configs/digits.py:mlp --config.task.shift=1'):
@@ -20,9 +24,7 @@ def run(tmp_path):
         files = {
             'metrics': metrics,
             'config': {'seed': seed, 'data': {'name': 'digits'}},
-            'environment': {
-                'command': f'{command} --config.seed={seed}', 'commit': 'abc', 'seconds': 10 + seed, 'seconds_before': 2,
-            },  # fmt: skip
+            'environment': {'command': f'{command} --config.seed={seed}', 'commit': 'abc', **times(seed)},
         }
         (folder / 'prepared').mkdir()
         (folder / 'prepared' / 'splits.json').write_text(json.dumps({'sha256': '0123456789abcdef' * 4}))
