@@ -88,4 +88,4 @@ def escape_output() -> None:
     """Makes standard output escape characters that its encoding (such as CP1252) lacks; JSON values do not change."""
     codecs.register_error('json_escape', escape)
     if hasattr(sys.stdout, 'reconfigure'):
-        sys.stdout.reconfigure(errors='json_escape')
+        sys.stdout.reconfigure(errors='json_escape')  # pyright: ignore[reportAttributeAccessIssue]

@@ -51,9 +51,9 @@ def main(overrides: dict[str, str]) -> None:
         name = getattr(requests[number - 1], 'name', '')
         if name and isinstance(answer, dict):
             answer = {'file': name, **answer}
-        answer = save(answer, folder, f'{number - 1:05d}') if folder else plain(answer)
+        answer = save(answer, folder, f'{number - 1:05d}') if folder else plain(answer)  # pyright: ignore[reportArgumentType]
         print(json.dumps(answer, ensure_ascii=False), file=lines)
-    if folder:
+    if folder and unfinished:
         lines.close()
         unfinished.replace(folder / 'answers.jsonl')
         save_pictures(model, requests, folder)

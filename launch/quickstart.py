@@ -197,7 +197,9 @@ def set_up(venv, extras):
 
 def train_all(venv):
     """Trains and reports the three models, lets the classifier judge the GAN's digits, prints what to do next."""
-    programs = [('train', f'--config=configs/{name}.py', f'--workdir=runs/{name}') for name in RUNS]
+    programs: list[tuple[str, ...]] = [
+        ('train', f'--config=configs/{name}.py', f'--workdir=runs/{name}') for name in RUNS
+    ]
     programs.append(('classify_samples', '--generator=runs/digits_gan', '--classifier=runs/digits', '--count=1000'))
     for number, (program, *flags) in enumerate(programs, 1):
         started = time.monotonic()
@@ -225,7 +227,7 @@ def read_arguments(arguments):
     setup = configparser.ConfigParser(interpolation=None)
     setup.read(ROOT / 'setup.cfg', encoding='utf-8')
     known = sorted(setup['options.extras_require'])
-    parser = argparse.ArgumentParser(prog='quickstart', description=__doc__.split('\n')[0], allow_abbrev=False)
+    parser = argparse.ArgumentParser(prog='quickstart', description=__doc__.split('\n')[0], allow_abbrev=False)  # pyright: ignore[reportOptionalMemberAccess]
     parser.add_argument('--setup_only', action='store_true', help='only create the environment')
     parser.add_argument('--extras', default='', help=f'extras to install, as in a,b: {", ".join(known)}')
     default = os.environ.get('TESSERA_VENV') or ROOT / '.venv'

@@ -132,7 +132,7 @@ def read_table(file: pathlib.Path) -> list[dict[str, str]]:
 def write_table(file: pathlib.Path, rows: Sequence[Mapping[str, str]]) -> None:
     """Writes a table."""
     with file.open('w', newline='', encoding='utf-8') as stream:
-        writer = csv.DictWriter(stream, COLUMNS, lineterminator='\n')
+        writer: csv.DictWriter[str] = csv.DictWriter(stream, COLUMNS, lineterminator='\n')
         writer.writeheader()
         writer.writerows(rows)
 

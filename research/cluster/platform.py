@@ -21,7 +21,7 @@ def only_plans() -> bool:
     """Whether libtpu is only used for planning: no TPU, no other accelerator, and no platform is set."""
     import jax
 
-    if os.environ.get('JAX_PLATFORMS') or jax.config.jax_platforms or not importlib.util.find_spec('libtpu'):
+    if os.environ.get('JAX_PLATFORMS') or jax.config.jax_platforms or not importlib.util.find_spec('libtpu'):  # pyright: ignore[reportAttributeAccessIssue]
         return False  # on a TPU, JAX has set the platforms itself
     return not importlib.util.find_spec('jax_plugins') and not importlib.metadata.entry_points(group='jax_plugins')
 

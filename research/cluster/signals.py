@@ -5,6 +5,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
+from typing import Any
 
 # SIGHUP is sent when a terminal or connection closes; Windows lacks it.
 STOPPING = [getattr(signal, name) for name in ('SIGTERM', 'SIGINT', 'SIGHUP') if hasattr(signal, name)]
@@ -38,7 +39,7 @@ def raise_interrupted(number: int, frame: FrameType | None) -> None:
     raise Interrupted(number)
 
 
-def set_handlers(handler: Callable[[int, FrameType | None], None]) -> dict[int, object]:
+def set_handlers(handler: Callable[[int, FrameType | None], None]) -> dict[int, Any]:
     """Sets the handler of all stopping signals; returns the previous handlers, {} outside the main thread."""
     if threading.current_thread() is not threading.main_thread():
         return {}
@@ -49,7 +50,7 @@ def set_handlers(handler: Callable[[int, FrameType | None], None]) -> dict[int, 
     return previous
 
 
-def restore_handlers(previous: dict[int, object]) -> None:
+def restore_handlers(previous: dict[int, Any]) -> None:
     """Restores the handlers that `set_handlers` replaced."""
     for number, handler in previous.items():
         signal.signal(number, handler)

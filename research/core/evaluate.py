@@ -25,12 +25,12 @@ class Evaluation(NamedTuple):
     failed: dict[str, str] = {}
 
 
-def make_evaluator(task: Task, seed: int, batch_size: int, sharding: jax.sharding.Sharding) -> Evaluator:
+def make_evaluator(task: Task, seed: int, batch_size: int, sharding: jax.sharding.NamedSharding) -> Evaluator:
     """Returns the jitted functions; the key depends on the seed alone, and examples fold in their index."""
     replicated = jax.sharding.NamedSharding(sharding.mesh, jax.sharding.PartitionSpec())
 
     def context(seed: Any) -> Context:
-        return Context(fold(jax.random.key(seed), 'evaluate'), np.int32(0), False)
+        return Context(fold(jax.random.key(seed), 'evaluate'), np.int32(0), False)  # pyright: ignore[reportArgumentType]
 
     def sums(variables: Variables, batch: Batch) -> dict[str, jax.Array]:
         return task.metric_sums(variables, batch, context(seed))
@@ -70,7 +70,7 @@ def evaluate(
     if whole and task.finalize is not None:
         count = min(task.finalize_count or len(source), len(source))
         rows = [source[row] for row in range(count)]
-        metrics |= attempt('finalize', lambda: task.finalize(decoded(task, measure, variables, rows)), failed)
+        metrics |= attempt('finalize', lambda: task.finalize(decoded(task, measure, variables, rows)), failed)  # pyright: ignore[reportOptionalCall]
     return Evaluation(metrics, len(source), time.perf_counter() - started, failed)
 
 

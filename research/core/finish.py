@@ -88,7 +88,7 @@ def choose_weights(recorder: Recorder, state: State, step: int) -> tuple[Variabl
         return load_weights(eval_variables_from(average, recorder.workdir), last)[0], step
     if train.best and recorder.best.step not in (step, -1):
         try:
-            best, _, best_step = recorder.checkpoints.restore(recorder.spec.state, recorder.best.step)
+            best, _, best_step = recorder.checkpoints.restore(recorder.spec.state, recorder.best.step)  # pyright: ignore[reportGeneralTypeIssues]
             return eval_variables(best), best_step
         except UserError as error:  # a damaged file must not cost what was trained
             print(f'{error}\nthe last weights are measured instead of the best')

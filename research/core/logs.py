@@ -238,7 +238,7 @@ class Progress:
         if not self._write:
             return
         try:
-            self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+            self._console.print(text, markup=False, highlight=False, soft_wrap=True)  # pyright: ignore[reportOptionalMemberAccess]
         except (BrokenPipeError, SystemExit):  # rich ends the program, which would lose what was trained
             self._write, self.closed = False, True
 

@@ -61,7 +61,7 @@ def record(
             'verdict': verdict(metric),
             'beats_baseline': beats_baseline(metric),
             'expected': None if low is None else [low, high],
-            'passed': None if low is None else is_as_expected(value, low, high, metric.better),
+            'passed': None if low is None else is_as_expected(value, low, high, metric.better),  # pyright: ignore[reportArgumentType]
         }
     return {'step': step, 'metrics': rows, 'signature': signature}
 

@@ -45,7 +45,7 @@ def make_schedule(settings: OptimizerSettings, updates: int) -> optax.Schedule:
         }[settings.schedule]()
         return settings.learning_rate * factor * jnp.minimum((count + 1) / max(warmup, 1), 1.0)
 
-    return schedule
+    return schedule  # pyright: ignore[reportReturnType]
 
 
 def make_optimizer(

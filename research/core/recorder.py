@@ -136,7 +136,7 @@ class Recorder:
             self.meter.clear()
             for group, schedule in self.spec.schedules.items():
                 prefix = f'{group}/' if len(self.spec.schedules) > 1 else ''
-                means[f'{prefix}learning_rate'] = float(schedule((step - 1) // self.spec.update_every[group]))
+                means[f'{prefix}learning_rate'] = float(schedule((step - 1) // self.spec.update_every[group]))  # pyright: ignore[reportArgumentType]
             account = self.account(step)
             self.records.write(step, 'train', means | account)
             shown = {name: value for name, value in means.items() if name.split('/')[-1] in SHOWN}

@@ -149,6 +149,7 @@ def make_run_spec(config: Config, task: Task, devices: Any = None, secret: Secre
     if numbers is None:
         rows, bucketed, batch = sampler(len(source), train.batch_size, seed, capacity), {}, batch_of(0)
     else:
+        assert task.buckets is not None
         rows = bucket_sampler(numbers, train.batch_size, seed, task.buckets.rising)
         bucketed = {int(bucket): batch_of(int(np.argmax(numbers == bucket)), int(bucket)) for bucket in set(numbers)}
         batch = bucketed[max(bucketed)]
@@ -169,6 +170,7 @@ def epoch_steps(task: Task, numbers: np.ndarray, train: TrainSettings) -> int:
             "config.train.sampling='poisson': the examples of this task differ in shape, and a Poisson batch may hold "
             "any of them; use sampling='shuffle'"
         )
+    assert task.buckets is not None
     return batches_per_epoch(numbers, train.batch_size, task.buckets.rising)
 
 

@@ -30,7 +30,7 @@ RULES = (
 )
 
 
-def make_mesh(settings: MeshSettings, devices: Sequence[jax.Device] | None = None) -> Mesh:
+def make_mesh(settings: MeshSettings, devices: Sequence[jax.Device] | None = None) -> Mesh:  # pyright: ignore[reportInvalidTypeForm]
     """Returns the mesh of `data`, `fsdp` and `tensor`, all Auto: the compiler places what is not constrained.
 
     Args:
@@ -160,12 +160,12 @@ def round_up(size: int, mesh: Mesh) -> int:
     return -(-size // ways) * ways
 
 
-def bytes_per_device(tree: Tree) -> dict[jax.Device, int]:
+def bytes_per_device(tree: Tree) -> dict[jax.Device, int]:  # pyright: ignore[reportInvalidTypeForm]
     """Returns how many bytes of `tree` each device of this process holds.
 
     `tree` holds arrays, or `jax.ShapeDtypeStruct`s with shardings to plan before anything is allocated.
     """
-    total: dict[jax.Device, int] = {}
+    total: dict[jax.Device, int] = {}  # pyright: ignore[reportInvalidTypeForm]
     for leaf in jax.tree.leaves(tree):
         size = math.prod(leaf.sharding.shard_shape(tuple(leaf.shape))) * leaf.dtype.itemsize
         for device in leaf.sharding.addressable_devices:

@@ -1,5 +1,6 @@
 """The state of a run: one pytree, saved and restored whole."""
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -20,7 +21,7 @@ class State(NamedTuple):
     ema: Variables | None
 
 
-def init_state(task: Task, optimizers: dict[str, optax.GradientTransformation], ema: float, seed: int) -> State:
+def init_state(task: Task, optimizers: Mapping[str, optax.GradientTransformation], ema: float, seed: int) -> State:
     """Returns the state before the first step; a pure function, so that `jax.eval_shape` plans it for free."""
     variables = task.init(fold(jax.random.key(seed), 'init'))
     optimizer = {group: optimizers[group].init(variables.params[group]) for group in task.losses}
@@ -32,7 +33,7 @@ def eval_variables(state: State) -> Variables:
     return state.variables if state.ema is None else state.ema
 
 
-def check_groups(task: Task, shapes: Variables, optimizers: dict[str, Any]) -> None:
+def check_groups(task: Task, shapes: Variables, optimizers: Mapping[str, Any]) -> None:
     """Raises a `UserError` where losses, gradients, parameters and optimizer sections do not go together."""
     groups = set(shapes.params)
     for group in task.losses:

@@ -146,7 +146,7 @@ def make_step(
             variables, optimizer[group] = carried
             prefix = f'{group}/' if len(task.losses) > 1 else ''
             logs.update({prefix + name: pair for name, pair in group_logs.items()})
-        mean = average_variables(state.ema, variables, state.step, ema) if ema else None
+        mean = average_variables(state.ema, variables, state.step, ema) if ema else None  # pyright: ignore[reportArgumentType]
         return State(state.step + 1, variables, optimizer, mean), logs
 
     return step

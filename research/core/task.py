@@ -223,5 +223,5 @@ def map_variables(
     changed = {name: mapped(getattr(task, name)) for name in READERS} | {'view': on(task.view)}
     if store is not None:
         changed['init'] = lambda key: store(task.init(key), key)
-        changed['load'] = task.load and (lambda: store(task.load(), None))
+        changed['load'] = task.load and (lambda: store(task.load(), None))  # pyright: ignore[reportOptionalCall]
     return task._replace(**changed)

@@ -161,7 +161,7 @@ def run_loop(
     with stop_requested() as asked, recorder.progress:
         result = train_steps(recorder, compiled, state, start, batches, asked)
         recorder.flush()
-    batches.close()
+    batches.close()  # pyright: ignore[reportAttributeAccessIssue]
     recorder.times['waited for data'] = loader.waited
     return result
 

@@ -14,7 +14,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -111,7 +111,7 @@ def evaluation_rows(count: int, batch_size: int, step: int) -> list[Row]:
 def local_positions(sharding: jax.sharding.Sharding, batch_size: int) -> list[int]:
     """Returns the positions of the global batch that this host's devices hold."""
     slices = sharding.addressable_devices_indices_map((batch_size,)).values()
-    return sorted({position for (part,) in slices for position in range(*part.indices(batch_size))})
+    return sorted({position for (part,) in slices for position in range(*part.indices(batch_size))})  # pyright: ignore[reportGeneralTypeIssues]
 
 
 class LazyGenerator:
@@ -187,7 +187,7 @@ def mask_of(rows: Sequence[Row]) -> np.ndarray:
     return np.array([row.real for row in rows], np.float32)
 
 
-def stack(encoded: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+def stack(encoded: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
     """Returns equal-shaped examples as one batch of arrays.
 
     Raises:

@@ -17,7 +17,7 @@ from research.errors import UserError
 class Encoded(collections.abc.Sequence):
     """A split whose rows were encoded once: reading their text again would take longer than a step."""
 
-    rows: Sequence[Mapping[str, Any]]
+    rows: Any  # rows of a data set, with `where`
     fields: dict[str, np.ndarray]
     refused: tuple[str, ...] = ()  # the messages of rows that could not be encoded and are left out
 
@@ -54,7 +54,7 @@ class EncodedRow(collections.abc.Mapping):
         return len(self.rows[self.number])
 
 
-def encode_split(source: Callable[[str], Sequence], encode: Callable, split: str) -> Encoded:
+def encode_split(source: Callable[[str], Any], encode: Callable, split: str) -> Encoded:
     """Returns a split with all its rows encoded.
 
     Rows that cannot be are left out and counted where their reader allows it (`config.data.on_error='skip'`).
@@ -85,7 +85,7 @@ def encode_split(source: Callable[[str], Sequence], encode: Callable, split: str
     return Encoded(rows, fields, tuple(messages))
 
 
-def encoded_once(source: Callable[[str], Sequence], encode: Callable) -> tuple[Callable[[str], Encoded], Callable]:
+def encoded_once(source: Callable[[str], Any], encode: Callable) -> tuple[Callable[[str], Encoded], Callable]:
     """A task's `source` and `encode`, made from those that know nothing of a cache.
 
     A split is encoded when it is first asked for and kept. The new `encode` takes its rows as they were encoded, and

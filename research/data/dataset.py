@@ -19,7 +19,7 @@ from absl import logging
 from research.data import sets
 from research.data.image.images import check_image
 from research.data.readers.fields import label_notes
-from research.data.readers.rows import SPLITS, Broken, Row, Rows, class_names, in_memory, select, sort_names
+from research.data.readers.rows import SPLITS, Broken, Rows, class_names, in_memory, select, sort_names
 from research.data.readers.settings import DataSettings
 from research.data.readers.sources import has_own, open_parts, split_places, with_classes
 from research.data.readers.walk import Note
@@ -37,7 +37,7 @@ class DataSet:
     training split, which is read for them.
     """
 
-    source: Callable[[str], Sequence[Row]]  # (split) -> random-access rows
+    source: Callable[[str], Any]  # (split) -> random-access rows, `Rows` once the set is open
     about: str  # one line: what it is
     splits: tuple[str, ...] = SPLITS
     fields: tuple[str, ...] = ()  # that every row has; () if unknown
@@ -52,10 +52,10 @@ class DataSet:
         return tuple(class_names(self.source('train')) if names is None else names() if callable(names) else names)
 
     @functools.cached_property
-    def shape(self) -> Shape:
+    def shape(self) -> tuple[int, int, int]:
         """The shape of the images that a model reads: (height, width, channels)."""
         shape = self.image_shape
-        return tuple(first_shape(self.source('train')) if shape is None else shape() if callable(shape) else shape)
+        return tuple(first_shape(self.source('train')) if shape is None else shape() if callable(shape) else shape)  # pyright: ignore[reportReturnType]
 
 
 def open_dataset(settings: Mapping[str, Any], fields: Sequence[str] = (), ignored: Sequence[str] = ()) -> DataSet:
@@ -140,7 +140,7 @@ def set_module(name: str | types.ModuleType) -> types.ModuleType:
             raise UserError(f'config.data.name={name!r}: its module cannot be imported ({error})') from error
     if not callable(getattr(module, 'open', None)):
         raise UserError(f'config.data.name={name!r}: the module has no function open(**settings) that gives a DataSet')
-    return module
+    return module  # pyright: ignore[reportReturnType]
 
 
 def default_settings(name: str | types.ModuleType) -> dict[str, Any]:
@@ -247,7 +247,7 @@ def checked_shape(shape: Sequence[Any]) -> Shape:
     return sizes
 
 
-def first_shape(rows: Sequence[Row]) -> Shape:
+def first_shape(rows: Rows) -> Shape:
     """Returns the shape of the first image; a `UserError` where it is too large to be meant."""
     height, width, channels = np.atleast_3d(check_image(rows[0]['image'])).shape
     if max(height, width) > LARGE:

@@ -28,7 +28,7 @@ def kind_of_content(head: bytes) -> Kind:
         if head.startswith(start):
             return kind
     if head[:4] == b'RIFF':
-        return {b'WEBP': 'image', b'WAVE': 'audio'}.get(head[8:12], '')
+        return {b'WEBP': 'image', b'WAVE': 'audio'}.get(head[8:12], '')  # pyright: ignore[reportReturnType]
     if head[:4] == b'FORM' and head[8:12] in (b'AIFF', b'AIFC'):
         return 'audio'
     if head[:2] in NETPBM and head[2:3].isspace():

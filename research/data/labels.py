@@ -101,7 +101,7 @@ def make_encode_label(facts: LabelFacts, separator: str) -> Callable[[Any], np.n
             )
         return numbers[name]
 
-    def encode(label: Any) -> np.ndarray:
+    def encode(label: Any) -> Any:
         if facts.kind == 'number':
             return np.float32(number_of(label))
         if facts.kind == 'single':

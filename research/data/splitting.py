@@ -69,7 +69,7 @@ def stratified_parts(rows: Rows, fractions: Mapping[str, float], seed: int = 0) 
     labels: dict[str, str] = {}
     for number, row in enumerate(rows):
         groups[row['sequence']].append(number)
-        labels[row['sequence']] = min(labels.get(row['sequence'], row['label']), row['label'])
+        labels[row['sequence']] = min(labels.get(row['sequence'], row['label']), row['label'])  # pyright: ignore[reportArgumentType]
     chosen: dict[str, list[int]] = {split: [] for split in (*fractions, 'train')}
     for label in sorted(set(labels.values())):
         order = sorted(

@@ -96,7 +96,7 @@ def adversarial(
             key = jax.random.fold_in(context.fold('noise'), number)
             fake = sums('fake', sampler.draw(variables, batch, key, context)[0], number)
             total = fake if total is None else jax.tree.map(jnp.add, total, fake)
-        return {**sums('real', batch['image']), **total}
+        return {**sums('real', batch['image']), **total}  # pyright: ignore[reportGeneralTypeIssues]
 
     def metrics(sums):
         space = sample_metrics.space()
@@ -173,7 +173,7 @@ def make_penalty(pair: Pair, settings: GANObjective) -> Callable[..., Float[Arra
                 total += settings.gradient_penalty * gradient_penalty(judge, real, fakes, shares)
             return total
 
-        return lazy_regularization(due, context.step, settings.penalty_every)
+        return lazy_regularization(due, context.step, settings.penalty_every)  # pyright: ignore[reportArgumentType]
 
     return penalty
 

@@ -52,7 +52,7 @@ def read_requests(
     ]
     if not found:
         raise UserError('--input gave no requests: name a text, a file or a folder')
-    return found
+    return found  # pyright: ignore[reportReturnType]
 
 
 def open_files(inputs: Mapping[str, Input], request: Mapping[str, Any]) -> dict[str, Any]:
@@ -228,7 +228,7 @@ def only_field(inputs: Mapping[str, Input], kind: str, value: str) -> str:
     raise UserError(f'--input={value!r:.80}{hint}: this task reads {fields}; give a JSON object for several fields')
 
 
-def blank_requests(task: Task, count: int) -> list[dict[str, Any]]:
+def blank_requests(task: Task, count: int) -> list[Mapping[str, Any]]:
     """Returns `count` requests for a model that needs no input, cycling through its examples."""
     needed = [name for name, each in task.inputs.items() if each.kind not in ('category', 'number')]
     if needed:

@@ -104,7 +104,7 @@ def inception_space(shape: tuple[int, int, int], network: str, thinner: int = 1)
         size = (len(pictures), SIDE, SIDE, 3)
         coloured = jnp.broadcast_to(pictures, (*pictures.shape[:3], 3))
         stretched = jax.image.resize(coloured, size, 'linear', antialias=False)
-        return module.apply({'params': params}, stretched * 2 - 1)
+        return module.apply({'params': params}, stretched * 2 - 1)  # pyright: ignore[reportReturnType]
 
     width = jax.eval_shape(of, jax.ShapeDtypeStruct((2, *shape), jnp.float32)).shape[1]
     resize = f'linear-{shape[0]}x{shape[1]}-to-{SIDE}x{SIDE}'

@@ -59,7 +59,7 @@ def how_to_get(file: Path) -> str:
 def folded(tensors: Mapping[str, np.ndarray], layer: str, shape: tuple[int, ...], file: Path) -> dict[str, np.ndarray]:
     """Returns kernel [height, width, inputs, outputs] and bias of a convolution and the batch norm that follows it."""
     height, width, inputs, outputs = shape
-    wanted = {f'{layer}.conv.weight': (outputs, inputs, height, width)}
+    wanted: dict[str, tuple[int, ...]] = {f'{layer}.conv.weight': (outputs, inputs, height, width)}
     wanted.update({f'{layer}.bn.{part}': (outputs,) for part in NORM})
     for name, size in wanted.items():
         if name not in tensors:
@@ -70,4 +70,4 @@ def folded(tensors: Mapping[str, np.ndarray], layer: str, shape: tuple[int, ...]
     kernel, scale, offset, mean, variance = (np.asarray(tensors[name], np.float64) for name in wanted)
     scale = scale / np.sqrt(variance + EPSILON)
     kernel = kernel * scale[:, None, None, None]
-    return {'kernel': np.float32(kernel.transpose(2, 3, 1, 0)), 'bias': np.float32(offset - mean * scale)}
+    return {'kernel': np.float32(kernel.transpose(2, 3, 1, 0)), 'bias': np.float32(offset - mean * scale)}  # pyright: ignore[reportReturnType]

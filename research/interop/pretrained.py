@@ -211,6 +211,7 @@ def read_target(model: Mapping[str, Any], folder: epath.Path, source: Tokenizer)
       UserError: for one that is damaged, or has ids beyond the embedding.
     """
     about = read_about(model, folder)
+    assert about is not None
     place = locate(about['name'], about['revision']).folder
     if not (place / 'target.spm').exists():
         return source

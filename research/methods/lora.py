@@ -146,4 +146,4 @@ def add_product(
     The product has full precision, so that a merged model equals the trained one.
     """
     product = jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)
-    return (kernel + scale * product.reshape(kernel.shape)).astype(kernel.dtype)
+    return (kernel + scale * product.reshape(kernel.shape)).astype(kernel.dtype)  # pyright: ignore[reportReturnType]

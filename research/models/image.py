@@ -96,7 +96,7 @@ def vision_transformer(settings: Mapping[str, Any], images: Images, folder: epat
         return standardized_model(module, images.shape, images.moments)
     load = pretrained.make_load(section, folder)
     if weights['image']['classes']:
-        load = reorder_head(load, weights['image'].get('labels', ()), images.classes)
+        load = reorder_head(load, weights['image'].get('labels', ()), images.classes)  # pyright: ignore[reportArgumentType]
     return standardized_model(module, images.shape, images.moments and (weights['mean'], weights['std']), load)
 
 

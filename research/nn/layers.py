@@ -173,7 +173,7 @@ class CrossAttention(nn.Module):
         if context.memory is not None and cache is not None:
             positions = jnp.broadcast_to(jnp.arange(key.shape[1]), key.shape[:2])
             cache = write_cache(cache, layer, positions, {'cross_key': key, 'cross_value': value})
-        return attend(self, query, key, value, context.memory_mask, None), cache
+        return attend(self, query, key, value, context.memory_mask, None), cache  # pyright: ignore[reportArgumentType]
 
 
 class FeedForward(nn.Module):
@@ -223,8 +223,8 @@ class Block(nn.Module):
         before = settings.norm_position == 'pre'
         for norm, part in ((attention_norm, attend), (cross_norm, cross)):
             if part is not None:
-                added, cache = part(norm(x) if before else x, context, cache, layer)
-                x = x + drop(added) if before else norm(x + drop(added))
+                added, cache = part(norm(x) if before else x, context, cache, layer)  # pyright: ignore[reportOptionalCall]
+                x = x + drop(added) if before else norm(x + drop(added))  # pyright: ignore[reportOptionalCall]
         added = feed(feed_forward_norm(x) if before else x)
         x = x + drop(added) if before else feed_forward_norm(x + drop(added))
         return (tap(self, 'stream', constrain(x, BATCH)), cache), None

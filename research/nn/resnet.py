@@ -95,7 +95,7 @@ class Stage(nn.Module):
         if self.depth > 1:
             scanned = nn.scan(
                 Block, variable_axes={'params': 0, 'batch_stats': 0, OBSERVED: 0, DELTAS: 0},
-                split_rngs={'params': True}, in_axes=nn.broadcast, length=self.depth - 1, unroll=self.unroll,
+                split_rngs={'params': True}, in_axes=nn.broadcast, length=self.depth - 1, unroll=self.unroll,  # pyright: ignore[reportArgumentType]
                 metadata_params={nn.PARTITION_NAME: 'layers'},
             )  # fmt: skip
             features, _ = scanned(stride=1, **self.block, name='blocks')(features, train)

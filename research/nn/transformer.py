@@ -82,7 +82,7 @@ class Stack(nn.Module):
         positions = row_positions if segments is None else in_segments(segments)
         bias = None
         if settings.positions == 'relative':
-            keys = count if read_from is None else cache['key'].shape[2]
+            keys = count if read_from is None else cache['key'].shape[2]  # pyright: ignore[reportOptionalSubscript]
             table = self.relative.embedding
             bias = relative_bias(table, row_positions, keys, not settings.causal, settings.relative_distance)
         context = BlockContext(mask, turns_of(settings, positions), bias, memory, memory_mask)
@@ -191,7 +191,7 @@ def stacked_blocks(settings: TransformerSettings, train: bool, cross: bool = Fal
         block,
         variable_axes={'params': 0, OBSERVED: 0, DELTAS: 0},
         split_rngs={'params': True, 'dropout': True},
-        in_axes=(0, nn.broadcast),
+        in_axes=(0, nn.broadcast),  # pyright: ignore[reportArgumentType]
         length=settings.layers,
         unroll=1 if settings.scan else settings.layers,
         metadata_params={nn.PARTITION_NAME: 'layers'},

@@ -135,5 +135,5 @@ def calibrate(epsilon: Callable[[float], float], target: float) -> float:
         )
     log_multiplier = brentq(excess, low, high, xtol=1e-3)
     while excess(log_multiplier) > 0:
-        log_multiplier += 1e-3
-    return math.exp(log_multiplier)
+        log_multiplier += 1e-3  # pyright: ignore[reportOperatorIssue]
+    return math.exp(log_multiplier)  # pyright: ignore[reportArgumentType]

@@ -66,7 +66,7 @@ class Mask:
             conditions.append(key < self.key_length[:, None, None])
         if self.query_segments is not None:
             query_segments = self.query_segments[:, queries.start : queries.stop, None]
-            conditions.append(query_segments == self.key_segments[:, None, keys.start : keys.stop])
+            conditions.append(query_segments == self.key_segments[:, None, keys.start : keys.stop])  # pyright: ignore[reportOptionalSubscript]
         return functools.reduce(jnp.logical_and, conditions) if conditions else None
 
     def span(self, queries: range, keys: int) -> range:
@@ -149,7 +149,7 @@ def weighted_values(
     batch, heads, count, keys = weights.shape
     key_heads = value.shape[2]
     if dropout:
-        kept = jax.random.bernoulli(dropout_key, 1 - dropout, weights.shape)
+        kept = jax.random.bernoulli(dropout_key, 1 - dropout, weights.shape)  # pyright: ignore[reportArgumentType]
         weights = jnp.where(kept, weights / (1 - dropout), 0.0)
     grouped = weights.reshape(batch, key_heads, heads // key_heads, count, keys).astype(value.dtype)
     return jnp.einsum('bhgqk,bkhd->bqhgd', grouped, value).reshape(batch, count, heads, value.shape[3])

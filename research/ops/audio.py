@@ -108,7 +108,7 @@ def filter_bank(mel: Mel) -> Float[np.ndarray, 'bins bands']:
     """
     bins = np.arange(mel.transform_size // 2 + 1) * mel.rate / mel.transform_size
     ends = to_mel(np.array([mel.fmin, mel.highest]), mel.scale)
-    corners = from_mel(np.linspace(*ends, mel.bands + 2), mel.scale)
+    corners = from_mel(np.linspace(ends[0], ends[1], mel.bands + 2), mel.scale)
     left, middle, right = corners[:-2], corners[1:-1], corners[2:]
     rising = (bins[:, None] - left) / (middle - left)
     falling = (right - bins[:, None]) / (right - middle)
@@ -180,4 +180,4 @@ def deltas(features: Float[Array, 'batch frames bands']) -> Float[Array, 'batch 
         n * (padded[:, reach + n : reach + n + count] - padded[:, reach - n : reach - n + count])
         for n in range(1, reach + 1)
     )
-    return slopes / (2 * sum(n * n for n in range(1, reach + 1)))
+    return slopes / (2 * sum(n * n for n in range(1, reach + 1)))  # pyright: ignore[reportReturnType]

@@ -102,7 +102,7 @@ def calibration_error(table: Float[np.ndarray, 'bins 3']) -> float:
 
 
 def classification_metrics(
-    sums: Mapping[str, np.ndarray], train_counts: Sequence[float], top: int = 0
+    sums: Mapping[str, np.ndarray], train_counts: Sequence[float] | np.ndarray, top: int = 0
 ) -> dict[str, MetricRow]:
     """Computes metrics from `classification_sums`, with a baseline that knows only the training counts.
 

@@ -20,7 +20,7 @@ def constrain(x: Array, *axes: str | tuple[str, ...] | None) -> Array:
       *axes: a mesh axis, a tuple of them, None or `ANY` for each leading dimension.
     """
     mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty or not isinstance(x, jax.core.Tracer):
+    if mesh.empty or not isinstance(x, jax.core.Tracer):  # pyright: ignore[reportAttributeAccessIssue]
         return x
     auto = {
         name: size

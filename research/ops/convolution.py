@@ -64,7 +64,7 @@ def convolution(
 def laid_out(layout: tuple[str, str, str], x: Array, kernel: Array, **settings: Any) -> Array:
     """Convolves operands of the given layout, with '_' for the spatial dimensions."""
     numbers = tuple(axes.replace('_', SPATIAL[: x.ndim - 2]) for axes in layout)
-    return jax.lax.conv_general_dilated(x, kernel, dimension_numbers=numbers, **settings)
+    return jax.lax.conv_general_dilated(x, kernel, dimension_numbers=numbers, **settings)  # pyright: ignore[reportArgumentType]
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))

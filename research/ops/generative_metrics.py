@@ -44,7 +44,7 @@ def cloud_sums(
 
     For points wider than `MAX_SUMMED_WIDTH`, the points with `index` below `MAX_STORED_POINTS` are stored instead.
     """
-    sums = dict(zip(PARTS, moment_sums(points - np.float32(mean), mask), strict=True))
+    sums: dict[str, Array] = dict(zip(PARTS, moment_sums(points - np.float32(mean), mask), strict=True))
     if kernel and points.shape[1] > MAX_SUMMED_WIDTH:
         sums['points'] = kernel_points(points, index, mask)
     elif kernel:
@@ -73,8 +73,8 @@ def train_cloud(features: Any, kernel: bool) -> ReferenceStats:
     if stored:
         stats = KernelPoints(np.concatenate(stored))
     elif kernel:
-        stats = KernelSums(count, cube, float(diagonal))
-    return ReferenceStats(count, moments(count, total, square), stats)
+        stats = KernelSums(count, cube, float(diagonal))  # pyright: ignore[reportArgumentType]
+    return ReferenceStats(count, moments(count, total, square), stats)  # pyright: ignore[reportArgumentType]
 
 
 def store_train(train: ReferenceStats, folder: Any) -> None:
@@ -85,7 +85,7 @@ def store_train(train: ReferenceStats, folder: Any) -> None:
     elif train.kernel is not None:
         parts.update(cube=train.kernel.cube, own=np.array(train.kernel.diagonal))
     with (folder / FILE).open('wb') as file:
-        np.savez(file, **parts)
+        np.savez(file, **parts)  # pyright: ignore[reportArgumentType]
 
 
 def read_train(folder: Any, kernel: bool) -> ReferenceStats:
@@ -125,14 +125,14 @@ def cloud_metrics(
     # The sums are about the training mean, so in these coordinates it is zero.
     centred = train.moments._replace(mean=np.zeros(len(train.moments.mean)))
     independent = centred._replace(covariance=np.diag(np.diag(centred.covariance)))
-    real, fake = (moments(*(sums[f'{name}_{part}'] for part in PARTS)) for name in ('real', 'fake'))
+    real, fake = (moments(*(sums[f'{name}_{part}'] for part in PARTS)) for name in ('real', 'fake'))  # pyright: ignore[reportArgumentType]
     counts = {name: int(sums[f'{name}_count']) for name in ('real', 'fake')}
     drawn = f'{about}|real:{counts["real"]}|fake:{counts["fake"]}'
     floor = f'{about}|real:{counts["real"]}|train:{train.count}'
     noise = f'independent normal {space} with the mean and deviation of the training split'
     baseline = frechet_distance(independent, real)
     called = 'Fréchet Inception distance (FID)' if inception else 'Fréchet distance (not of Inception features)'
-    rows = {
+    rows: dict[str, Row] = {
         f'frechet_{space}': (
             frechet_distance(fake, real), baseline, 'lower',
             f'{called}, {fakes} generated images per image of this split; {drawn}',

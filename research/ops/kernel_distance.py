@@ -76,8 +76,10 @@ def kernel_distance(first: KernelStats, second: KernelStats) -> float:
     The mean kernels over pairs of different points within each set, minus twice that across the sets.
     """
     if isinstance(first, KernelPoints):
+        assert isinstance(second, KernelPoints)
         across = pairs(first, second).mean()
     else:
+        assert isinstance(second, KernelSums)
         across = np.vdot(first.cube, second.cube) / (first.count * second.count)
     return float(mean_within(first) + mean_within(second) - 2 * across)
 

@@ -123,7 +123,7 @@ def prepare(config: Any, folder: epath.Path) -> None:
 def excerpt(sound: np.ndarray, settings: Settings, rng: Any = None) -> np.ndarray:
     """Crops or pads a sound to the model's input length."""
     random = rng is not None and settings.random_crop and len(sound) > settings.samples
-    return sounds.fit(sound, settings.samples, rng.random() if random else {'middle': 0.5, 'start': 0.0}[settings.crop])
+    return sounds.fit(sound, settings.samples, rng.random() if random else {'middle': 0.5, 'start': 0.0}[settings.crop])  # pyright: ignore[reportOptionalMemberAccess]
 
 
 def make_encode(settings: Settings, facts: LabelFacts) -> Callable[..., dict[str, np.ndarray]]:
@@ -132,7 +132,7 @@ def make_encode(settings: Settings, facts: LabelFacts) -> Callable[..., dict[str
 
     def encode(raw, rng=None):
         sound = sounds.prepared(raw, settings.sample_rate, settings.mel.window_samples)
-        example = {'audio': excerpt(sound, settings, rng)}
+        example: dict[str, Any] = {'audio': excerpt(sound, settings, rng)}
         example['draw'] = np.uint32(0 if rng is None else rng.integers(DRAWS))
         if (label := raw.get('label')) is not None:
             example['label'] = encode_label(label)

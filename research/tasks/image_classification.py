@@ -128,7 +128,7 @@ def make_encode(stats: ImageStats, settings: Settings) -> Callable[..., dict[str
             image = augment(image, stats.shape, augmentations, rng)
         else:
             image = images.fit_image(center_crop(images.check_image(image), share) if share else image, stats.shape)
-        example = {'image': np.ascontiguousarray(image)}
+        example: dict[str, Any] = {'image': np.ascontiguousarray(image)}
         if 'label' in raw:
             if not 0 <= raw['label'] < len(stats.classes):
                 raise UserError(f'label {raw["label"]!r} is not one of the {len(stats.classes)} classes')

@@ -90,7 +90,7 @@ def prepare(config: Any, folder: epath.Path, load: Callable | None = None) -> No
 def read_stats(folder: epath.Path) -> ImageStats:
     """Reads the statistics that `prepare` stored."""
     stored = json.loads((folder / 'statistics.json').read_text())
-    return ImageStats(*(tuple(stored[name]) for name in ('classes', 'shape', 'counts')), stored.get('space', ''))
+    return ImageStats(*(tuple(stored[name]) for name in ('classes', 'shape', 'counts')), stored.get('space', ''))  # pyright: ignore[reportCallIssue]
 
 
 def space_of(settings: Settings, shape: tuple[int, int, int], load: Callable | None, expected: str = '') -> Any:
@@ -178,7 +178,7 @@ def make(config: Any, folder: epath.Path, load: Callable | None = None) -> Task:
     pair = gan_pair(config.model, stats.shape, label_count)
     objective = GANObjective(*(getattr(settings, name) for name in GANObjective._fields))
     check_penalty(config, objective, pair)
-    sampler = Sampler(pair, np.float32(stats.counts) / sum(stats.counts), settings.truncation)
+    sampler = Sampler(pair, np.float32(stats.counts) / sum(stats.counts), settings.truncation)  # pyright: ignore[reportArgumentType]
     space = functools.cache(lambda: space_of(settings, stats.shape, load, stats.space))
     sample_metrics = SampleMetrics(read_train(folder, settings.kernel), space, settings.fakes, settings.kernel)
     examples = [{'label': number % classes} if settings.conditional else {} for number in range(100)]

@@ -139,12 +139,12 @@ def make(config: Any, folder: epath.Path) -> Task:
     model = decoder(config.model, folder, settings.vocabulary, settings.length)
     rows = read_rows(config, settings, folder)
     end = rows.stats.tokenizer.token_to_id(END)
-    generate = generate_text(model, end)
+    generate = generate_text(model, end)  # pyright: ignore[reportArgumentType]
     write = tokens.sampled(
         generate, settings.max_new_tokens, settings.temperature, settings.top_k, settings.top_p
     )
     return tokens.token_prediction(
-        host_of(rows), make_source(settings, folder, end), model, rows.stats.counts,
+        host_of(rows), make_source(settings, folder, end), model, rows.stats.counts,  # pyright: ignore[reportArgumentType]
         sizes=rows.stats.bytes,
         predict=tokens.continue_text(write, row_prompt, rows.prefix),
         claim=tokens.claim_continuation,

@@ -59,7 +59,7 @@ def prepare(config: Any, folder: epath.Path) -> None:
     sizes = settings.sizes
     if tokenizer is not None:
         check_sentinels(tokenizer, sizes, config.model['weights'])
-        _, end = pretrained.read_marks(config.model, folder)
+        _, end = pretrained.read_marks(config.model, folder)  # pyright: ignore[reportGeneralTypeIssues]
         # Fails if the weights have fewer positions.
         pretrained.read_shape(config.model, folder, vocabulary=1, length=sizes.positions)
     store_streams(

@@ -86,15 +86,15 @@ def prepare(config: Any, folder: epath.Path) -> None:
         tokenizers = learn(read_pairs(data, 'train'), settings.vocabulary, settings.shared)
     else:
         target = pretrained.read_target(config.model, folder, tokenizer)
-        tokenizers = Tokenizers(tokenizer, target, *pretrained.read_marks(config.model, folder))
+        tokenizers = Tokenizers(tokenizer, target, *pretrained.read_marks(config.model, folder))  # pyright: ignore[reportOptionalIterable, reportArgumentType]
     store(data, tokenizers._replace(prefix=settings.prefix), settings.length, settings.row_length, folder)
 
 
 def read_arrays(config: Any, settings: Settings, folder: epath.Path) -> PairArrays:
     """Builds the row encoder from the stored tokenizers."""
-    sides = (Tokenizer.from_str((folder / f'{side}.json').read_text()) for side in SIDES)
+    source, target = (Tokenizer.from_str((folder / f'{side}.json').read_text()) for side in SIDES)
     marks = pretrained.read_marks(config.model, folder) or ()
-    tokenizers = Tokenizers(*sides, *marks)._replace(prefix=settings.prefix)
+    tokenizers = Tokenizers(source, target, *marks)._replace(prefix=settings.prefix)  # pyright: ignore[reportArgumentType]
     return PairArrays(tokenizers, settings.length, settings.row_length)
 
 

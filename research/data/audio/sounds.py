@@ -78,7 +78,7 @@ def resample(samples: Float[np.ndarray, 'before'], rate: int, wanted: int) -> Fl
 
 def check_rate(rate: Any) -> int:
     """Returns a sample rate; a `UserError` for what is none."""
-    if isinstance(rate, bool) or not isinstance(rate, (int, float, np.number)) or rate % 1 != 0:
+    if isinstance(rate, bool) or not isinstance(rate, (int, float, np.number)) or rate % 1 != 0:  # pyright: ignore[reportOperatorIssue]
         raise UserError(f"the sound's 'rate' must be a whole number of samples a second, got {rate!r:.40}")
     if not RATES[0] <= rate <= RATES[1]:
         raise UserError(f"the sound's 'rate' must be {RATES[0]:,} to {RATES[1]:,} samples a second, got {rate:g}")

@@ -107,7 +107,7 @@ def check_classes(names: Mapping[str, Sequence[str]], resolved: Sequence[str] = 
 def check_balance(surveys: Sequence[Survey]) -> list[Finding]:
     """Returns which classes are missing from a split, and whether one is very rare."""
     counters = {each.split: collections.Counter(each.labels) for each in surveys if each.labels}
-    train, findings = counters.pop('train', {}), []
+    train, findings = counters.pop('train', collections.Counter()), []
     if not train:
         return []
     for split, counter in counters.items():
@@ -116,7 +116,7 @@ def check_balance(surveys: Sequence[Survey]) -> list[Finding]:
             names = ', '.join(map(repr, absent[:10]))
             findings.append(Finding('warning', split, f'{len(absent)} classes of train have no row: {names}'))
     findings += [Finding('warning', 'train', text) for text in label_notes(train)]
-    rarest, commonest = min(train, key=train.get), max(train, key=train.get)
+    rarest, commonest = min(train, key=train.__getitem__), max(train, key=train.__getitem__)
     if len(train) == 1:
         findings.append(Finding('error', 'train', f'all rows are of one class, {rarest!r}'))
     elif train[commonest] > IMBALANCE * train[rarest] and len(train) < train.total() / 2:

@@ -158,7 +158,7 @@ def encode_all(
         except Broken:
             continue  # the survey has it
         except UserError as error:
-            where = f'{rows.where(number)}: ' if hasattr(rows, 'where') else f'row {number}: '
+            where = f'{rows.where(number)}: ' if hasattr(rows, 'where') else f'row {number}: '  # pyright: ignore[reportAttributeAccessIssue]
             text = str(error)
             seen.refused.append(text if text.startswith(where) else where + text)
             continue

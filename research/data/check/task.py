@@ -58,7 +58,7 @@ def check_data(
             looked_at = chosen_rows(raw, rows, inputs)
             seen = check.survey(split, looked_at, inputs, limit, say)
             seen.broken = list(dict.fromkeys([*seen.broken, *getattr(raw, 'skipped', ())]))
-            found = check.encode_all(seen, rows, task.encode, bounds, limit, say) if rows is not None else []
+            found = check.encode_all(seen, rows, task.encode, bounds, limit, say) if rows is not None else []  # pyright: ignore[reportOptionalMemberAccess]
             resolved += [split] if rows is not None and not found else []
             surveys.append(seen)
             limits = inputs if looked_at is rows else without_limits(inputs)
@@ -138,7 +138,7 @@ def between(surveys: Sequence[Any]) -> list:
     train = next((each for each in surveys if each.split == 'train'), None)
     findings = []
     for each in surveys if train else ():
-        findings += check_splits.check_values(train, each)
+        findings += check_splits.check_values(train, each)  # pyright: ignore[reportArgumentType]
         if each is not train:
             fields = [
                 ('text', each.texts),
@@ -146,7 +146,7 @@ def between(surveys: Sequence[Any]) -> list:
                 ('audio', each.sounds),
                 ('', each.values),
             ]
-            findings += check_splits.check_between(train, each, [kind for kind, there in fields if there])
+            findings += check_splits.check_between(train, each, [kind for kind, there in fields if there])  # pyright: ignore[reportArgumentType]
     return findings
 
 

@@ -130,7 +130,7 @@ def fit_image(values: Any, shape: tuple[int, int, int]) -> Float[np.ndarray, 'he
     image = np.atleast_3d(image).astype(np.float32) / top
     height, width, channels = shape
     if channels == 1 and image.shape[2] == 3:
-        image = image @ np.float32([[0.299], [0.587], [0.114]])
+        image = image @ np.array([[0.299], [0.587], [0.114]], np.float32)
     if channels == 3 and image.shape[2] == 1:
         image = np.repeat(image, 3, axis=2)
     if image.shape[:2] != (height, width):
@@ -169,7 +169,7 @@ def to_bytes(image: np.ndarray) -> UInt8[np.ndarray, 'height width 3']:
 
 
 def grid(
-    images: Sequence[np.ndarray],
+    images: Sequence[np.ndarray] | np.ndarray,
     columns: int = 10,
     scale: int = 0,
     captions: Sequence[str] = (),
@@ -252,7 +252,7 @@ def right_and_wrong(
     shown = np.concatenate([shown, right[: SHOWN - len(shown)]])
     mistaken = set(wrong.tolist())
     captions = [
-        f'{classes[said[row]]}, is {classes[true[row]]}' if row in mistaken else classes[said[row]] for row in shown
+        f'{classes[said[row]]}, is {classes[true[row]]}' if row in mistaken else classes[said[row]] for row in shown  # pyright: ignore[reportCallIssue, reportArgumentType]
     ]
     frames = [RED if row in mistaken else None for row in shown]
     pictures = [picture(row) for row in shown]

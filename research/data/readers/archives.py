@@ -152,7 +152,7 @@ class Archive:
                 check_whole(found.size, name)
             if found.start < 0:
                 with self.opened.lock:
-                    data = self.zip.read(found.name)
+                    data = self.zip.read(found.name)  # pyright: ignore[reportOptionalMemberAccess]
                 part = Part(Bytes(data), 0, len(data))
             elif found.pieces is not None:
                 data = filled(found, self.opened.read)

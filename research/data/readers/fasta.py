@@ -53,5 +53,5 @@ def fasta_row(
     found = pattern.search(head) if pattern else None
     if pattern and not found:
         raise Broken(f'{place}: config.data.label_pattern finds no label in {head[:60]!r}')
-    label = stem if found is None else found[1] if pattern.groups else found[0]
+    label = stem if found is None else found[1] if pattern.groups else found[0]  # pyright: ignore[reportOptionalMemberAccess]
     return finish({'name': head, 'sequence': sequence, 'label': label}, place)

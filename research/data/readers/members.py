@@ -42,7 +42,7 @@ def tar_members(tar: tarfile.TarFile) -> tuple[dict[str, Member], list[LeftOut]]
         elif info.issym():
             links[name] = plain_name(posixpath.join(posixpath.dirname('/' + name), info.linkname))
         elif info.isreg():
-            pieces = tuple((int(start), int(size)) for start, size in info.sparse) if info.sparse is not None else None
+            pieces = tuple((int(start), int(size)) for start, size in info.sparse) if info.sparse is not None else None  # pyright: ignore[reportGeneralTypeIssues]
             members[name] = Member(info.offset_data, info.size, info.name, pieces)
         else:
             left_out.append(LeftOut('special', name))

@@ -35,15 +35,16 @@ class Rows(Sequence):
     key: Callable[[int], bytes] | None = None  # (number) -> digest of the content, without the label
     label: Callable[[int], Any] | None = None  # (number) -> the value of field 'label'
     skipped: tuple[str, ...] = ()  # the messages of broken records that were left out
-    notes: tuple[str, ...] = ()  # what was guessed or passed over when the files were opened, for people
+    notes: tuple[Any, ...] = ()  # what was guessed or passed over when the files were opened, for people
     error_limit: int = -1  # of records that a task may leave out because it cannot encode them; -1: one stops the run
 
     def __len__(self) -> int:
         return self.size
 
     def __getitem__(self, number: int | slice) -> Any:
-        chosen = range(self.size)[number]
-        return [self.get(each) for each in chosen] if isinstance(number, slice) else self.get(chosen)
+        if isinstance(number, slice):
+            return [self.get(each) for each in range(self.size)[number]]
+        return self.get(range(self.size)[number])
 
 
 def in_memory(rows: Sequence[Row], name: str, key: Callable[[int], bytes] | None = None) -> Rows:
@@ -62,7 +63,7 @@ def chain(parts: Sequence[Rows]) -> Rows:
         return parts[0]
     ends = list(itertools.accumulate(part.size for part in parts))
 
-    def each(name: str) -> Callable[[int], Any] | None:
+    def each(name: str) -> Any:
         functions = [getattr(part, name) for part in parts]
         return None if None in functions else functools.partial(of_part, functions, ends)
 
@@ -228,7 +229,7 @@ def keys_and_labels(
     keys, labels = [], []
     for number in range(rows.size):
         row = None if rows.key else rows.get(number)
-        key = rows.key(number) if row is None else digest(row, fields, ignored)
+        key = rows.key(number) if row is None else digest(row, fields, ignored)  # pyright: ignore[reportOptionalCall]
         keys.append(key[:8])
         if labelled:
             labels.append(label_text(label_of(rows, number) if row is None else row.get('label')))

@@ -42,7 +42,7 @@ def open() -> DataSet:
 
     @functools.cache
     def read() -> tuple[np.ndarray, np.ndarray]:
-        folder = pathlib.Path(importlib.util.find_spec('sklearn').origin).parent  # importing it takes a second
+        folder = pathlib.Path(importlib.util.find_spec('sklearn').origin).parent  # importing it takes a second  # pyright: ignore[reportOptionalMemberAccess, reportArgumentType]
         table = np.loadtxt(folder / 'datasets' / 'data' / 'digits.csv.gz', delimiter=',', dtype=np.uint8)
         return table[:, :-1].reshape(-1, 8, 8), table[:, -1].astype(int)
 

@@ -172,14 +172,14 @@ def encode_documents(
     """Returns all documents as one stream, each between `begin` and `end` (None: END); uint16 where ids fit."""
     tokenizer.encode_special_tokens = True
     kind = np.uint16 if tokenizer.get_vocab_size() <= 2**16 else np.int32
-    end = np.array([tokenizer.token_to_id(END) if end is None else end], kind)
+    closing = np.array([tokenizer.token_to_id(END) if end is None else end], kind)
     parts, marks = [], marks_in_text(tokenizer)
     for start in range(0, len(documents), 64):  # small groups: encodings take far more memory than ids
         group = list(documents[start : start + 64])
         for encoding in tokenizer.encode_batch_fast(group, add_special_tokens=False):
             ids = [marks.get(each, each) for each in encoding.ids] if marks else encoding.ids
-            parts += [np.array([*begin, *ids], kind), end]
-    return np.concatenate(parts) if parts else end[:0]
+            parts += [np.array([*begin, *ids], kind), closing]
+    return np.concatenate(parts) if parts else closing[:0]
 
 
 def bytes_of_tokens(tokenizer: Tokenizer) -> Integer[np.ndarray, 'vocabulary']:

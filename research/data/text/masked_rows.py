@@ -42,7 +42,7 @@ def marks_of(tokenizer: Tokenizer, weights: str) -> Marks:
       UserError: where the tokenizer of weights has no mask, or nothing to frame a row with.
     """
     if not weights:
-        return Marks(tokenizer.token_to_id(MASK), (MASK,))
+        return Marks(tokenizer.token_to_id(MASK), (MASK,))  # pyright: ignore[reportArgumentType]
     known = [name for name in (MASK, '<mask>') if tokenizer.token_to_id(name) is not None]
     if not known:
         raise UserError(
@@ -51,7 +51,7 @@ def marks_of(tokenizer: Tokenizer, weights: str) -> Marks:
         )
     special = pretrained_tokens(tokenizer, f'config.model.weights={weights!r}')
     names = tuple(dict.fromkeys((known[0], MASK)))
-    return Marks(tokenizer.token_to_id(known[0]), names, (special.begin,), (special.end,))
+    return Marks(tokenizer.token_to_id(known[0]), names, (special.begin,), (special.end,))  # pyright: ignore[reportArgumentType]
 
 
 class Masking(NamedTuple):
@@ -124,7 +124,7 @@ class MaskedRows:
         """The fixed shapes."""
         row = {'tokens': np.zeros(self.masking.length, np.int32), 'positions': np.zeros(self.masking.count, np.int32)}
         row['tokens'][: len(tokens)], row['positions'][: len(positions)] = tokens, positions
-        return {**row, 'length': np.int32(len(tokens)), 'count': np.int32(len(positions))}
+        return {**row, 'length': np.int32(len(tokens)), 'count': np.int32(len(positions))}  # pyright: ignore[reportReturnType]
 
     def decode(self, outputs: Mapping[str, np.ndarray]) -> dict[str, Any]:
         """The text as it was read, the text filled with the likeliest tokens, and all candidates."""

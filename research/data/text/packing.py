@@ -70,7 +70,7 @@ class Packed(Sequence):
             row['targets'][place : place + size] = self.stream[start + 1 : start + size + 1]
             segments[place : place + size] = number
             place += size
-        return {**row, 'segments': segments, 'length': np.int32(place)}
+        return {**row, 'segments': segments, 'length': np.int32(place)}  # pyright: ignore[reportReturnType]
 
     def padding(self) -> float:
         """Returns the share of all places that no token fills."""

@@ -19,7 +19,7 @@ class PairArrays(NamedTuple):
     length: int  # the most of one text, its end included
     row_length: int  # of a packed row, on each side
 
-    def encode(self, raw: Mapping[str, Any], rng: Any = None) -> dict[str, np.ndarray]:
+    def encode(self, raw: Mapping[str, Any], rng: Any = None) -> dict[str, Any]:
         """The arrays of a packed row, of one pair, or of a request.
 
         A packed row: 'source', 'source_segments', 'tokens' (the decoder's input), 'targets' and 'segments', each
@@ -92,6 +92,6 @@ def encode_packed(raw: Mapping[str, Any], length: int, start: int) -> dict[str, 
     }  # fmt: skip
 
 
-def padded(source: Sequence[int], length: int) -> dict[str, np.ndarray]:
+def padded(source: Sequence[int], length: int) -> dict[str, Any]:
     """'source' [length] and 'source_length'."""
     return {'source': pack([np.asarray(source)], length)[0], 'source_length': np.int32(len(source))}

@@ -55,8 +55,10 @@ def learn(pairs: Sequence[tuple[str, str]], vocabulary: int, shared: bool) -> To
     """Returns the tokenizers of both sides, learnt from the training pairs: one from both, or one from each."""
     sides = [[pair[number] for pair in pairs] for number in range(2)]
     if shared:
-        return Tokenizers(*[train_tokenizer(sides[0] + sides[1], vocabulary)] * 2)
-    return Tokenizers(*(train_tokenizer(texts, vocabulary) for texts in sides))
+        both = train_tokenizer(sides[0] + sides[1], vocabulary)
+        return Tokenizers(both, both)
+    source, target = (train_tokenizer(texts, vocabulary) for texts in sides)
+    return Tokenizers(source, target)
 
 
 def tokens_of(tokenizers: Tokenizers, pair: Sequence[str]) -> list[list[int]]:
@@ -83,7 +85,7 @@ def store(data: DataSet, tokenizers: Tokenizers, length: int, row_length: int, f
     kind = np.uint16 if max(vocabulary, tokenizers.source.get_vocab_size()) <= 2**16 else np.int32
     for number, side in enumerate(SIDES):
         arrays[side], arrays[f'{side}_starts'] = flatten([pair[number] for pair in planned], kind)
-        (folder / f'{side}.json').write_text(tokenizers[number].to_str())
+        (folder / f'{side}.json').write_text(getattr(tokenizers, side).to_str())
     arrays['counts'] = np.bincount(arrays['target'], minlength=vocabulary)
     for name, array in arrays.items():
         save_array(folder / f'{name}.npy', array)

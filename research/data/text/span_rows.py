@@ -73,7 +73,8 @@ class SpanRows:
 
     def __init__(self, stats: CorpusStats, sizes: SpanSizes, marks: tuple[int, int] | None, spaced: bool):
         self.stats, self.sizes, self.spaced = stats, sizes, spaced or marks is not None
-        self.start, self.end = marks or (stats.tokenizer.token_to_id(END),) * 2
+        own_end: Any = stats.tokenizer.token_to_id(END)
+        self.start, self.end = marks or (own_end, own_end)
         self.sentinels = np.array([stats.tokenizer.token_to_id(name) for name in sizes.sentinels], np.int32)
 
     def encode(self, raw: Mapping[str, Any], rng: Any = None) -> dict[str, np.ndarray]:
@@ -101,7 +102,7 @@ class SpanRows:
         row['source'][: len(source)] = source
         row['tokens'] = np.full(self.sizes.target_length, self.start, np.int32)
         row['tokens'][1 : 1 + len(before)] = before
-        return {**row, 'source_length': np.int32(len(source)), 'length': np.int32(1 + len(before))}
+        return {**row, 'source_length': np.int32(len(source)), 'length': np.int32(1 + len(before))}  # pyright: ignore[reportReturnType]
 
     def request(self, text: str) -> np.ndarray:
         """The source of a text with sentinels."""

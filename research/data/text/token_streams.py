@@ -65,6 +65,7 @@ def store_streams(
         tokenizer = data.tokenizer(vocabulary)
     elif tokenizer is None:
         tokenizer = make_tokenizer(kind, splits['train'], vocabulary, special)
+    assert tokenizer is not None
     vocabulary = max(vocabulary, tokenizer.get_vocab_size())
     folder.mkdir(parents=True, exist_ok=True)
     sizes = {}

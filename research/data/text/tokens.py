@@ -32,7 +32,7 @@ class Tokens(NamedTuple):
     end: int = END
     between: int = 1  # how often [end] stands between two texts (RoBERTa: 2)
 
-    def read(self, ids: Sequence[int]) -> list[str]:
+    def read(self, ids: Sequence[int] | np.ndarray) -> list[str]:
         """Returns the tokens of ids as text, without padding."""
         return [self.names[each] for each in ids if each != self.pad]
 
@@ -103,7 +103,7 @@ def byte_pairs(tokenizer: Tokenizer, settings: WordSettings) -> Tokens:
         return [each + shift for each in encode_text(tokenizer, clean(text))]
 
     def pieces(text: str) -> list[str]:
-        return [tokenizer.id_to_token(each - shift) for each in ids(text)]
+        return [tokenizer.id_to_token(each - shift) for each in ids(text)]  # pyright: ignore[reportReturnType]
 
     return Tokens(size + shift, pieces, ids, names)
 
@@ -174,7 +174,7 @@ def lay(
     left = frame.length - len(ids) if frame.padding == 'left' else 0
     row, kinds = np.full(frame.length, tokens.pad, np.int32), np.zeros(frame.length, np.int32)
     row[left : left + len(ids)], kinds[left : left + len(ids)] = ids, types
-    return {'tokens': row, 'types': kinds, 'length': np.int32(len(ids))}
+    return {'tokens': row, 'types': kinds, 'length': np.int32(len(ids))}  # pyright: ignore[reportReturnType]
 
 
 def room_of(tokens: Tokens, frame: Frame, pair: bool) -> int:
