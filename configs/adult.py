@@ -33,7 +33,10 @@ def own(config):
     """Your own table."""
     config.task.ignore = ()
     config.data.update(name='', reader='csv', validation_fraction=0.15, test_fraction=0.15)
-    config.train.update(epochs=40.0, batch_size=32, eval_batch_size=256, eval_every=100, checkpoint_every=200)
+    config.train.update(
+        epochs=40.0, batch_size=32, eval_batch_size=256, checkpoint_every=200, patience=8,
+        eval_every=0, evaluations=40,  # after each epoch, whether the table is small or large
+    )  # fmt: skip
     config.expected = {}
 
 

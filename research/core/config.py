@@ -55,7 +55,8 @@ class TrainSettings:
     sampling: Literal['shuffle', 'poisson'] = 'shuffle'  # 'poisson': each row independently, at random
     microbatches: PositiveInt = 1  # gradient accumulation: a batch is processed in this many parts
     log_every: PositiveInt = 50
-    eval_every: Count = 0
+    eval_every: Count = 0  # steps; 0: as `evaluations`
+    evaluations: Count = 0  # over the whole run, at equal distances, where eval_every is 0
     eval_split: str = 'validation'
     test_split: str = 'test'  # evaluated once, at the end, with the best weights; '' for none
     checkpoint_every: Count = 0
@@ -79,8 +80,12 @@ class TrainSettings:
                 f'average_checkpoints={self.average_checkpoints}',
                 f'needs as many checkpoints: keep_last is {self.keep_last}',
             )
-        if self.patience and not (self.best and self.eval_every):
-            raise SettingError('patience', 'needs train.best and train.eval_every')
+        if self.patience and not (self.best and (self.eval_every or self.evaluations)):
+            raise SettingError('patience', 'needs train.best and train.eval_every or train.evaluations')
+
+    def evaluation_interval(self, steps: int) -> int:
+        """Steps from one evaluation to the next in a run of `steps` steps; 0: only at its end."""
+        return self.eval_every or (max(1, steps // self.evaluations) if self.evaluations else 0)
 
     def total_steps(self, count: int, epoch: int | None = None) -> int:
         """Returns the steps of the whole run on a training split of `count` rows, or with epochs of `epoch` steps."""

@@ -91,7 +91,7 @@ class Recorder:
     def before_step(self, state: State, step: int) -> None:
         """Evaluates, samples and saves where due."""
         train = self.spec.config.train
-        evaluates = bool(train.eval_split) and self.due(train.eval_every, step)
+        evaluates = bool(train.eval_split) and self.due(train.evaluation_interval(self.spec.steps), step)
         saves = self.due(train.checkpoint_every, step)
         samples = self.due(train.sample_every, step)
         if step == self.restored or not (evaluates or saves or samples):

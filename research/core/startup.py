@@ -29,8 +29,8 @@ from research.ops.seal import sealed, unsealed
 
 # What may change between two starts in the same folder: none of it changes what was trained so far.
 RESUMABLE_KEYS = {
-    'steps', 'epochs', 'eval_batch_size', 'log_every', 'eval_every', 'eval_split', 'test_split', 'checkpoint_every',
-    'keep_last', 'patience', 'average_checkpoints', 'sample_every', 'prefetch', 'workers', 'best',
+    'steps', 'epochs', 'eval_batch_size', 'log_every', 'eval_every', 'evaluations', 'eval_split', 'test_split',
+    'checkpoint_every', 'keep_last', 'patience', 'average_checkpoints', 'sample_every', 'prefetch', 'workers', 'best',
 }  # fmt: skip
 
 # What a run writes beside config.json, which it writes first: without that these are somebody else's.

@@ -9,18 +9,22 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
-from research.core.task import Host, Input, Task
+from research.core.task import Host, Input, Metric, Task
 from research.data.dataset import DataSet, open_dataset
 from research.data.readers.rows import label_text, sort_names
 from research.data.table.columns import Columns, ColumnSettings, column_notes, make_encode_columns, measure_columns
 from research.errors import UserError, nearest, task_settings
 from research.ops import heads
 from research.ops.heads import OutputHead
+from research.ops.logistic import Logistic, fit_logistic, logistic_scores
 
 MODELS = 'table'  # builder module in research/models/
+LINEAR_ROWS = 20_000  # training rows up to which a logistic regression is fitted, to compare the model with
+LINEAR = 'linear.json'  # its weights, in prepared/
 
 
 class Settings(NamedTuple):
@@ -74,7 +78,10 @@ def open_table(config: Any, settings: Settings) -> DataSet:
 
 
 def prepare(config: Any, folder: epath.Path) -> None:
-    """Stores classes, and mean, standard deviation or categories of each column, of the training split."""
+    """Stores classes, statistics of the columns and a logistic regression, all of the training split.
+
+    A private run stores no logistic regression: its weights are fitted to the training rows without noise.
+    """
     settings = task_settings(Settings, config)
     data = open_table(config, settings)
     rows = data.source('train')
@@ -86,6 +93,14 @@ def prepare(config: Any, folder: epath.Path) -> None:
     stats = TableStats(names, [classes[name] for name in names], *columns[:3], data.about, columns.odd)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / 'columns.json').write_text(json.dumps(stats._asdict()))
+    private = any(name.rpartition('.')[2] == 'privacy' for name in config.methods)
+    if len(rows) <= LINEAR_ROWS and not private:
+        examples = list(map(make_encode(stats, settings), rows))
+        numbers, categories, labels = (
+            np.stack([example[name] for example in examples]) for name in ('numbers', 'categories', 'label')
+        )
+        if linear := fit_logistic(numbers, categories, stats.columns.sizes, labels):
+            (folder / LINEAR).write_text(json.dumps(linear._asdict()))
 
 
 def read_stats(folder: epath.Path) -> TableStats:
@@ -131,6 +146,23 @@ def make_head(settings: Settings, stats: TableStats) -> OutputHead:
     return heads.single(stats.classes, stats.counts, settings.label_smoothing, settings.top)
 
 
+def with_linear(task: Task, weights: Logistic) -> Task:
+    """Adds the metric `linear_accuracy`: of the logistic regression on the evaluated split."""
+
+    def metric_sums(variables, batch, context):
+        scores = logistic_scores(weights, batch['numbers'], batch['categories'])
+        right = (jnp.argmax(scores, axis=-1) == batch['label']) * batch['mask']
+        return {**task.metric_sums(variables, batch, context), 'linear_right': jnp.sum(right)}
+
+    def metrics(sums):
+        share = float(sums['linear_right'] / sums['count'])
+        about = 'accuracy of a logistic regression on the same columns and training rows, to compare with'
+        accuracy, *others = task.metrics(sums).items()
+        return dict([accuracy, ('linear_accuracy', Metric(share, better='', about=about)), *others])
+
+    return task._replace(metric_sums=metric_sums, metrics=metrics)
+
+
 def host(config: Any, folder: epath.Path) -> Host:
     """Builds the host part of the task."""
     settings, stats = task_settings(Settings, config), read_stats(folder)
@@ -150,4 +182,6 @@ def make(config: Any, folder: epath.Path) -> Task:
     data, head = open_table(config, settings), make_head(settings, stats)
     model = table_model(config.model, head.units, stats.columns.width, stats.columns.sizes)
     notes = functools.partial(column_notes, stats.columns)
-    return supervised(host(config, folder), data.source, model, head, encode_once=True, notes=notes)
+    task = supervised(host(config, folder), data.source, model, head, encode_once=True, notes=notes)
+    file = folder / LINEAR
+    return with_linear(task, Logistic(**json.loads(file.read_text()))) if file.exists() else task

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import pytest
 
 from research import api
-from research.core.config import base, read_config, to_json
+from research.core.config import TrainSettings, base, read_config, to_json
 from research.core.metrics import record
 from research.core.task import Metric
 from research.errors import Range, UserError
@@ -171,6 +171,8 @@ def test_wrong_overrides_are_named(key, value, words):
     ('train', {'microbatches': 5}, 'does not divide'),
     ('train', {'ema_decay': 1.0}, 'at least zero and below 1'),
     ('train', {'patience': 2}, 'needs train.best'),
+    ('train', {'patience': 2, 'best': 'loss'}, 'eval_every or train.evaluations'),
+    ('train', {'evaluations': -1}, 'evaluations must be zero or more'),
     ('mesh', {'data': 0}, 'above zero'),
     ('mesh', {'data': -1, 'fsdp': -1}, 'at most one -1'),
     ('methods', ('lorra',), "did you mean 'lora'"),
@@ -186,6 +188,16 @@ def test_impossible_values_are_refused(section, values, words):
     config[section] = {**config[section], **values} if isinstance(values, dict) else values
     with pytest.raises(UserError, match=words):
         read_config(config, METHODS)
+
+
+@pytest.mark.parametrize(('settings', 'steps', 'interval'), [
+    ({}, 100, 0),
+    ({'eval_every': 7, 'evaluations': 4}, 100, 7),
+    ({'evaluations': 4}, 100, 25),
+    ({'evaluations': 40}, 25, 1),  # fewer steps than evaluations
+])  # fmt: skip
+def test_evaluations_are_spread_over_a_run(settings, steps, interval):
+    assert TrainSettings(steps=steps, **settings).evaluation_interval(steps) == interval
 
 
 def test_unknown_and_missing_sections():

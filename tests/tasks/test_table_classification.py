@@ -1,16 +1,19 @@
 """A table as numbers and categories: statistics of the training rows alone, missing values, answers."""
 
+import dataclasses
 import json
 
 import jax
 import numpy as np
 import pytest
 from etils import epath
+from sklearn.linear_model import LogisticRegression
 
 from research import api
 from research.core.task import Context
 from research.data.dataset import open_dataset
 from research.errors import UserError
+from research.tasks import table_classification
 
 HEADER = 'age,city,code,note,label\n'
 
@@ -132,6 +135,58 @@ def test_a_row_that_cannot_be_encoded_is_named_by_its_line(tmp_path):
     api.prepare(config, folder)
     with pytest.raises(UserError, match="other.csv, line 3: class 'perhaps' is not among the 2"):
         api.build(config, folder).source('test')
+
+
+def split_table(folder, rows=80):
+    """A table whose label depends on a number and a category, as train.csv and other.csv."""
+    rng = np.random.default_rng(1)
+    lines = []
+    for _ in range(rows):
+        age, city, noise = rng.normal(40, 9), rng.choice(['Rome', 'Oslo', 'Bern', '']), rng.normal()
+        lines.append(f'{age:.2f},{city},7,x,{"yes" if age + 9 * (city == "Oslo") + 4 * noise > 42 else "no"}')
+    (folder / 'train.csv').write_text(HEADER + '\n'.join(lines[: rows // 2]))
+    (folder / 'other.csv').write_text(HEADER + '\n'.join(lines[rows // 2 :]))
+
+
+def test_accuracy_is_beside_that_of_a_logistic_regression(tmp_path):
+    split_table(tmp_path)
+    config, folder = make_config(tmp_path, {'data.validation': ''}), epath.Path(tmp_path / 'p')
+    api.prepare(config, folder)
+    task = api.build(config, folder)
+    batches = {}
+    for split in ('train', 'test'):
+        examples = list(map(task.encode, task.source(split)))
+        batches[split] = {name: np.stack([each[name] for each in examples]) for name in examples[0]}
+    batch = {**batches['test'], 'mask': np.ones(len(batches['test']['label']), np.float32)}
+    padded = {name: np.concatenate([value, 0 * value[:3]]) for name, value in batch.items()}
+    sums = task.metric_sums(task.init(jax.random.key(0)), padded, Context(jax.random.key(0), 0, False))
+    metrics = task.metrics(jax.tree.map(np.asarray, sums))
+    assert list(metrics)[:2] == ['accuracy', 'linear_accuracy']
+
+    def features(rows):
+        categories = rows['categories']
+        return np.hstack([rows['numbers'], *(np.eye(9)[categories[:, column]] for column in range(2))])
+
+    fitted = LogisticRegression().fit(features(batches['train']), batches['train']['label'])
+    expected = fitted.score(features(batch), batch['label'])
+    assert metrics['linear_accuracy'].value == pytest.approx(expected) and 0.6 < expected < 1
+    assert metrics['linear_accuracy'].better == ''  # a reference, not judged
+
+
+@pytest.mark.parametrize('case', ['private', 'large'])
+def test_no_logistic_regression_of_private_or_large_tables(tmp_path, monkeypatch, case):
+    split_table(tmp_path)
+    config, folder = make_config(tmp_path, {}), epath.Path(tmp_path / 'p')
+    if case == 'private':
+        config = dataclasses.replace(config, methods=('privacy',), settings={'privacy': {}})
+    else:
+        monkeypatch.setattr(table_classification, 'LINEAR_ROWS', 10)
+    api.prepare(config, folder)
+    assert [path.name for path in folder.iterdir()] == ['columns.json']
+    task = api.build(dataclasses.replace(config, methods=()), folder)
+    batch = {name: value[None] for name, value in task.encode(task.source('test')[0]).items()} | {'mask': np.ones(1)}
+    sums = task.metric_sums(task.init(jax.random.key(0)), batch, Context(jax.random.key(0), 0, False))
+    assert 'linear_right' not in sums
 
 
 @pytest.mark.parametrize('embedding', [0, 3])
