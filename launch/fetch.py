@@ -53,7 +53,7 @@ def table(sources: dict) -> str:
 
     lines = [('name', 'fetched', 'licence', 'on this machine')]
     for name, source in sources.items():
-        lines.append((name, fetch.readable_size(source.size), source.licence, fetch.found(source) or '-'))
+        lines.append((name, fetch.readable_size(source.size), source.licence, fetch.present_folder(source) or '-'))
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return '\n'.join('  '.join(map(str.ljust, line, widths)).rstrip() for line in lines)
 

@@ -1,7 +1,7 @@
-"""Batches as pure functions of (seed, step): rows in a global order, each host encoding only its slice.
+"""Batches as pure functions of (seed, step): rows in a global order, of which each host encodes only its slice.
 
-The order does not depend on how many hosts, devices, threads or processes read it, so a run may
-be killed, resumed and resharded without a data state to save.
+The order is independent of the number of hosts, devices, threads and processes, so a run can be killed, resumed and
+resharded without saving any data state.
 """
 
 import concurrent.futures
@@ -23,18 +23,18 @@ from jaxtyping import Int
 
 from research.errors import UserError
 
-OVERFLOW = 1e-18  # the probability, at most, of a Poisson batch with more rows than its capacity
+MAX_OVERFLOW_PROBABILITY = 1e-18  # that a Poisson batch exceeds its capacity
 WORKER_ENDED = (
     "config.train.workers: a worker process ended. A script must start training under `if __name__ == '__main__':`, "
-    'because each worker imports it; otherwise the worker was killed, perhaps for want of memory: use fewer workers'
+    'because each worker imports it; otherwise the worker was killed, possibly for lack of memory: use fewer workers'
 )
 
 
 class Row(NamedTuple):
     """One row of a global batch: which example, in which epoch (None: no augmentation), real or padding.
 
-    A Poisson batch has no epoch: it gives its step, so that a row that comes again is augmented anew. `bucket` is for
-    tasks whose examples differ in shape (`research.data.buckets`).
+    A Poisson batch has no epoch and uses its step instead, so a row that is sampled again gets a new augmentation.
+    `bucket` is for tasks whose examples differ in shape (`research.data.buckets`).
     """
 
     index: int
@@ -45,37 +45,38 @@ class Row(NamedTuple):
 
 @functools.lru_cache(maxsize=4)
 def order(count: int, seed: int, epoch: int) -> Int[np.ndarray, 'count']:
-    """Returns the order of an epoch: sorted random 64-bit words, a stream that NumPy promises never to change."""
+    """The order of an epoch: an argsort of random 64-bit words, a stream that NumPy promises never to change."""
     words = np.random.Philox(key=[seed & 0xFFFFFFFF, epoch]).random_raw(count)
     return np.argsort(words, kind='stable')
 
 
 def training_rows(count: int, batch_size: int, seed: int, step: int) -> list[Row]:
-    """Returns the rows of the batch of `step`; batches are always full and run over the ends of epochs."""
+    """Rows of the batch of `step`. Batches are always full and continue across epoch boundaries."""
     positions = range(step * batch_size, (step + 1) * batch_size)
     return [Row(int(order(count, seed, p // count)[p % count]), p // count, True) for p in positions]
 
 
 def poisson_rows(count: int, batch_size: int, capacity: int, seed: int, step: int) -> list[Row]:
-    """Returns a batch into which every row comes by itself with probability batch_size / count, then padding.
+    """Samples every row independently with probability batch_size / count, then pads to `capacity`.
 
-    A pure function of its arguments, and a stream of random words apart from that of `order`. Rows that do
-    not fit into `capacity` are left out; see `poisson_capacity` for how seldom there are any.
+    A pure function of its arguments; its random stream is separate from that of `order`. Rows beyond `capacity` are
+    dropped; `poisson_capacity` bounds how rarely that happens.
     """
     words = np.random.Philox(key=[(1 << 32) | (seed & 0xFFFFFFFF), step]).random_raw(count)
-    # An exact comparison of 64-bit integers; all ones stand for probability 1.
+    # Compare 64-bit integers exactly; all ones represent probability 1.
     limit = np.uint64((batch_size << 64) // count - 1)
     chosen = np.flatnonzero(words <= limit)[:capacity].tolist()
     return [Row(index, step, True) for index in chosen] + [Row(0, None, False)] * (capacity - len(chosen))
 
 
 def poisson_capacity(count: int, batch_size: int, multiple: int = 1) -> int:
-    """Returns the rows to set aside for a Poisson batch, a multiple of `multiple`.
+    """Rows to reserve for a Poisson batch, a multiple of `multiple`.
 
-    More rows than that, a binomial variable's tail, have a probability below `OVERFLOW` in any one step.
+    The probability of sampling more rows than that in a step, the tail of a binomial, is below
+    `MAX_OVERFLOW_PROBABILITY`.
 
     Raises:
-      UserError: when the batch is larger than the data set.
+      UserError: if the batch is larger than the data set.
     """
     from scipy.special import betainc
 
@@ -88,7 +89,7 @@ def poisson_capacity(count: int, batch_size: int, multiple: int = 1) -> int:
     low, high = batch_size, count
     while low < high:
         middle = (low + high) // 2
-        if betainc(middle + 1, count - middle, batch_size / count) < OVERFLOW:
+        if betainc(middle + 1, count - middle, batch_size / count) < MAX_OVERFLOW_PROBABILITY:
             high = middle
         else:
             low = middle + 1
@@ -96,26 +97,26 @@ def poisson_capacity(count: int, batch_size: int, multiple: int = 1) -> int:
 
 
 def sampler(count: int, batch_size: int, seed: int, capacity: int = 0) -> Callable[[int], list[Row]]:
-    """Returns the function from a step to its rows: shuffled epochs, or with a capacity Poisson samples."""
+    """Makes the function from a step to its rows: shuffled epochs, or Poisson samples if `capacity` is positive."""
     if capacity:
         return functools.partial(poisson_rows, count, batch_size, capacity, seed)
     return functools.partial(training_rows, count, batch_size, seed)
 
 
 def evaluation_rows(count: int, batch_size: int, step: int) -> list[Row]:
-    """Returns the rows of one batch of a pass over a split in order; the last is filled with padding rows."""
-    start = step * batch_size  # a row of the batch itself fills it up: row 0 may have another shape
+    """Rows of one batch of an ordered pass over a split; the last batch is filled with padding rows."""
+    start = step * batch_size  # pad with a row of this batch: row 0 may have another shape
     return [Row(i, None, True) if i < count else Row(start, None, False) for i in range(start, start + batch_size)]
 
 
 def local_positions(sharding: jax.sharding.Sharding, batch_size: int) -> list[int]:
-    """Returns the positions of the global batch that this host's devices hold."""
+    """Positions of the global batch held by this host's devices."""
     slices = sharding.addressable_devices_indices_map((batch_size,)).values()
     return sorted({position for (part,) in slices for position in range(*part.indices(batch_size))})  # pyright: ignore[reportGeneralTypeIssues]
 
 
 class LazyGenerator:
-    """A `numpy.random.Generator` made when something is first drawn: that takes 50 us, and most rows draw nothing."""
+    """A `numpy.random.Generator` created on first use: creation takes 50 us, and most rows draw nothing."""
 
     def __init__(self, *seeds: int):
         self._seeds = seeds
@@ -131,9 +132,9 @@ class LazyGenerator:
 def encode_rows(
     source: Sequence, encode: Callable, rows: Sequence[Row], seed: int, pad: Callable | None = None
 ) -> dict[str, np.ndarray]:
-    """Returns encoded rows stacked along a new batch axis, with 'index' (int32) and 'mask' (float32).
+    """Encodes rows and stacks them along a new batch axis, with 'index' (int32) and 'mask' (float32).
 
-    `pad(example, bucket)` brings each to the shapes of its row's bucket.
+    `pad(example, bucket)` pads each example to the shapes of its row's bucket.
     """
     encoded = [
         encode(source[row.index], None if row.epoch is None else LazyGenerator(seed, row.epoch, row.index))
@@ -146,20 +147,20 @@ def encode_rows(
 
 @functools.lru_cache(maxsize=1)
 def rebuilt(pickled: bytes) -> Any:
-    """Returns the task that a pickled function builds, once in a worker process."""
+    """The task that a pickled function builds, once per worker process."""
     return pickle.loads(pickled)()
 
 
 def encode_rows_of(pickled: bytes, rows: Sequence[Row], seed: int) -> dict[str, np.ndarray]:
-    """Returns what `encode_rows` does, for the training split of a task that this worker process builds itself."""
+    """Runs `encode_rows` on the training split of a task that this worker process builds itself."""
     task = rebuilt(pickled)
     return encode_rows(task.source('train'), task.encode, rows, seed, task.buckets and task.buckets.pad)
 
 
 def start_worker() -> None:
-    """Keeps a worker process away from the accelerator and from signals of the terminal, and ends it with its parent.
+    """Keeps a worker off the accelerator, makes it ignore Ctrl-C, and ends it with its parent.
 
-    The accelerator belongs to the process that trains, which also decides what Ctrl-C does.
+    The training process owns the accelerator and handles Ctrl-C.
     """
     jax.config.update('jax_platforms', 'cpu')
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -167,31 +168,31 @@ def start_worker() -> None:
 
 
 def end_with_parent(parent: int, interval: float = 1.0) -> None:
-    """Ends this process at once when its parent is gone, which a worker that waits for work would never notice."""
+    """Exits when the parent process is gone; a worker that waits for work would never notice."""
     while os.getppid() == parent:
         time.sleep(interval)
     os._exit(1)
 
 
 def check_main_guard() -> None:
-    """Ends a process that was started as a worker and is about to train, because it imports a script anew.
+    """Exits a worker process that is about to train because it imported an unguarded script.
 
-    The parent tells why (see `Loader`): each worker would print the same otherwise.
+    The parent reports the error (see `Loader`), so each worker does not repeat it.
     """
     if getattr(multiprocessing.current_process(), '_inheriting', False):
         os._exit(1)
 
 
 def mask_of(rows: Sequence[Row]) -> np.ndarray:
-    """Returns 1.0 for a real row and 0.0 for padding, float32."""
+    """Float32 mask: 1.0 for real rows, 0.0 for padding."""
     return np.array([row.real for row in rows], np.float32)
 
 
 def stack(encoded: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    """Returns equal-shaped examples as one batch of arrays.
+    """Stacks equal-shaped examples into one batch of arrays.
 
     Raises:
-      UserError: where two rows differ in fields or shapes.
+      UserError: if two rows differ in fields or shapes.
     """
     batch = {}
     for name in encoded[0] if encoded else ():
@@ -205,13 +206,13 @@ def stack(encoded: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
 
 
 def narrow(values: np.ndarray) -> np.ndarray:
-    """Returns 64-bit numbers as 32-bit ones, the widest that devices hold here."""
-    kinds = {'float64': np.float32, 'int64': np.int32, 'uint64': np.uint32}
-    return values.astype(kinds.get(values.dtype.name, values.dtype), copy=False)
+    """Casts 64-bit numbers to 32 bits, the widest type on devices here."""
+    narrower = {'float64': np.float32, 'int64': np.int32, 'uint64': np.uint32}
+    return values.astype(narrower.get(values.dtype.name, values.dtype), copy=False)
 
 
 def requests(encode: Callable, raws: Sequence[Any], batch_size: int) -> dict[str, np.ndarray]:
-    """Returns up to `batch_size` requests encoded as one batch, filled up with masked copies of the first."""
+    """Encodes up to `batch_size` requests as one batch, padded with masked copies of the first."""
     encoded = [encode(raw) for raw in raws]
     padding = batch_size - len(raws)
     index = np.arange(batch_size, dtype=np.int32)
@@ -222,7 +223,7 @@ def requests(encode: Callable, raws: Sequence[Any], batch_size: int) -> dict[str
 def place(
     local: dict[str, np.ndarray], positions: Sequence[int], batch_size: int, sharding: jax.sharding.Sharding
 ) -> dict[str, jax.Array]:
-    """Returns global device arrays from the rows that this host holds."""
+    """Assembles global device arrays from the rows that this host holds."""
     first = {position: row for row, position in enumerate(positions)}
 
     def device_array(values: np.ndarray) -> jax.Array:
@@ -236,9 +237,9 @@ def place(
 
 
 class Loader:
-    """Iterates over device batches of the given steps, encoded ahead of time by threads or processes.
+    """Iterates over the device batches of given steps, encoded ahead of time by threads or processes.
 
-    `waited` is the time in seconds that the consumer spent waiting for data.
+    `waited` is the time in seconds that the consumer has waited for data.
     """
 
     def __init__(
@@ -298,14 +299,14 @@ def training_loader(
     workers=0, capacity=0, rebuild: Callable[[], Any] | None = None,
     rows_of: Callable[[int], list[Row]] | None = None, pad: Callable | None = None,
 ) -> Loader:  # fmt: skip
-    """Returns a loader of the training batches of `steps`; with a `capacity` they are Poisson samples.
+    """A loader of the training batches of `steps`; with a `capacity` they are Poisson samples.
 
-    `rows_of` gives the rows of a step and `pad` their shapes, for a task with buckets.
+    For a task with buckets, `rows_of` gives the rows of a step and `pad` pads them to their shapes.
 
-    The functions of a task can seldom be sent to another process; `rebuild`, which can, makes the task there.
+    A task's functions usually cannot be pickled; `rebuild` can, and makes the task in the worker process.
 
     Raises:
-      UserError: when there shall be workers and the task cannot be made in another process.
+      UserError: if `workers` is positive and the task cannot be built in another process.
     """
     rows_of = rows_of or sampler(len(source), batch_size, seed, capacity)
     encode_batch = functools.partial(encode_rows, source, encode, seed=seed, pad=pad)
@@ -314,8 +315,8 @@ def training_loader(
             pickled = pickle.dumps(rebuild or encode_batch)
         except (pickle.PicklingError, AttributeError, TypeError) as error:
             raise UserError(
-                f'config.train.workers={workers}: this task cannot be made in another process ({error}); '
-                'set workers=0, which reads ahead in a thread'
+                f'config.train.workers={workers}: this task cannot be built in another process ({error}); '
+                'set workers=0 to read ahead in a thread'
             ) from None
         encode_batch = functools.partial(encode_rows_of, pickled, seed=seed) if rebuild else encode_batch
     return Loader(rows_of, encode_batch, steps, sharding, capacity or batch_size, prefetch, workers)
@@ -325,9 +326,9 @@ def evaluation_loader(
     source: Sequence, encode: Callable, batch_size: int, sharding, limit: int = 0,
     batches: Sequence[list[Row]] | None = None, pad: Callable | None = None,
 ) -> Loader:  # fmt: skip
-    """Returns a loader that passes over a split (or its first `limit` rows) once, in order.
+    """A loader for one ordered pass over a split, or over its first `limit` rows.
 
-    `batches` are those of a task with buckets, and `pad` gives rows their shapes.
+    For a task with buckets, `batches` are its batches and `pad` pads rows to their shapes.
     """
     count = min(limit, len(source)) if limit else len(source)
     steps = range(-(-count // batch_size) if batches is None else len(batches))

@@ -1,4 +1,4 @@
-"""Batches of rows of one shape: the step compiles once per bucket, the order stays a function of (seed, step)."""
+"""Bucketed batches: one compilation per bucket of shapes, in an order that is a function of (seed, step)."""
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
@@ -11,14 +11,14 @@ from research.data.batches import Row, order
 
 
 class Buckets(NamedTuple):
-    """How examples of many shapes share a few; `by_length` makes those of lengths.
+    """Groups examples of many shapes into a few padded shapes; `by_length` builds buckets by length.
 
     Attributes:
-      of: (split) -> the bucket of each row, int [rows], known without encoding any row.
+      of: (split) -> the bucket of each row, int [rows], computed without encoding any row.
       bucket: (encoded example without padding) -> its bucket.
       pad: (encoded example, bucket) -> the example in the shapes of that bucket.
       rising: whether a row also fits every later bucket. Rows that do not fill a batch then move to the next bucket;
-        otherwise their batch is filled up with masked rows.
+        otherwise their batch is filled with masked rows.
     """
 
     of: Callable[[str], Int[np.ndarray, 'rows']]
@@ -30,7 +30,7 @@ class Buckets(NamedTuple):
 def by_length(
     lengths: Callable[[str], Sequence[int]], sizes: Sequence[int], fields: Mapping[str, float], length: str = 'length'
 ) -> Buckets:
-    """Returns buckets of lengths: a row goes to the smallest of `sizes` that holds it, and its fields are zero-padded.
+    """Buckets by length: each row goes to the smallest of `sizes` that holds it, and its fields are padded.
 
     Args:
       lengths: (split) -> the length of each row.
@@ -58,7 +58,7 @@ def by_length(
 def epoch_batches(
     buckets: Int[np.ndarray, 'rows'], batch_size: int, seed: int, epoch: int, rising: bool
 ) -> list[tuple[int, list[int]]]:
-    """Returns (bucket, rows) of the batches of an epoch, in shuffled order; every row comes once."""
+    """(bucket, rows) of each batch of an epoch, in shuffled order; every row appears once."""
     shuffled = order(len(buckets), seed, epoch)
     batches, carried = [], []
     numbers = sorted(set(buckets.tolist()))
@@ -75,13 +75,13 @@ def epoch_batches(
 
 
 def filled(rows: Sequence[int], epoch: int | None, bucket: int, batch_size: int) -> list[Row]:
-    """Returns the rows of a batch, filled up with masked copies of its first row."""
+    """Rows of one batch, padded with masked copies of its first row."""
     real = [Row(index, epoch, True, bucket) for index in rows]
     return real + [Row(rows[0], None, False, bucket)] * (batch_size - len(real))
 
 
 def batches_per_epoch(buckets: Int[np.ndarray, 'rows'], batch_size: int, rising: bool) -> int:
-    """Returns the number of batches in each epoch, which depends on the sizes of the buckets alone."""
+    """Number of batches per epoch; it depends only on the bucket sizes."""
     if rising:
         return -(-len(buckets) // batch_size)
     return int(sum(-(-count // batch_size) for count in np.bincount(buckets)))
@@ -90,7 +90,7 @@ def batches_per_epoch(buckets: Int[np.ndarray, 'rows'], batch_size: int, rising:
 def bucket_sampler(
     buckets: Int[np.ndarray, 'rows'], batch_size: int, seed: int, rising: bool
 ) -> Callable[[int], list[Row]]:
-    """Returns the function from a step to the rows of its batch, all of one bucket."""
+    """Makes the function from a step to the rows of its batch, all from one bucket."""
     count = batches_per_epoch(buckets, batch_size, rising)
     epoch_of = functools.lru_cache(maxsize=2)(lambda epoch: epoch_batches(buckets, batch_size, seed, epoch, rising))
 
@@ -103,7 +103,7 @@ def bucket_sampler(
 
 
 def evaluation_batches(buckets: Int[np.ndarray, 'rows'], batch_size: int) -> list[list[Row]]:
-    """Returns the batches of one pass over rows, bucket by bucket in the order of the rows."""
+    """Batches of one pass, bucket by bucket, in row order."""
     batches = []
     for bucket in sorted(set(buckets.tolist())):
         rows = np.flatnonzero(buckets == bucket).tolist()
@@ -113,7 +113,7 @@ def evaluation_batches(buckets: Int[np.ndarray, 'rows'], batch_size: int) -> lis
 
 
 class Parts(Sequence):
-    """The model inputs of all rows of a split, in order, made by `Task.split`; only their numbers are kept."""
+    """All model inputs of a split, made by `Task.split` on demand; only the number of parts per row is stored."""
 
     def __init__(self, rows: Sequence[Any], split: Callable[[Any], Sequence[Any]], limit: int = 0):
         count = min(limit, len(rows)) if limit else len(rows)
@@ -124,12 +124,12 @@ class Parts(Sequence):
         return int(self.ends[-1]) if len(self.ends) else 0
 
     def origin(self, number: int) -> tuple[int, int]:
-        """Returns (row, position among the parts of the row) of a part."""
+        """Maps a part to (row, position within the row)."""
         row = int(np.searchsorted(self.ends, number, side='right'))
         return row, number - (int(self.ends[row - 1]) if row else 0)
 
     def count(self, row: int) -> int:
-        """Returns the number of parts of a row."""
+        """Number of parts of a row."""
         return int(self.ends[row] - (self.ends[row - 1] if row else 0))
 
     def __getitem__(self, number: int) -> Any:

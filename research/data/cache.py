@@ -1,4 +1,4 @@
-"""Splits whose rows are encoded once, where making arrays of a row would take longer than a step."""
+"""Splits whose rows are encoded once, for tasks where encoding takes longer than a step."""
 
 import collections.abc
 import dataclasses
@@ -7,19 +7,19 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from absl import logging
 
+from research.data.notes import log_once
 from research.data.readers.rows import Broken, check_limit, select
 from research.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
 class Encoded(collections.abc.Sequence):
-    """A split whose rows were encoded once: reading their text again would take longer than a step."""
+    """A split whose rows were encoded once, because encoding them again would take longer than a step."""
 
     rows: Any  # rows of a data set, with `where`
     fields: dict[str, np.ndarray]
-    refused: tuple[str, ...] = ()  # the messages of rows that could not be encoded and are left out
+    refused: tuple[str, ...] = ()  # error messages of the rows left out because encoding failed
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -28,12 +28,12 @@ class Encoded(collections.abc.Sequence):
         return EncodedRow(self.rows, range(len(self.rows))[number], self.fields)
 
     def where(self, number: int) -> str:
-        """Returns where a row comes from, for messages."""
+        """Location of a row, for messages."""
         return self.rows.where(number)
 
 
 class EncodedRow(collections.abc.Mapping):
-    """A row as the table has it, read only when it is looked at, and how it was encoded."""
+    """A row and its encoding; the row itself is read only when accessed."""
 
     __slots__ = ('rows', 'number', 'fields')
 
@@ -41,7 +41,7 @@ class EncodedRow(collections.abc.Mapping):
         self.rows, self.number, self.fields = rows, number, fields
 
     def encoded(self) -> dict[str, np.ndarray]:
-        """Returns what `encode` gives for this row."""
+        """The stored result of `encode` for this row."""
         return {name: values[self.number] for name, values in self.fields.items()}
 
     def __getitem__(self, name: str) -> Any:
@@ -55,12 +55,12 @@ class EncodedRow(collections.abc.Mapping):
 
 
 def encode_split(source: Callable[[str], Any], encode: Callable, split: str) -> Encoded:
-    """Returns a split with all its rows encoded.
+    """Encodes all rows of a split.
 
-    Rows that cannot be are left out and counted where their reader allows it (`config.data.on_error='skip'`).
+    If the reader allows it (`config.data.on_error='skip'`), rows that fail are left out and counted.
 
     Raises:
-      UserError: for a row that cannot be encoded, or more of them than the reader allows; says where it is.
+      UserError: names the row that cannot be encoded, or the first rows if more fail than the reader allows.
     """
     rows, examples, good, messages = source(split), [], [], []
     limit = getattr(rows, 'error_limit', -1)
@@ -75,21 +75,21 @@ def encode_split(source: Callable[[str], Any], encode: Callable, split: str) -> 
                 raise (Broken if isinstance(error, Broken) else UserError)(messages[-1]) from None
             check_limit(messages, limit)
     if messages:
-        text = '%s: %d rows cannot be encoded and are left out, the first: %s'
-        logging.warning(text, split, len(messages), messages[0])
+        text = f'{split}: {len(messages)} rows cannot be encoded and are left out, the first: {messages[0]}'
+        log_once('warning', text)
         rows = select(rows, good, tuple(messages))
     if not examples:
         first = f': {messages[0]}' if messages else ''
         raise UserError(f'the {split} split has no row that can be encoded{first}')
-    fields = {name: np.stack([each[name] for each in examples]) for name in examples[0]}
+    fields = {name: np.stack([example[name] for example in examples]) for name in examples[0]}
     return Encoded(rows, fields, tuple(messages))
 
 
 def encoded_once(source: Callable[[str], Any], encode: Callable) -> tuple[Callable[[str], Encoded], Callable]:
-    """A task's `source` and `encode`, made from those that know nothing of a cache.
+    """Wraps a task's `source` and `encode` with a cache of encoded splits.
 
-    A split is encoded when it is first asked for and kept. The new `encode` takes its rows as they were encoded, and
-    anything else (a request) through `encode`. For tasks that augment nothing.
+    A split is encoded on first access and kept. The returned `encode` looks up rows of such a split and encodes
+    anything else, such as a request. Only for tasks without augmentation.
     """
 
     def cached(raw: Mapping[str, Any], rng: Any = None) -> dict[str, np.ndarray]:

@@ -1,4 +1,4 @@
-"""One type for every data set, and one function that opens it: a set of `research/data/sets/`, or a user's files.
+"""One type for every data set, and one function to open it: a set of `research/data/sets/` or a user's files.
 
     open_dataset({'name': 'sst2'}, ('text', 'label')).source('train')[0]
     open_dataset({'reader': 'csv', 'train': 'mine.csv'}, ('text', 'label')).source('train')[0]
@@ -18,6 +18,7 @@ from absl import logging
 
 from research.data import sets
 from research.data.image.images import check_image
+from research.data.notes import log_once
 from research.data.readers.fields import label_notes
 from research.data.readers.rows import SPLITS, Broken, Rows, class_names, in_memory, select, sort_names
 from research.data.readers.settings import DataSettings
@@ -25,35 +26,35 @@ from research.data.readers.sources import has_own, open_parts, split_places, wit
 from research.data.readers.walk import Note
 from research.errors import UserError, nearest, unpack
 
-LARGE = 256  # pixels along a side; above, config.data.shape must be given, lest 4000x3000 be trained on
+MAX_IMPLICIT_SIDE = 256  # pixels; larger images require an explicit config.data.shape
 Shape = tuple[int, ...]
 
 
 @dataclasses.dataclass(frozen=True)
 class DataSet:
-    """Rows by split, opened when first asked for.
+    """Rows by split, opened on first access.
 
-    `class_names` and `image_shape` are values, functions that give them, or None: then they are those of the
-    training split, which is read for them.
+    `class_names` and `image_shape` are values, functions that return them, or None to derive them from the training
+    split.
     """
 
     source: Callable[[str], Any]  # (split) -> random-access rows, `Rows` once the set is open
-    about: str  # one line: what it is
+    about: str  # one-line description
     splits: tuple[str, ...] = SPLITS
-    fields: tuple[str, ...] = ()  # that every row has; () if unknown
+    fields: tuple[str, ...] = ()  # present in every row; () if unknown
     class_names: Sequence[str] | Callable[[], Sequence[str]] | None = None
-    image_shape: Shape | Callable[[], Shape] | None = None  # (height, width, channels) that a model reads
+    image_shape: Shape | Callable[[], Shape] | None = None  # (height, width, channels) of the model input
     tokenizer: Callable[[int], Any] | None = None  # (vocabulary size) -> a tokenizer that needs no training
 
     @functools.cached_property
     def classes(self) -> tuple[str, ...]:
-        """The names of the classes, in the order of their numbers."""
+        """Class names, in the order of their indices."""
         names = self.class_names
         return tuple(class_names(self.source('train')) if names is None else names() if callable(names) else names)
 
     @functools.cached_property
     def shape(self) -> tuple[int, int, int]:
-        """The shape of the images that a model reads: (height, width, channels)."""
+        """Shape of the model's input images: (height, width, channels)."""
         shape = self.image_shape
         return tuple(first_shape(self.source('train')) if shape is None else shape() if callable(shape) else shape)  # pyright: ignore[reportReturnType]
 
@@ -64,12 +65,12 @@ def open_dataset(settings: Mapping[str, Any], fields: Sequence[str] = (), ignore
     Args:
       settings: 'name' and the settings of a set's `open`, or 'reader' and others of `DataSettings`. A name is a module
         of `research/data/sets/`, the dotted path of a module elsewhere, or a module. A reader replaces the named set.
-      fields: that every row must have. Where splits are cut off by a hash of each row, it reads these without 'label'.
-        'image' and 'audio' among them are decoded. () for any.
-      ignored: fields that the hash does not read: what no model sees, or what copies of a row differ in.
+      fields: required in every row. Splits made by hashing rows hash these fields without 'label'. 'image' and 'audio'
+        among them are decoded. () requires none.
+      ignored: fields excluded from the hash: unused by models, or different between copies of a row.
 
     Raises:
-      UserError: for an unknown set or setting, an impossible value, or a set whose rows lack a field.
+      UserError: for an unknown set or setting, an invalid value, or a set whose rows lack a field.
     """
     if settings.get('reader'):
         options = file_settings(settings)
@@ -96,7 +97,7 @@ def open_dataset(settings: Mapping[str, Any], fields: Sequence[str] = (), ignore
 
 
 def checked_rows(data: DataSet, name: str, fields: tuple[str, ...], split: str) -> Rows:
-    """Returns a split of a set as `Rows`; a `UserError` for a split or a field of the first row that is missing."""
+    """Opens a split of a set as `Rows`; raises UserError if the split or a required field is missing."""
     if split not in data.splits:
         raise UserError(f'config.data.name={name!r} has no {split!r} split; {nearest(split, data.splits)}')
     rows = data.source(split)
@@ -112,18 +113,18 @@ def checked_rows(data: DataSet, name: str, fields: tuple[str, ...], split: str) 
 
 
 def set_names() -> tuple[str, ...]:
-    """Returns the names of the built-in sets: the modules of `research/data/sets/`."""
-    return tuple(each.name for each in pkgutil.iter_modules(sets.__path__))
+    """Names of the built-in sets: the modules of `research/data/sets/`."""
+    return tuple(module.name for module in pkgutil.iter_modules(sets.__path__))
 
 
 def set_module(name: str | types.ModuleType) -> types.ModuleType:
-    """Returns the module of a set, which has a function `open(**settings) -> DataSet`.
+    """Imports the module of a set, which defines `open(**settings) -> DataSet`.
 
     Args:
       name: of a built-in set, the dotted path of a module ('my_lab.folding'), or a module.
 
     Raises:
-      UserError: for a name that is unknown or a module that cannot be imported.
+      UserError: for an unknown name or a module that cannot be imported.
     """
     module = name
     if isinstance(name, str):
@@ -144,21 +145,21 @@ def set_module(name: str | types.ModuleType) -> types.ModuleType:
 
 
 def default_settings(name: str | types.ModuleType) -> dict[str, Any]:
-    """Returns the settings of a set with their defaults: the signature of its `open`."""
+    """Default settings of a set, from the signature of its `open`."""
     parameters = inspect.signature(set_module(name).open).parameters.values()
-    return {each.name: each.default for each in parameters if each.default is not each.empty}
+    return {item.name: item.default for item in parameters if item.default is not item.empty}
 
 
 def set_settings(settings: Mapping[str, Any], module: types.ModuleType) -> dict[str, Any]:
-    """Returns the settings for a set's `open`: all but its name and what only readers know, if that is at its default.
+    """Settings for a set's `open`: all but the name and unchanged settings that only readers use.
 
     Raises:
-      UserError: for a reader's setting with another value: it would be ignored.
+      UserError: for a changed reader setting, because it would be ignored.
     """
     known = inspect.signature(module.open).parameters
     unused = {field.name: field.default for field in dataclasses.fields(DataSettings)} | {'reader': ''}
     for key, value in settings.items():
-        plain = tuple(value) if isinstance(value, list) else value  # a stored config has lists for tuples
+        plain = tuple(value) if isinstance(value, list) else value  # stored configs hold lists instead of tuples
         if key not in known and key in unused and key != 'name' and (plain or '') != (unused[key] or ''):
             name = module.__name__.removeprefix(f'{sets.__name__}.')
             raise UserError(
@@ -170,14 +171,14 @@ def set_settings(settings: Mapping[str, Any], module: types.ModuleType) -> dict[
 
 
 def file_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the settings of a reader: without the name of the set that it replaces, and that set's own settings.
+    """Settings of a reader, without the name and settings of the set that it replaces.
 
-    Only `tfds` has a name itself.
+    The reader `tfds` keeps its name.
     """
     name = settings.get('name', '')
     if not name or settings['reader'] == 'tfds':
         return dict(settings)
-    logging.info('config.data.reader=%s is read in place of the data set %s', settings['reader'], name)
+    logging.info('config.data.reader=%s replaces the data set %s', settings['reader'], name)
     known = {field.name for field in dataclasses.fields(DataSettings)}
     built_in = not isinstance(name, str) or '.' in name or name in set_names()
     replaced = set(inspect.signature(set_module(name).open).parameters) - known if built_in else set()
@@ -187,7 +188,7 @@ def file_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
 def open_files(settings: Mapping[str, Any], fields: Sequence[str] = (), ignored: Sequence[str] = ()) -> DataSet:
     """Opens a user's files by the settings of `DataSettings`; see `open_dataset`.
 
-    The names of the classes are those of all rows in the place of 'train', also of the parts that are cut off.
+    Class names come from all rows of the 'train' files, including the splits that are cut off from them.
     """
     options = unpack(DataSettings, settings, 'data')
     content = tuple(name for name in fields if name not in ignored)
@@ -198,7 +199,7 @@ def open_files(settings: Mapping[str, Any], fields: Sequence[str] = (), ignored:
         parts = open_parts(resolved(), tuple(fields), content, tuple(ignored), split)
         if resolved() == options:
             return parts
-        note = Note('note', f'the folders of {options.train} that are named for splits are read as these splits')
+        note = Note('note', f'the folders of {options.train} named after splits are read as those splits')
         return {name: dataclasses.replace(rows, notes=(*rows.notes, note)) for name, rows in parts.items()}
 
     def source(split: str) -> Rows:
@@ -213,21 +214,21 @@ def open_files(settings: Mapping[str, Any], fields: Sequence[str] = (), ignored:
         return first_examples(rows, options.examples) if split == 'train' else rows
 
     def names() -> tuple[str, ...]:
-        found = sort_names({name for part in opened('train').values() for name in class_names(part)})
-        for note in label_notes(found):
-            logging.warning('%s', note)
-        return found
+        classes = sort_names({name for part in opened('train').values() for name in class_names(part)})
+        for note in label_notes(classes):
+            log_once('warning', note)
+        return classes
 
-    place = options.name if options.reader == 'tfds' else options.train
+    location = options.name if options.reader == 'tfds' else options.train
     shape = checked_shape(options.shape) or None
-    return DataSet(source, f'{options.reader}: {place}', class_names=names, image_shape=shape)
+    return DataSet(source, f'{options.reader}: {location}', class_names=names, image_shape=shape)
 
 
 def first_examples(rows: Rows, examples: int) -> Rows:
-    """Returns `examples` of the rows, evenly spread; 0 for all.
+    """Selects `examples` evenly spaced rows; 0 selects all.
 
     Raises:
-      UserError: where there are fewer.
+      UserError: if there are fewer.
     """
     if not 0 <= examples <= len(rows):
         raise UserError(f'config.data.examples must be 0 (all) to {len(rows):,}, got {examples}')
@@ -235,7 +236,7 @@ def first_examples(rows: Rows, examples: int) -> Rows:
 
 
 def checked_shape(shape: Sequence[Any]) -> Shape:
-    """Returns `config.data.shape` as whole numbers; a `UserError` where it is no shape of an image."""
+    """Parses `config.data.shape` as integers; raises UserError for an invalid image shape."""
     try:
         sizes = tuple(int(size) for size in shape)
     except (TypeError, ValueError):
@@ -248,22 +249,22 @@ def checked_shape(shape: Sequence[Any]) -> Shape:
 
 
 def first_shape(rows: Rows) -> Shape:
-    """Returns the shape of the first image; a `UserError` where it is too large to be meant."""
+    """Shape of the first image; raises UserError if it is larger than `MAX_IMPLICIT_SIDE`."""
     height, width, channels = np.atleast_3d(check_image(rows[0]['image'])).shape
-    if max(height, width) > LARGE:
+    if max(height, width) > MAX_IMPLICIT_SIDE:
         raise UserError(
-            f'{rows.where(0)} is {height}x{width} pixels: say what the model sees, such as '
+            f'{rows.where(0)} is {height}x{width} pixels: set the size of the model input, such as '
             f'--config.data.shape=64,64,{channels}'
         )
     return height, width, channels
 
 
 def numbered(data: DataSet, classes: Sequence[str] = ()) -> DataSet:
-    """Returns a data set whose rows have the number of their class as 'label'.
+    """Replaces the class name in 'label' with its class index.
 
     Args:
-      data: rows whose 'label' is the name of a class.
-      classes: names that an earlier run stored; () takes those of the data set.
+      data: rows whose 'label' is a class name.
+      classes: names stored by an earlier run; () takes those of the data set.
     """
 
     def source(split: str) -> Rows:
@@ -274,9 +275,9 @@ def numbered(data: DataSet, classes: Sequence[str] = ()) -> DataSet:
 
 
 def shuffled(settings: Mapping[str, Any], data: DataSet) -> DataSet:
-    """Returns a data set whose rows are shuffled, always in the same way, if they are a user's files.
+    """Shuffles the rows of user files in a fixed order; built-in sets stay unchanged.
 
-    Files are in the order of their classes, which matters to whoever looks at the first rows of a split alone.
+    Files are sorted by class, so the first rows of a split alone would not be representative.
     """
     if not settings.get('reader'):
         return data

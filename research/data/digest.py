@@ -1,4 +1,4 @@
-"""A digest of the rows of a split: the same rows give the same digest, in every process and on every machine."""
+"""A digest of the rows of a split: equal rows give equal digests in every process and on every machine."""
 
 import hashlib
 import os
@@ -9,36 +9,36 @@ import numpy as np
 
 from research.errors import UserError
 
-ROWS, BYTES = 10_000, 256 << 20  # of a larger split, this many rows, drawn at random, are read
+MAX_ROWS, MAX_BYTES = 10_000, 256 << 20  # a larger split is sampled at random up to these limits
 
 
 def digest_rows(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Returns {'rows': their number, 'read': how many were read, 'sha256': of those}.
+    """Digests a split as {'rows': total, 'read': rows hashed, 'sha256': of those rows}.
 
-    All rows of a split are read up to `ROWS` and `BYTES`. Of a larger one a fixed random sample is, which finds
-    another data set under the same name and rows that were added, but not each change of a single row.
+    Splits up to `MAX_ROWS` and `MAX_BYTES` are read completely. Larger splits are sampled with a fixed seed, which
+    detects a different data set under the same name and added rows, but not every change of a single row.
     """
     count = len(rows)
-    words = np.random.Philox(key=[0, count]).random_raw(min(count, ROWS))
-    order = np.argsort(words, kind='stable') if count <= ROWS else words % np.uint64(count)
+    words = np.random.Philox(key=[0, count]).random_raw(min(count, MAX_ROWS))
+    order = np.argsort(words, kind='stable') if count <= MAX_ROWS else words % np.uint64(count)
     sha256, size, read = hashlib.sha256(str(count).encode()), 0, 0
     for index in order.tolist():
         try:
             parts = list(pieces(rows[index]))
-        except UserError:  # a broken row: training names it when it gets there
+        except UserError:  # a broken row, which training reports when it reads it
             parts = [b'broken']
         for part in parts:
             sha256.update(b'%d:' % len(part))
             sha256.update(part)
             size += len(part)
         read += 1
-        if size > BYTES:
+        if size > MAX_BYTES:
             break
     return {'rows': count, 'read': read, 'sha256': sha256.hexdigest()}
 
 
 def pieces(value: Any):
-    """Yields the bytes of a value of a row, nested values in a fixed order."""
+    """Yields the bytes of a value, with nested values in a fixed order."""
     if isinstance(value, Mapping):
         for name in sorted(value, key=str):
             yield str(name).encode()

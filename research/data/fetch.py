@@ -1,13 +1,13 @@
-"""The files of public data sets: where they are kept, and how they get there on first use.
+"""Fetches the files of public data sets on first use and locates them.
 
     folder = fetch(SOURCE)      # SOURCE of a module in research/data/sets/
 
-    TESSERA_DATA     a folder with one subfolder per data set, used as it is where the files are present
-    TESSERA_MIRROR   a base URL or a folder with <set>/<file>; used in place of the origins
-    TESSERA_FETCH    0: fetch nothing (--nofetch)
+    TESSERA_DATA     a folder with one subfolder per data set, used as is if it has the files
+    TESSERA_MIRROR   a base URL or a folder with <set>/<file>, used instead of the original URLs
+    TESSERA_FETCH    0 disables fetching (--nofetch)
 
-Without TESSERA_DATA files are kept in tessera/data below the user's cache folder. There every file is compared with its
-recorded SHA-256 when it is used.
+Without TESSERA_DATA, files are stored in tessera/data below the user's cache folder and verified against their
+SHA-256 on every use.
 """
 
 import contextlib
@@ -26,10 +26,10 @@ from research.errors import UserError
 
 
 def cache_folder() -> pathlib.Path:
-    """The folder of this program in the user's cache folder; in the temporary one where the user has no home."""
+    """This program's folder in the user's cache folder, or in the temporary folder if the user has no home."""
     if os.environ.get('XDG_CACHE_HOME'):
         return pathlib.Path(os.environ['XDG_CACHE_HOME']) / 'tessera'
-    with contextlib.suppress(RuntimeError):  # some releases raise it, others give a relative path
+    with contextlib.suppress(RuntimeError):  # some releases raise it, others return a relative path
         folder = platformdirs.user_cache_path('tessera', appauthor=False)
         if folder.is_absolute():
             return folder
@@ -43,14 +43,14 @@ def data_root() -> str:
 
 
 def folder_of(source: Source, folder: str = '') -> str:
-    """The folder that holds the files of a data set, fetched if need be.
+    """The folder with the files of a data set, fetched if necessary.
 
     Args:
-      source: the set.
-      folder: `config.data.folder`, which is taken instead where it is given; `~` and `$NAME` are replaced.
+      source: the data set.
+      folder: `config.data.folder`, used instead if set; `~` and `$NAME` are expanded.
 
     Raises:
-      UserError: where there is no such folder, or the files can be had nowhere.
+      UserError: if the folder does not exist, or the files cannot be fetched.
     """
     if not folder:
         return fetch(source)
@@ -61,24 +61,24 @@ def folder_of(source: Source, folder: str = '') -> str:
 
 
 def located(folder: str, path: str) -> str:
-    """The path of a file in a folder, or of the same file with '.gz', where only that is there."""
+    """Path of a file in a folder, or of its '.gz' version if only that exists."""
     plain = f'{folder}/{path}'
     return f'{plain}.gz' if not epath.Path(plain).exists() and epath.Path(f'{plain}.gz').exists() else plain
 
 
 def present(folder: str, path: str) -> bool:
-    """Whether a file, or the same file with '.gz', is in a folder."""
+    """Whether a folder has a file or its '.gz' version."""
     return epath.Path(located(folder, path)).exists()
 
 
 def complete(folder: str, source: Source) -> bool:
-    """Whether a folder of $TESSERA_DATA has all files of a set, or all that may stand in for them."""
+    """Whether a folder has all files of a set, or all prepared files that may replace them."""
     prepared = source.prepared and all(present(folder, path) for path in source.prepared)
     return bool(prepared) or all(present(folder, file.path) for file in source.files)
 
 
 def missing_files(folder: str, source: Source) -> list[File]:
-    """The files that a folder lacks; in the user's cache folder also those whose content is not the recorded one."""
+    """Files that a folder lacks; in the user's cache folder, also those that do not match their hash."""
     import pooch
 
     def intact(file: File) -> bool:
@@ -90,25 +90,25 @@ def missing_files(folder: str, source: Source) -> list[File]:
     return [file for file in source.files if not present(folder, file.path)]
 
 
-def found(source: Source) -> str:
-    """The folder where the files of a set are, '' where some are missing; looks at names alone."""
+def present_folder(source: Source) -> str:
+    """The folder that has all files of a set, or '' if any is missing; checks only names."""
     folders = [f'{data_root()}/{source.name}', str(cache_folder() / 'data' / source.name)]
     return next((folder for folder in folders if complete(folder, source)), '')
 
 
 def fetch(source: Source) -> str:
-    """Brings the files of a data set to this machine, unless they are here; gives their folder.
+    """Downloads the missing files of a data set and returns their folder.
 
-    Prints the source, size and licence of what it fetches, with a progress bar, to stderr. Several processes may call
-    this at once: one fetches, the others wait.
+    Prints source, size, licence and a progress bar to stderr. Several processes may call this at once: one downloads,
+    the others wait.
 
     Raises:
-      UserError: with the URL and hash of each missing file and the folder to put it in, where it cannot be fetched.
+      UserError: if fetching fails; lists the URL and hash of each missing file and the folder to put it in.
     """
-    own = f'{data_root()}/{source.name}'
-    if os.environ.get('TESSERA_DATA') and complete(own, source):
-        return own
-    folder = own if writable(own) else str(cache_folder() / 'data' / source.name)
+    data_folder = f'{data_root()}/{source.name}'
+    if os.environ.get('TESSERA_DATA') and complete(data_folder, source):
+        return data_folder
+    folder = data_folder if writable(data_folder) else str(cache_folder() / 'data' / source.name)
     missing = missing_files(folder, source)
     if not missing:
         return folder
@@ -117,14 +117,14 @@ def fetch(source: Source) -> str:
     try:
         os.makedirs(folder, exist_ok=True)
         fetch_missing(source, folder)
-    except OSError as error:  # a full disk, a folder that may not be written
+    except OSError as error:  # such as a full disk or a read-only folder
         reason = f'{error.filename or folder}: {error.strerror or error}'
         raise UserError(missing_message(source, missing, folder, reason)) from error
     return folder
 
 
 def fetch_missing(source: Source, folder: str) -> None:
-    """Fetches what a folder lacks, one process at a time."""
+    """Downloads the missing files, one process at a time."""
     import filelock
 
     from research.data import download
@@ -142,15 +142,15 @@ def fetch_missing(source: Source, folder: str) -> None:
         print(summary(source, missing, folder), file=sys.stderr, flush=True)
         with download.progress_bar(source.name, sum(file.transfer or file.size for file in missing)) as advance:
             for file in missing:
-                download.obtain(file, places_of(source, file, folder), folder, advance)
+                download.obtain(file, locations_of(source, file, folder), folder, advance)
     except download.Failed as error:
         raise UserError(missing_message(source, missing_files(folder, source), folder, str(error))) from None
     finally:
         lock.release()
 
 
-def places_of(source: Source, file: File, folder: str) -> list[str]:
-    """Where to look for a file, in order: placed by hand with '.gz', then the mirror or else the origin."""
+def locations_of(source: Source, file: File, folder: str) -> list[str]:
+    """Where to look for a file, in order: a '.gz' placed by hand, then the mirror if set, else the original URL."""
     by_hand = f'{folder}/{file.path}.gz'
     mirror = os.environ.get('TESSERA_MIRROR', '').rstrip('/')
     ends = ('',) if file.path.endswith('.gz') else ('', '.gz')
@@ -159,7 +159,7 @@ def places_of(source: Source, file: File, folder: str) -> list[str]:
 
 
 def writable(folder: str) -> bool:
-    """Whether a folder may be written, or made: by its mode too, which does not bind an administrator."""
+    """Whether a folder can be written or created; checks its mode too, which does not bind an administrator."""
     if '://' in folder:
         return False
     path = pathlib.Path(folder).absolute()
@@ -170,7 +170,7 @@ def writable(folder: str) -> bool:
 
 
 def readable_size(size: int) -> str:
-    """Bytes as people read them: '26 MB'."""
+    """Formats bytes for people: '26 MB'."""
     for unit, power in (('GB', 1e9), ('MB', 1e6), ('kB', 1e3)):
         if size >= power:
             return f'{size / power:.{1 if size < 10 * power else 0}f} {unit}'
@@ -178,17 +178,17 @@ def readable_size(size: int) -> str:
 
 
 def summary(source: Source, files: Sequence[File], folder: str) -> str:
-    """What will be fetched: source, size, licence and folder."""
+    """Describes what will be fetched: source, size, licence and folder."""
     size = readable_size(sum(file.transfer or file.size for file in files))
     return f'fetching {source.name}, {size}, from {source.homepage}\n  licence: {source.licence}\n  into {folder}'
 
 
 def missing_message(source: Source, files: Sequence[File], folder: str, reason: str) -> str:
-    """One message with the URL and hash of each missing file, and where to put it."""
+    """Lists the URL and hash of each missing file, and where to put it."""
     lines = [f'the data set {source.name} is not on this machine and was not fetched: {reason}']
     lines += [f'To fetch it by hand, put these files into {folder}:']
     for file in files:
         name = f'{file.path}.gz, the whole archive' if file.members else file.path
         lines += [f'  {name}: {file.url}', f'    sha256 {file.sha256}' + (' (when unpacked)' if file.members else '')]
-    lines += [f'Or set TESSERA_DATA to a folder that has {source.name}/{files[0].path}, or TESSERA_MIRROR to a mirror.']
+    lines += [f'Or set TESSERA_DATA to a folder with {source.name}/{files[0].path}, or TESSERA_MIRROR to a mirror.']
     return '\n'.join(lines)

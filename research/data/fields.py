@@ -1,4 +1,4 @@
-"""Numbers in requests, checked."""
+"""Validation of numbers in requests."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from research.errors import UserError
 
 
 def whole_number(value: Any, name: str, low: int, high: int) -> np.int32:
-    """Returns a request's number as int32; a `UserError` where it is not a whole one in range."""
+    """Validates an integer of a request and returns it as int32; raises UserError outside low to high."""
     try:
         number = int(value)
         fits = number == float(value) and low <= number <= high
@@ -20,7 +20,7 @@ def whole_number(value: Any, name: str, low: int, high: int) -> np.int32:
 
 
 def share(value: Any, name: str) -> np.float32:
-    """Returns a request's number from 0 to 1 as float32; a `UserError` for anything else."""
+    """Validates a fraction of a request from 0 to 1 and returns it as float32; raises UserError otherwise."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
         raise UserError(f'{name} must be a number from 0 to 1, got {value!r}')
     return np.float32(value)

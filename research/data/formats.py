@@ -1,4 +1,4 @@
-"""Which files are pictures, sounds and tables, by their content or their name: one list for data and for requests."""
+"""Recognizes pictures, sounds and tables by content or name: one list for data and for requests."""
 
 import os
 from typing import Literal
@@ -11,8 +11,8 @@ PICTURES = (
 )  # fmt: skip
 SOUNDS = ('.wav', '.flac', '.ogg', '.oga', '.opus', '.mp3', '.aif', '.aiff')
 TABLES = {'.jsonl': 'jsonl', '.ndjson': 'jsonl', '.csv': 'csv', '.tsv': 'tsv', '.parquet': 'parquet'}
-PILLOW = ('PNG', 'JPEG', 'WEBP', 'GIF', 'BMP', 'DIB', 'TIFF', 'PPM')  # the decoders that Pillow may use
-HEAD = 16  # bytes that tell a format
+PILLOW = ('PNG', 'JPEG', 'WEBP', 'GIF', 'BMP', 'DIB', 'TIFF', 'PPM')  # the only decoders that Pillow may use
+HEAD_BYTES = 16  # enough to recognize a format
 
 STARTS: dict[bytes, Kind] = {
     b'\x89PNG\r\n\x1a\n': 'image', b'\xff\xd8\xff': 'image', b'GIF87a': 'image', b'GIF89a': 'image',
@@ -23,7 +23,7 @@ NETPBM = (b'P1', b'P2', b'P3', b'P4', b'P5', b'P6')
 
 
 def kind_of_content(head: bytes) -> Kind:
-    """Returns 'image' or 'audio' for the first bytes of a file that the decoders read, '' for all others."""
+    """Classifies the first bytes of a file as 'image' or 'audio'; '' for formats that are not read."""
     for start, kind in STARTS.items():
         if head.startswith(start):
             return kind
@@ -33,12 +33,12 @@ def kind_of_content(head: bytes) -> Kind:
         return 'audio'
     if head[:2] in NETPBM and head[2:3].isspace():
         return 'image'
-    if head[:2] == b'BM' and head[6:10] == b'\0\0\0\0':  # its reserved field: a text may start with these letters
+    if head[:2] == b'BM' and head[6:10] == b'\0\0\0\0':  # also check the reserved field: a text may start with BM
         return 'image'
     return ''
 
 
 def kind_of_name(name: str) -> Kind:
-    """Returns 'image' or 'audio' for a file's ending, '' for all others; letters of either case."""
+    """Classifies a file by its extension as 'image' or 'audio', or ''; case does not matter."""
     ending = os.path.splitext(name)[1].lower()
     return 'image' if ending in PICTURES else 'audio' if ending in SOUNDS else ''

@@ -1,4 +1,4 @@
-"""Labels of a training split: names and counts of classes, or mean and deviation of numbers; and their arrays."""
+"""Label statistics of a training split and encoding of labels as arrays."""
 
 import collections
 import json
@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-from absl import logging
 from etils import epath
 
+from research.data.notes import log_once
 from research.data.readers.fields import label_notes
 from research.data.readers.rows import check_limit, label_text, sort_names
 from research.data.table.cells import read_number
@@ -18,10 +18,10 @@ Kind = Literal['single', 'multi', 'number']  # one class, any number of them, or
 
 
 class LabelFacts(NamedTuple):
-    """What is known of the labels of the training split."""
+    """Statistics of the labels of the training split."""
 
-    kind: str
-    classes: list  # names, in the order of the labels
+    kind: str  # a `Kind`
+    classes: list  # names, in the order of their indices
     counts: list  # training rows with each
     size: int  # training rows
     mean: float
@@ -30,49 +30,49 @@ class LabelFacts(NamedTuple):
 
 
 def names_of(label: Any, separator: str) -> list[str]:
-    """Returns the names of a row's labels, each once: a list, or a text with `separator` between them."""
+    """Splits a row's labels into distinct names: a list, or a text joined by `separator`."""
     parts = label.split(separator) if isinstance(label, str) else label if isinstance(label, (list, tuple)) else [label]
     return list(dict.fromkeys(name for name in (label_text(part).strip() for part in parts) if name))
 
 
 def number_of(label: Any) -> float:
-    """Returns a label as a finite number; a `UserError` otherwise."""
+    """Parses a label as a finite number; raises UserError otherwise."""
     try:
         value = read_number(label)
     except ValueError:
         value = None
     if value is None:
-        raise UserError(f'the label {label!r:.40} is no finite number (config.task.labels is "number")')
+        raise UserError(f'the label {label!r:.40} is not a finite number (config.task.labels is "number")')
     return value
 
 
-def readable(rows: Sequence[Mapping[str, Any]], check: Callable[[Any], Any]) -> list[Any]:
-    """Returns `check(label)` of all rows; rows whose reader may skip broken records are left out where it fails.
+def checked_labels(rows: Sequence[Mapping[str, Any]], check: Callable[[Any], Any]) -> list[Any]:
+    """Applies `check` to the label of each row; rows that fail are left out if their reader skips broken records.
 
     Raises:
-      UserError: says where the row is.
+      UserError: names the row.
     """
-    found, messages = [], []
+    values, messages = [], []
     limit, where = getattr(rows, 'error_limit', -1), getattr(rows, 'where', lambda number: f'row {number + 1}')
     for number, row in enumerate(rows):
         try:
-            found.append(check(row['label']))
+            values.append(check(row['label']))
         except UserError as error:
             messages.append(f'{where(number)}: {error}')
             if limit < 0:
                 raise UserError(messages[-1]) from None
             check_limit(messages, limit)
-    return found
+    return values
 
 
 def collect(rows: Sequence[Mapping[str, Any]], kind: Kind, separator: str, about: str) -> LabelFacts:
-    """Returns the facts of the training rows.
+    """Computes the label statistics of the training rows.
 
     Raises:
-      UserError: for labels that leave nothing to learn: all alike.
+      UserError: if all labels are equal, so there is nothing to learn.
     """
     if kind == 'number':
-        values = np.array(readable(rows, number_of))
+        values = np.array(checked_labels(rows, number_of))
         if not len(values) or not values.std() > 1e-12 * np.abs(values).max():
             raise UserError(f'the labels of the training rows are all {values[:1].sum():g}: nothing to learn')
         return LabelFacts(kind, [], [], len(values), float(values.mean()), float(values.std()), about)
@@ -83,14 +83,14 @@ def collect(rows: Sequence[Mapping[str, Any]], kind: Kind, separator: str, about
         raise UserError(f'the training rows are all of one class: {", ".join(counter) or "none"}')
     classes = list(sort_names(counter))
     for note in label_notes(classes):
-        logging.warning('%s', note)
+        log_once('warning', note)
     return LabelFacts(kind, classes, [counter[name] for name in classes], len(rows), 0.0, 1.0, about)
 
 
 def make_encode_label(facts: LabelFacts, separator: str) -> Callable[[Any], np.ndarray]:
-    """Returns the function from a label to its array: int32, float32 [classes] of 0 and 1, or float32.
+    """Makes the function from a label to its array: int32, float32 [classes] of 0 and 1, or float32.
 
-    It raises a `UserError` for a class that the training split has not.
+    The function raises UserError for a class that is not in the training split.
     """
     numbers = {name: number for number, name in enumerate(facts.classes)}
 
@@ -114,10 +114,10 @@ def make_encode_label(facts: LabelFacts, separator: str) -> Callable[[Any], np.n
 
 
 def write_labels(facts: LabelFacts, folder: epath.Path) -> None:
-    """Stores the facts in 'labels.json'."""
+    """Writes the statistics to 'labels.json'."""
     (folder / 'labels.json').write_text(json.dumps(facts._asdict(), ensure_ascii=False), encoding='utf-8')
 
 
 def read_labels(folder: epath.Path) -> LabelFacts:
-    """Returns the facts that `write_labels` stored."""
+    """Reads the statistics that `write_labels` stored."""
     return LabelFacts(**json.loads((folder / 'labels.json').read_text(encoding='utf-8')))

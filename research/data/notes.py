@@ -1,54 +1,63 @@
-"""What people should know of data before a run starts: what was left out, guessed, or will be cut."""
+"""Notes on data before a run starts: what was left out, guessed, or will be truncated."""
 
+import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from absl import logging
 
-LOOKED_AT = 2000  # rows whose length is counted
-SHOWN = 200  # characters of a message
+MAX_MEASURED_ROWS = 2000  # rows whose length is measured
+MAX_NOTE_CHARACTERS = 200
+
+
+@functools.cache
+def log_once(level: str, message: str) -> None:
+    """Logs a 'warning' or 'note' once per process, because a run opens each split several times."""
+    (logging.warning if level == 'warning' else logging.info)('%s', message)
 
 
 def data_notes(rows: Any) -> list[str]:
-    """Returns what is to be said of a split: the notes of its reader, and how many broken records it lacks.
+    """Collects the notes of a split: warnings of its reader, and the number of broken records.
 
     Args:
-      rows: `Rows`, or rows made of others, which they hold as `rows`.
+      rows: `Rows`, or a wrapper that holds them as `rows`.
     """
-    found: list[str] = []
+    notes: list[str] = []
     for _ in range(10):
-        found += [each.text for each in getattr(rows, 'notes', ()) if each.level == 'warning']
+        notes += [note.text for note in getattr(rows, 'notes', ()) if note.level == 'warning']
         if skipped := getattr(rows, 'skipped', ()):
-            found.append(f'{len(skipped):,} broken records are left out, the first: {skipped[0]}')
+            notes.append(f'{len(skipped):,} broken records are left out, the first: {skipped[0]}')
         rows = getattr(rows, 'rows', None)
         if rows is None:
             break
-    return [shorten(text) for text in dict.fromkeys(found)]
+    return [shorten(text) for text in dict.fromkeys(notes)]
 
 
-def shorten(text: str, most: int = SHOWN) -> str:
-    """Returns a text with its middle left out where it is long."""
-    head = most * 2 // 3
-    return text if len(text) <= most else f'{text[:head]} ... {text[head + 5 - most:]}'
+def shorten(text: str, limit: int = MAX_NOTE_CHARACTERS) -> str:
+    """Shortens a long text by leaving out its middle."""
+    head = limit * 2 // 3
+    return text if len(text) <= limit else f'{text[:head]} ... {text[head + 5 - limit:]}'
 
 
 def cut_notes(
     rows: Sequence[Mapping[str, Any]], count: Callable[[Mapping[str, Any]], int], room: int, unit: str
 ) -> list[str]:
-    """Returns what is lost of rows that are longer than a model reads; [] where nothing is.
+    """Reports how much of long rows is truncated; [] if nothing is.
 
     Args:
-      rows: of the training split; at most 2,000 of them, evenly spread, are counted.
-      count: (row) -> how many units it has.
-      room: how many the model reads.
-      unit: 'tokens' or another name of what is counted.
+      rows: of the training split; at most 2,000 evenly spaced rows are measured.
+      count: (row) -> its length in units.
+      room: the length that the model reads.
+      unit: 'tokens' or another name of the unit.
     """
-    chosen = range(len(rows)) if len(rows) <= LOOKED_AT else np.arange(LOOKED_AT) * len(rows) // LOOKED_AT
+    measured = min(len(rows), MAX_MEASURED_ROWS)
+    chosen = np.arange(measured) * len(rows) // max(measured, 1)
     return loss_notes([count(rows[int(number)]) for number in chosen], room, unit)
 
 
 def loss_notes(sizes: Iterable[int], room: int, unit: str) -> list[str]:
-    """Returns the sentence on rows of some sizes of which at most `room` units are read."""
+    """Reports how much is truncated of rows of some sizes if at most `room` units are read."""
     array = np.asarray(list(sizes), np.int64)
     lost = np.maximum(array - room, 0)
     if not lost.any():

@@ -1,7 +1,7 @@
-"""Answers that are more than text: pictures, sounds and boxes, each saved in its own format.
+"""Outputs other than text: pictures, sounds and boxes, each saved in its own format.
 
-`Task.decode` may put these anywhere into the JSON-able value it returns. `plain` replaces them with a description,
-`save` with the name of a file; boxes are plain JSON in both.
+`Task.decode` may return these anywhere inside a JSON-like value. `plain` replaces them with a description, `save` with
+a file name; both convert boxes to plain JSON.
 """
 
 import io
@@ -37,7 +37,7 @@ class Boxes(NamedTuple):
 
 
 def plain(answer: Any) -> Any:
-    """Returns an answer as JSON-able values; a picture or sound becomes its kind and shape."""
+    """Converts an answer to plain JSON values; a picture or sound becomes its kind and shape."""
 
     def described(kind: str, value: Any, name: str) -> dict[str, Any]:
         del name
@@ -52,8 +52,8 @@ def save(answer: Any, folder: epath.Path, name: str) -> Any:
 
     Args:
       answer: what `Task.decode` returned.
-      folder: exists.
-      name: begins the names of the files; the path inside the answer follows.
+      folder: an existing folder.
+      name: prefix of the file names; the path inside the answer follows.
     """
 
     def saved(kind: str, value: Any, where: str) -> dict[str, Any]:
@@ -65,7 +65,7 @@ def save(answer: Any, folder: epath.Path, name: str) -> Any:
 
 
 def replaced(value: Any, change: Callable[[str, Any, str], Any], where: str) -> Any:
-    """Returns nested values with every picture and sound changed by `change(kind, value, path)`."""
+    """Replaces every picture and sound in a nested value by `change(kind, value, path)`."""
     if isinstance(value, Picture):
         return change('picture', value, where)
     if isinstance(value, Sound):
@@ -84,20 +84,21 @@ def replaced(value: Any, change: Callable[[str, Any, str], Any], where: str) -> 
 
 
 def bytes_of(pixels: Shaped[np.ndarray, '...']) -> np.ndarray:
-    """Returns pixels as uint8 of shape [height, width] or [height, width, 3 or 4].
+    """Converts pixels to uint8 of shape [height, width] or [height, width, 3 or 4].
 
     Raises:
       UserError: for another number of axes or channels.
     """
     if pixels.ndim not in (2, 3) or (pixels.ndim == 3 and pixels.shape[-1] not in (1, 3, 4)):
-        raise UserError(f'an answer of shape {list(pixels.shape)} is no picture: expected [height, width, 1, 3 or 4]')
+        shape = list(pixels.shape)
+        raise UserError(f'an answer of shape {shape} is not a picture: expected [height, width, 1, 3 or 4]')
     if pixels.dtype != np.uint8:
         pixels = np.round(np.clip(pixels, 0, 1) * 255).astype(np.uint8)
     return pixels[..., 0] if pixels.ndim == 3 and pixels.shape[-1] == 1 else pixels
 
 
 def png(pixels: Shaped[np.ndarray, '...']) -> bytes:
-    """Returns a picture as the bytes of a PNG file."""
+    """Encodes a picture as PNG."""
     from PIL import Image
 
     buffer = io.BytesIO()
@@ -106,7 +107,7 @@ def png(pixels: Shaped[np.ndarray, '...']) -> bytes:
 
 
 def wav(sound: Sound) -> bytes:
-    """Returns a sound as the bytes of a WAV file with 16-bit samples."""
+    """Encodes a sound as WAV with 16-bit samples."""
     import wave
 
     buffer = io.BytesIO()

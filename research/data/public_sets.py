@@ -1,6 +1,6 @@
-"""Public data sets by name, with those that no module of `research/data/sets/` reads yet.
+"""Public data sets by name, including those that no module of `research/data/sets/` reads yet.
 
-Every SHA-256 is that of the file at the pinned commit, or, of an archive, of the tar of its members.
+Every SHA-256 is of the file at the pinned commit; for an archive, of the tar of its selected members.
 """
 
 import functools
@@ -21,7 +21,7 @@ OTHERS = {
             ('data/ag_news_csv/classes.txt', 31, '612dbfa932f07a6ed837295a7d5746ce7412e7bb4bc32ba919fdb3cda3a1b9b5'),
             ('data/ag_news_csv/readme.txt', 1_795, '779c2e6bbf93dd810d9c7b318006daef7a4bfc34062002461d251dc10fb9f58c'),
         ),
-        about='the test part alone: 7,600 rows; hashes of train.csv are not recorded',
+        about='only the test part: 7,600 rows; hashes of train.csv are not recorded',
     ),
     'conala': Source(
         'code_generation',
@@ -53,7 +53,7 @@ OTHERS = {
             ('compas-scores-two-years.csv', 2_546_489,
              'c451db85908b2f7fef1d83203bedf6b71ecda0d5af468d82ae62178f91d0cc7d'),
         ),
-        about='holds names and dates of birth, which no model should read; two column names occur twice',
+        about='contains names and dates of birth, which no model should read; two column names occur twice',
         prepared=('compas-two-years-anonymous.csv',),
     ),
     'dailydialog_en': Source(
@@ -86,7 +86,7 @@ OTHERS = {
             ('Flickr_8k.devImages.txt', 25_801, '18ba829f47f6df1cb830bf7f0506e2ddf333818925299babbd1bbcaf50fdc504'),
             ('Flickr_8k.testImages.txt', 25_775, 'c0924146c131458ceba45da59670fe9520eadce1e5cafffa16a817672a9b1f17'),
         ),
-        about='captions alone; 8,092 images are captioned, 8,000 are in the splits',
+        about='captions only; 8,092 images have captions, 8,000 are in the splits',
     ),
     'bbbp': Source(
         'moleculenet',
@@ -204,7 +204,7 @@ OTHERS = {
                 transfer=150_400_000,
             ),
         ),
-        about='the archive also holds models, which are not kept; Set12 and classic5 are for tests alone',
+        about='the archive also contains models, which are not kept; Set12 and classic5 are for testing only',
         prepared=('train400.tar', 'set12.tar', 'classic5.tar'),
     ),
     'penn_fudan': Source(
@@ -221,7 +221,7 @@ OTHERS = {
                 transfer=53_700_000,
             ),
         ),
-        about='170 pictures at full resolution; the prepared copy has half of it',
+        about='170 pictures at full resolution; the prepared copy is downscaled by half',
         prepared=('penn_fudan_half.tar', 'boxes.csv'),
     ),
     'an4': Source(
@@ -275,6 +275,6 @@ OTHERS = {
 
 @functools.cache
 def all_sources() -> dict[str, Source]:
-    """Each data set that is fetched, by name: those of `research/data/sets/` that have a `SOURCE`, and `OTHERS`."""
+    """All data sets that can be fetched, by name: sets with a `SOURCE`, and `OTHERS`."""
     modules = {name: set_module(name) for name in set_names()}
     return {name: module.SOURCE for name, module in modules.items() if hasattr(module, 'SOURCE')} | OTHERS

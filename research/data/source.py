@@ -1,51 +1,51 @@
-"""Where the files of a public data set come from: URLs pinned to a commit, sizes, hashes, licence."""
+"""Where the files of a public data set come from: pinned URLs, sizes, hashes, licence."""
 
 from typing import NamedTuple
 
 
 class File(NamedTuple):
-    """One file of a data set as it is kept.
+    """One file of a data set as it is stored.
 
-    With `members`, `url` is a tar archive, of which the members whose names match are kept in an uncompressed tar: its
-    bytes depend on the members alone, so that its hash survives another compression of the archive.
+    With `members`, `url` is a tar archive whose matching members are stored in an uncompressed tar. Its bytes depend
+    only on the members, so its hash does not change if the archive is compressed differently.
     """
 
     path: str  # below the folder of the set
     url: str  # pinned to a commit
     sha256: str
     size: int  # bytes
-    members: str = ''  # a regular expression; a member is named by what it matches
-    transfer: int = 0  # bytes of the archive at `url`, about; 0: `size`
+    members: str = ''  # a regular expression; the match becomes the member's name
+    transfer: int = 0  # approximate size of the archive at `url` in bytes; 0: `size`
 
 
 class Source(NamedTuple):
-    """Where a data set comes from."""
+    """Origin and licence of a data set."""
 
     name: str  # of its subfolder
     licence: str
     homepage: str
     files: tuple[File, ...]
-    about: str = ''  # what else one should know before using it
-    prepared: tuple[str, ...] = ()  # files that a folder may have in place of `files`
+    about: str = ''  # other things to know before using it
+    prepared: tuple[str, ...] = ()  # files that may replace `files`
 
     @property
     def size(self) -> int:
-        """Bytes that are transferred."""
+        """Number of bytes to transfer."""
         return sum(file.transfer or file.size for file in self.files)
 
 
 def raw_url(repository: str, commit: str, path: str) -> str:
-    """The URL of one file of a GitHub repository at a commit."""
+    """URL of one file of a GitHub repository at a commit."""
     return f'https://raw.githubusercontent.com/{repository}/{commit}/{path}'
 
 
 def archive_url(repository: str, commit: str) -> str:
-    """The URL of a whole GitHub repository at a commit, as tar.gz."""
+    """URL of a GitHub repository at a commit, as tar.gz."""
     return f'https://github.com/{repository}/archive/{commit}.tar.gz'
 
 
 def github_files(repository: str, commit: str, *files: tuple[str, int, str]) -> tuple[File, ...]:
-    """Files of a GitHub repository, each given as (path in it, bytes, SHA-256) and kept under its last name."""
+    """Files of a GitHub repository, given as (path, bytes, SHA-256) and stored under their base names."""
     return tuple(
         File(path.rpartition('/')[2], raw_url(repository, commit, path), sha256, size) for path, size, sha256 in files
     )

@@ -1,4 +1,4 @@
-"""How sets without official splits are cut: by the file of each row, or by a hash, with equal shares of each class."""
+"""Splits for sets without official ones: by a list, or by a hash, with equal shares of each class."""
 
 import collections
 import functools
@@ -14,7 +14,7 @@ Source = Callable[[str], Rows]
 
 
 def by_hash(read: Callable[[], Rows], fractions: Mapping[str, float], fields: Sequence[str] = ()) -> Source:
-    """Returns a source that reads and splits once, when first asked, by a hash of `fields` of each row; () for all."""
+    """A source that reads on first access and splits by a hash of `fields` of each row; () for all fields."""
 
     @functools.cache
     def parts() -> dict[str, Rows]:
@@ -23,27 +23,27 @@ def by_hash(read: Callable[[], Rows], fractions: Mapping[str, float], fields: Se
     return lambda split: choose(split, parts(), 'split')
 
 
-def by_place(read: Callable[[], tuple[Rows, Sequence[str]]]) -> Source:
-    """Returns a source from a function that gives rows and the split of each ('' for none), called once."""
+def by_assignment(read: Callable[[], tuple[Rows, Sequence[str]]]) -> Source:
+    """A source from a function that returns rows and the split of each ('' for none); called once."""
 
     @functools.cache
     def parts() -> dict[str, Rows]:
-        rows, places = read()
+        rows, assigned = read()
         return {
-            split: select(rows, [number for number, place in enumerate(places) if place == split]) for split in SPLITS
+            split: select(rows, [number for number, name in enumerate(assigned) if name == split]) for split in SPLITS
         }
 
     return lambda split: choose(split, parts(), 'split')
 
 
 def by_class(read: Callable[[], Rows], fractions: Mapping[str, float], seed: int, examples: int = 0) -> Source:
-    """Returns a source that reads and splits once by `stratified_parts`, when first asked.
+    """A source that reads on first access and splits by `stratified_parts`.
 
     Args:
       read: () -> rows {'sequence', 'label', ...}.
-      fractions: of the splits beside 'train'.
-      seed: another one gives other splits.
-      examples: train on this many of the training rows, evenly spread; 0: all.
+      fractions: of the splits other than 'train'.
+      seed: of the split.
+      examples: number of training rows to use, evenly spaced; 0 for all.
     """
 
     @functools.cache
@@ -59,11 +59,11 @@ def by_class(read: Callable[[], Rows], fractions: Mapping[str, float], seed: int
 
 
 def stratified_parts(rows: Rows, fractions: Mapping[str, float], seed: int = 0) -> dict[str, Rows]:
-    """Returns {split: rows}: the same share of each class, copies of a sequence in one split.
+    """Splits rows with the same share of each class, keeping copies of a sequence in one split.
 
-    Within a class, sequences are ordered by a hash of the seed and themselves; the first go to the first split
-    of `fractions`, and so on, what is left to 'train'. So the choice does not depend on the order of the rows.
-    A sequence with several labels counts for the first by name.
+    Within a class, sequences are sorted by a hash of the seed and the sequence. The first go to the first split of
+    `fractions`, and so on; the rest go to 'train'. The split does not depend on the order of the rows. A sequence with
+    several labels counts for the first one alphabetically.
     """
     groups: dict[str, list[int]] = collections.defaultdict(list)
     labels: dict[str, str] = {}

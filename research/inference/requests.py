@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from research.core.task import Input, Task
-from research.data.formats import HEAD, PICTURES, SOUNDS, TABLES, kind_of_content, kind_of_name
-from research.data.readers.archives import WHOLE, Entry
+from research.data.formats import HEAD_BYTES, PICTURES, SOUNDS, TABLES, kind_of_content, kind_of_name
+from research.data.readers.archives import MAX_FILE_BYTES, Entry
 from research.data.readers.fields import normal, normal_names, some
 from research.data.readers.json_text import parse_json, parse_object, short
 from research.data.readers.tables import read_delimited, read_parquet
@@ -79,8 +79,8 @@ def opened(inputs: Mapping[str, Input], name: str, value: Any) -> Any:
         if not file.is_file():
             reason = 'not a regular file' if file.exists() else 'there is no such file'
             raise UserError(f'{name}={path}: cannot be read ({reason})')
-        if file.stat().st_size > WHOLE:
-            raise UserError(f'{name}={path}: larger than the {WHOLE:,} bytes that are read')
+        if file.stat().st_size > MAX_FILE_BYTES:
+            raise UserError(f'{name}={path}: larger than the {MAX_FILE_BYTES:,} bytes that are read')
         content = FileContent(file.read_bytes())
     except OSError as error:
         raise UserError(f'{name}={path}: cannot be read ({error.strerror})') from None
@@ -164,7 +164,7 @@ def kind_of_file(file: pathlib.Path) -> str:
         return kind
     try:
         with file.open('rb') as opened_file:
-            return kind_of_content(opened_file.read(HEAD))
+            return kind_of_content(opened_file.read(HEAD_BYTES))
     except OSError:
         return ''
 

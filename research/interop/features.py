@@ -1,11 +1,11 @@
-"""Spaces of features in which generated pictures are held against real ones.
+"""Feature spaces for comparing generated with real pictures.
 
-    'pixels'      the pictures themselves, made smaller
-    'classifier'  what enters the last layer of a classifier of pictures that this codebase has trained
-    'inception'   Inception-v3, from a file of the user's: the space of the Fréchet Inception distance
+    'pixels'      the downscaled pictures themselves
+    'classifier'  the input of the last layer of an image classifier trained with this codebase
+    'inception'   Inception-v3 from a user's file: the space of the Fréchet Inception distance
 
-A space has a signature that says what it is, down to the hash of its weights, so that metrics of one are never
-taken for those of another.
+The signature of a space identifies it, including a hash of its weights, so metrics of different spaces are not mixed
+up.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ from research.interop.inception import read_inception
 from research.nn.inception import SIDE, InceptionV3
 from research.ops.paths import flatten_paths
 
-POOLED = 'pooled'  # the tap before the last layer of a classifier: the features
+POOLED = 'pooled'  # the tap before the last layer of a classifier
 
 
 class Space(NamedTuple):
@@ -34,14 +34,14 @@ class Space(NamedTuple):
     signature: str
     width: int
     of: Callable[[Float[Array, 'batch height width channels']], Float[Array, 'batch width']]
-    rows: int = 1024  # pictures that fit into memory at a time
+    rows: int = 1024  # pictures per batch
     inception: bool = False  # distances in it are FID and KID
 
 
 def resized(
     pictures: Float[Array, 'batch height width channels'], size: tuple[int, int]
 ) -> Float[Array, 'batch height_out width_out channels']:
-    """Returns pictures at another size, through an antialiasing triangle filter; as they are where they fit."""
+    """Resizes pictures with an antialiasing triangle filter, if needed."""
     if pictures.shape[1:3] == size:
         return pictures
     shape = (len(pictures), *size, pictures.shape[-1])
@@ -49,7 +49,7 @@ def resized(
 
 
 def resize_text(shape: tuple[int, int, int], size: tuple[int, int]) -> str:
-    """Returns how a signature says what `resized` does."""
+    """Describes `resized` in a signature."""
     height, width = shape[:2]
     return 'none' if (height, width) == size else f'linear-antialias-{height}x{width}-to-{size[0]}x{size[1]}'
 
@@ -57,17 +57,17 @@ def resize_text(shape: tuple[int, int, int], size: tuple[int, int]) -> str:
 def make_space(
     name: str, shape: tuple[int, int, int], pixels: int, network: str, load: Callable | None
 ) -> Space:
-    """Returns the space of features called `name`.
+    """Builds the feature space called `name`.
 
     Args:
       name: 'pixels', 'classifier' or 'inception'.
       shape: height, width and channels of the pictures.
-      pixels: 'pixels' are of pictures shrunk to at most so many along a side.
+      pixels: maximum side of the downscaled pictures of 'pixels'.
       network: the folder of the classifier's run, or the file of Inception's weights.
-      load: (folder) -> `inference.model.Trained`, given by who resolves names.
+      load: (folder) -> `inference.model.Trained`, passed in because it resolves names.
 
     Raises:
-      UserError: for an unknown name, a network that is not there or does not fit.
+      UserError: for an unknown name, or a network that is missing or does not fit.
     """
     makers = {
         'pixels': lambda: pixel_space(shape, pixels),
@@ -77,21 +77,21 @@ def make_space(
     return choose(name, makers, 'config.task.features')()
 
 
-def pixel_space(shape: tuple[int, int, int], most: int) -> Space:
-    """Returns pictures as they are, at most `most` pixels along a side, flattened."""
+def pixel_space(shape: tuple[int, int, int], max_side: int) -> Space:
+    """Pictures with at most `max_side` pixels along a side, flattened."""
     height, width, channels = shape
     size, largest = (height, width), max(height, width)
-    if largest > most:
-        size = (max(1, height * most // largest), max(1, width * most // largest))
+    if largest > max_side:
+        size = (max(1, height * max_side // largest), max(1, width * max_side // largest))
     values = size[0] * size[1] * channels
     signature = f'features:pixels|values:{values}|range:0-1|resize:{resize_text(shape, size)}'
     return Space('pixels', signature, values, lambda pictures: resized(pictures, size).reshape(len(pictures), -1))
 
 
 def inception_space(shape: tuple[int, int, int], network: str, thinner: int = 1) -> Space:
-    """Returns the 2,048 features of Inception-v3, from pictures stretched to 299x299 without antialiasing.
+    """The 2,048 features of Inception-v3, from pictures stretched to 299x299 without antialiasing.
 
-    Grey pictures are read as colours that are all the same. `thinner` is for tests.
+    Grey pictures are repeated over three channels. `thinner` is for tests.
     """
     if shape[2] not in (1, 3):
         raise UserError(f"config.task.features='inception' reads grey pictures or RGB, not {shape[2]} channels")
@@ -113,10 +113,10 @@ def inception_space(shape: tuple[int, int, int], network: str, thinner: int = 1)
 
 
 def classifier_space(shape: tuple[int, int, int], network: str, load: Callable | None) -> Space:
-    """Returns the features of a trained classifier: what enters its last layer.
+    """The features of a trained classifier: the input of its last layer.
 
     Raises:
-      UserError: where there is no such run, or it does not classify pictures of as many channels.
+      UserError: if the run does not exist, or does not classify pictures with the same number of channels.
     """
     where = 'config.task.network'
     if not network or load is None:
@@ -130,7 +130,7 @@ def classifier_space(shape: tuple[int, int, int], network: str, load: Callable |
         raise UserError(f'{where}={network!r}: {error}. Train it first, or name another run') from None
     wanted = trained.task.inputs.get('image')
     if wanted is None or len(wanted.shape) != 3:
-        raise UserError(f'{where}={network!r}: its task reads {", ".join(trained.task.inputs)}, and no picture')
+        raise UserError(f'{where}={network!r}: its task reads {", ".join(trained.task.inputs)}, not pictures')
     if wanted.shape[2] != shape[2]:
         raise UserError(
             f'{where}={network!r} reads pictures of {wanted.shape[2]} channels, and these have {shape[2]}'
@@ -154,7 +154,7 @@ def classifier_space(shape: tuple[int, int, int], network: str, load: Callable |
 
 
 def check_encode(task: Any, shape: tuple[int, ...], where: str) -> None:
-    """Raises a `UserError` where a classifier does something to a picture on the host that would be left out."""
+    """Raises UserError if a classifier transforms pictures on the host, which would be left out."""
     ramp = np.linspace(0, 1, int(np.prod(shape)), dtype=np.float32).reshape(shape)
     encoded = task.encode({'image': ramp})
     if set(encoded) != {'image'} or not np.array_equal(encoded['image'], ramp):
@@ -162,13 +162,13 @@ def check_encode(task: Any, shape: tuple[int, ...], where: str) -> None:
 
 
 def features_of(task: Any, variables: Variables, pictures: Array) -> Float[Array, 'batch width']:
-    """Returns what enters the last layer while a task scores pictures; a `LookupError` where no tap reports it."""
+    """The input of the last layer of a task; raises LookupError if no tap reports it."""
     count = len(pictures)
     batch: Batch = {'image': pictures, 'index': jnp.arange(count), 'mask': jnp.ones(count)}
     context = Context(jax.random.key(0), jnp.int32(0), False)
     if task.score is None:
         raise LookupError(POOLED)
-    claim = task.claim(batch, task.predict(variables, batch, context))  # a score needs some targets, whatever they are
+    claim = task.claim(batch, task.predict(variables, batch, context))  # a score needs targets; any will do
     _, seen = task.score(variables, claim, context._replace(watch={}))
     pooled = [value for taps in seen.values() for path, value in taps.items() if path.split('/')[-1] == POOLED]
     if not pooled:
@@ -177,7 +177,7 @@ def features_of(task: Any, variables: Variables, pictures: Array) -> Float[Array
 
 
 def digest(variables: Variables) -> str:
-    """Returns the first 16 hexadecimal digits of the SHA-256 of all arrays, their names and shapes."""
+    """First 16 hexadecimal digits of the SHA-256 of all arrays, their names and shapes."""
     sum_ = hashlib.sha256()
     for name, leaf in sorted(flatten_paths(variables._asdict()).items()):
         array = np.ascontiguousarray(leaf)
@@ -186,11 +186,11 @@ def digest(variables: Variables) -> str:
 
 
 def features_of_rows(space: Space, rows: Sequence[Any], shape: tuple[int, int, int]) -> Iterator[np.ndarray]:
-    """Yields the features of the pictures of all rows in order, some at a time."""
+    """Yields the features of the pictures of all rows, batch by batch."""
     size, compute = min(len(rows), space.rows), jax.jit(space.of)
     for start in range(0, len(rows), size):
         numbers = range(start, min(start + size, len(rows)))
         pictures = np.zeros((size, *shape), np.float32)
-        for place, row in enumerate(numbers):
-            pictures[place] = fit_image(rows[row]['image'], shape)
+        for slot, row in enumerate(numbers):
+            pictures[slot] = fit_image(rows[row]['image'], shape)
         yield np.asarray(compute(pictures))[: len(numbers)]

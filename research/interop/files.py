@@ -1,4 +1,4 @@
-"""Folders of the Hugging Face hub: where they are, and the tensors in their .safetensors files."""
+"""Folders of the Hugging Face hub: their location, and the tensors in their .safetensors files."""
 
 import json
 import os
@@ -26,7 +26,7 @@ WANTED = (
 
 
 class WeightsSource(NamedTuple):
-    """A folder on this machine, and what it is: the name it was asked by, and the commit (hub only)."""
+    """A local folder with weights, the name it was requested by, and the commit (hub only)."""
 
     folder: Path
     name: str
@@ -34,7 +34,7 @@ class WeightsSource(NamedTuple):
 
 
 def locate(name: str, revision: str = '') -> WeightsSource:
-    """Returns the folder `name`, or the hub's repository of that name, downloaded unless it is in the cache.
+    """Finds the folder `name`, or downloads the hub repository of that name unless it is cached.
 
     Args:
       name: a folder with a config.json, or 'bert-base-uncased', 'Qwen/Qwen3-0.6B'.
@@ -42,7 +42,7 @@ def locate(name: str, revision: str = '') -> WeightsSource:
         cache.
 
     Raises:
-      UserError: when there is no such folder or repository, or the hub cannot be reached.
+      UserError: if there is no such folder or repository, or the hub cannot be reached.
     """
     folder = Path(name).expanduser()
     if folder.is_dir():
@@ -50,9 +50,9 @@ def locate(name: str, revision: str = '') -> WeightsSource:
             raise UserError(f'config.model.revision={revision!r}: {name!r} is a folder, which has no revisions')
         return WeightsSource(folder, str(folder.resolve()), '')
     if not re.fullmatch(r'[\w.-]+(/[\w.-]+)?', name) or name.startswith('.'):
-        raise UserError(f'config.model.weights={name!r}: there is no such folder, and it is no name of the hub')
+        raise UserError(f'config.model.weights={name!r}: no such folder, and not a valid repository name')
     try:
-        found = huggingface_hub.snapshot_download(name, revision=revision or None, allow_patterns=list(WANTED))
+        snapshot = huggingface_hub.snapshot_download(name, revision=revision or None, allow_patterns=list(WANTED))
     except RevisionNotFoundError:
         raise UserError(f'config.model.revision={revision!r}: {name!r} has no such revision') from None
     except (RepositoryNotFoundError, HFValidationError):
@@ -60,34 +60,33 @@ def locate(name: str, revision: str = '') -> WeightsSource:
             f'config.model.weights={name!r}: there is no such folder here, and no such public repository at '
             f'{endpoint()}'
         ) from None
-    except (OSError, HfHubHTTPError, ValueError, RuntimeError) as error:  # whatever the network layer raises
+    except (OSError, HfHubHTTPError, ValueError, RuntimeError) as error:  # any error of the network layer
         reason = str(error).strip().split('\n')[0][:200]
         raise UserError(
             f'config.model.weights={name!r}: there is no such folder here, it is not in the cache, and {endpoint()} '
             f'could not be reached ({type(error).__name__}: {reason}). Go online, set HF_ENDPOINT to a mirror, or '
-            'give a folder that holds config.json and model.safetensors'
+            'give a folder with config.json and model.safetensors'
         ) from None
-    return WeightsSource(Path(found), name, Path(found).name)
+    return WeightsSource(Path(snapshot), name, Path(snapshot).name)
 
 
 def endpoint() -> str:
-    """Returns the address of the hub in use."""
     return os.environ.get('HF_ENDPOINT', huggingface_hub.constants.ENDPOINT)
 
 
 def read_json(file: Path) -> dict[str, Any]:
-    """Returns the object in a JSON file.
+    """Reads the object in a JSON file of a model folder.
 
     Raises:
-      UserError: when it is missing or damaged.
+      UserError: if it is missing or damaged.
     """
     if not os.path.lexists(file):
-        raise UserError(f'{file.parent} has no {file.name}: it is no folder of the Hugging Face kind')
+        raise UserError(f'{file.parent} has no {file.name}: it is not a Hugging Face model folder')
     return json_text.read_json(file, lambda text: UserError(text.replace(str(file), f'{file} is damaged', 1)))
 
 
 class Tensors:
-    """The tensors of a folder by name, from one file or many; each is read only when asked for."""
+    """The tensors of a folder by name, from one or several files, read on access."""
 
     def __init__(self, folder: Path):
         self.files = tensor_files(folder)
@@ -104,10 +103,10 @@ class Tensors:
 
 
 def tensor_files(folder: Path) -> dict[str, Path]:
-    """Returns {name of a tensor: its file}.
+    """{tensor name: its file}.
 
     Raises:
-      UserError: when there are none, or a file is missing or damaged.
+      UserError: if there are none, or a file is missing or damaged.
     """
     if (folder / INDEX).exists():
         listed = {name: folder / file for name, file in weight_map(folder).items()}
@@ -118,41 +117,41 @@ def tensor_files(folder: Path) -> dict[str, Path]:
         others = sorted(file.name for file in folder.glob('*.bin'))
         hint = f'; {others[0]} holds pickled weights: save them as safetensors first' if others else ''
         raise UserError(f'{folder} has neither {SINGLE} nor {INDEX}{hint}')
-    found: dict[str, Path] = {}
+    files_of: dict[str, Path] = {}
     for file in files:
         if file.exists() and not file.is_file():
             raise UserError(f'{file} is not a regular file')
         try:
             with safe_open(file, framework='numpy') as opened:
-                found.update(dict.fromkeys(opened.keys(), file))
+                files_of.update(dict.fromkeys(opened.keys(), file))
         except FileNotFoundError:
             raise UserError(f'{folder / INDEX} names {file.name}, which is missing') from None
         except SafetensorError as error:
             raise UserError(f'{file} is damaged: {error}') from None
-    absent = [name for name, file in listed.items() if found.get(name) != file]
+    absent = [name for name, file in listed.items() if files_of.get(name) != file]
     if absent:
         raise UserError(f'{folder / INDEX}: tensor {absent[0]!r} is not in {listed[absent[0]].name}')
-    return found
+    return files_of
 
 
 def weight_map(folder: Path) -> dict[str, str]:
-    """Returns {tensor: file} of an index; a `UserError` for what is none, or a file outside the folder."""
-    found = read_json(folder / INDEX).get('weight_map', {})
-    names = found.values() if isinstance(found, dict) else (None,)
+    """The {tensor: file} map of an index; raises UserError if it is invalid or names a file outside the folder."""
+    entries = read_json(folder / INDEX).get('weight_map', {})
+    names = entries.values() if isinstance(entries, dict) else (None,)
     for name in names:
         if not isinstance(name, str) or Path(name).name != name or not name.endswith('.safetensors'):
             raise UserError(f'{folder / INDEX} is damaged: {name!r:.60} names no .safetensors file of the folder')
-    return found
+    return entries
 
 
 def write_tensors(folder: Path, tensors: Mapping[str, np.ndarray], shard_bytes: int) -> None:
-    """Writes tensors as one file, or where they take more than `shard_bytes`, as many and an index."""
+    """Writes tensors as one file, or as shards of about `shard_bytes` with an index."""
     shards: list[dict[str, np.ndarray]] = [{}]
     for name, tensor in tensors.items():
         if shards[-1] and total(shards[-1].values()) + tensor.nbytes > shard_bytes:
             shards.append({})
         shards[-1][name] = np.ascontiguousarray(tensor)
-    metadata = {'format': 'pt'}  # readers ask which library's layout it is
+    metadata = {'format': 'pt'}  # readers require the library of the layout
     if len(shards) == 1:
         save_file(shards[0], folder / SINGLE, metadata)
         return
@@ -166,5 +165,4 @@ def write_tensors(folder: Path, tensors: Mapping[str, np.ndarray], shard_bytes: 
 
 
 def total(tensors: Iterable[np.ndarray]) -> int:
-    """Returns the bytes of tensors."""
     return sum(tensor.nbytes for tensor in tensors)

@@ -1,4 +1,4 @@
-"""Weights of Inception-v3 as the Fréchet Inception distance wants them, from a file of the user's."""
+"""Weights of Inception-v3 for the Fréchet Inception distance, from a user's file."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,22 +13,22 @@ from safetensors.numpy import load_file
 from research.errors import UserError
 from research.nn.inception import SIDE, InceptionV3
 
-CLASSES = 1008  # of the weights that the distance is defined by; those of ImageNet's 1,000 give other features
-EPSILON = 1e-3  # of its batch norm
+FID_CLASSES = 1008  # of the weights that define the distance; weights with ImageNet's 1,000 give other features
+EPSILON = 1e-3  # of batch norm
 NORM = ('weight', 'bias', 'running_mean', 'running_var')
 
 
 def read_inception(name: str, where: str, thinner: int = 1) -> dict[str, Any]:
-    """Returns the parameters of `InceptionV3`, batch norm folded in, from a safetensors file.
+    """Reads the parameters of `InceptionV3`, with batch norm folded in, from a safetensors file.
 
-    Its tensors bear the names of PyTorch's port of the weights of 2015-12-05 ('Mixed_5b.branch1x1.conv.weight',
+    Tensor names are those of PyTorch's port of the weights of 2015-12-05 ('Mixed_5b.branch1x1.conv.weight',
     and 'bn' beside 'conv').
 
     Args:
       name: the file. where: the setting that names it, for messages. thinner: of `InceptionV3`.
 
     Raises:
-      UserError: when the file is missing or damaged, holds other weights, or lacks a tensor.
+      UserError: if the file is missing or damaged, has other weights, or lacks a tensor.
     """
     file = Path(name).expanduser()
     if not name or not file.is_file():
@@ -36,19 +36,19 @@ def read_inception(name: str, where: str, thinner: int = 1) -> dict[str, Any]:
     try:
         tensors = load_file(file)
     except (SafetensorError, OSError, ValueError) as error:
-        raise UserError(f'{where}={name!r} is no safetensors file ({error}). {how_to_get(file)}') from None
+        raise UserError(f'{where}={name!r} is not a safetensors file ({error}). {how_to_get(file)}') from None
     classes = len(tensors['fc.weight']) if 'fc.weight' in tensors else 0
-    if classes != CLASSES:
+    if classes != FID_CLASSES:
         raise UserError(
             f"{where}={name!r}: 'fc.weight' has {classes:,} rows, and the weights that the Fréchet Inception distance "
-            f'is defined by have {CLASSES:,}: with others the metric would be called what it is not. {how_to_get(file)}'
+            f'is defined by have {FID_CLASSES:,}: other weights give a different metric. {how_to_get(file)}'
         )
     expected = jax.eval_shape(InceptionV3(thinner).init, jax.random.key(0), jnp.zeros((1, SIDE, SIDE, 3)))['params']
     return {layer: folded(tensors, layer, wanted['kernel'].shape, file) for layer, wanted in expected.items()}
 
 
 def how_to_get(file: Path) -> str:
-    """Returns how the file is made from the one that PyTorch users have."""
+    """Explains how to convert the file of PyTorch users."""
     return (
         'It is made where torch is, from pt_inception-2015-12-05-6726825d.pth of the package pytorch-fid: '
         'import torch, safetensors.torch; safetensors.torch.save_file(torch.load("pt_inception-2015-12-05-6726825d'
@@ -57,16 +57,16 @@ def how_to_get(file: Path) -> str:
 
 
 def folded(tensors: Mapping[str, np.ndarray], layer: str, shape: tuple[int, ...], file: Path) -> dict[str, np.ndarray]:
-    """Returns kernel [height, width, inputs, outputs] and bias of a convolution and the batch norm that follows it."""
+    """Kernel [height, width, inputs, outputs] and bias of a convolution with its batch norm folded in."""
     height, width, inputs, outputs = shape
     wanted: dict[str, tuple[int, ...]] = {f'{layer}.conv.weight': (outputs, inputs, height, width)}
     wanted.update({f'{layer}.bn.{part}': (outputs,) for part in NORM})
     for name, size in wanted.items():
         if name not in tensors:
-            raise UserError(f'{file}: tensor {name!r} is missing; it is no Inception-v3')
+            raise UserError(f'{file}: tensor {name!r} is missing, so it is not Inception-v3')
         if tensors[name].shape != size:
-            found = list(tensors[name].shape)
-            raise UserError(f'{file}: tensor {name!r} has shape {found}, and {list(size)} is wanted')
+            actual = list(tensors[name].shape)
+            raise UserError(f'{file}: tensor {name!r} has shape {actual}, expected {list(size)}')
     kernel, scale, offset, mean, variance = (np.asarray(tensors[name], np.float64) for name in wanted)
     scale = scale / np.sqrt(variance + EPSILON)
     kernel = kernel * scale[:, None, None, None]

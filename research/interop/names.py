@@ -1,4 +1,4 @@
-"""How another library's tensors become ours: one rule per tensor name, and how settings are read from its config."""
+"""Rules that map another library's tensor names to our parameters, and helpers to read its configs."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
@@ -18,12 +18,12 @@ ACTIVATIONS = {  # theirs: ours
 
 
 class Rule(NamedTuple):
-    """One tensor of theirs, and where it lies in ours.
+    """One tensor of theirs, and its location in our parameters.
 
-    `name` holds {} where the number of a layer stands; such tensors are stacked along a first axis. Several
-    `paths` stand side by side along the last axis (queries, keys and values in one kernel). `form` says how
-    theirs is laid out: as ours, 'transposed' ([outputs, inputs]), as a 'row' (with an axis of one before), or a
-    convolution of 'patches' ([outputs, channels, side, side]; ours takes pixels row by row, channels last).
+    {} in `name` is the number of a layer; such tensors are stacked along a first axis. Several `paths` are concatenated
+    along the last axis (queries, keys and values in one kernel). `form` is the layout of their tensor: as ours,
+    'transposed' ([outputs, inputs]), a 'row' (with a leading axis of one), or a convolution of 'patches' ([outputs,
+    channels, side, side]; ours takes pixels row by row, channels last).
     """
 
     name: str
@@ -32,7 +32,7 @@ class Rule(NamedTuple):
 
 
 class Family(NamedTuple):
-    """An architecture of the hub: its `model_type`, and its settings and names in both directions."""
+    """An architecture of the hub: its `model_type`, settings, and names in both directions."""
 
     model_type: str
     settings: Callable[[Mapping[str, Any], set[str]], dict[str, Any]]  # config and names -> TransformerSettings'
@@ -46,36 +46,36 @@ class Family(NamedTuple):
 
 
 def linear(name: str, path: str, bias: bool = True) -> list[Rule]:
-    """Returns the rules of a linear layer: kernel [outputs, inputs] and bias."""
+    """Rules of a linear layer: kernel [outputs, inputs] and bias."""
     kernel = Rule(f'{name}.weight', (f'{path}/kernel',), 'transposed')
     return [kernel, Rule(f'{name}.bias', (f'{path}/bias',))] if bias else [kernel]
 
 
 def norm(name: str, path: str, bias: bool = True) -> list[Rule]:
-    """Returns the rules of a norm: scale and bias."""
+    """Rules of a norm: scale and bias."""
     scale = Rule(f'{name}.weight', (f'{path}/scale',))
     return [scale, Rule(f'{name}.bias', (f'{path}/bias',))] if bias else [scale]
 
 
 def table(name: str, path: str) -> Rule:
-    """Returns the rule of an embedding."""
+    """Rule of an embedding."""
     return Rule(f'{name}.weight', (f'{path}/embedding',))
 
 
 def heads(name: str, path: str, theirs: Sequence[str], query_key_value: bool, out: bool) -> list[Rule]:
-    """Returns the rules of an attention; `theirs` are its parts: query, key, value and output."""
+    """Rules of an attention layer; `theirs` are its parts: query, key, value and output."""
     ours, biases = ('query', 'key', 'value', 'out'), (query_key_value,) * 3 + (out,)
     rules = []
-    for part, each, bias in zip(ours, theirs, biases, strict=True):
-        rules += linear(f'{name}.{each}', f'{path}/{part}', bias)
+    for part, their_part, bias in zip(ours, theirs, biases, strict=True):
+        rules += linear(f'{name}.{their_part}', f'{path}/{part}', bias)
     return rules
 
 
 def activation(config: Mapping[str, Any], key: str) -> str:
-    """Returns our name of an activation of theirs.
+    """Our name of their activation.
 
     Raises:
-      UserError: for one that is unknown here.
+      UserError: for an unsupported activation.
     """
     if config.get(key) not in ACTIVATIONS:
         raise UserError(f'config.json: {key}={config.get(key)!r} is not supported; known: {", ".join(ACTIVATIONS)}')
@@ -83,12 +83,12 @@ def activation(config: Mapping[str, Any], key: str) -> str:
 
 
 def activation_of(settings: TransformerSettings) -> str:
-    """Returns their name of an activation of ours."""
+    """Their name of our activation."""
     return {ours: name for name, ours in reversed(ACTIVATIONS.items())}[settings.activation]
 
 
 def only(config: Mapping[str, Any], **allowed: Any) -> None:
-    """Raises a `UserError` where a key of config.json is there and not as `allowed`: a shape we do not express."""
+    """Raises UserError if a key of config.json has another value than `allowed`, which we do not support."""
     for key, value in allowed.items():
         if config.get(key, value) not in (value, None):
             raise UserError(f'config.json: {key}={config[key]!r} is not supported, only {value!r}')

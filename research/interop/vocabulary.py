@@ -12,7 +12,7 @@ from research.interop.sentence_pieces import from_marian, from_t5
 
 
 def read_tokenizer(folder: Path) -> Tokenizer | None:
-    """Returns the tokenizer of a folder, or None where it has none that is known here; Marian's is that of the source.
+    """Reads the tokenizer of a folder, for Marian that of the source; None if it has no supported one.
 
     Raises:
       UserError: for a damaged file.
@@ -33,22 +33,21 @@ def read_tokenizer(folder: Path) -> Tokenizer | None:
 
 
 def without_frame(tokenizer: Tokenizer) -> Tokenizer:
-    """Returns a tokenizer that neither pads nor cuts: a stored one may do both, and texts would become longer rows."""
+    """Disables padding and truncation, which a stored tokenizer may have."""
     tokenizer.no_padding()
     tokenizer.no_truncation()
     return tokenizer
 
 
 def from_json(folder: Path) -> Tokenizer:
-    """Returns the tokenizer that tokenizer.json describes."""
     return Tokenizer.from_file(str(folder / 'tokenizer.json'))
 
 
 def from_word_pieces(folder: Path) -> Tokenizer:
-    """Returns BERT's tokenizer: words and punctuation, each Chinese character by itself, then word pieces.
+    """BERT's tokenizer: words and punctuation, each Chinese character alone, then word pieces.
 
-    Wu et al. 2016 (arXiv:1609.08144), section 4.1. tokenizer_config.json says whether letters are made lower
-    case and accents dropped (yes unless it says no), and whether Chinese characters stand alone.
+    Wu et al. 2016 (arXiv:1609.08144), section 4.1. tokenizer_config.json may disable lower-casing, removing accents,
+    and splitting Chinese characters.
     """
     lines = (folder / 'vocab.txt').read_text(encoding='utf-8').rstrip('\n').split('\n')
     file = folder / 'tokenizer_config.json'
@@ -57,16 +56,16 @@ def from_word_pieces(folder: Path) -> Tokenizer:
 
 
 def word_pieces(vocabulary: Mapping[str, int], given: Mapping[str, Any]) -> Tokenizer:
-    """Returns BERT's tokenizer of a vocabulary; `given` is what tokenizer_config.json holds.
+    """BERT's tokenizer of a vocabulary; `given` is the content of tokenizer_config.json.
 
     Raises:
-      UserError: when the vocabulary lacks [UNK], [CLS] or [SEP].
+      UserError: if the vocabulary lacks [UNK], [CLS] or [SEP].
     """
     names = {name: given.get(f'{name}_token', f'[{name.upper()}]') for name in ('unk', 'cls', 'sep', 'pad', 'mask')}
     names = {name: token['content'] if isinstance(token, Mapping) else token for name, token in names.items()}
     for name in ('unk', 'cls', 'sep'):
         if names[name] not in vocabulary:
-            raise UserError(f'vocab.txt has no {names[name]!r}: it is no vocabulary of word pieces')
+            raise UserError(f'vocab.txt has no {names[name]!r}: it is not a word piece vocabulary')
     tokenizer = Tokenizer(
         models.WordPiece(dict(vocabulary), unk_token=names['unk'], max_input_chars_per_word=100)
     )
@@ -85,7 +84,7 @@ def word_pieces(vocabulary: Mapping[str, int], given: Mapping[str, Any]) -> Toke
 
 
 def from_merges(folder: Path) -> Tokenizer:
-    """Returns GPT-2's byte-level pairs of vocab.json and merges.txt (Radford et al. 2019, section 2.2)."""
+    """GPT-2's byte-level BPE of vocab.json and merges.txt (Radford et al. 2019, section 2.2)."""
     vocabulary, merges = models.BPE.read_file(str(folder / 'vocab.json'), str(folder / 'merges.txt'))
     tokenizer = Tokenizer(models.BPE(vocabulary, merges))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)

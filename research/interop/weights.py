@@ -1,11 +1,11 @@
-"""Weights of the Hugging Face hub, read and written without torch: their tensors are our stacked arrays.
+"""Reads and writes weights of the Hugging Face hub without torch, as our stacked arrays.
 
     pretrained = read('bert-base-uncased')     # or a folder
     model = Transformer(TransformerSettings(**pretrained.settings))
     logits, _ = model.apply({'params': pretrained.params}, tokens, length)
     write(pretrained, 'folder')
 
-Arrays stay on the host and keep the type of the file; whoever trains them places them on devices.
+Arrays stay on the host and keep the type of the file; training places them on devices.
 """
 
 import dataclasses
@@ -30,13 +30,13 @@ from research.interop.vocabulary import read_tokenizer
 from research.nn.transformer_settings import TransformerSettings
 from research.ops import paths
 
-SHOWN = 5  # tensors named in a message
-SHARD = 5 * 10**9  # bytes of a file; the hub refuses far larger ones
+MAX_NAMES = 5  # tensors named in a message
+SHARD_BYTES = 5 * 10**9  # the hub rejects much larger files
 OLD_NAMES = {'LayerNorm.gamma': 'LayerNorm.weight', 'LayerNorm.beta': 'LayerNorm.bias'}  # of the first BERTs
 
 
 class Pretrained(NamedTuple):
-    """A model as a folder holds it.
+    """A model from a folder.
 
     settings: fields of `TransformerSettings`. params: nested dict of NumPy arrays. tokenizer: None where the
     folder has none. family: config.json's model_type. about: JSON-able: name, revision (the commit; '' for a
@@ -52,16 +52,16 @@ class Pretrained(NamedTuple):
 
 
 def family_of(model_type: str) -> Family:
-    """Returns the family of config.json's model_type.
+    """The family of config.json's model_type.
 
     Raises:
-      UserError: for one that cannot be read (names the nearest).
+      UserError: for an unsupported one.
     """
     known = (
         bert.BERT, bert.ROBERTA, bert.DISTILBERT, gpt2.GPT2, t5.T5, llama.LLAMA, llama.MISTRAL, llama.QWEN2,
         llama.QWEN3, marian.MARIAN, vit.VIT,
     )  # fmt: skip
-    families = {each.model_type: each for each in known}
+    families = {family.model_type: family for family in known}
     if not isinstance(model_type, str) or model_type not in families:
         raise UserError(
             f"config.json's model_type {model_type!r:.60} is not supported; supported: {', '.join(sorted(families))}"
@@ -69,42 +69,42 @@ def family_of(model_type: str) -> Family:
     return families[model_type]
 
 
-def read_settings(place: WeightsSource) -> tuple[Family, dict[str, Any], dict[str, Any], dict[str, str]]:
-    """Returns family, config.json, settings, and {name of a tensor as the rules write it: as the files do}.
+def read_settings(source: WeightsSource) -> tuple[Family, dict[str, Any], dict[str, Any], dict[str, str]]:
+    """Reads family, config.json, settings, and {tensor name in the rules: name in the files}.
 
     Raises:
-      UserError: for a family, or a choice of its config.json, that is not supported.
+      UserError: for an unsupported family or setting in config.json.
     """
-    config = read_json(place.folder / 'config.json')
+    config = read_json(source.folder / 'config.json')
     family = family_of(config.get('model_type', ''))
     names = {}
-    for name in Tensors(place.folder).files:
+    for name in Tensors(source.folder).files:
         ours = name.removeprefix(family.prefix)
         for old, new in OLD_NAMES.items():
             ours = ours.replace(old, new)
         names[ours] = name
-    with damaged(place.folder / 'config.json'):
+    with damaged(source.folder / 'config.json'):
         settings = family.settings(config, set(names))
-    check_settings(settings, len(names), place.folder / 'config.json')
+    check_settings(settings, len(names), source.folder / 'config.json')
     return family, config, settings, names
 
 
 def read(name_or_folder: str, revision: str = '') -> Pretrained:
-    """Returns the model of a folder, or of a repository of the hub at a revision ('': the newest).
+    """Reads the model of a folder, or of a hub repository at a revision ('': the newest).
 
     Raises:
-      UserError: where it is not there, damaged, or of an architecture that is not supported; and names
-        tensors that are missing, have another shape than config.json asks for, or are not expected.
+      UserError: if it is missing, damaged or unsupported; names tensors that are missing, unexpected, or have another
+        shape than config.json specifies.
     """
-    place = locate(str(name_or_folder), revision)
-    family, config, settings, names = read_settings(place)
-    image = read_picture(family, config, names, place.folder)
-    params, left_out = read_params(place.folder, family, TransformerSettings(**settings), names, image)
-    tokenizer = read_tokenizer(place.folder)
-    check_tokenizer(tokenizer, settings['vocabulary'], place.folder)
+    source = locate(str(name_or_folder), revision)
+    family, config, settings, names = read_settings(source)
+    image = read_picture(family, config, names, source.folder)
+    params, left_out = read_params(source.folder, family, TransformerSettings(**settings), names, image)
+    tokenizer = read_tokenizer(source.folder)
+    check_tokenizer(tokenizer, settings['vocabulary'], source.folder)
     prefixed = any(name.startswith(family.prefix) for name in names.values()) if family.prefix else False
     about = {
-        'name': place.name, 'revision': place.revision, 'config': config, 'prefixed': prefixed, 'left_out': left_out,
+        'name': source.name, 'revision': source.revision, 'config': config, 'prefixed': prefixed, 'left_out': left_out,
         'image': image,
     }  # fmt: skip
     return Pretrained(settings, params, tokenizer, family.model_type, about)
@@ -113,7 +113,7 @@ def read(name_or_folder: str, revision: str = '') -> Pretrained:
 def read_picture(
     family: Family, config: Mapping[str, Any], names: Iterable[str], folder: Path
 ) -> dict[str, Any]:
-    """Returns what a model of pictures reads, checked; {} for other models."""
+    """The checked picture format of an image model; {} for other models."""
     if not family.image:
         return {}
     with damaged(folder / 'config.json'):
@@ -123,7 +123,7 @@ def read_picture(
 
 
 def check_tokenizer(tokenizer: Tokenizer | None, vocabulary: int, where: Any) -> None:
-    """Raises a `UserError` when a tokenizer has ids beyond the embedding."""
+    """Raises UserError if a tokenizer has ids beyond the embedding."""
     largest = max(tokenizer.get_vocab(with_added_tokens=True).values(), default=0) if tokenizer else 0
     if largest >= vocabulary:
         raise UserError(
@@ -133,14 +133,14 @@ def check_tokenizer(tokenizer: Tokenizer | None, vocabulary: int, where: Any) ->
 
 
 def param_shapes(family: Family, settings: TransformerSettings, image: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns {path: shape} of all parameters of a model; computes nothing."""
+    """{path: shape} of all parameters of a model, without computing them."""
     return traced_shapes(settings, family.encoder_decoder, tuple(image.items()))
 
 
-@functools.lru_cache(maxsize=4)  # traces the model, and reading and writing ask for it again
+@functools.lru_cache(maxsize=4)  # tracing is slow, and reading and writing both need it
 def traced_shapes(settings: TransformerSettings, encoder_decoder: bool, image: tuple) -> dict[str, Any]:
-    """Returns {path: shape}; `image` are the items of the picture's description, or ()."""
-    # Here, because all else of this folder needs no flax: a server reads tokenizers and shapes without it.
+    """{path: shape}; `image` are the items of the picture format, or ()."""
+    # Imported here so that a server can read tokenizers and shapes without flax.
     from research.nn.encoder_decoder import EncoderDecoder
     from research.nn.transformer import Transformer
     from research.nn.vision_transformer import VisionTransformer
@@ -156,22 +156,21 @@ def traced_shapes(settings: TransformerSettings, encoder_decoder: bool, image: t
 
 
 def rules_of(family: Family, settings: TransformerSettings, image: Mapping[str, Any]) -> list[Rule]:
-    """Returns the rules of a model."""
     return list(family.rules(settings, image) if family.image else family.rules(settings))
 
 
 def read_params(
     folder: Path, family: Family, settings: TransformerSettings, names: Mapping[str, str], image: Mapping[str, Any]
 ) -> tuple[dict[str, Any], list[str]]:
-    """Returns nested parameters, and the names of tensors that are left out.
+    """Reads nested parameters, and the names of tensors left out.
 
     Raises:
-      UserError: names what is missing, misshapen or not expected.
+      UserError: names tensors that are missing, unexpected, or have a wrong shape.
     """
     shapes, rules, tensors = param_shapes(family, settings, image), rules_of(family, settings, image), Tensors(folder)
     given = set(shapes) ^ {path for rule in rules for path in rule.paths}
     if given:  # the family's rules do not name every parameter that its settings make
-        raise UserError(f'{folder}: a {family.model_type} of such sizes is not supported ({sorted(given)[:SHOWN]})')
+        raise UserError(f'{folder}: a {family.model_type} of such sizes is not supported ({sorted(given)[:MAX_NAMES]})')
     wanted = {name: rule for rule in rules for name in names_of(rule, shapes)}
     others = [name for name in names if name not in wanted]
     left_out = [names[name] for name in others if paths.match(name, family.unused)]
@@ -195,16 +194,16 @@ def read_params(
     return paths.unflatten_paths(flat), left_out
 
 
-def report(folder: Path, about: str, names: Iterable[str]) -> None:
-    """Raises a `UserError` that names tensors, where there are any."""
+def report(folder: Path, problem: str, names: Iterable[str]) -> None:
+    """Raises UserError that names tensors, if there are any."""
     names = list(names)
     if names:
-        more = f' and {len(names) - SHOWN} more' if len(names) > SHOWN else ''
-        raise UserError(f'{folder} {about}: {", ".join(names[:SHOWN])}{more}')
+        more = f' and {len(names) - MAX_NAMES} more' if len(names) > MAX_NAMES else ''
+        raise UserError(f'{folder} {problem}: {", ".join(names[:MAX_NAMES])}{more}')
 
 
 def names_of(rule: Rule, shapes: Mapping[str, Any]) -> list[str]:
-    """Returns the names that a rule stands for: one, or one for each layer."""
+    """Names that a rule covers: one, or one per layer."""
     if '{}' not in rule.name:
         return [rule.name]
     return [rule.name.format(layer) for layer in range(shapes[rule.paths[0]].shape[0])]
@@ -213,15 +212,15 @@ def names_of(rule: Rule, shapes: Mapping[str, Any]) -> list[str]:
 def split(
     rule: Rule, tensor: np.ndarray, shapes: Mapping[str, Any], name: str, folder: Path, image: Mapping[str, Any]
 ) -> list[np.ndarray]:
-    """Returns a tensor of theirs as arrays for the rule's paths, of one layer.
+    """Splits one of their tensors into arrays for the rule's paths, for one layer.
 
     Raises:
-      UserError: when it has not the shape that the model asks for.
+      UserError: if it does not have the shape that the model needs.
     """
     stacked = '{}' in rule.name
-    each = [shapes[path].shape[stacked:] for path in rule.paths]
-    sizes = [shape[-1] for shape in each]
-    whole = (*each[0][:-1], sum(sizes))
+    part_shapes = [shapes[path].shape[stacked:] for path in rule.paths]
+    sizes = [shape[-1] for shape in part_shapes]
+    whole = (*part_shapes[0][:-1], sum(sizes))
     theirs = laid_out(np.broadcast_to(np.int8(0), whole), rule, image).shape
     if tensor.shape != theirs:
         raise UserError(f'{folder}: {name} has shape {list(tensor.shape)}, config.json asks for {list(theirs)}')
@@ -233,7 +232,7 @@ def split(
 
 
 def laid_out(ours: np.ndarray, rule: Rule, image: Mapping[str, Any]) -> np.ndarray:
-    """Returns an array of ours, of one layer, as their tensor."""
+    """Converts one of our arrays, of one layer, to the layout of their tensor."""
     if rule.form == 'transposed':
         return ours.T
     if rule.form == 'row':
@@ -244,14 +243,14 @@ def laid_out(ours: np.ndarray, rule: Rule, image: Mapping[str, Any]) -> np.ndarr
     return ours
 
 
-def write(pretrained: Pretrained, folder: str | Path, shard_bytes: int = SHARD) -> None:
-    """Writes config.json, model.safetensors (or shards and an index) and tokenizer.json; read gives them back.
+def write(pretrained: Pretrained, folder: str | Path, shard_bytes: int = SHARD_BYTES) -> None:
+    """Writes config.json, model.safetensors (or shards and an index) and tokenizer.json, as `read` reads them.
 
-    What was read is written bit for bit. `about` may be {} for a model that was trained here, or {'image': ...}
-    for one that reads pictures.
+    Tensors that were read are written bit for bit. `about` may be {} for a model trained here, or {'image': ...} for an
+    image model.
 
     Raises:
-      UserError: when the parameters are not those of the settings.
+      UserError: if the parameters do not match the settings.
     """
     family, settings = family_of(pretrained.family), TransformerSettings(**pretrained.settings)
     about, image = pretrained.about, pretrained.about.get('image', {})
@@ -260,7 +259,7 @@ def write(pretrained: Pretrained, folder: str | Path, shard_bytes: int = SHARD) 
     folder.mkdir(parents=True, exist_ok=True)
     config = about.get('config', {})
     names = {name.removeprefix(family.prefix) for name in tensors}
-    if not config or family.settings(config, names) != dict(pretrained.settings):  # else it says the same already
+    if not config or family.settings(config, names) != dict(pretrained.settings):
         config = {**config, **family.config(settings), 'model_type': family.model_type}
         config.update(family.image_config(image) if family.image_config else {})
         config = {**token_ids(pretrained.family, settings, pretrained.tokenizer), **config}
@@ -271,9 +270,9 @@ def write(pretrained: Pretrained, folder: str | Path, shard_bytes: int = SHARD) 
 
 
 def token_ids(family: str, settings: TransformerSettings, tokenizer: Tokenizer | None) -> dict[str, Any]:
-    """Returns the ids of the tokens that pad, begin and end a text, without which other libraries take their own.
+    """Ids of padding, begin and end tokens, for which other libraries would use their own defaults.
 
-    Of Marian's without a tokenizer: 0 ends a text and the last one pads, as its vocabularies have it.
+    For Marian without a tokenizer: 0 is the end and the last id is padding, as in its vocabularies.
     """
     known = tokenizer.token_to_id if tokenizer else lambda name: None
     end = next((known(name) for name in ('</s>', '<|endoftext|>', '[SEP]') if known(name) is not None), None)
@@ -297,10 +296,10 @@ def to_tensors(
     prefixed: bool = True,
     image: Mapping[str, Any] = MappingProxyType({}),
 ) -> dict[str, np.ndarray]:
-    """Returns parameters as tensors by their names: the inverse of `read_params`.
+    """Converts parameters to named tensors: the inverse of `read_params`.
 
     Raises:
-      UserError: when the parameters are not those of the settings.
+      UserError: if the parameters do not match the settings.
     """
     shapes, rules = param_shapes(family, settings, image), rules_of(family, settings, image)
     flat = {path: np.asarray(leaf) for path, leaf in paths.flatten_paths(params).items()}
@@ -308,7 +307,8 @@ def to_tensors(
     wrong += [path for path in flat if path not in shapes]
     wrong += sorted(set(shapes) ^ {path for rule in rules for path in rule.paths})
     if wrong:
-        raise UserError(f'these parameters are not those of a {family.model_type} of these settings: {wrong[:SHOWN]}')
+        names = wrong[:MAX_NAMES]
+        raise UserError(f'these parameters are not those of a {family.model_type} of these settings: {names}')
     tensors = {}
     for rule in rules:
         prefix = family.prefix if prefixed and not rule.paths[0].startswith('head/') else ''
@@ -320,5 +320,5 @@ def to_tensors(
 
 
 def shape_of(pretrained: Pretrained, **changes: Any) -> TransformerSettings:
-    """Returns the settings of a pretrained model, with some changed (dropout, dtype, scan)."""
+    """Settings of a pretrained model, with some changed (dropout, dtype, scan)."""
     return dataclasses.replace(TransformerSettings(**pretrained.settings), **changes)

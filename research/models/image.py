@@ -84,7 +84,7 @@ def standardized_model(module: Any, shape: tuple[int, int, int], moments: Any, l
 def vision_transformer(settings: Mapping[str, Any], images: Images, folder: epath.Path) -> Model:
     """Builds a vision Transformer, initialized or with the pretrained weights that the settings name."""
     patches, section = unpack_part(Patches, {**VIT, **settings}, 'model')
-    weights = pretrained.read_about(section, folder)
+    weights = pretrained.read_description(section, folder)
     side = weights['image']['patch'] if weights else patches.patch
     height, width, _ = images.shape
     if side < 1 or height % side or width % side:

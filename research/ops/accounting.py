@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from research.data.batches import OVERFLOW
+from research.data.batches import MAX_OVERFLOW_PROBABILITY
 from research.errors import UserError
 from research.extras import require
 
@@ -62,7 +62,7 @@ def gaussian_epsilon(noise_multiplier: float, delta: float, releases: Releases) 
 
 
 def sampled_epsilon(
-    noise_multiplier: float, probability: float, delta: float, failure: float = OVERFLOW
+    noise_multiplier: float, probability: float, delta: float, failure: float = MAX_OVERFLOW_PROBABILITY
 ) -> Callable[[Releases], float]:
     """Epsilon as a function of the releases, if each step's batch is a Poisson sample.
 

@@ -57,10 +57,11 @@ class Settings(NamedTuple):
 
     def check(self) -> 'Settings':
         """Validates the settings; raises `UserError` for impossible values."""
-        if not sounds.RATES[0] <= self.sample_rate <= sounds.RATES[1] or not 0 < self.seconds <= sounds.LONGEST:
+        low, high = sounds.RATE_LIMITS
+        if not low <= self.sample_rate <= high or not 0 < self.seconds <= sounds.MAX_SECONDS:
             raise UserError(
-                f'config.task: sample_rate must be {sounds.RATES[0]:,} to {sounds.RATES[1]:,} and seconds above 0, at '
-                f'most {sounds.LONGEST}; got {self.sample_rate:,} and {self.seconds:g}'
+                f'config.task: sample_rate must be {low:,} to {high:,} and seconds above 0, at most '
+                f'{sounds.MAX_SECONDS}; got {self.sample_rate:,} and {self.seconds:g}'
             )
         self.mel.check()
         if self.samples < self.mel.window_samples:
@@ -152,7 +153,7 @@ def host(config: Any, folder: epath.Path) -> Host:
     size = f'reads {settings.seconds:g} s at {settings.sample_rate:,} Hz'
     about = f"{labels.about}; {size}; the bytes of a file, or samples with their 'rate'"
     inputs = {
-        'audio': Input('audio', (settings.samples,), sounds.LONGEST * settings.sample_rate, about),
+        'audio': Input('audio', (settings.samples,), sounds.MAX_SECONDS * settings.sample_rate, about),
         'rate': Input('number', about='samples per second; only for audio given as samples'),
     }
     return Host(inputs, make_encode(settings, labels), make_head(settings, labels).decode)

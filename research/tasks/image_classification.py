@@ -154,7 +154,7 @@ def host(config: Any, folder: epath.Path) -> Host:
     """Builds the host part of the task."""
     settings, stats = task_settings(Settings, config), read_stats(folder)
     about = f'{stats.about}; resized to {stats.shape[0]}x{stats.shape[1]}'
-    inputs = {'image': Input('image', stats.shape, images.LIMIT, about)}
+    inputs = {'image': Input('image', stats.shape, images.MAX_SIDE, about)}
     return Host(inputs, make_encode(stats, settings), make_head(settings, stats).decode)
 
 

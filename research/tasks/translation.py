@@ -17,7 +17,7 @@ from research.core.task import Host, Input, Metric, Task
 from research.data.dataset import DataSet, open_dataset
 from research.data.text.corpus import load_array
 from research.data.text.pair_arrays import PairArrays
-from research.data.text.pair_rows import SIDES, Tokenizers, learn, read_pairs, read_rows, store
+from research.data.text.pair_rows import SIDES, Tokenizers, read_pairs, read_rows, train_tokenizers, write_pairs
 from research.errors import UserError, task_settings
 from research.interop import pretrained
 from research.ops.beam_search import check_beam
@@ -83,11 +83,11 @@ def prepare(config: Any, folder: epath.Path) -> None:
         pretrained.read_shape(config.model, folder, **sizes_of(settings))
     data = open_pairs(config)
     if tokenizer is None:
-        tokenizers = learn(read_pairs(data, 'train'), settings.vocabulary, settings.shared)
+        tokenizers = train_tokenizers(read_pairs(data, 'train'), settings.vocabulary, settings.shared)
     else:
         target = pretrained.read_target(config.model, folder, tokenizer)
         tokenizers = Tokenizers(tokenizer, target, *pretrained.read_marks(config.model, folder))  # pyright: ignore[reportOptionalIterable, reportArgumentType]
-    store(data, tokenizers._replace(prefix=settings.prefix), settings.length, settings.row_length, folder)
+    write_pairs(data, tokenizers._replace(prefix=settings.prefix), settings.length, settings.row_length, folder)
 
 
 def read_arrays(config: Any, settings: Settings, folder: epath.Path) -> PairArrays:

@@ -194,7 +194,7 @@ def test_worker_processes_build_the_task_and_change_no_bit(tmp_path):
 
 
 def test_workers_refuse_a_task_that_no_other_process_can_build(tmp_path):
-    with pytest.raises(UserError, match='workers=1: this task cannot be made in another process'):
+    with pytest.raises(UserError, match='workers=1: this task cannot be built in another process'):
         start(make_config(workers=1), tmp_path, slope_task())
 
 

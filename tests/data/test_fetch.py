@@ -124,7 +124,7 @@ def test_a_file_that_was_damaged_in_the_cache_is_fetched_again(server, cache):
 
 
 @pytest.mark.parametrize('served, message', [
-    (CONTENT[:-1] + b'?', 'another content than expected .SHA-256 [0-9a-f]{64}, expected [0-9a-f]{64}'),
+    (CONTENT[:-1] + b'?', 'unexpected content .SHA-256 [0-9a-f]{64}, expected [0-9a-f]{64}'),
     (CONTENT[:-9], 'has 1,023,991 bytes, expected 1,024,000'),
     (CONTENT + b'more', r'has more bytes than expected .1,024,000'),
     (None, 'answers 404'),
@@ -182,10 +182,10 @@ def test_members_of_an_archive_are_packed_anew_whatever_its_compression(server, 
         source = source_of(file_of(f'{server.url}/x.tar.gz', expected, **settings), name=f'set{number}')
         assert pathlib.Path(fetch.fetch(source), 'sounds.tar').read_bytes() == expected
     server.files = {'/x.tar.gz': tar_of(members)[:-40]}
-    with pytest.raises(UserError, match='no sound archive'):
+    with pytest.raises(UserError, match='not a valid archive'):
         fetch.fetch(source._replace(name='broken'))
     server.files = {'/x.tar.gz': tar_of({'sounds/c.wav': b'c'})}
-    with pytest.raises(UserError, match='another content'):
+    with pytest.raises(UserError, match='unexpected content'):
         fetch.fetch(source._replace(name='other'))
 
 

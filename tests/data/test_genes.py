@@ -53,7 +53,7 @@ def test_fasta_files_are_classes(tmp_path):
     with pytest.raises(UserError, match="label_pattern finds no label in 'two'"):
         named[1]
     (tmp_path / 'bad.fa').write_text('ACGT\n>one\nAC')
-    with pytest.raises(UserError, match="bad.fa: no FASTA file: its first line must start with '>'"):
+    with pytest.raises(UserError, match="bad.fa: not a FASTA file: its first line must start with '>'"):
         open_dataset({**settings, 'train': str(tmp_path / 'bad.fa')}).source('train')
 
 

@@ -39,7 +39,7 @@ def test_reads_grey_colour_and_deep_pictures_from_files_and_bytes(tmp_path):
 
 @pytest.mark.parametrize('values', [np.float32([[0, 1.5]]), np.float32([[0, np.nan]]), np.int32([[0, 70_000]])])
 def test_grey_outside_of_what_its_kind_means_is_refused(values):
-    with pytest.raises(UserError, match='the picture holds values from .* where grey of its kind is 0 to'):
+    with pytest.raises(UserError, match='the picture has values from .* but grey of this kind is 0 to'):
         images.read_image(png(values, format='TIFF'))
 
 

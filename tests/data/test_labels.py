@@ -69,8 +69,8 @@ def test_labels_of_each_kind(tmp_path):
 
 @pytest.mark.parametrize(('labels', 'kind', 'message'), [
     (['a', 'a'], 'single', 'all of one class: a'),
-    (['1', 'one'], 'number', "'one' is no finite number"),
-    (['1', 'nan'], 'number', "'nan' is no finite number"),
+    (['1', 'one'], 'number', "'one' is not a finite number"),
+    (['1', 'nan'], 'number', "'nan' is not a finite number"),
     (['1', '1'], 'number', 'all 1'),
     (['', ''], 'multi', 'none'),
 ])  # fmt: skip

@@ -10,7 +10,7 @@ from research import api
 from research.data.cache import encode_split
 from research.data.check.survey import Finding, paced
 from research.data.check.task import check_data, merged
-from research.data.check.text import WIDTH, report_text
+from research.data.check.text import MAX_LINE_CHARACTERS, report_text
 from research.data.dataset import open_dataset
 from research.data.labels import collect
 from research.data.notes import cut_notes, data_notes, loss_notes
@@ -75,7 +75,7 @@ def test_labels_that_are_no_numbers_are_skipped_too(tmp_path):
     settings = written(tmp_path, [('a', '1.5'), ('b', '1_000'), ('c', 'inf'), ('d', '2.5')])
     facts = collect(source_of(settings)('train'), 'number', ',', '')
     assert (facts.mean, facts.size) == (2.0, 2)
-    with pytest.raises(UserError, match="a.csv, line 3: the label '1_000' is no finite number"):
+    with pytest.raises(UserError, match="a.csv, line 3: the label '1_000' is not a finite number"):
         collect(source_of({**settings, 'on_error': 'stop'})('train'), 'number', ',', '')
     with pytest.raises(Broken):
         list(source_of({**settings, 'on_error': 'stop', 'missing': ('inf',)})('train'))
@@ -95,7 +95,7 @@ def test_the_same_finding_of_several_splits_is_one():
 
 def test_lines_of_a_report_are_bounded_and_notes_are_no_warnings():
     text = report_text('x', [], [Finding('note', 'train', 'a' * 4000), Finding('warning', 'test', 'b ' * 3000)])
-    assert max(map(len, text.split('\n'))) <= WIDTH and text.endswith('verdict: fit, with 1 warning')
+    assert max(map(len, text.split('\n'))) <= MAX_LINE_CHARACTERS and text.endswith('verdict: fit, with 1 warning')
     assert report_text('x', [], [Finding('note', 'train', 'a')]).endswith('verdict: fit, nothing found')
 
 

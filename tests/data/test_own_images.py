@@ -48,7 +48,7 @@ def test_shape_of_the_first_picture_or_as_given(folder):
     Image.new('L', (300, 20)).save(folder / 'a' / '0.png')
     Image.new('L', (300, 20)).save(folder / 'a' / '2.png')
     with pytest.raises(
-        UserError, match='20x300 pixels: say what the model sees, such as --config.data.shape=64,64,1'
+        UserError, match='20x300 pixels: set the size of the model input, such as --config.data.shape=64,64,1'
     ):
         [image_set(settings(folder, test_fraction=f)).shape for f in (0.0, 0.2, 0.5)]
 
@@ -71,7 +71,7 @@ def test_stored_classes_are_taken_and_nothing_is_read():
 def test_a_reader_replaces_the_named_set_and_its_settings(folder):
     data = image_set({**settings(folder), 'name': 'python_source', 'megabytes': 1.0, 'folder': ''})
     assert data.classes == ('a', 'b') and data.about.startswith('image_folder')
-    with pytest.raises(UserError, match="config.data.columns='a': config.data.reader='image_folder' has no use for it"):
+    with pytest.raises(UserError, match="config.data.columns='a': config.data.reader='image_folder' does not use it"):
         image_set({**settings(folder), 'name': 'digits', 'columns': 'a'})
     with pytest.raises(UserError, match='config.data.shape is the shape of images'):
         open_dataset(settings(folder, shape=(8, 8, 1)), ('text',))

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from scipy import stats
 
-from research.data.batches import OVERFLOW, encode_rows, poisson_capacity, poisson_rows, training_loader
+from research.data import batches
+from research.data.batches import encode_rows, poisson_capacity, poisson_rows, training_loader
 from research.errors import UserError
 
 
@@ -53,7 +54,8 @@ def test_capacity_is_the_smallest_that_hardly_ever_overflows(count, share, multi
     exact = poisson_capacity(count, size)
     assert capacity % multiple == 0 and exact <= capacity < exact + multiple and size <= exact <= count
     tail = stats.binom(count, size / count).sf
-    assert tail(exact) < OVERFLOW * 1.01 and (exact == size or tail(exact - 1) > OVERFLOW * 0.99)
+    bound = batches.MAX_OVERFLOW_PROBABILITY
+    assert tail(exact) < bound * 1.01 and (exact == size or tail(exact - 1) > bound * 0.99)
 
 
 def test_a_batch_above_its_capacity_is_cut():

@@ -69,7 +69,7 @@ def test_columns_header_and_renaming(tmp_path):
     }
     assert list(open_dataset(data).source('train'))[0] == {'n': '1', 'n_2': 'x y', 'label': 'one'}
     with pytest.raises(
-        UserError, match='fields=label:kind renames a column that is not there.*did you mean kind:label'
+        UserError, match='fields=label:kind renames a column that does not exist.*did you mean kind:label'
     ):
         list(open_dataset({**data, 'fields': 'label:kind'}).source('train'))
     semicolon = {**data, 'delimiter': ';', 'columns': ('all',), 'fields': ''}
@@ -87,7 +87,7 @@ def test_columns_header_and_renaming(tmp_path):
     ({'error_limit': -1}, 'zero or more'),
     ({'fields': 'a'}, 'column:field'),
     ({'fields': 'a:x,b:x'}, 'each field once'),
-    ({'folder': 'x'}, "'jsonl' has no use for it"),
+    ({'folder': 'x'}, "'jsonl' does not use it"),
     ({'reader': 'tfds'}, 'name is missing'),
     ({'label_pattern': '('}, 'label_pattern'),
 ])  # fmt: skip
@@ -179,7 +179,7 @@ def test_a_bucket_is_read_through_epath(tmp_path, monkeypatch):
 
 def test_an_idx_file_cut_in_its_head_is_named(tmp_path):
     (tmp_path / 'x-idx3-ubyte').write_bytes(b'\0\0\x08\x03\0\0')
-    with pytest.raises(UserError, match='x-idx3-ubyte: broken IDX file: 6 bytes, where its head alone has 16'):
+    with pytest.raises(UserError, match='x-idx3-ubyte: broken IDX file: 6 bytes, shorter than its 16-byte header'):
         read_array(find(str(tmp_path / 'x-idx3-ubyte'), 'config.data.train')[0])
 
 

@@ -77,7 +77,7 @@ def test_folders_named_for_splits_are_splits(tmp_path, how, names, wrapper):
     counts = [len(data.source(split)) for split in ('train', 'validation', 'test')]
     assert counts[2] == 24
     assert counts[:2] == [24, 24] if len(names) == 3 else sum(counts[:2]) == 24
-    assert 'are named for splits are read as these splits' in texts(data.source('test').notes)
+    assert 'named after splits are read as those splits' in texts(data.source('test').notes)
     assert all(f'/{names[-1]}/' in data.source('test').where(number) for number in range(24))
 
 

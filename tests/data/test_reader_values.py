@@ -93,7 +93,7 @@ def test_a_delimiter_is_found_and_said(tmp_path, mark):
         {'size': '1,5', 'text': f'a{mark}b, c', 'label': 'x'}, {'size': '2,5', 'text': 'd', 'label': 'y'},
     ]  # fmt: skip
     assert [note.text for note in rows.notes] == [
-        f'{tmp_path}/a.csv: cells are divided by {mark!r} (config.data.delimiter names another)'
+        f'{tmp_path}/a.csv: cells are separated by {mark!r} (set config.data.delimiter to change it)'
     ]
     assert not rows_of(tmp_path, 'csv', 'a,b;c\n1,2;3\n').notes
     assert list(rows_of(tmp_path, 'csv', 'text\na;b\nc\n')) == [{'text': 'a;b'}, {'text': 'c'}]
@@ -257,6 +257,6 @@ def test_a_table_of_60000_columns_takes_no_time(tmp_path):
 
 
 def test_a_parquet_file_of_more_values_than_fit_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr('research.data.readers.tables.PARQUET', 3)
+    monkeypatch.setattr('research.data.readers.tables.MAX_PARQUET_VALUES', 3)
     with pytest.raises(UserError, match='a.parquet: 2 rows of 2 columns; at most 3 values'):
         rows_of(tmp_path, 'parquet', parquet_bytes([{'a': 1, 'label': 'x'}] * 2))

@@ -78,7 +78,7 @@ def test_idx_finds_its_labels_and_names_what_is_broken(tmp_path):
     with pytest.raises(UserError, match="train: 2 IDX files for '.*' .*a-images-idx3-ubyte, .* name it"):
         open_dataset({**data, 'train': str(tmp_path / '*-images-idx3-ubyte')}).source('train')
     (tmp_path / 'a-images-idx3-ubyte').write_bytes(whole[:-5])
-    with pytest.raises(UserError, match=r'a-images-idx3-ubyte: broken IDX file: 59 bytes .* asks for 64'):
+    with pytest.raises(UserError, match=r'a-images-idx3-ubyte: broken IDX file: 59 bytes, .* requires 64'):
         open_dataset(data).source('train')
     (tmp_path / 'a-images-idx3-ubyte').write_bytes(b'PNG!')
     with pytest.raises(UserError, match='not an IDX file'):
@@ -132,7 +132,7 @@ def test_unlabelled_and_half_labelled_folders(tmp_path):
     (tmp_path / 'cat').mkdir()
     (tmp_path / 'cat' / 'b.png').write_bytes(b'no picture')
     rows = open_dataset(data).source('train')
-    with pytest.raises(UserError, match='a.png: no label: it lies in no folder of a class'):
+    with pytest.raises(UserError, match='a.png: no label: the file is not in a folder of a class'):
         rows[0]
     with pytest.raises(UserError, match='b.png: cannot be read as a picture'):
         rows[1]

@@ -98,8 +98,8 @@ def test_rows_are_prepared_once_and_say_where_they_are_broken():
     with pytest.raises(UserError, match='file 0: the sound has 3 samples'):
         rows[0].prepared()
     full = sounds.SoundRows(rows.rows, 16000, 100)
-    full.room = 2000
-    assert full[1].prepared() is not full[1].prepared() and not full.kept
+    full.free_bytes = 2000
+    assert full[1].prepared() is not full[1].prepared() and not full.cache
 
 
 def test_a_loud_band_is_light_and_low_ones_are_below():
@@ -182,7 +182,7 @@ def test_clips_of_esc10_are_read_from_the_original_archive(tmp_path):
 
 def test_a_wav_that_is_cut_short_is_named_and_a_stream_is_read():
     whole = file_of(sine(8000, 440), 8000)
-    with pytest.raises(UserError, match='a.wav: the sound is cut short'):
+    with pytest.raises(UserError, match='a.wav: the sound is truncated'):
         read_sound(whole[: len(whole) // 2], 'a.wav')
     place = whole.index(b'data') + 4
     streamed = whole[:place] + b'\xff' * 4 + whole[place + 4 :]

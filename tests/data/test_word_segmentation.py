@@ -11,7 +11,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 
 from research.data.dataset import open_dataset
 from research.data.text import tokens
-from research.data.text.tokens import Frame, lay
+from research.data.text.tokens import Frame, frame_ids
 from research.data.text.word_segmentation import CHINESE_STOP_WORDS, CLEAN, WordSettings, make_words
 from research.errors import UserError
 
@@ -91,7 +91,7 @@ KNOWN = tokens.Tokens(100, str.split, lambda text: [], [str(number) for number i
     st.integers(5, 30), st.booleans(), st.sampled_from(['end', 'start']), st.sampled_from(['left', 'right']),
 )  # fmt: skip
 def test_a_row_holds_what_fits_and_says_how_much(first, second, length, framed, cut, padding):
-    row = lay(KNOWN, Frame(length, framed, cut, padding), first, second)
+    row = frame_ids(KNOWN, Frame(length, framed, cut, padding), first, second)
     there = int(row['length'])
     assert row['tokens'].shape == row['types'].shape == (length,) and 0 < there <= length
     real = row['tokens'][:there] if padding == 'right' else row['tokens'][length - there :]
@@ -109,11 +109,11 @@ def test_a_row_holds_what_fits_and_says_how_much(first, second, length, framed, 
 
 
 def test_of_two_texts_the_longer_loses_first_and_none_where_it_must_not():
-    row = lay(KNOWN, Frame(9, True), [10] * 8, [20] * 2)
+    row = frame_ids(KNOWN, Frame(9, True), [10] * 8, [20] * 2)
     assert row['tokens'].tolist() == [2, 10, 10, 10, 10, 3, 20, 20, 3]
     assert row['types'].tolist() == [0] * 6 + [1] * 3
     with pytest.raises(UserError, match='12 tokens, the model reads 9 .config.task.length=9'):
-        lay(KNOWN, Frame(9, cut='refuse'), [5] * 12)
+        frame_ids(KNOWN, Frame(9, cut='refuse'), [5] * 12)
 
 
 @pytest.mark.parametrize('special', [('[PAD]', '[UNK]', '[CLS]', '[SEP]'), ('<pad>', '<unk>', '<s>', '</s>')])
@@ -123,12 +123,12 @@ def test_two_texts_are_framed_as_their_encoder_was_trained(special):
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=special[1]))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     known = tokens.pretrained_tokens(tokenizer, 'x')
-    row = lay(known, Frame(9, True), known.ids('a b'), known.ids('c'))
+    row = frame_ids(known, Frame(9, True), known.ids('a b'), known.ids('c'))
     _, unknown, begin, end = special
     between = [end] * (1 if end == '[SEP]' else 2)
     assert known.read(row['tokens']) == [begin, 'a', 'b', *between, unknown, end]
     assert row['length'] == 6 + len(between) - 1 and row['types'].sum() == 2
-    with pytest.raises(UserError, match='of no encoder of texts'):
+    with pytest.raises(UserError, match='is not of a text encoder'):
         tokens.pretrained_tokens(Tokenizer(models.WordLevel({'a': 0}, unk_token='a')), 'x')
 
 

@@ -82,7 +82,7 @@ def test_an_index_names_files_of_its_folder_alone(value, tmp_path):
 def test_tokenizer_files_do_not_decide_how_much_is_made(count, tmp_path):
     folder = copied(tmp_path, 't5_gated')
     (folder / 'tokenizer_config.json').write_text(json.dumps({'extra_ids': count}))
-    with pytest.raises(UserError, match='extra_ids must be a whole number'):
+    with pytest.raises(UserError, match='extra_ids must be an integer'):
         weights.read(folder)
 
 
@@ -188,7 +188,7 @@ def test_a_trained_head_that_is_not_read_is_named(tmp_path, monkeypatch):
         pretrained.store({'weights': name}, prepared, 'encoder')
         pretrained.make_load({'weights': name}, prepared)()
         assert len(said) == count
-        assert all('its trained head is not read (classifier.' in text for text in said)
+        assert all('its trained head is not loaded (classifier.' in text for text in said)
 
 
 def test_documents_and_prompts_begin_as_the_tokenizer_says(tmp_path):

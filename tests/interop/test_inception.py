@@ -54,7 +54,7 @@ def changed(tmp_path, change):
     (lambda t: t.update({'fc.weight': np.zeros((1000, 1), np.float16)}), "'fc.weight' has 1,000 rows"),
     (lambda t: t.pop('Mixed_6b.branch7x7_2.bn.bias'), r"'Mixed_6b.branch7x7_2.bn.bias' is missing"),
     (lambda t: t.update({'Mixed_5b.branch1x1.conv.weight': np.zeros((4, 12, 3, 3), np.float16)}),
-     r'shape \[4, 12, 3, 3\], and \[4, 12, 1, 1\] is wanted'),
+     r'shape \[4, 12, 3, 3\], expected \[4, 12, 1, 1\]'),
 ])  # fmt: skip
 def test_other_weights_are_refused(tmp_path, change, message):
     with pytest.raises(UserError, match=message):
@@ -64,11 +64,11 @@ def test_other_weights_are_refused(tmp_path, change, message):
 def test_a_file_that_cannot_be_read_is_refused(tmp_path):
     broken = tmp_path / 'pt_inception-2015-12-05-6726825d.pth'
     broken.write_bytes(b'PK' + bytes(100))
-    with pytest.raises(UserError, match='no safetensors file.*safetensors.torch.save_file'):
+    with pytest.raises(UserError, match='not a safetensors file.*safetensors.torch.save_file'):
         read_inception(str(broken), 'config.task.network')
     with pytest.raises(UserError, match='there is no such file'):
         make_space('inception', (28, 28, 1), 0, '', None)
     with pytest.raises(UserError, match='not 2 channels'):
         make_space('inception', (28, 28, 2), 0, str(FILE), None)
-    with pytest.raises(UserError, match=r'shape \[2, 3, 3, 3\], and \[32, 3, 3, 3\] is wanted'):  # no thinner network
+    with pytest.raises(UserError, match=r'shape \[2, 3, 3, 3\], expected \[32, 3, 3, 3\]'):  # no thinner network
         make_space('inception', (28, 28, 1), 0, str(FILE), None)

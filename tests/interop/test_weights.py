@@ -135,7 +135,7 @@ def test_what_is_missing_extra_or_misshapen_is_named(tmp_path):
         ('llama', {'model_type': 'lama'}, r"model_type 'lama' is not supported; supported: bert, .*llama, marian"),
         ('bert', {'model_type': 'bart'}, "'bart' is not supported; supported: bert"),
         ('gpt2', {'n_layer': 10**9}, 'asks for 1,000,000,000 layers, and the folder holds 28 tensors'),
-        ('vit', {'image_size': [12, 16]}, 'image_size=.12, 16. is no square'),
+        ('vit', {'image_size': [12, 16]}, 'image_size=.12, 16. is not a square'),
         ('llama', {'hidden_act': 'quick_gelu'}, "hidden_act='quick_gelu' is not supported"),
         ('llama', {'rope_parameters': {'rope_type': 'yarn'}}, "'yarn' are not supported"),
         ('bert', {'position_embedding_type': 'relative_key'}, 'relative_key'),
@@ -182,7 +182,7 @@ def test_sentence_pieces_cut_texts_as_the_reference_does(name):
 def test_damaged_sentence_pieces_are_refused(tmp_path):
     whole = (FOLDER / 't5_gated' / 'spiece.model').read_bytes()
     for data, message in (
-        (whole[:-3], 'is damaged'), (b'\x0f', 'is damaged'), (b'', 'no SentencePiece model of unigrams'),
+        (whole[:-3], 'is damaged'), (b'\x0f', 'is damaged'), (b'', 'not a unigram SentencePiece model'),
     ):  # fmt: skip
         (tmp_path / 'spiece.model').write_bytes(data)
         with pytest.raises(UserError, match=message):
@@ -214,7 +214,7 @@ def test_damaged_folders_are_refused(files, message, tmp_path):
 
 
 def test_names_that_are_nowhere_are_refused(tmp_path):
-    with pytest.raises(UserError, match='no such folder, and it is no name of the hub'):
+    with pytest.raises(UserError, match='no such folder, and not a valid repository name'):
         locate(str(tmp_path / 'absent' / 'far'))
     with pytest.raises(UserError, match='is a folder, which has no revisions'):
         locate(str(tmp_path), 'main')

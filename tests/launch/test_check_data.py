@@ -86,7 +86,7 @@ def test_every_fault_planted_in_pictures_is_found(photos):
         warnings, 'validation:', '1 pictures', 'look like those of training rows', 'worse.jpg = ', 'cat/5.png'
     )
     assert has(warnings, 'train:', '2 sizes', '24x30 x1')
-    assert has(warnings, 'train:', '1 of 26 pictures', 'have not 1 channels')
+    assert has(warnings, 'train:', '1 of 26 pictures', 'do not have 1 channels')
     skipping = photo_settings(photos, **{'data.on_error': 'skip'})
     _, errors, warnings = found(PHOTOS, skipping)
     assert not has(errors, 'broken records') and has(warnings, 'train:', '2 broken records')
@@ -132,7 +132,7 @@ def test_every_fault_planted_in_a_table_is_found(tmp_path):
     assert has(errors, 'train:', '2 broken records', 'train.csv, line 42: 4 cells', 'line 43: not CSV')
     assert has(errors, 'validation:', "class names differ from those of train: 'c' x1")
     assert has(errors, 'validation:', "line 4: class 'c' is not among the 2")
-    assert has(errors, 'test:', "test.csv, line 3: column 'size': 'many' is no number")
+    assert has(errors, 'test:', "test.csv, line 3: column 'size': 'many' is not a number")
     assert has(warnings, 'validation:', "column 'color' has values that train never has: 'green' x1")
     assert has(
         warnings, 'validation:', '1 of 3 rows', 'exact copies of training rows', 'validation.csv, line 3 = '
@@ -158,7 +158,7 @@ def test_parallel_files_of_different_length_are_an_error(tmp_path):
         'data.train': f'text={tmp_path}/x,label={tmp_path}/y',
     }
     _, errors, _ = found('configs/adult.py:tiny', settings)
-    assert has(errors, 'parallel files must have a row for each row of the other', 'has 3 and', 'has 2')
+    assert has(errors, 'parallel files must have equal numbers of rows', 'has 3 and', 'has 2')
 
 
 def run(*arguments):

@@ -292,11 +292,11 @@ def test_adapters_frozen_layers_and_layer_rates_work_on_them(name, request):
 @pytest.mark.parametrize(
     'task, name, changes, message',
     [
-        (MASKED, 'gpt2', {}, r'is no encoder but a decoder \(gpt2\): this task starts from BERT'),
-        (MASKED, 't5', {}, r'is no encoder but an encoder-decoder \(t5\)'),
-        (MASKED, 'vit', {}, r'is no encoder but a model of pictures \(vit\)'),
-        (SPANS, 'bert', {}, r'is no encoder-decoder but an encoder \(bert\): this task starts from T5'),
-        (PAIRS, 'bert', {}, r'is no encoder-decoder but an encoder \(bert\)'),
+        (MASKED, 'gpt2', {}, r'is a decoder \(gpt2\); this task needs an encoder: BERT'),
+        (MASKED, 't5', {}, r'is an encoder-decoder \(t5\); this task needs an encoder'),
+        (MASKED, 'vit', {}, r'is an image model \(vit\); this task needs an encoder'),
+        (SPANS, 'bert', {}, r'is an encoder \(bert\); this task needs an encoder-decoder: T5'),
+        (PAIRS, 'bert', {}, r'is an encoder \(bert\); this task needs an encoder-decoder'),
         (MASKED, 'bert', {'length': 17}, 'length asks for 17 positions, and config.model.weights=.* has 16: lower it'),
         (MASKED, 'bert', {'length': 2}, 'config.task.length=2: 2 tokens of a row are its begin and end'),
         (SPANS, 't5', {'length': 900, 'mean_span': 90.0}, 'asks for 6.. positions, .* has 512: lower it'),
@@ -311,10 +311,10 @@ def test_what_does_not_go_together_is_refused(task, name, changes, message, tabl
 
 def test_tokenizers_without_masks_or_sentinels_are_refused(table, tmp_path):
     plain = words_tokenizer(('[PAD]', '[UNK]', '[CLS]', '[SEP]', '<unk>'))
-    with pytest.raises(UserError, match=r'its tokenizer has no \[MASK\] or <mask>, so nothing can be hidden'):
+    with pytest.raises(UserError, match=r'its tokenizer has no \[MASK\] or <mask>, so no token can be masked'):
         started(tmp_path, table, MASKED, with_tokenizer(tmp_path, 'bert', plain))
     plain = words_tokenizer(('<pad>', '</s>', '<unk>'))
-    with pytest.raises(UserError, match='its tokenizer has no <extra_id_0>: it was not made for spans; take a T5'):
+    with pytest.raises(UserError, match='its tokenizer has no <extra_id_0>: it was not made for spans; use T5'):
         started(tmp_path, table, SPANS, with_tokenizer(tmp_path, 't5', plain))
     file = tmp_path / 't5' / 'config.json'
     file.write_text(json.dumps({**json.loads(file.read_text()), 'eos_token_id': None}))

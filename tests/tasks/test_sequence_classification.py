@@ -35,7 +35,7 @@ def test_a_row_is_bases_or_kmers_and_its_length(built):
 @pytest.mark.parametrize(('raw', 'message'), [
     ({}, "no 'sequence'"),
     ({'sequence': ''}, 'the sequence is empty'),
-    ({'sequence': 'ACGJ'}, "'J' at position 4, which stands for no base"),
+    ({'sequence': 'ACGJ'}, "'J' at position 4, which is not a base"),
     ({'sequence': 'A' * 25}, r'25 letters, the model reads 24 .config.task.length'),
     ({'sequence': 'A', 'label': 'frist'}, "did you mean 'first'"),
 ])  # fmt: skip

@@ -80,7 +80,7 @@ def test_rows_of_a_split_are_encoded_once_and_can_still_be_read(built):
 
 
 @pytest.mark.parametrize(('change', 'message'), [
-    ({'age': 'old'}, "column 'age': 'old' is no number"),
+    ({'age': 'old'}, "column 'age': 'old' is not a number"),
     ({'age': [1]}, "column 'age'"),
     ({'label': 'maybe'}, "class 'maybe' is not among the 2"),
 ])  # fmt: skip

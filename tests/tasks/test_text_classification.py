@@ -124,7 +124,7 @@ def test_a_text_that_cannot_be_is_named(table, raw, message):
 
 
 @pytest.mark.parametrize(('change', 'message'), [
-    ({'labels': 'number'}, "the label 'pos' is no finite number"),
+    ({'labels': 'number'}, "the label 'pos' is not a finite number"),
     ({'threshold': 1.0}, 'threshold must be between 0 and 1'),
     ({'length': 2}, 'length 4 or more'),
     ({'padding': 'left'}, "padding='left' requires config.model.name='lstm'"),
@@ -161,7 +161,7 @@ def test_pretrained_weights_are_one_line(table):
     assert task.describe(row)['tokens'].startswith('[CLS] ')
     first = answers(task, variables._replace(params={'model': merged}), [{'text': 'a good film'}])[0]
     assert first['label'] in ('neg', 'pos')
-    with pytest.raises(UserError, match='is of no encoder of texts|is no encoder|is not an encoder'):
+    with pytest.raises(UserError, match='is not of a text encoder|is no encoder|is not an encoder|needs an encoder'):
         built(table, model={**weights, 'weights': str(FIXTURES / 'gpt2')}, length=16)
     with pytest.raises(UserError, match='config.task.length'):
         built(table, model=weights, length=99)

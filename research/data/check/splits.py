@@ -1,4 +1,4 @@
-"""What is wrong between the splits of a data set: leaks, classes and values that only one of them has."""
+"""Problems between the splits of a data set: leaks, and classes and values that only one split has."""
 
 import collections
 from collections.abc import Mapping, Sequence
@@ -8,18 +8,18 @@ from research.data.check.survey import SHOWN, Finding, Survey
 from research.data.readers.fields import label_notes
 from research.data.table.cells import read_number
 
-LEAK = 0.01  # share of a split's rows that may be copies of training rows before that is an error
-IMBALANCE = 100  # times that the commonest class may be as common as the rarest
-NEAR = 20_000  # rows of a split that are compared for near copies
+MAX_LEAKED_SHARE = 0.01  # of a split's rows that are copies of training rows; more is an error
+MAX_IMBALANCE = 100  # ratio of the most to the least frequent class
+MAX_COMPARED_ROWS = 20_000  # of a split, compared for near copies
 
 
 def check_between(train: Survey, other: Survey, kinds: Sequence[str]) -> list[Finding]:
-    """Returns what two splits share that they should not, and where they differ that they should not.
+    """Reports rows shared by two splits: exact and near copies.
 
     Args:
       train: the survey of the training split.
-      other: that of another one.
-      kinds: of the fields of a row; rows of nothing but numbers and categories may be alike by chance.
+      other: the survey of another split.
+      kinds: of the fields of a row; rows of only numbers and categories may be equal by chance.
     """
     findings = []
     exact = duplicates.exact_matches(other.keys, train.keys)
@@ -30,18 +30,19 @@ def check_between(train: Survey, other: Survey, kinds: Sequence[str]) -> list[Fi
             f'{len(exact):,} of {len(other.keys):,} rows ({share:.1%}) are exact copies of training rows: '
             f'{pairs_text(other, train, exact)}'
         )
-        findings.append(Finding('error' if rich and share > LEAK else 'warning', other.split, text))
+        findings.append(Finding('error' if rich and share > MAX_LEAKED_SHARE else 'warning', other.split, text))
     for name, texts in other.texts.items():
         if train.texts.get(name):
-            near = duplicates.near_texts(texts[:NEAR], train.texts[name][:NEAR], exact)
+            near = duplicates.near_texts(texts[:MAX_COMPARED_ROWS], train.texts[name][:MAX_COMPARED_ROWS], exact)
             findings += near_finding(
-                other, train, near, f'texts in {name!r} are nearly those of', duplicates.SIMILAR
+                other, train, near, f'texts in {name!r} are nearly those of', duplicates.MIN_TEXT_SIMILARITY
             )
     for name, pictures in other.pictures.items():
         if train.pictures.get(name):
-            near = duplicates.near_pictures(pictures[:NEAR], train.pictures[name][:NEAR], exact)
+            known = train.pictures[name][:MAX_COMPARED_ROWS]
+            near = duplicates.near_pictures(pictures[:MAX_COMPARED_ROWS], known, exact)
             findings += near_finding(
-                other, train, near, f'pictures in {name!r} look like those of', duplicates.ALIKE
+                other, train, near, f'pictures in {name!r} look like those of', duplicates.MIN_PICTURE_CORRELATION
             )
     return findings
 
@@ -49,7 +50,7 @@ def check_between(train: Survey, other: Survey, kinds: Sequence[str]) -> list[Fi
 def near_finding(
     other: Survey, train: Survey, near: Mapping[int, int], what: str, bound: float
 ) -> list[Finding]:
-    """Returns the finding on near copies, if there are any."""
+    """The finding on near copies, if there are any."""
     if not near:
         return []
     text = (
@@ -59,54 +60,54 @@ def near_finding(
 
 
 def pairs_text(other: Survey, train: Survey, matches: Mapping[int, int]) -> str:
-    """Returns 'test row 3 = train row 17, ...'."""
-    some = list(matches.items())[:SHOWN]
-    places = ((other.where(other.numbers[one]), train.where(train.numbers[two])) for one, two in some)
-    return ', '.join(f'{one} = {two}' for one, two in places)
+    """Formats matches as 'test row 3 = train row 17, ...'."""
+    first = list(matches.items())[:SHOWN]
+    pairs = ((other.where(other.numbers[one]), train.where(train.numbers[two])) for one, two in first)
+    return ', '.join(f'{one} = {two}' for one, two in pairs)
 
 
 def name_labels(surveys: Sequence[Survey], names: Mapping[str, Sequence[str]]) -> None:
-    """Writes the labels of every survey as the training split names them, where the task understood them all.
+    """Renames the labels of every survey to the training split's names, if the task could encode them all.
 
     Args:
       surveys: of all splits; changed in place.
-      names: {split: the labels of all its rows as the files name them}, where there are files.
+      names: {split: the labels of all its rows as written in the files}, if there are files.
     """
     known: dict[int, str] = {}
-    for each in surveys:
-        labels = names.get(each.split, ())
-        labels = labels if len(labels) == len(each.encoded) else each.labels
-        if each.split == 'train' and len(labels) == len(each.encoded):
-            for number, name in zip(each.encoded, labels, strict=True):
+    for survey in surveys:
+        labels = names.get(survey.split, ())
+        labels = labels if len(labels) == len(survey.encoded) else survey.labels
+        if survey.split == 'train' and len(labels) == len(survey.encoded):
+            for number, name in zip(survey.encoded, labels, strict=True):
                 known.setdefault(number, name)
-    for each in surveys:
-        if each.encoded and len(each.encoded) == len(each.labels):
-            each.labels = [
-                known.get(number, name) for number, name in zip(each.encoded, each.labels, strict=True)
+    for survey in surveys:
+        if survey.encoded and len(survey.encoded) == len(survey.labels):
+            survey.labels = [
+                known.get(number, name) for number, name in zip(survey.encoded, survey.labels, strict=True)
             ]
 
 
 def check_classes(names: Mapping[str, Sequence[str]], resolved: Sequence[str] = ()) -> list[Finding]:
-    """Returns where the names of classes in another split are not those of 'train'.
+    """Reports class names of other splits that are not in 'train'.
 
     Args:
       names: {split: the label of each row}.
-      resolved: splits whose every label the task understood, however it is written.
+      resolved: splits whose labels the task could all encode, however they are written.
     """
     known, findings = set(names.get('train', ())), []
     for split, labels in names.items():
         unknown = collections.Counter(label for label in labels if label not in known)
         if known and unknown and split not in resolved:
             shown = ', '.join(f'{name!r} x{count:,}' for name, count in unknown.most_common(10))
-            there = ', '.join(map(repr, sorted(known)[:10]))
-            text = f'class names differ from those of train: {shown} (train has {there})'
+            train_names = ', '.join(map(repr, sorted(known)[:10]))
+            text = f'class names differ from those of train: {shown} (train has {train_names})'
             findings.append(Finding('error', split, text))
     return findings
 
 
 def check_balance(surveys: Sequence[Survey]) -> list[Finding]:
-    """Returns which classes are missing from a split, and whether one is very rare."""
-    counters = {each.split: collections.Counter(each.labels) for each in surveys if each.labels}
+    """Reports classes that are missing from a split, or very rare."""
+    counters = {survey.split: collections.Counter(survey.labels) for survey in surveys if survey.labels}
     train, findings = counters.pop('train', collections.Counter()), []
     if not train:
         return []
@@ -119,14 +120,14 @@ def check_balance(surveys: Sequence[Survey]) -> list[Finding]:
     rarest, commonest = min(train, key=train.__getitem__), max(train, key=train.__getitem__)
     if len(train) == 1:
         findings.append(Finding('error', 'train', f'all rows are of one class, {rarest!r}'))
-    elif train[commonest] > IMBALANCE * train[rarest] and len(train) < train.total() / 2:
+    elif train[commonest] > MAX_IMBALANCE * train[rarest] and len(train) < train.total() / 2:
         text = f'class {commonest!r} is {train[commonest] / train[rarest]:,.0f} times as common as {rarest!r}'
         findings.append(Finding('warning', 'train', text))
     return findings
 
 
 def check_values(train: Survey, other: Survey) -> list[Finding]:
-    """Returns which categories the training split never has, and which columns say nothing."""
+    """Reports categories that the training split lacks, and constant columns."""
     findings = []
     for name, values in train.values.items():
         known = set(map(str, values))
@@ -149,7 +150,7 @@ def check_values(train: Survey, other: Survey) -> list[Finding]:
 
 
 def is_number(text: str) -> bool:
-    """Returns whether a text is a number, or stands for no value."""
+    """Whether a text is a number or a missing value."""
     try:
         read_number(text)
     except ValueError:

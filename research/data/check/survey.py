@@ -1,7 +1,7 @@
-"""What may be wrong with data, found by one pass over them: broken rows, leaks between splits, odd values.
+"""Finds problems in data in one pass: broken rows, leaks between splits, odd values.
 
-An error makes training fail or its metrics false; a warning is worth a look. Knows no task: it works from the
-kinds of a task's inputs, its rows, and what its `encode` makes of them.
+An error makes training fail or its metrics wrong; a warning deserves a look. The survey is independent of the task: it
+uses only the kinds of the inputs, the rows, and the result of `encode`.
 """
 
 import collections
@@ -20,7 +20,7 @@ SHOWN = 3  # examples in one message
 
 
 class Finding(NamedTuple):
-    """One thing that is wrong ('error'), worth a look ('warning') or good to know ('note')."""
+    """One problem ('error'), suspicion ('warning') or remark ('note')."""
 
     level: str
     split: str
@@ -29,15 +29,15 @@ class Finding(NamedTuple):
 
 @dataclasses.dataclass
 class Survey:
-    """What one pass over a split saw."""
+    """What one pass over a split collected."""
 
     split: str
-    where: Callable[[int], str]  # (row number) -> where it stands, for messages
-    total: int = 0  # rows there are
-    numbers: list[int] = dataclasses.field(default_factory=list)  # of the rows that were read, in order
+    where: Callable[[int], str]  # (row number) -> its location, for messages
+    total: int = 0  # number of rows
+    numbers: list[int] = dataclasses.field(default_factory=list)  # of the rows read, in order
     broken: list[str] = dataclasses.field(default_factory=list)
     refused: list[str] = dataclasses.field(default_factory=list)  # by `encode`
-    encoded: list[int] = dataclasses.field(default_factory=list)  # labels as `encode` gives them
+    encoded: list[int] = dataclasses.field(default_factory=list)  # labels after `encode`
     keys: list[bytes] = dataclasses.field(default_factory=list)  # content, without the label
     labels: list[str] = dataclasses.field(default_factory=list)
     texts: dict[str, list[str]] = dataclasses.field(default_factory=dict)
@@ -48,7 +48,7 @@ class Survey:
 
 
 def kind_of(name: str, value: Any, inputs: Mapping[str, Any]) -> str:
-    """Returns 'text', 'image', 'audio', 'number', 'category' or '' for a field of a row."""
+    """Classifies a field of a row: 'text', 'image', 'audio', 'number', 'category' or ''."""
     if name in inputs:
         return 'text' if inputs[name].kind == 'sequence' else inputs[name].kind
     if isinstance(value, np.ndarray):
@@ -57,19 +57,18 @@ def kind_of(name: str, value: Any, inputs: Mapping[str, Any]) -> str:
 
 
 def chosen_numbers(total: int, limit: int) -> list[int]:
-    """Returns the numbers of at most `limit` rows (0: all), evenly spread."""
+    """Numbers of at most `limit` rows (0 for all), evenly spaced."""
     if not limit or total <= limit:
         return list(range(total))
     return (np.arange(limit) * total // limit).tolist()
 
 
 def silent(text: str) -> None:
-    """Says nothing."""
     del text
 
 
 def paced(numbers: Sequence[int], what: str, say: Callable[[str], None], seconds: float = 2.0) -> Iterator[int]:
-    """Yields numbers, and says from time to time how many are done."""
+    """Yields numbers and reports progress every few seconds."""
     start = time.monotonic()
     for done, number in enumerate(numbers):
         if time.monotonic() - start > seconds:
@@ -85,14 +84,14 @@ def survey(
     limit: int = 0,
     say: Callable[[str], None] = silent,
 ) -> Survey:
-    """Returns what is in a split; a row that cannot be read is counted and passed over.
+    """Surveys a split; rows that cannot be read are counted and skipped.
 
     Args:
       split: its name.
       rows: its raw rows.
-      inputs: {field: an object with `kind`}, as of a task; {} where the task is not known.
-      limit: rows that are looked at, evenly spread; 0 for all.
-      say: takes a line on the progress.
+      inputs: {field: an object with `kind`}, such as the inputs of a task; {} if the task is unknown.
+      limit: number of rows to read, evenly spaced; 0 for all.
+      say: receives lines of progress.
     """
     where = getattr(rows, 'where', lambda number: f'{split} row {number}')
     seen = Survey(split, where, len(rows), broken=list(getattr(rows, 'skipped', ())))
@@ -103,22 +102,22 @@ def survey(
             seen.broken.append(str(error))
             continue
         except UserError:
-            continue  # `encode_all` meets it too
+            continue  # `encode_all` reports it too
         seen.numbers.append(number)
         content = [name for name in row if name != 'label']
-        # The request to a generator may be a label alone, which is no content.
+        # A request to a generator may be only a label, which is not content.
         fields = [name for name in content if name in inputs] or content
         seen.keys.append(digest(row, fields))
         if row.get('label') is not None:
             seen.labels.append(label_text(row['label']))
         for name, value in row.items():
             if name != 'label':
-                look(seen, name, kind_of(name, value, inputs), value, row)
+                record_value(seen, name, kind_of(name, value, inputs), value, row)
     return seen
 
 
-def look(seen: Survey, name: str, kind: str, value: Any, row: Mapping[str, Any]) -> None:
-    """Notes one value of one row."""
+def record_value(seen: Survey, name: str, kind: str, value: Any, row: Mapping[str, Any]) -> None:
+    """Adds one value of one row to the survey."""
     if kind == 'text' and isinstance(value, str):
         seen.texts.setdefault(name, []).append(value)
     elif kind == 'image' and isinstance(value, np.ndarray) and value.ndim in (2, 3):
@@ -129,7 +128,7 @@ def look(seen: Survey, name: str, kind: str, value: Any, row: Mapping[str, Any])
         rate = int(row.get('rate', 0))
         peak = float(np.max(np.abs(value.astype(np.float32))))
         seen.sounds.setdefault(name, []).append((len(value) / max(rate, 1), rate, peak))
-    elif kind in ('number', 'category') and not (name == 'rate' and 'audio' in row):  # looked at with its sound
+    elif kind in ('number', 'category') and not (name == 'rate' and 'audio' in row):  # recorded with its sound
         seen.values.setdefault(name, []).append(value)
 
 
@@ -141,13 +140,13 @@ def encode_all(
     limit: int = 0,
     say: Callable[[str], None] = silent,
 ) -> list[Finding]:
-    """Encodes every row as for evaluation and checks what comes out: shapes, labels and ids out of range.
+    """Encodes every row as for evaluation and checks the result: shapes, labels and ids out of range.
 
     Args:
-      seen: the survey of the split; takes the rows that were refused.
-      rows: as the task reads them.
-      encode: the task's.
-      bounds: {encoded field of whole numbers: the first number that is too large}.
+      seen: the survey of the split; records the rows that fail to encode.
+      rows: of the task.
+      encode: of the task.
+      bounds: {encoded integer field: exclusive upper bound}.
       limit, say: as in `survey`.
     """
     findings, shapes, beyond = [], {}, {}
@@ -156,7 +155,7 @@ def encode_all(
         try:
             example = encode(rows[number])
         except Broken:
-            continue  # the survey has it
+            continue  # already in the survey
         except UserError as error:
             where = f'{rows.where(number)}: ' if hasattr(rows, 'where') else f'row {number}: '  # pyright: ignore[reportAttributeAccessIssue]
             text = str(error)
@@ -179,81 +178,81 @@ def encode_all(
         findings.append(Finding('error', seen.split, text))
     for name, counter in shapes.items():
         if len(counter) > 1:
-            each = ', '.join(f'{list(shape)} x{count:,}' for shape, count in counter.most_common(SHOWN))
+            shapes_text = ', '.join(f'{list(shape)} x{count:,}' for shape, count in counter.most_common(SHOWN))
             findings.append(
-                Finding('error', seen.split, f'encoded field {name!r} has several shapes: {each}')
+                Finding('error', seen.split, f'encoded field {name!r} has several shapes: {shapes_text}')
             )
     if seen.refused:
-        findings.append(Finding('error', seen.split, several(seen.refused, 'rows cannot be encoded')))
+        findings.append(Finding('error', seen.split, summarize_messages(seen.refused, 'rows cannot be encoded')))
     return findings
 
 
-def several(messages: Sequence[str], what: str) -> str:
-    """Returns '7 rows cannot be read, the first: ...'."""
+def summarize_messages(messages: Sequence[str], what: str) -> str:
+    """Formats messages as '7 rows cannot be read, the first: ...'."""
     first = ''.join(f'\n      {message}' for message in messages[:SHOWN])
     more = f'\n      ... and {len(messages) - SHOWN:,} more' if len(messages) > SHOWN else ''
     return f'{len(messages):,} {what}:{first}{more}'
 
 
 def check_split(seen: Survey, inputs: Mapping[str, Any], error_limit: int = -1) -> list[Finding]:
-    """Returns what is odd within one split.
+    """Reports problems within one split.
 
     Args:
       seen: its survey.
       inputs: {field: an object with `kind`, `shape` and `limit`}.
-      error_limit: of broken records that are left out; -1 where one stops the run.
+      error_limit: number of broken records that may be skipped; -1 if the first stops the run.
     """
     findings = []
 
-    def found(level: str, text: str) -> None:
+    def add_finding(level: str, text: str) -> None:
         findings.append(Finding(level, seen.split, text))
 
     if not seen.total:
-        found('error', 'the split is empty')
+        add_finding('error', 'the split is empty')
     if seen.broken:
         level = 'error' if len(seen.broken) > error_limit else 'warning'
-        found(level, several(seen.broken, 'broken records'))
+        add_finding(level, summarize_messages(seen.broken, 'broken records'))
     if seen.labels and len(seen.labels) < len(seen.numbers):
-        found(
+        add_finding(
             'error', f'{len(seen.numbers) - len(seen.labels):,} of {len(seen.numbers):,} rows have no label'
         )
     for name, texts in seen.texts.items():
         empty = [number for number, text in zip(seen.numbers, texts, strict=False) if not text.strip()]
         if empty:
             rows = ', '.join(map(seen.where, empty[:SHOWN]))
-            found(
+            add_finding(
                 'error' if len(empty) == len(texts) else 'warning',
                 f'{len(empty):,} empty texts in {name!r} ({rows})',
             )
         limit = inputs[name].limit if name in inputs else 0
         long = sum(len(text) > limit for text in texts) if limit else 0
         if long:
-            found(
+            add_finding(
                 'warning',
                 f'{long:,} texts in {name!r} are longer than the {limit:,} characters of a request',
             )
     for name, counter in seen.shapes.items():
-        check_shapes(name, counter, tuple(inputs[name].shape) if name in inputs else (), found)
+        check_shapes(name, counter, tuple(inputs[name].shape) if name in inputs else (), add_finding)
     for name, sounds in seen.sounds.items():
-        silent = sum(peak == 0 for _, _, peak in sounds)
+        silent_count = sum(peak == 0 for _, _, peak in sounds)
         rates = collections.Counter(rate for _, rate, _ in sounds)
-        if silent:
-            found('warning', f'{silent:,} sounds in {name!r} are silent')
+        if silent_count:
+            add_finding('warning', f'{silent_count:,} sounds in {name!r} are silent')
         if len(rates) > 1:
-            each = ', '.join(f'{rate} Hz x{count:,}' for rate, count in rates.most_common(SHOWN))
-            found('warning', f'sounds in {name!r} differ in sample rate: {each}')
+            shown = ', '.join(f'{rate} Hz x{count:,}' for rate, count in rates.most_common(SHOWN))
+            add_finding('warning', f'sounds in {name!r} differ in sample rate: {shown}')
     if conflicts := conflicting(seen):
-        found('warning', f'{conflicts:,} rows have the same content as an earlier row and another label')
+        add_finding('warning', f'{conflicts:,} rows have the same content as an earlier row and another label')
     copies = len(seen.keys) - len(set(seen.keys))
     if copies:
-        found('warning', f'{copies:,} of {len(seen.keys):,} rows are copies of an earlier row of the split')
+        add_finding('warning', f'{copies:,} of {len(seen.keys):,} rows are copies of an earlier row of the split')
     return findings
 
 
 def check_shapes(
-    name: str, counter: collections.Counter, wanted: tuple[int, ...], found: Callable[[str, str], None]
+    name: str, counter: collections.Counter, wanted: tuple[int, ...], add_finding: Callable[[str, str], None]
 ) -> None:
-    """Finds pictures of a size or a number of channels that is not that of the others or of the model."""
+    """Reports pictures whose size or channels differ from the others or from the model input."""
     total = sum(counter.values())
     sizes, channels = collections.Counter(), collections.Counter()
     for (height, width, depth), count in counter.items():
@@ -262,22 +261,22 @@ def check_shapes(
     common = wanted[2] if len(wanted) == 3 else channels.most_common(1)[0][0]
     other = total - channels[common]
     if other:
-        found(
+        add_finding(
             'warning',
-            f'{other:,} of {total:,} pictures in {name!r} have not {common} channels: they will be converted',
+            f'{other:,} of {total:,} pictures in {name!r} do not have {common} channels: they will be converted',
         )
     if len(sizes) > 1:
-        each = ', '.join(
+        shown = ', '.join(
             f'{height}x{width} x{count:,}' for (height, width), count in sizes.most_common(SHOWN)
         )
-        found('warning', f'pictures in {name!r} have {len(sizes):,} sizes, and will be fitted to one: {each}')
+        add_finding('warning', f'pictures in {name!r} have {len(sizes):,} sizes, and will be fitted to one: {shown}')
     elif len(wanted) == 3 and next(iter(sizes)) != wanted[:2]:
         (height, width), shown = next(iter(sizes)), f'{wanted[0]}x{wanted[1]}'
-        found('warning', f'all pictures in {name!r} are {height}x{width} and will be fitted to {shown}')
+        add_finding('warning', f'all pictures in {name!r} are {height}x{width} and will be fitted to {shown}')
 
 
 def conflicting(seen: Survey) -> int:
-    """Returns how many rows have the content of an earlier row and another label."""
+    """Number of rows with the content of an earlier row and a different label."""
     if len(seen.labels) != len(seen.keys):
         return 0
     first: dict[bytes, str] = {}

@@ -1,6 +1,6 @@
-"""One pass over the data of a config: what is in them, and what would spoil a run.
+"""Checks the data of a config in one pass: what they contain, and problems that would affect training.
 
-The task is prepared in a folder that vanishes, from what can be read; nothing is trained or compiled.
+The task is prepared in a temporary folder from the readable rows; nothing is trained or compiled.
 """
 
 import dataclasses
@@ -35,8 +35,8 @@ def check_data(
       config: as checked by `read_config`.
       prepare: (config, folder) -> None, and
       build: (config, folder) -> Task, as for `train.run`.
-      limit: rows of each split that are looked at, evenly spread; 0 for all.
-      say: takes a line about what is being done.
+      limit: rows of each split to read, evenly spaced; 0 for all.
+      say: receives lines of progress.
     """
     say('preparing the task')
     with tempfile.TemporaryDirectory() as folder:
@@ -49,38 +49,38 @@ def check_data(
         surveys, resolved, names = [], [], {}
         for split in splits_of(config):
             say(f'{split}: opening the files')
-            raw, rows, found = open_split(raw_of, task, split)
-            findings += found + reader_findings(split, raw)
+            raw, rows, open_errors = open_split(raw_of, task, split)
+            findings += open_errors + reader_findings(split, raw)
             if raw is None and rows is None:
                 continue
             if raw is not None:
                 names[split] = raw_labels(raw, limit)
-            looked_at = chosen_rows(raw, rows, inputs)
-            seen = check.survey(split, looked_at, inputs, limit, say)
+            surveyed = chosen_rows(raw, rows, inputs)
+            seen = check.survey(split, surveyed, inputs, limit, say)
             seen.broken = list(dict.fromkeys([*seen.broken, *getattr(raw, 'skipped', ())]))
-            found = check.encode_all(seen, rows, task.encode, bounds, limit, say) if rows is not None else []  # pyright: ignore[reportOptionalMemberAccess]
-            resolved += [split] if rows is not None and not found else []
+            encoding_errors = check.encode_all(seen, rows, task.encode, bounds, limit, say) if rows is not None else []  # pyright: ignore[reportOptionalMemberAccess]
+            resolved += [split] if rows is not None and not encoding_errors else []
             surveys.append(seen)
-            limits = inputs if looked_at is rows else without_limits(inputs)
-            findings += check.check_split(seen, limits, allowed) + found
+            limits = inputs if surveyed is rows else without_limits(inputs)
+            findings += check.check_split(seen, limits, allowed) + encoding_errors
         findings += task_findings(task)
         say('comparing the splits')
         check_splits.name_labels(surveys, names)
         findings += (
             check_splits.check_classes(names, resolved)
             + check_splits.check_balance(surveys)
-            + between(surveys)
+            + compare_splits(surveys)
         )
     return surveys, merged(findings)
 
 
 def reader_findings(split: str, rows: Any) -> list[Finding]:
-    """Returns what a reader noted of its files: what it left out or guessed."""
-    return [Finding(each.level, split, each.text) for each in getattr(rows, 'notes', ())]
+    """Notes of a reader on its files: what it left out or guessed."""
+    return [Finding(note.level, split, note.text) for note in getattr(rows, 'notes', ())]
 
 
 def task_findings(task: Task | None) -> list[Finding]:
-    """Returns what the task notes of its training data, such as how much of long texts is cut."""
+    """Notes of the task on its training data, such as how much of long texts is truncated."""
     try:
         return [Finding('warning', 'train', text) for text in (task.notes() if task and task.notes else ())]
     except UserError:  # the split cannot be opened, which is reported separately
@@ -88,39 +88,40 @@ def task_findings(task: Task | None) -> list[Finding]:
 
 
 def merged(findings: Sequence[Finding]) -> list[Finding]:
-    """Returns findings once each: the same of several splits as one that names them."""
-    found: list[Finding] = []
-    for each in findings:
+    """Merges equal findings of several splits into one that names them all."""
+    unique: list[Finding] = []
+    for finding in findings:
         same = next(
             (
                 number
-                for number, other in enumerate(found)
-                if other.level == each.level and (other.text == each.text or other.text.endswith(f': {each.text}'))
+                for number, other in enumerate(unique)
+                if other.level == finding.level
+                and (other.text == finding.text or other.text.endswith(f': {finding.text}'))
             ),
             None,
         )
         if same is None:
-            found.append(each)
-        elif each.split not in found[same].split.split(', '):
-            found[same] = found[same]._replace(split=f'{found[same].split}, {each.split}')
-    return found
+            unique.append(finding)
+        elif finding.split not in unique[same].split.split(', '):
+            unique[same] = unique[same]._replace(split=f'{unique[same].split}, {finding.split}')
+    return unique
 
 
 def chosen_rows(raw: Any, rows: Any, inputs: Mapping[str, Any]) -> Any:
-    """Returns the rows to look at: the task's own, where they have the fields that people write."""
-    if raw is not None and getattr(rows, 'refused', ()):  # rows that the task left out are looked at too
+    """Rows to survey: the task's, if they have the input fields, else the reader's."""
+    if raw is not None and getattr(rows, 'refused', ()):  # survey rows that the task left out too
         return raw
     readable = rows is not None and len(rows) and (raw is None or set(inputs) <= set(row_or_none(rows)))
     return rows if readable or raw is None else raw
 
 
 def without_limits(inputs: Mapping[str, Input]) -> dict[str, Input]:
-    """Returns inputs without the limits of a request, which a text to be cut into rows need not keep."""
-    return {name: each._replace(limit=0) for name, each in inputs.items()}
+    """Inputs without request limits, which do not apply to texts that are cut into rows."""
+    return {name: field._replace(limit=0) for name, field in inputs.items()}
 
 
 def row_or_none(rows: Any) -> Mapping[str, Any]:
-    """Returns the first row, or {} where it cannot be read."""
+    """The first row, or {} if it cannot be read."""
     try:
         return dict(rows[0])
     except UserError:
@@ -128,33 +129,33 @@ def row_or_none(rows: Any) -> Mapping[str, Any]:
 
 
 def raw_labels(raw: Any, limit: int) -> list[str]:
-    """Returns the labels of the rows of a reader as text."""
+    """Labels of a reader's rows as text."""
     labels = (label_of(raw, number) for number in chosen_numbers(len(raw), limit))
     return [label_text(label) for label in labels if label is not None]
 
 
-def between(surveys: Sequence[Any]) -> list:
-    """Returns what the splits share or should share."""
-    train = next((each for each in surveys if each.split == 'train'), None)
+def compare_splits(surveys: Sequence[Any]) -> list:
+    """Findings of comparing the training split with every split."""
+    train = next((seen for seen in surveys if seen.split == 'train'), None)
     findings = []
-    for each in surveys if train else ():
-        findings += check_splits.check_values(train, each)  # pyright: ignore[reportArgumentType]
-        if each is not train:
+    for other in surveys if train else ():
+        findings += check_splits.check_values(train, other)  # pyright: ignore[reportArgumentType]
+        if other is not train:
             fields = [
-                ('text', each.texts),
-                ('image', each.pictures),
-                ('audio', each.sounds),
-                ('', each.values),
+                ('text', other.texts),
+                ('image', other.pictures),
+                ('audio', other.sounds),
+                ('', other.values),
             ]
-            findings += check_splits.check_between(train, each, [kind for kind, there in fields if there])  # pyright: ignore[reportArgumentType]
+            findings += check_splits.check_between(train, other, [kind for kind, values in fields if values])  # pyright: ignore[reportArgumentType]
     return findings
 
 
 def build_task(
     config: Config, folder: epath.Path, prepare: Callable, build: Callable
 ) -> tuple[Task | None, list[Finding]]:
-    """Returns the task, prepared from what can be read, or None with the error that forbids it."""
-    if config.data.get('reader'):  # broken records are counted, so that one does not hide the others
+    """Prepares and builds the task from the readable rows; returns (None, errors) if that fails."""
+    if config.data.get('reader'):  # skip broken records so that one does not hide the others
         config = dataclasses.replace(config, data=lenient(config.data))
     settings = dataclasses.replace(config.train, init_from='')
     config = dataclasses.replace(config, methods=(), settings={}, train=settings)
@@ -166,38 +167,38 @@ def build_task(
 
 
 def lenient(data: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns `config.data` so that every broken record is passed over and counted."""
+    """`config.data` with every broken record skipped and counted."""
     return {**data, 'on_error': 'skip', 'error_limit': 10**9}
 
 
 def splits_of(config: Any) -> tuple[str, ...]:
-    """Returns the splits that a run of the config reads."""
+    """Splits that a run of the config reads."""
     return tuple(
         split for split in SPLITS if split in ('train', config.train.eval_split, config.train.test_split)
     )
 
 
 def raw_source(config: Any, task: Any) -> Callable[[str], Any] | None:
-    """Returns the function from a split to its rows as the reader gives them; None for a built-in set."""
+    """A function from a split to the reader's rows; None for a built-in set."""
     if not config.data.get('reader'):
         return None
     required = [
         name
-        for name, each in (task.inputs if task else {}).items()
-        if each.kind in ('text', 'sequence', 'image', 'audio')
+        for name, field in (task.inputs if task else {}).items()
+        if field.kind in ('text', 'sequence', 'image', 'audio')
     ]
     try:
         required += ['label'] if task and 'label' in task.encode(task.source('train')[0]) else []
-    except UserError:  # reported where that row is looked at
+    except UserError:  # reported when that row is surveyed
         required += ['label']
     try:
         return open_files(file_settings(lenient(config.data)), required).source
-    except UserError:  # an unknown setting, which preparing the task has reported
+    except UserError:  # an unknown setting, already reported by preparing the task
         return None
 
 
 def open_split(raw_of: Callable[[str], Any] | None, task: Any, split: str) -> tuple[Any, Any, list]:
-    """Returns a split's rows as the reader and as the task give them, None where they cannot, and why."""
+    """Opens a split as (reader's rows, task's rows, errors); rows are None if they cannot be opened."""
     rows, findings = [], []
     for source in (raw_of, task.source if task else None):
         try:
@@ -209,14 +210,14 @@ def open_split(raw_of: Callable[[str], Any] | None, task: Any, split: str) -> tu
 
 
 def bounds_of(task: Any) -> dict[str, int]:
-    """Returns {encoded field of whole numbers: the first number that is too large for the model}.
+    """Exclusive upper bounds of encoded integer fields: {field: bound}.
 
-    The classes are as many as a model has scores; ids must lie in the largest embedding.
+    Labels are bounded by the number of scores of the model, ids by its largest embedding.
     """
 
     try:
         example = task.encode(task.source('train')[0])
-    except (UserError, IndexError):  # reported where that row is looked at
+    except (UserError, IndexError):  # reported when that row is surveyed
         return {}
     variables = jax.eval_shape(task.init, jax.random.key(0))
     batch = {

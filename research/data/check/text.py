@@ -1,4 +1,4 @@
-"""What a check of data saw, as text for a terminal: tables, histograms, findings and one line of verdict."""
+"""Formats a data check for a terminal: tables, histograms, findings and a verdict."""
 
 import collections
 from collections.abc import Sequence
@@ -10,41 +10,41 @@ from research.data.notes import shorten
 from research.data.readers.fields import MISSING
 from research.data.table.cells import is_no_value, read_number
 
-BAR = 30  # characters of the longest bar
-WIDTH = 240  # characters of the longest line
-CLASSES = 20  # lines of the table of classes
+BAR_WIDTH = 30  # characters of the longest bar
+MAX_LINE_CHARACTERS = 240
+MAX_CLASS_ROWS = 20  # lines of the class table
 
 
 def sizes_text(surveys: Sequence[Survey]) -> list[str]:
-    """Returns the rows of each split in one line."""
+    """Row counts of all splits on one line."""
     parts = [
-        f'{each.split} {each.total:,}'
-        + (f' ({len(each.numbers):,} looked at)' if len(each.numbers) < each.total else '')
-        for each in surveys
+        f'{seen.split} {seen.total:,}'
+        + (f' ({len(seen.numbers):,} looked at)' if len(seen.numbers) < seen.total else '')
+        for seen in surveys
     ]
     return ['rows       ' + '   '.join(parts)]
 
 
 def labels_text(surveys: Sequence[Survey]) -> list[str]:
-    """Returns a table of classes: rows and share in each split, the commonest first."""
-    counters = {each.split: collections.Counter(each.labels) for each in surveys if each.labels}
+    """A table of classes with rows and share in each split, the most frequent first."""
+    counters = {seen.split: collections.Counter(seen.labels) for seen in surveys if seen.labels}
     if not counters:
         return []
     total = sum(counters.values(), collections.Counter())
     width = max(5, *(len(name[:30]) for name in total))
     lines = ['', f'{"class":{width}}  ' + '  '.join(f'{split:>16}' for split in counters)]
-    for name, _ in total.most_common(CLASSES):
+    for name, _ in total.most_common(MAX_CLASS_ROWS):
         cells = [
             f'{counter[name]:9,} {counter[name] / counter.total():6.1%}' for counter in counters.values()
         ]
         lines.append(f'{name[:30]:{width}}  ' + '  '.join(cells))
-    if len(total) > CLASSES:
-        lines.append(f'... and {len(total) - CLASSES:,} more classes')
+    if len(total) > MAX_CLASS_ROWS:
+        lines.append(f'... and {len(total) - MAX_CLASS_ROWS:,} more classes')
     return lines
 
 
 def histogram(values: Sequence[float], title: str, bins: int = 8) -> list[str]:
-    """Returns a histogram as lines; the last bin holds all above the 98th percentile."""
+    """A histogram as lines; the last bin holds everything above the 98th percentile."""
     array = np.asarray(values, float)
     low, high = float(array.min()), float(np.percentile(array, 98))
     whole = bool(np.all(array == array.round()))
@@ -54,12 +54,12 @@ def histogram(values: Sequence[float], title: str, bins: int = 8) -> list[str]:
         return ['', head]
     edges = np.linspace(low, high, bins + 1)
     edges = np.unique(np.ceil(edges)) if whole else edges
-    places = np.clip(np.searchsorted(edges, array, side='right') - 1, 0, len(edges) - 1)
-    counts = np.bincount(places, minlength=len(edges))
+    bin_numbers = np.clip(np.searchsorted(edges, array, side='right') - 1, 0, len(edges) - 1)
+    counts = np.bincount(bin_numbers, minlength=len(edges))
     names = [f'from {number_text(edge)}' for edge in edges]
     width = max(map(len, names))
     rows = [
-        f'  {name:>{width}}  {"#" * round(BAR * count / counts.max()):{BAR}} {count:,}'
+        f'  {name:>{width}}  {"#" * round(BAR_WIDTH * count / counts.max()):{BAR_WIDTH}} {count:,}'
         for name, count in zip(names, counts, strict=True)
         if count
     ]
@@ -67,20 +67,20 @@ def histogram(values: Sequence[float], title: str, bins: int = 8) -> list[str]:
 
 
 def number_text(value: float) -> str:
-    """Returns a number as people write it: 1,234 or 0.25."""
+    """Formats a number for people: 1,234 or 0.25."""
     return f'{value:,.0f}' if value == round(value) else f'{value:,.3g}'
 
 
 def fields_text(seen: Survey) -> list[str]:
-    """Returns what the fields of a split hold: lengths of texts and sounds, sizes of pictures, columns."""
+    """Describes the fields of a split: lengths of texts and sounds, sizes of pictures, columns."""
     lines = []
     for name, texts in seen.texts.items():
         lines += histogram([len(text) for text in texts], f'{seen.split} {name!r}, characters')
     for name, counter in seen.shapes.items():
         lines.append('')
-        each = ', '.join(f'{"x".join(map(str, shape))}: {count:,}' for shape, count in counter.most_common(5))
+        shown = ', '.join(f'{"x".join(map(str, shape))}: {count:,}' for shape, count in counter.most_common(5))
         lines.append(
-            f'{seen.split} {name!r}, height x width x channels: {each}'
+            f'{seen.split} {name!r}, height x width x channels: {shown}'
             + (', ...' if len(counter) > 5 else '')
         )
     for name, sounds in seen.sounds.items():
@@ -93,40 +93,40 @@ def fields_text(seen: Survey) -> list[str]:
 
 
 def column_text(values: Sequence) -> str:
-    """Returns a column in one line: its range, or its commonest values, and how many are missing."""
-    there = [value for value in values if not is_no_value(value, MISSING)]
-    missing = f', {len(values) - len(there):,} missing' if len(there) < len(values) else ''
+    """Describes a column on one line: its range or most frequent values, and missing values."""
+    present = [value for value in values if not is_no_value(value, MISSING)]
+    missing = f', {len(values) - len(present):,} missing' if len(present) < len(values) else ''
     try:
-        array = np.asarray([read_number(value) for value in there])
+        array = np.asarray([read_number(value) for value in present])
         text = (
             f'{number_text(array.min())} to {number_text(array.max())}, mean {array.mean():.4g}'
-            if there
+            if present
             else 'nothing'
         )
     except (TypeError, ValueError):
-        counter = collections.Counter(map(str, there))
+        counter = collections.Counter(map(str, present))
         common = ', '.join(f'{value[:20]} {count:,}' for value, count in counter.most_common(3))
         text = f'{len(counter):,} values: {common}'
     return text + missing
 
 
 def report_text(title: str, surveys: Sequence[Survey], findings: Sequence[Finding]) -> str:
-    """Returns the whole report; its last line is the verdict."""
+    """The whole report; its last line is the verdict."""
     lines = [title, '', *sizes_text(surveys), *labels_text(surveys)]
-    for each in surveys:
-        if each.split == 'train':
-            lines += fields_text(each)
+    for seen in surveys:
+        if seen.split == 'train':
+            lines += fields_text(seen)
     lines.append('')
     for level in ('error', 'warning', 'note'):
         for finding in findings:
             if finding.level == level:
                 text = f'{level.upper() if level == "error" else level:8} {finding.split}: {finding.text}'
                 lines += text.split('\n')
-    return '\n'.join(shorten(line, WIDTH) for line in [*lines, verdict(findings)])
+    return '\n'.join(shorten(line, MAX_LINE_CHARACTERS) for line in [*lines, verdict(findings)])
 
 
 def verdict(findings: Sequence[Finding]) -> str:
-    """Returns the one line that says whether to train on these data."""
+    """One line: whether the data are fit for training."""
     errors, warnings = (sum(finding.level == level for finding in findings) for level in ('error', 'warning'))
     worth = f'{warnings} warning{"s" * (warnings != 1)}'
     if errors:

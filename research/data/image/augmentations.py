@@ -1,7 +1,7 @@
-"""Training pictures varied on the host: moved, cropped, mirrored, recoloured, and with a part erased.
+"""Host-side augmentation of training pictures: crop, shift, flip, RandAugment and random erasing.
 
-Each is a pure function of a picture and a generator of random numbers, so that what it does depends on
-(seed, epoch, index) alone. What appears from outside a picture is 0.
+Each augmentation is a pure function of a picture and a random generator, so the result depends only on
+(seed, epoch, index). Pixels from outside the picture are 0.
 """
 
 from collections.abc import Callable
@@ -14,27 +14,27 @@ from PIL import Image, ImageEnhance, ImageOps
 from research.data.image.images import check_image, fit_image, shift_image
 from research.errors import UserError
 
-TRIES = 10  # boxes that are drawn before one that fits is given up
-RATIOS = (3 / 4, 4 / 3)  # width over height of a crop, before it is resized (Szegedy et al. 2015, section 6)
-ERASED, ERASED_RATIOS = (0.02, 0.4), (0.3, 1 / 0.3)  # share of the area, height over width (Zhong et al., table 1)
-MAGNITUDES = 10.0  # of RandAugment, the strongest
-TRANSLATED = 150 / 331  # of a side, the farthest (AutoAugment: 150 pixels of 331)
+MAX_BOX_DRAWS = 10  # attempts to draw a box that fits
+CROP_RATIOS = (3 / 4, 4 / 3)  # width over height of a crop, before it is resized (Szegedy et al. 2015, section 6)
+ERASED_SHARES, ERASED_RATIOS = (0.02, 0.4), (0.3, 1 / 0.3)  # area; height over width (Zhong et al., table 1)
+MAX_MAGNITUDE = 10.0  # of RandAugment
+MAX_TRANSLATION = 150 / 331  # share of a side (AutoAugment: 150 pixels of 331)
 
 Picture = Float[np.ndarray, 'height width channels']
 
 
 class Augmentations(NamedTuple):
-    """How training pictures are varied, in this order; 0 and False leave a step out."""
+    """Augmentation settings, in order of application; 0 and False disable a step."""
 
     resized_crop: float = 0.0  # a crop of at least this share of the area, resized; ImageNet: 0.08
-    shift: int = 0  # moved by up to so many pixels: a random crop with padding
-    flip: bool = False  # half of them mirrored left to right
-    operations: int = 0  # of RandAugment, for each picture
-    magnitude: float = 9.0  # of these, from 0 to 10
-    erase: float = 0.0  # probability that a box of noise covers a part
+    shift: int = 0  # maximum shift in pixels, as a random crop with padding
+    flip: bool = False  # mirror half of the pictures left to right
+    operations: int = 0  # RandAugment operations per picture
+    magnitude: float = 9.0  # of RandAugment, from 0 to 10
+    erase: float = 0.0  # probability of covering a box with noise
 
     def check(self) -> 'Augmentations':
-        """Returns the settings; raises a `UserError` for impossible values."""
+        """Validates the settings; raises UserError for invalid values."""
         if self.shift < 0 or self.operations < 0:
             raise UserError(
                 f'config.task: shift and operations must be zero or more, got {self.shift} and {self.operations}'
@@ -44,15 +44,15 @@ class Augmentations(NamedTuple):
                 'config.task: resized_crop (share of the area) and erase (probability) must be in 0 to 1, got '
                 f'{self.resized_crop} and {self.erase}'
             )
-        if not 0 <= self.magnitude <= MAGNITUDES:
-            raise UserError(f'config.task.magnitude must be in 0 to {MAGNITUDES:g}, got {self.magnitude}')
+        if not 0 <= self.magnitude <= MAX_MAGNITUDE:
+            raise UserError(f'config.task.magnitude must be in 0 to {MAX_MAGNITUDE:g}, got {self.magnitude}')
         return self
 
 
 def augment(
     image: Any, shape: tuple[int, int, int], settings: Augmentations, rng: np.random.Generator
 ) -> Picture:
-    """Returns a picture, as read, varied by the settings and fitted to a shape: float32 in [0, 1].
+    """Augments a decoded picture and fits it to `shape`: float32 in [0, 1].
 
     Raises:
       UserError: as of `fit_image`.
@@ -74,44 +74,44 @@ def augment(
 def random_crop(
     image: Shaped[np.ndarray, 'height width *channels'], rng: np.random.Generator, smallest: float
 ) -> Shaped[np.ndarray, 'rows columns *channels']:
-    """Returns a box of the picture, to be resized: its area from `smallest` to all, its shape from 3:4 to 4:3.
+    """Random resized crop: area from `smallest` to all, aspect ratio from 3:4 to 4:3.
 
-    The area is uniform, the logarithm of the ratio too; where no box fits, the largest in the centre that has an
-    allowed ratio (Szegedy et al. 2015, arXiv:1409.4842, section 6, as done by torchvision).
+    Area and log ratio are uniform. If no drawn box fits, takes the largest centred box with an allowed ratio
+    (Szegedy et al. 2015, arXiv:1409.4842, section 6, as in torchvision).
     """
     height, width = image.shape[:2]
-    for _ in range(TRIES):
+    for _ in range(MAX_BOX_DRAWS):
         area = height * width * rng.uniform(smallest, 1)
-        ratio = np.exp(rng.uniform(*np.log(RATIOS)))
+        ratio = np.exp(rng.uniform(*np.log(CROP_RATIOS)))
         columns, rows = round((area * ratio) ** 0.5), round((area / ratio) ** 0.5)
         if 0 < rows <= height and 0 < columns <= width:
             top, left = int(rng.integers(height - rows + 1)), int(rng.integers(width - columns + 1))
             return image[top : top + rows, left : left + columns]
-    rows, columns = min(height, round(width / RATIOS[0])), min(width, round(height * RATIOS[1]))
+    rows, columns = min(height, round(width / CROP_RATIOS[0])), min(width, round(height * CROP_RATIOS[1]))
     return center(image, max(rows, 1), max(columns, 1))
 
 
 def center(image: np.ndarray, rows: int, columns: int) -> np.ndarray:
-    """Returns the box of so many rows and columns in the middle of a picture."""
+    """The centred box of `rows` by `columns` pixels."""
     top, left = (image.shape[0] - rows) // 2, (image.shape[1] - columns) // 2
     return image[top : top + rows, left : left + columns]
 
 
 def center_crop(image: np.ndarray, share: float) -> np.ndarray:
-    """Returns the middle square whose side is `share` of the picture's shorter one; ImageNet's 224 of 256: 0.875."""
+    """The centred square whose side is `share` of the shorter side; ImageNet's 224 of 256: 0.875."""
     side = max(1, round(share * min(image.shape[:2])))
     return center(image, side, side)
 
 
 def erase(image: Picture, rng: np.random.Generator) -> Picture:
-    """Returns the picture with noise, uniform in 0 to 1, in a box: random erasing.
+    """Random erasing: fills a box with uniform noise in [0, 1].
 
     Zhong et al. 2020 (arXiv:1708.04896), algorithm 1 with random values: area 2% to 40%, height over width 0.3
-    to 3.33; a box is placed where it fits. A picture for which ten boxes were too large stays whole.
+    to 3.33. The picture stays unchanged if ten drawn boxes are too large.
     """
     height, width, channels = image.shape
-    for _ in range(TRIES):
-        area, ratio = height * width * rng.uniform(*ERASED), rng.uniform(*ERASED_RATIOS)
+    for _ in range(MAX_BOX_DRAWS):
+        area, ratio = height * width * rng.uniform(*ERASED_SHARES), rng.uniform(*ERASED_RATIOS)
         rows, columns = round((area * ratio) ** 0.5), round((area / ratio) ** 0.5)
         if 0 < rows <= height and 0 < columns <= width:
             top, left = int(rng.integers(height - rows + 1)), int(rng.integers(width - columns + 1))
@@ -122,13 +122,14 @@ def erase(image: Picture, rng: np.random.Generator) -> Picture:
 
 
 def rand_augment(image: Picture, rng: np.random.Generator, operations: int, magnitude: float) -> Picture:
-    """Returns the picture after some operations, drawn with repetition, of one magnitude: RandAugment.
+    """RandAugment: applies operations drawn with replacement, all of one magnitude.
 
-    Cubuk et al. 2020 (arXiv:1909.13719), section 3. Half of the movements and enhancements go the other way.
+    Cubuk et al. 2020 (arXiv:1909.13719), section 3. Half of the geometric and enhancement operations use the opposite
+    sign.
 
     Args:
-      image: in [0, 1]; becomes one of 256 values a channel.
-      rng: draws two numbers an operation.
+      image: in [0, 1]; the result is quantized to 256 values per channel.
+      rng: draws two numbers per operation.
       operations: N of the paper.
       magnitude: M of the paper, 0 to 10.
     """
@@ -137,21 +138,21 @@ def rand_augment(image: Picture, rng: np.random.Generator, operations: int, magn
     for _ in range(operations):
         operation = OPERATIONS[tuple(OPERATIONS)[int(rng.integers(len(OPERATIONS)))]]
         sign = 1 if rng.random() < 0.5 else -1
-        picture = operation(picture, magnitude / MAGNITUDES, sign)
+        picture = operation(picture, magnitude / MAX_MAGNITUDE, sign)
     return np.atleast_3d(np.asarray(picture, np.float32) / 255)
 
 
 def moved(matrix: tuple[float, ...], picture: Image.Image) -> Image.Image:
-    """Returns the picture in which (x, y) shows what was at (a x + b y + c, d x + e y + f)."""
+    """Affine transform: output (x, y) shows the input at (a x + b y + c, d x + e y + f)."""
     return picture.transform(picture.size, Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR, fillcolor=0)
 
 
-def enhanced(kind: Callable[[Image.Image], Any]) -> Callable[[Image.Image, float, int], Image.Image]:
-    """Returns the operation that enhances by 1 - 0.9 to 1 + 0.9."""
-    return lambda picture, strength, sign: kind(picture).enhance(1 + sign * 0.9 * strength)
+def enhanced(enhancer: Callable[[Image.Image], Any]) -> Callable[[Image.Image, float, int], Image.Image]:
+    """An operation that enhances by a factor of 0.1 to 1.9."""
+    return lambda picture, strength, sign: enhancer(picture).enhance(1 + sign * 0.9 * strength)
 
 
-# What RandAugment draws from, its ranges those of AutoAugment (Cubuk et al. 2019, arXiv:1805.09501, table 6):
+# Operations of RandAugment with the ranges of AutoAugment (Cubuk et al. 2019, arXiv:1805.09501, table 6):
 # (picture, strength from 0 to 1, sign) -> picture.
 OPERATIONS: dict[str, Callable[[Image.Image, float, int], Image.Image]] = {
     'identity': lambda picture, strength, sign: picture,
@@ -169,9 +170,9 @@ OPERATIONS: dict[str, Callable[[Image.Image, float, int], Image.Image]] = {
     'shear_x': lambda picture, strength, sign: moved((1, sign * 0.3 * strength, 0, 0, 1, 0), picture),
     'shear_y': lambda picture, strength, sign: moved((1, 0, 0, sign * 0.3 * strength, 1, 0), picture),
     'translate_x': lambda picture, strength, sign: moved(
-        (1, 0, sign * TRANSLATED * strength * picture.width, 0, 1, 0), picture
+        (1, 0, sign * MAX_TRANSLATION * strength * picture.width, 0, 1, 0), picture
     ),
     'translate_y': lambda picture, strength, sign: moved(
-        (1, 0, 0, 0, 1, sign * TRANSLATED * strength * picture.height), picture
+        (1, 0, 0, 0, 1, sign * MAX_TRANSLATION * strength * picture.height), picture
     ),
 }

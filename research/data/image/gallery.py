@@ -1,4 +1,4 @@
-"""Pictures of what a generator has learnt: the way between two draws, and the training pictures nearest to some."""
+"""Pictures of what a generator has learned: interpolations between samples, and nearest training pictures."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -8,9 +8,9 @@ from jaxtyping import Float, Int, UInt8
 
 from research.data.image.images import GREY, fit_image, grid
 
-ROWS, STEPS = 8, 10  # of the picture of interpolations
-DRAWN = 10  # pictures whose neighbours are shown
-BLOCK, MOST = 2048, 60_000  # training rows read at a time, and in all
+INTERPOLATIONS, STEPS = 8, 10  # rows and columns of the picture of interpolations
+MAX_QUERIES = 10  # samples whose neighbours are shown
+BLOCK_ROWS, MAX_ROWS = 2048, 60_000  # training rows read at a time, and in total
 
 
 def pictures(
@@ -21,29 +21,29 @@ def pictures(
     neighbours: int,
     answer: Callable[[Sequence[Any]], dict[str, np.ndarray]],
 ) -> dict[str, UInt8[np.ndarray, 'height_all width_all 3']]:
-    """Returns pictures between two seeds, and the training pictures nearest to some: a task's `gallery`.
+    """Draws interpolations between pairs of seeds and the nearest training pictures: a task's `gallery`.
 
     Args:
-      classes: how many labels a generator is told; 0 where it is told none.
-      examples: requests; the first `DRAWN` are drawn and held against the training pictures.
+      classes: number of classes of a conditional generator; 0 for an unconditional one.
+      examples: requests; the first `MAX_QUERIES` are sampled and compared with the training pictures.
       source: (split) -> its rows.
       shape: height, width and channels.
-      neighbours: training pictures shown for each drawn one; with 0 there is no such picture.
-      answer: (requests) -> outputs, of which 'image' is shown.
+      neighbours: training pictures shown per sample; 0 omits that picture.
+      answer: (requests) -> outputs with 'image'.
     """
     between = answer(between_requests(classes))['image']
     shown = {'interpolations': grid(between, STEPS, max(1, 48 // shape[0]))}
     if neighbours:
-        drawn = answer(examples[:DRAWN])['image']
+        drawn = answer(examples[:MAX_QUERIES])['image']
         shown['neighbours'] = neighbours_picture(drawn, source('train'), shape, neighbours)
     return shown
 
 
 def between_requests(classes: int) -> list[dict[str, Any]]:
-    """Returns the requests of `ROWS` ways from one seed to another; with `classes` above 0 each way has a label."""
+    """Requests that interpolate between pairs of seeds; if `classes` is positive, each pair has a label."""
     return [
         {'seed': 2 * row, 'to': 2 * row + 1, 'at': step / (STEPS - 1), **({'label': row % classes} if classes else {})}
-        for row in range(ROWS)
+        for row in range(INTERPOLATIONS)
         for step in range(STEPS)
     ]
 
@@ -51,16 +51,15 @@ def between_requests(classes: int) -> list[dict[str, Any]]:
 def nearest(
     drawn: Float[np.ndarray, 'count height width channels'], rows: Sequence[Any], shape: tuple[int, int, int], keep: int
 ) -> tuple[Float[np.ndarray, 'count keep'], Int[np.ndarray, 'count keep']]:
-    """Returns (distances, row numbers) of the training pictures nearest to each drawn one, nearest first.
+    """Finds the training pictures nearest to each sample: (distances, row numbers), nearest first.
 
-    Distances are Euclidean over all pixels in 0 to 1. Of more than `MOST` rows, so many evenly spread ones are
-    looked at.
+    Distances are Euclidean over pixels in [0, 1]. At most `MAX_ROWS` evenly spaced rows are compared.
     """
-    chosen = np.unique(np.linspace(0, len(rows) - 1, min(len(rows), MOST)).astype(int))
+    chosen = np.unique(np.linspace(0, len(rows) - 1, min(len(rows), MAX_ROWS)).astype(int))
     points = drawn.reshape(len(drawn), -1).astype(np.float64)
     best, where = np.full((len(drawn), 0), np.inf), np.zeros((len(drawn), 0), int)
-    for start in range(0, len(chosen), BLOCK):
-        part = chosen[start : start + BLOCK]
+    for start in range(0, len(chosen), BLOCK_ROWS):
+        part = chosen[start : start + BLOCK_ROWS]
         block = np.stack([fit_image(rows[int(row)]['image'], shape).ravel() for row in part]).astype(np.float64)
         square = (points**2).sum(1)[:, None] + (block**2).sum(1) - 2 * points @ block.T
         best = np.hstack([best, np.sqrt(np.maximum(square, 0))])
@@ -73,11 +72,11 @@ def nearest(
 def neighbours_picture(
     drawn: Float[np.ndarray, 'count height width channels'], rows: Sequence[Any], shape: tuple[int, int, int], keep: int
 ) -> UInt8[np.ndarray, 'height_all width_all 3']:
-    """Returns one row for each drawn picture, in a frame, then the training pictures nearest to it."""
+    """Draws one row per sample: the framed sample, then its nearest training pictures."""
     distances, numbers = nearest(drawn, rows, shape, keep)
     pictures, captions, frames = [], [], []
-    for picture, far, found in zip(drawn, distances, numbers, strict=True):
-        pictures += [picture, *(fit_image(rows[int(row)]['image'], shape) for row in found)]
-        captions += ['drawn', *(f'{each:.2f}' for each in far)]
-        frames += [GREY] + [None] * len(found)
+    for picture, picture_distances, neighbours in zip(drawn, distances, numbers, strict=True):
+        pictures += [picture, *(fit_image(rows[int(row)]['image'], shape) for row in neighbours)]
+        captions += ['drawn', *(f'{distance:.2f}' for distance in picture_distances)]
+        frames += [GREY] + [None] * len(neighbours)
     return grid(pictures, 1 + distances.shape[1], captions=captions, frames=frames)

@@ -1,4 +1,4 @@
-"""Pictures on the host: read from files, fitted to a model's shape, shifted, and drawn in a grid."""
+"""Pictures on the host: decoding, fitting to a model's shape, shifting, and drawing in a grid."""
 
 import io
 import math
@@ -15,19 +15,19 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 from research.data.formats import PILLOW
 from research.errors import UserError
 
-LIMIT = 8192  # pixels along a side of a picture that is accepted
-SHOWN, WIDE = 60, 960  # pictures in a grid of what a classifier said, and about how many pixels wide it is
+MAX_SIDE = 8192  # pixels
+MAX_PREDICTIONS, GRID_WIDTH = 60, 960  # pictures in a grid of predictions; its approximate width in pixels
 Color = tuple[int, int, int]
 RED, GREY, INK, PAPER = (214, 39, 40), (200, 200, 200), (30, 30, 30), (255, 255, 255)
 
 
 def read_image(file: str | os.PathLike | bytes) -> UInt8[np.ndarray, 'height width channels']:
-    """Returns a picture file, or the bytes of one, as grey (1 channel) or colour (3), upright.
+    """Decodes a picture file, or its bytes, as grey (1 channel) or colour (3), upright.
 
-    Transparent parts become white; grey of 16 bits, or of real numbers from 0 to 1, is scaled to 8 bits.
+    Transparent pixels become white; 16-bit and float grey values are scaled to 8 bits.
 
     Raises:
-      UserError: where it is no picture that Pillow reads, or is larger than 8192 pixels along a side.
+      UserError: if Pillow cannot decode it, or a side exceeds 8192 pixels.
     """
     name = 'the picture' if isinstance(file, bytes) else os.fspath(file)
     try:
@@ -53,40 +53,40 @@ def read_image(file: str | os.PathLike | bytes) -> UInt8[np.ndarray, 'height wid
 
 
 def upright(opened: Image.Image) -> Image.Image:
-    """Returns a picture turned as its EXIF orientation says; EXIF data that cannot be read turn nothing."""
-    opened.load()  # so that what fails below is the EXIF data alone
+    """Rotates a picture by its EXIF orientation; unreadable EXIF data are ignored."""
+    opened.load()  # decode first, so that only EXIF errors are caught below
     try:
         return ImageOps.exif_transpose(opened)
     except Exception:  # a damaged field raises all kinds of errors in Pillow
         return opened
 
 
-def scaled(values: np.ndarray, most: float, name: str) -> UInt8[np.ndarray, 'height width 1']:
-    """Returns grey from 0 to `most` as 8 bits; a `UserError` for values outside."""
-    if not (values.min() >= 0 and values.max() <= most):  # NaN is neither
+def scaled(values: np.ndarray, top: float, name: str) -> UInt8[np.ndarray, 'height width 1']:
+    """Scales grey values from [0, top] to 8 bits; raises UserError for values outside."""
+    if not (values.min() >= 0 and values.max() <= top):  # also true for NaN
         raise UserError(
-            f'{name} holds values from {values.min():g} to {values.max():g}, where grey of its kind is 0 to {most:g}: '
+            f'{name} has values from {values.min():g} to {values.max():g}, but grey of this kind is 0 to {top:g}: '
             'scale it, or save it with 8 bits'
         )
-    return (values / most * 255).round().astype(np.uint8)[..., None]
+    return (values / top * 255).round().astype(np.uint8)[..., None]
 
 
 def check_size(size: tuple[int, int], name: str) -> None:
-    """Raises a `UserError` for a picture with an empty side or one above the limit."""
-    if min(size) < 1 or max(size) > LIMIT:
+    """Raises UserError for a picture with an empty side or one above the limit."""
+    if min(size) < 1 or max(size) > MAX_SIDE:
         raise UserError(
-            f'{name} is {size[0]}x{size[1]} pixels (height x width); each side must be 1 to {LIMIT}'
+            f'{name} is {size[0]}x{size[1]} pixels (height x width); each side must be 1 to {MAX_SIDE}'
         )
 
 
 def check_image(values: Any) -> np.ndarray:
-    """Returns a picture as an array: whole numbers that mean 0 to 255, or real ones from 0 to 1.
+    """Validates a picture array: integers from 0 to 255, or floats from 0 to 1.
 
     Args:
       values: [height, width] or [height, width, 1 or 3].
 
     Raises:
-      UserError: names the shape given and the limits, or the values that are out of range.
+      UserError: for an invalid shape, or values out of range.
     """
     try:
         image = np.asarray(values)
@@ -98,7 +98,7 @@ def check_image(values: Any) -> np.ndarray:
     if image.dtype.kind not in 'biuf' or not channels_fit:
         raise UserError(
             'an image must be numbers of shape [height, width], [height, width, 1] or [height, width, 3], '
-            f'each side 1 to {LIMIT}; got {image.dtype} {list(image.shape)}'
+            f'each side 1 to {MAX_SIDE}; got {image.dtype} {list(image.shape)}'
         )
     check_size(image.shape[:2], 'the image')
     top = 255 if image.dtype.kind in 'iu' else 1
@@ -111,10 +111,10 @@ def check_image(values: Any) -> np.ndarray:
 
 
 def fit_image(values: Any, shape: tuple[int, int, int]) -> Float[np.ndarray, 'height width channels']:
-    """Returns a picture as float32 in [0, 1] of the given shape, made grey or coloured and resized if needed.
+    """Fits a picture to `shape`: float32 in [0, 1], converted to grey or colour and resized if needed.
 
-    Whole numbers mean 0 to 255, real ones 0 to 1. Grey is the ITU-R 601 luma; a resized picture is stretched
-    to the new shape by an antialiasing triangle filter.
+    Integers range from 0 to 255, floats from 0 to 1. Grey is the ITU-R 601 luma. Resizing stretches the picture with an
+    antialiasing triangle filter.
 
     Args:
       values: [height, width] or [height, width, 1 or 3].
@@ -147,8 +147,8 @@ def fit_image(values: Any, shape: tuple[int, int, int]) -> Float[np.ndarray, 'he
 def shift_image(
     image: Float[np.ndarray, 'height width channels'], rng: np.random.Generator, pixels: int
 ) -> Float[np.ndarray, 'height width channels']:
-    """Returns the picture moved by up to `pixels` in each direction, uniformly; what appears is 0."""
-    down, right = (int(each) - pixels for each in rng.integers(2 * pixels + 1, size=2))
+    """Shifts a picture by up to `pixels` in each direction, uniformly, and fills with 0."""
+    down, right = (int(offset) - pixels for offset in rng.integers(2 * pixels + 1, size=2))
     height, width, _ = image.shape
     down, right = int(np.clip(down, -height, height)), int(np.clip(right, -width, width))
     moved = np.zeros_like(image)
@@ -161,7 +161,7 @@ def shift_image(
 
 
 def to_bytes(image: np.ndarray) -> UInt8[np.ndarray, 'height width 3']:
-    """Returns a picture (float in [0, 1] or uint8, 1 or 3 channels) as uint8 colour."""
+    """Converts a picture (float in [0, 1] or uint8, 1 or 3 channels) to uint8 colour."""
     image = np.atleast_3d(image)
     if image.dtype != np.uint8:
         image = (np.clip(np.nan_to_num(image.astype(np.float32)), 0, 1) * 255).round().astype(np.uint8)
@@ -175,13 +175,13 @@ def grid(
     captions: Sequence[str] = (),
     frames: Sequence[Color | None] = (),
 ) -> UInt8[np.ndarray, 'height width 3']:
-    """Returns pictures of one shape drawn row by row on white, each pixel as a square of `scale` pixels.
+    """Draws pictures of one shape row by row on white, each pixel as a square of `scale` pixels.
 
     Args:
       images: float in [0, 1] or uint8, each [height, width, 1 or 3].
-      columns: how many stand side by side.
-      scale: 0 chooses one that makes a picture about 64 pixels high.
-      captions: a short line under each picture; cut off where it is too wide.
+      columns: number of pictures per row.
+      scale: 0 scales pictures to a height of about 64 pixels.
+      captions: a short line under each picture, truncated if too wide.
       frames: the colour of the frame around each picture, or None.
     """
     if not len(images):
@@ -218,13 +218,13 @@ def render_classes(
     outputs: Mapping[str, Any],
     picture_of: Callable[[Mapping[str, Any]], Callable[[int], np.ndarray]] | None = None,
 ) -> dict[str, np.ndarray]:
-    """`Task.render` of a classifier: its examples with the predicted classes, see `right_and_wrong`.
+    """`Task.render` of a classifier: examples with predicted classes, see `right_and_wrong`.
 
     Args:
-      classes: their names.
-      batch: encoded rows, perhaps with 'label' and 'mask'.
+      classes: names of the classes.
+      batch: encoded rows, optionally with 'label' and 'mask'.
       outputs: of `predict`, with 'logits'.
-      picture_of: (batch) -> (row) -> its picture; by default those of the field 'image'.
+      picture_of: (batch) -> (row) -> its picture; by default the field 'image'.
     """
     predicted = np.asarray(outputs['logits']).argmax(-1)
     true = np.asarray(batch.get('label', predicted))
@@ -235,27 +235,28 @@ def render_classes(
 
 def right_and_wrong(
     picture: Callable[[int], np.ndarray],
-    said: np.ndarray,
+    predicted: np.ndarray,
     true: np.ndarray,
     mask: np.ndarray,
     classes: Sequence[str],
 ) -> UInt8[np.ndarray, 'height width 3']:
-    """Returns what a classifier called its pictures: wrong ones first in a red frame, at most half of 60, then others.
+    """Draws predictions: wrong ones first in a red frame, at most half of the grid, then correct ones.
 
     Args:
       picture: (row) -> its picture.
-      said, true: a class for each row. mask: 1 for rows, 0 for padding.
+      predicted, true: the class of each row. mask: 1 for rows, 0 for padding.
     """
     rows = np.flatnonzero(mask > 0)
-    right, wrong = rows[said[rows] == true[rows]], rows[said[rows] != true[rows]]
-    shown = wrong[: max(SHOWN // 2, SHOWN - len(right))]
-    shown = np.concatenate([shown, right[: SHOWN - len(shown)]])
+    right, wrong = rows[predicted[rows] == true[rows]], rows[predicted[rows] != true[rows]]
+    shown = wrong[: max(MAX_PREDICTIONS // 2, MAX_PREDICTIONS - len(right))]
+    shown = np.concatenate([shown, right[: MAX_PREDICTIONS - len(shown)]])
     mistaken = set(wrong.tolist())
     captions = [
-        f'{classes[said[row]]}, is {classes[true[row]]}' if row in mistaken else classes[said[row]] for row in shown  # pyright: ignore[reportCallIssue, reportArgumentType]
+        f'{classes[predicted[row]]}, is {classes[true[row]]}' if row in mistaken else classes[predicted[row]]
+        for row in shown  # pyright: ignore[reportCallIssue, reportArgumentType]
     ]
     frames = [RED if row in mistaken else None for row in shown]
     pictures = [picture(row) for row in shown]
     height, width = pictures[0].shape[:2] if pictures else (1, 1)
-    columns = min(10, max(1, WIDE * height // (64 * width)))  # as `grid` enlarges them
+    columns = min(10, max(1, GRID_WIDTH * height // (64 * width)))  # after `grid` enlarges the pictures
     return grid(pictures, columns, captions=captions, frames=frames)

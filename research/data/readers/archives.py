@@ -1,7 +1,7 @@
-"""Files wherever they lie: in a folder or a bucket, compressed or not, on their own or inside a tar or zip.
+"""Reads files from folders, buckets, tar and zip archives, compressed or not.
 
-A path may go on into an archive as into a folder: 'photos.tar.gz/train/cat/*.jpg'. Nothing is unpacked to a
-folder; a compressed file is unpacked once into a temporary one that vanishes with the process.
+A path may continue inside an archive as in a folder: 'photos.tar.gz/train/cat/*.jpg'. Archives are not extracted; a
+compressed file is decompressed once into a temporary file that is removed when the process ends.
 """
 
 import bz2
@@ -34,16 +34,16 @@ from research.errors import UserError, nearest
 
 COMPRESSED = {'.gz': gzip.open, '.tgz': gzip.open, '.xz': lzma.open, '.txz': lzma.open, '.bz2': bz2.open}
 ARCHIVE = re.compile(r'^(.*?\.(?:tar|tar\.gz|tgz|tar\.xz|txz|tar\.bz2|zip))(?:/(.*))?$', re.IGNORECASE)
-IN_MEMORY = 64 * 1024**2  # bytes; unpacked files above this go to a temporary file
-WHOLE = 1 << 31  # bytes of one file that is read whole: a record, or a member of a zip
+MAX_MEMORY_BYTES = 64 * 1024**2  # larger decompressed files go to a temporary file
+MAX_FILE_BYTES = 1 << 31  # of a file read at once: a record, or a member of a zip
 FAILURES = (
     OSError, EOFError, lzma.LZMAError, zlib.error, tarfile.TarError, zipfile.BadZipFile, RuntimeError, ValueError,
     OverflowError, UnicodeError,
-)  # fmt: skip  # NotImplementedError, for a compression that Python does not know, is a RuntimeError
+)  # fmt: skip  # includes NotImplementedError, for unknown compression
 
 
 class Opened:
-    """An open file that several threads read at any position; pickled as its path, and opened again."""
+    """An open file for random access from several threads; pickled as its path and reopened."""
 
     def __init__(self, path: str):
         self.path, self.lock = path, threading.Lock()
@@ -52,7 +52,7 @@ class Opened:
         weakref.finalize(self, self.file.close)
 
     def read(self, start: int, size: int) -> bytes:
-        """Returns `size` bytes from `start` (fewer at the end of the file)."""
+        """Reads `size` bytes from `start`, fewer at the end of the file."""
         with self.lock:
             self.file.seek(start)
             return self.file.read(size)
@@ -62,45 +62,43 @@ class Opened:
 
 
 class Part(NamedTuple):
-    """A range of bytes of an open file: the whole of it, or what an archive holds of one member."""
+    """A byte range of an open file: all of it, or one member of an archive."""
 
     opened: Any  # an `Opened`, or anything with its `read`
     start: int
     size: int
 
     def read(self, start: int = 0, size: int = -1) -> bytes:
-        """Returns `size` bytes from `start` within the part; -1 for all that follow."""
+        """Reads `size` bytes from `start` within the part; -1 reads to its end."""
         left = max(self.size - start, 0)
         return self.opened.read(self.start + start, left if size < 0 else min(size, left))
 
 
 class Bytes(NamedTuple):
-    """Bytes in memory, read like an `Opened`."""
+    """Bytes in memory with the interface of `Opened`."""
 
     data: bytes
 
     def read(self, start: int, size: int) -> bytes:
-        """Returns `size` bytes from `start`."""
         return self.data[start : start + size]
 
 
 class Entry(NamedTuple):
-    """A file that was found: its name in messages, its path below what was asked for, and its place."""
+    """A file that was found: its display name, its path below the searched folder, and its location."""
 
     name: str
-    below: str  # 'cat/1.png' of 'photos/train'; the file's own name where it was asked for itself
-    path: str  # of the file, or of the archive that holds it
+    below: str  # 'cat/1.png' for 'photos/train'; the base name if the file itself was named
+    path: str  # of the file, or of the archive that contains it
     member: str = ''  # its name in the archive
 
 
 def is_local(path: str) -> bool:
-    """Returns whether a path is on this machine's disk, not in a bucket."""
     return '://' not in path
 
 
 @contextlib.contextmanager
 def named(name: str) -> Iterator[None]:
-    """Turns what goes wrong while a file is read into a message that names it."""
+    """Converts errors while reading a file into a UserError that names it."""
     try:
         yield
     except UserError:
@@ -111,25 +109,25 @@ def named(name: str) -> Iterator[None]:
 
 
 def suffix_of(path: str) -> str:
-    """Returns the last suffix in small letters: '.gz'."""
+    """The last suffix in lower case, such as '.gz'."""
     return os.path.splitext(path)[1].lower()
 
 
 def open_file(path: str) -> Any:
-    """Returns a seekable binary file, unpacked where `path` ends in .gz, .xz, .bz2 or is a compressed tar."""
+    """Opens a seekable binary file, decompressed if `path` ends in .gz, .xz, .bz2 or is a compressed tar."""
     with named(path):
         check_regular(path)
         opener = COMPRESSED.get(suffix_of(path))
         if is_local(path) and opener is None:
             return open(path, 'rb')
-        copy = tempfile.SpooledTemporaryFile(max_size=IN_MEMORY)
+        copy = tempfile.SpooledTemporaryFile(max_size=MAX_MEMORY_BYTES)
         with epath.Path(path).open('rb') as raw, opener(raw) if opener else raw as source:
             shutil.copyfileobj(source, copy, 1 << 20)
         return copy
 
 
 class Archive:
-    """A tar or zip whose members are read at random; `left_out` are those that are not."""
+    """A tar or zip with random access to its members; `left_out` are the skipped ones."""
 
     def __init__(self, path: str):
         self.path = path
@@ -145,20 +143,20 @@ class Archive:
                     self.members, self.left_out = tar_members(tar)
 
     def part(self, member: str) -> Part:
-        """Returns the bytes of a member, unpacked where its own name ends in .gz, .xz or .bz2."""
-        found, name = self.members[member], f'{self.path}/{member}'
+        """The bytes of a member, decompressed if its own name ends in .gz, .xz or .bz2."""
+        stored, name = self.members[member], f'{self.path}/{member}'
         with named(name):
-            if found.start < 0 or found.pieces is not None:
-                check_whole(found.size, name)
-            if found.start < 0:
+            if stored.start < 0 or stored.pieces is not None:
+                check_whole(stored.size, name)
+            if stored.start < 0:
                 with self.opened.lock:
-                    data = self.zip.read(found.name)  # pyright: ignore[reportOptionalMemberAccess]
+                    data = self.zip.read(stored.name)  # pyright: ignore[reportOptionalMemberAccess]
                 part = Part(Bytes(data), 0, len(data))
-            elif found.pieces is not None:
-                data = filled(found, self.opened.read)
+            elif stored.pieces is not None:
+                data = filled(stored, self.opened.read)
                 part = Part(Bytes(data), 0, len(data))
             else:
-                part = Part(self.opened, found.start, found.size)
+                part = Part(self.opened, stored.start, stored.size)
             data = unpacked(part.read(), member, name) if suffix_of(member) in COMPRESSED else b''
         return Part(Bytes(data), 0, len(data)) if suffix_of(member) in COMPRESSED else part
 
@@ -167,45 +165,45 @@ class Archive:
 
 
 def open_archive(path: str) -> Archive:
-    """Returns the archive at `path`, opened once for all that is read from it."""
+    """Opens the archive at `path`, once for all reads from it."""
     status = os.stat(path) if is_local(path) else None
     return cached_archive(path, (status.st_mtime_ns, status.st_size) if status else ())
 
 
 @functools.lru_cache(maxsize=8)
 def cached_archive(path: str, version: tuple) -> Archive:
-    """Returns an archive; `version` makes a file that was replaced another one."""
+    """An archive, cached by path; `version` makes a replaced file a new entry."""
     return Archive(path)
 
 
 def check_whole(size: int, name: str) -> None:
-    """Raises a `UserError` for a file that is too large to be read whole."""
-    if size > WHOLE:
-        raise UserError(f'{name} has {size:,} bytes; at most {WHOLE:,} are read of one file')
+    """Raises UserError for a file that is too large to be read at once."""
+    if size > MAX_FILE_BYTES:
+        raise UserError(f'{name} has {size:,} bytes; at most {MAX_FILE_BYTES:,} are read of one file')
 
 
 def unpacked(data: bytes, path: str, name: str) -> bytes:
-    """Returns the bytes of a file, unpacked where its name ends in .gz, .xz or .bz2.
+    """Decompresses the bytes of a file if its name ends in .gz, .xz or .bz2.
 
     Raises:
-      UserError: where it would unpack to more than 2 GiB.
+      UserError: if the result would exceed 2 GiB.
     """
     opener = COMPRESSED.get(suffix_of(path))
     if opener is None:
         return data
-    found = opener(io.BytesIO(data)).read(WHOLE + 1)
-    check_whole(len(found), name)
-    return found
+    content = opener(io.BytesIO(data)).read(MAX_FILE_BYTES + 1)
+    check_whole(len(content), name)
+    return content
 
 
 def check_regular(path: str) -> None:
-    """Raises a `UserError` for a local path that is a pipe, a socket or a device, which might never end."""
+    """Raises UserError for a local pipe, socket or device, which might never end."""
     if is_local(path) and refusal(path) == 'special' and not os.path.isdir(path):
         raise UserError(f'{path} is not a regular file')
 
 
 def open_part(entry: Entry) -> Part:
-    """Returns the (unpacked) bytes of a file that was found, for reading at random."""
+    """Opens the decompressed bytes of a file for random access."""
     if entry.member:
         return open_archive(entry.path).part(entry.member)
     opened = Opened(entry.path)
@@ -213,7 +211,7 @@ def open_part(entry: Entry) -> Part:
 
 
 def read_bytes(entry: Entry) -> bytes:
-    """Returns all bytes of a file that was found, unpacked."""
+    """Reads all bytes of a file, decompressed."""
     if entry.member:
         return open_archive(entry.path).part(entry.member).read()
     with named(entry.name):
@@ -224,7 +222,7 @@ def read_bytes(entry: Entry) -> bytes:
 
 
 def head_of(entry: Entry, size: int) -> bytes:
-    """Returns the first bytes of a file, b'' where it cannot be read."""
+    """The first bytes of a file, b'' if it cannot be read."""
     try:
         if entry.member or suffix_of(entry.path) in COMPRESSED or not is_local(entry.path):
             return read_bytes(entry)[:size]
@@ -236,26 +234,26 @@ def head_of(entry: Entry, size: int) -> bytes:
 
 
 def split_paths(paths: str | tuple) -> list[str]:
-    """Returns paths written as 'a, b' or as a tuple."""
+    """Splits paths written as 'a, b' or as a tuple."""
     return [part.strip() for part in (paths.split(',') if isinstance(paths, str) else paths) if part.strip()]
 
 
 def find(paths: str | tuple, setting: str) -> list[Entry]:
-    """Returns the files at paths; see `find_all`."""
+    """The files at paths; see `find_all`."""
     return find_all(paths, setting)[0]
 
 
 def find_all(paths: str | tuple, setting: str) -> tuple[list[Entry], list[LeftOut]]:
-    """Returns the files at paths, patterns ('data/*.jsonl'), folders and inside archives, in order; and what is not.
+    """Finds the files at paths, patterns ('data/*.jsonl'), folders and inside archives, and those left out.
 
     Args:
-      paths: 'a,b' or a tuple; `~` and `$NAME` are replaced.
+      paths: 'a,b' or a tuple; `~` and `$NAME` are expanded.
       setting: 'config.data.train', for messages.
 
     Raises:
-      UserError: where there is nothing, with the nearest name that is there.
+      UserError: if nothing matches; suggests the nearest existing name.
     """
-    found: list[Entry] = []
+    matches: list[Entry] = []
     left_out: list[LeftOut] = []
     for text in split_paths(paths):
         path = os.path.expanduser(os.path.expandvars(text))
@@ -269,37 +267,37 @@ def find_all(paths: str | tuple, setting: str) -> tuple[list[Entry], list[LeftOu
             entries, others = find_outside(path)
         if not entries:
             raise UserError(f'{setting}={text!r}: {absence(path)}')
-        found += entries
+        matches += entries
         left_out += others
-    if not found:
+    if not matches:
         raise UserError(f'{setting} is empty: name a file, a folder or a pattern such as data/*.jsonl')
-    return found, left_out
+    return matches, left_out
 
 
 def fixed_part(path: str) -> str:
-    """Returns the folders of a path before its first pattern: '/data' of '/data/*/1.png', else all of it."""
+    """The folders of a path before its first pattern: '/data' of '/data/*/1.png', else the whole path."""
     parts = path.split('/')
     return '/'.join(itertools.takewhile(lambda part: not glob.has_magic(part), parts))
 
 
 def below(name: str, root: str) -> str:
-    """Returns the path of a file below what was asked for, or its own name where it was asked for by name."""
+    """The path of a file relative to `root`, or its base name if the file itself was named."""
     rest = name[len(root) :] if name.startswith(root) else name
     return rest.strip('/') or name.rpartition('/')[2]
 
 
 def find_outside(path: str) -> tuple[list[Entry], list[LeftOut]]:
-    """Returns the files at a path or pattern outside archives; a folder stands for all files below it."""
+    """Finds the files at a path or pattern outside archives; a folder matches all files below it."""
     root = fixed_part(path.replace(os.sep, '/'))
     files: list[Any] = []
     left_out: list[LeftOut] = []
-    for place in expand_pattern(path):
-        if epath.Path(place).is_dir():
-            inside, others = walk(place) if is_local(place) else (sorted(files_below(epath.Path(place))), [])
+    for match in expand_pattern(path):
+        if epath.Path(match).is_dir():
+            inside, others = walk(match) if is_local(match) else (sorted(files_below(epath.Path(match))), [])
             files += inside
             left_out += others
-        elif epath.Path(place).exists():
-            files.append(place)
+        elif epath.Path(match).exists():
+            files.append(match)
     entries = []
     for file in files:
         name = os.fspath(file).replace(os.sep, '/')
@@ -311,26 +309,26 @@ def find_outside(path: str) -> tuple[list[Entry], list[LeftOut]]:
 
 
 def files_below(folder: epath.Path) -> Iterator[epath.Path]:
-    """Yields all files of a folder and the folders in it (epath itself has no recursive pattern)."""
-    for each in folder.iterdir():
-        if each.is_dir():
-            yield from files_below(each)
+    """Yields all files below a folder (epath has no recursive pattern)."""
+    for path in folder.iterdir():
+        if path.is_dir():
+            yield from files_below(path)
         else:
-            yield each
+            yield path
 
 
 def expand_pattern(path: str) -> list[str]:
-    """Returns the files and folders that a pattern fits; a path without *, ? or [ as it is."""
+    """Files and folders that match a pattern; a path without *, ? or [ is returned unchanged."""
     if not glob.has_magic(path) or (is_local(path) and os.path.exists(path)):
         return [path]
     if is_local(path):
         return sorted(glob.glob(path, recursive=True))
     root = fixed_part(path)
-    return sorted(os.fspath(each) for each in epath.Path(root).glob(path[len(root) :].strip('/')))
+    return sorted(os.fspath(match) for match in epath.Path(root).glob(path[len(root) :].strip('/')))
 
 
 def find_in_archive(path: str) -> tuple[list[Entry], list[LeftOut]]:
-    """Returns the members that a path into an archive names; nothing where it leads into none."""
+    """Finds the members that a path into an archive names; empty if the path is not in an archive."""
     match = ARCHIVE.match(path.replace(os.sep, '/'))
     if not match:
         return [], []
@@ -348,19 +346,19 @@ def find_in_archive(path: str) -> tuple[list[Entry], list[LeftOut]]:
 
 
 def is_named(name: str, inner: str) -> bool:
-    """Returns whether a member is what a path or pattern within its archive names, or lies below it."""
+    """Whether a path or pattern within an archive matches a member or a folder above it."""
     return not inner or name == inner or name.startswith(inner + '/') or fnmatch.fnmatchcase(name, inner)
 
 
 def absence(path: str) -> str:
-    """Returns why there is no file at a path, and what to do."""
+    """Explains why there is no file at a path, and what to do."""
     if is_local(path) and os.path.isdir(path):
         return 'the folder holds no file (hidden ones do not count)'
     return f'there is no such file; {neighbours(path)}'
 
 
 def neighbours(path: str) -> str:
-    """Returns a hint for a path that is not there: the nearest name in the deepest folder that is."""
+    """Suggests the nearest name in the deepest existing folder of a missing path."""
     match = ARCHIVE.match(path)
     if match and os.path.isfile(match[1]):
         return f'in {match[1]} {nearest(match[2] or "", list(open_archive(match[1]).members)[:20])}'
@@ -369,5 +367,5 @@ def neighbours(path: str) -> str:
     folder, name = os.path.split(path.rstrip('/'))
     while folder and not os.path.isdir(folder):
         folder, name = os.path.split(folder)
-    there = sorted(os.listdir(folder or '.'), key=lambda each: each[:1] != name[:1])
-    return f'in {folder or "this folder"} {nearest(name, there[:30])}'
+    names = sorted(os.listdir(folder or '.'), key=lambda other: other[:1] != name[:1])
+    return f'in {folder or "this folder"} {nearest(name, names[:30])}'

@@ -1,4 +1,4 @@
-"""FASTA: sequences under a line that starts with '>' and names them."""
+"""FASTA: sequences below header lines that start with '>'."""
 
 import functools
 import os
@@ -14,19 +14,19 @@ from research.errors import UserError
 
 
 def read_fasta(entry: Entry, finish: Callable[[Row, str], Row], label_pattern: str = '') -> Rows:
-    """Returns a row {'name', 'sequence', 'label'} for each sequence of a file.
+    """Reads a row {'name', 'sequence', 'label'} for each sequence of a file.
 
-    The label is what `label_pattern` finds in the line of the name, or else the name of the file, without folder
-    and ending: one file for each class.
+    The label is the match of `label_pattern` in the header line. Without a pattern it is the file name without folder
+    and extension: one file per class.
 
     Raises:
-      UserError: for a file that does not start with '>'. A name without a sequence is a broken row.
+      UserError: for a file that does not start with '>'. A header without a sequence is a broken row.
     """
     part = open_text(entry)
     ranges = line_ranges(part)
-    heads = np.array([number for number, each in enumerate(ranges) if part.read(int(each[0]), 1) == b'>'], np.int64)
-    if len(ranges) and (not len(heads) or any(part.read(*span(each)).strip() for each in ranges[: heads[0]])):
-        raise UserError(f"{entry.name}: no FASTA file: its first line must start with '>'")
+    heads = np.array([number for number, line in enumerate(ranges) if part.read(int(line[0]), 1) == b'>'], np.int64)
+    if len(ranges) and (not len(heads) or any(part.read(*span(line)).strip() for line in ranges[: heads[0]])):
+        raise UserError(f"{entry.name}: not a FASTA file: its first line must start with '>'")
     where = functools.partial(line_name, entry.name, heads + 1)
     stem = os.path.basename(entry.name).split('.')[0]
     pattern = re.compile(label_pattern) if label_pattern else None
@@ -44,14 +44,14 @@ def fasta_row(
     where: Callable[[int], str],
     number: int,
 ) -> Row:
-    """Returns one sequence as a row."""
-    place = where(number)
-    lines = [decode(part.read(*span(each)), place).strip() for each in ranges[heads[number] : heads[number + 1]]]
+    """One sequence as a row."""
+    location = where(number)
+    lines = [decode(part.read(*span(line)), location).strip() for line in ranges[heads[number] : heads[number + 1]]]
     head, sequence = lines[0][1:].strip(), ''.join(lines[1:])
     if not sequence:
-        raise Broken(f'{place}: {head[:40]!r} has no sequence')
-    found = pattern.search(head) if pattern else None
-    if pattern and not found:
-        raise Broken(f'{place}: config.data.label_pattern finds no label in {head[:60]!r}')
-    label = stem if found is None else found[1] if pattern.groups else found[0]  # pyright: ignore[reportOptionalMemberAccess]
-    return finish({'name': head, 'sequence': sequence, 'label': label}, place)
+        raise Broken(f'{location}: {head[:40]!r} has no sequence')
+    match = pattern.search(head) if pattern else None
+    if pattern and not match:
+        raise Broken(f'{location}: config.data.label_pattern finds no label in {head[:60]!r}')
+    label = stem if match is None else match[1] if pattern.groups else match[0]  # pyright: ignore[reportOptionalMemberAccess]
+    return finish({'name': head, 'sequence': sequence, 'label': label}, location)

@@ -1,6 +1,6 @@
-"""The fields of a row, checked in one place: labels as names of classes, texts that are texts, names of columns.
+"""Validation of row fields: labels, texts and column names.
 
-What is wrong with one record raises `Broken`, so that `config.data.on_error='skip'` leaves it out and counts it.
+An invalid record raises `Broken`, so `config.data.on_error='skip'` can leave it out and count it.
 """
 
 import collections
@@ -12,47 +12,47 @@ from typing import Any
 
 from research.data.readers.rows import Broken, Row, label_text
 
-MISSING = ('', '?', 'NA', 'N/A', '#N/A', 'NaN', 'nan', 'null', 'NULL')  # cells that hold no value
-TEXTS = ('text', 'pair', 'source', 'target', 'sequence')  # fields that hold text where they are required
+MISSING = ('', '?', 'NA', 'N/A', '#N/A', 'NaN', 'nan', 'null', 'NULL')  # cells without a value
+TEXTS = ('text', 'pair', 'source', 'target', 'sequence')  # fields that must be text if required
 
 
 def printable(text: str) -> str:
-    """Returns a name as it can be printed: bytes that are not UTF-8 as escapes."""
+    """Escapes bytes of a name that are not UTF-8."""
     return text.encode('utf-8', 'surrogateescape').decode('utf-8', 'backslashreplace')
 
 
 def normal(name: str) -> str:
-    """Returns a name in Unicode's composed form (NFC) without blanks around it: 'café' is one name, however typed."""
+    """Normalizes a name to Unicode's composed form (NFC) without surrounding space."""
     return unicodedata.normalize('NFC', name).strip()
 
 
 def is_missing(value: Any, missing: Sequence[str] = MISSING) -> bool:
-    """Returns whether a value stands for none: None, NaN, or one of some texts."""
+    """Whether a value is missing: None, NaN, blank, or one of some texts."""
     if isinstance(value, str):
         return not value.strip() or value.strip() in missing
     return value is None or isinstance(value, float) and math.isnan(value)
 
 
 def read_label(value: Any, where: str, missing: Sequence[str] = MISSING) -> Any:
-    """Returns a label: text as `normal` has it, a list of such, or a number as it is.
+    """Validates a label: text is normalized, a list is checked item by item, a number is unchanged.
 
     Raises:
-      Broken: for a missing label, or a value that names nothing (an object).
+      Broken: for a missing label, or an object.
     """
     if is_missing(value, missing):
         shown = '' if value is None else f' (it is {value!r}; config.data.missing lists what means no label)'
         raise Broken(f'{where}: no label{shown}')
     if isinstance(value, Mapping) or isinstance(value, (list, tuple)) and any(
-        isinstance(each, (Mapping, list, tuple)) for each in value
+        isinstance(item, (Mapping, list, tuple)) for item in value
     ):
         raise Broken(f'{where}: the label must be a name, a number or a list of names, got {value!r:.60}')
     if isinstance(value, (list, tuple)):
-        return [read_label(each, where, missing) for each in value]
+        return [read_label(item, where, missing) for item in value]
     return normal(value) if isinstance(value, str) else value
 
 
 def check_texts(row: Mapping[str, Any], required: Sequence[str], where: str) -> None:
-    """Raises `Broken` where a required text is not a text, or is blank in a row with a label."""
+    """Raises `Broken` if a required text is not a string, or is blank in a labelled row."""
     for name in required:
         value = row.get(name)
         if name not in TEXTS:
@@ -64,10 +64,10 @@ def check_texts(row: Mapping[str, Any], required: Sequence[str], where: str) -> 
 
 
 def checked(row: Row, required: Sequence[str], where: str, missing: Sequence[str] = MISSING) -> Row:
-    """Returns a row with normal names of its columns and its label; see `read_label` and `check_texts`.
+    """Normalizes column names and the label of a row and checks its required fields.
 
     Raises:
-      Broken: where a required field is missing or is not what its name promises.
+      Broken: if a required field is missing or has the wrong type.
     """
     row = normal_names(row, where)
     absent = [name for name in required if row.get(name) is None]
@@ -78,24 +78,24 @@ def checked(row: Row, required: Sequence[str], where: str, missing: Sequence[str
 
 
 def normal_names(row: Row, where: str) -> Row:
-    """Returns a row with the names of its columns in composed form; raises `Broken` where two become one."""
+    """Normalizes column names; raises `Broken` if two become equal."""
     if all(name.isascii() for name in row):
         return row
-    found = {normal(name): value for name, value in row.items()}
-    if len(found) < len(row):
+    normalized = {normal(name): value for name, value in row.items()}
+    if len(normalized) < len(row):
         twice = next(name for name, count in collections.Counter(map(normal, row)).items() if count > 1)
         raise Broken(f'{where}: several columns are called {twice!r} (they differ only in how letters are composed)')
-    return found
+    return normalized
 
 
 def some(names: Iterable[str]) -> str:
-    """Returns the first names of columns, shortened."""
+    """Lists the first column names, shortened."""
     names = [name if len(name) <= 30 else name[:27] + '...' for name in map(str, names)]
     return ', '.join(names[:8]) + (f' and {len(names) - 8} more' if len(names) > 8 else '') or 'nothing'
 
 
 def remedy(name: str, columns: Iterable[str]) -> str:
-    """Returns what to do about a column that is not there."""
+    """Suggests what to do about a missing column."""
     text = f'config.data.fields=column:{name} renames one'
     if looks_like_data(list(columns)):
         text += "; where the file has no header line, give the names of its columns by config.data.columns='a,b,...'"
@@ -103,12 +103,12 @@ def remedy(name: str, columns: Iterable[str]) -> str:
 
 
 def looks_like_data(header: Sequence[str]) -> bool:
-    """Returns whether a header line seems to be a row: a cell is a number, blank or a date."""
+    """Whether a header line seems to be a data row: a cell is a number, blank or a date."""
     return any(re.fullmatch(r'[-+]?\d[\d.,:/ -]*|', name.strip()) for name in header)
 
 
 def same_but_form(names: Iterable[str]) -> list[tuple[str, ...]]:
-    """Returns the groups of labels that differ only in case, blanks or the format of a number: 'Cat' and 'cat'."""
+    """Groups labels that differ only in case, spaces or number format, such as 'Cat' and 'cat'."""
     groups: dict[str, list[str]] = {}
     for name in dict.fromkeys(names):
         groups.setdefault(plain(name), []).append(name)
@@ -116,7 +116,7 @@ def same_but_form(names: Iterable[str]) -> list[tuple[str, ...]]:
 
 
 def plain(name: str) -> str:
-    """Returns a label without what does not tell classes apart: case, blanks, and leading or trailing zeros."""
+    """A label without case, spaces, and leading or trailing zeros."""
     text = ''.join(unicodedata.normalize('NFKC', name).casefold().split())
     if re.fullmatch(r'[-+]?\d+(\.\d*)?|[-+]?\.\d+', text) and text.isascii():
         return repr(float(text) + 0.0)
@@ -124,7 +124,7 @@ def plain(name: str) -> str:
 
 
 def label_notes(names: Iterable[str]) -> list[str]:
-    """Returns a sentence for each group of labels that are probably one class."""
+    """One sentence per group of labels that are probably the same class."""
     return [
         f'the classes {" and ".join(map(repr, group))} differ only in case, spaces or number format'
         for group in same_but_form(map(label_text, names))

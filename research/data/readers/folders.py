@@ -1,4 +1,4 @@
-"""Folders of texts, pictures or sounds, one folder a class; a file is read when its row is asked for."""
+"""Folders of texts, pictures or sounds with one folder per class; files are read on access."""
 
 import functools
 import hashlib
@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from research.data.formats import HEAD, PICTURES, SOUNDS, kind_of_content, kind_of_name
+from research.data.formats import HEAD_BYTES, PICTURES, SOUNDS, kind_of_content, kind_of_name
 from research.data.image.images import read_image
 from research.data.readers.archives import Entry, head_of, named, read_bytes, suffix_of
 from research.data.readers.fields import normal, printable
@@ -19,9 +19,9 @@ from research.data.readers.walk import LeftOut, notes_of
 from research.errors import UserError
 from research.extras import require
 
-STREAMED = 0x7FFF0000  # a WAV file that states so many bytes of samples or more was written as a stream
-SAMPLES = 1 << 28  # of a sound, over all channels, that are read: an hour of stereo at 37 kHz, 1 GiB
-BLOCK = 1 << 18  # samples of each channel that are decoded at once: no head decides what memory is taken
+STREAM_BYTES = 0x7FFF0000  # WAV headers of streams claim at least this many bytes of samples
+MAX_SAMPLES = 1 << 28  # of a sound over all channels: an hour of stereo at 37 kHz, 1 GiB
+BLOCK_SAMPLES = 1 << 18  # per channel, decoded at once, so that memory does not depend on the header
 SPLITS = {
     'train': 'train', 'training': 'train', 'validation': 'validation', 'valid': 'validation', 'val': 'validation',
     'dev': 'validation', 'test': 'test', 'testing': 'test',
@@ -29,22 +29,22 @@ SPLITS = {
 
 
 def read_sound(data: bytes, name: str) -> Row:
-    """Returns {'audio': float32 [samples] or [samples, channels] in [-1, 1], 'rate': samples a second}.
+    """Decodes {'audio': float32 [samples] or [samples, channels] in [-1, 1], 'rate': sample rate in Hz}.
 
     Raises:
-      Broken: where libsndfile does not read it, it is cut short, or it holds no sample.
+      Broken: if libsndfile cannot decode it, or it is truncated or empty.
     """
     soundfile = require('soundfile')
-    stated, there = data_bytes(data)
-    if stated > there:
-        raise Broken(f'{name}: the sound is cut short: {stated:,} bytes of samples by its head, {there:,} are there')
+    stated, present = data_bytes(data)
+    if stated > present:
+        raise Broken(f'{name}: the sound is truncated: its header states {stated:,} bytes, {present:,} exist')
     try:
         with soundfile.SoundFile(io.BytesIO(data)) as file:
             claimed, channels, rate, form = file.frames, file.channels, file.samplerate, file.format
-            if claimed * channels <= SAMPLES or form == 'FLAC':  # whose head may be wrong, which is checked below
+            if claimed * channels <= MAX_SAMPLES or form == 'FLAC':  # FLAC headers are checked below
                 blocks = sample_blocks(file, name)
             else:
-                raise Broken(f'{name}: {claimed:,} samples, more than the {SAMPLES // channels:,} that are read')
+                raise Broken(f'{name}: {claimed:,} samples, more than the {MAX_SAMPLES // channels:,} that are read')
     except (soundfile.SoundFileError, RuntimeError, ValueError, TypeError) as error:
         if isinstance(error, Broken):
             raise
@@ -53,26 +53,26 @@ def read_sound(data: bytes, name: str) -> Row:
     audio = np.concatenate(blocks) if blocks else np.zeros(0, np.float32)
     if not len(audio):
         raise Broken(f'{name}: the sound has no samples')
-    if form == 'FLAC' and len(audio) < claimed < 1 << 62:  # beyond, it was written as a stream
-        raise Broken(f'{name}: the sound is cut short: {claimed:,} samples by its head, {len(audio):,} are there')
+    if form == 'FLAC' and len(audio) < claimed < 1 << 62:  # larger claims come from streams
+        raise Broken(f'{name}: the sound is truncated: its header states {claimed:,} samples, {len(audio):,} exist')
     return {'audio': audio, 'rate': int(rate)}
 
 
 def sample_blocks(file: Any, name: str) -> list[np.ndarray]:
-    """Returns the samples of an open sound, as many as there are, not as many as its head claims."""
+    """Decodes the samples of an open sound, however many its header claims."""
     blocks, count = [], 0
-    while len(block := file.read(BLOCK, dtype='float32')):
+    while len(block := file.read(BLOCK_SAMPLES, dtype='float32')):
         blocks.append(block)
         count += block.size
-        if count > SAMPLES:
-            raise Broken(f'{name}: more than the {SAMPLES // file.channels:,} samples that are read')
+        if count > MAX_SAMPLES:
+            raise Broken(f'{name}: more than the {MAX_SAMPLES // file.channels:,} samples that are read')
     return blocks
 
 
 def data_bytes(data: bytes) -> tuple[int, int]:
-    """Returns how many bytes of samples a WAV file states and how many follow; (0, 0) where it states none.
+    """Bytes of samples that a WAV header states, and bytes that follow it; (0, 0) if it states none.
 
-    What was written as a stream states 0, or about 2 or 4 GiB: its length was not known.
+    Streams of unknown length state 0, or about 2 or 4 GiB.
     """
     if data[:4] != b'RIFF' or data[8:12] != b'WAVE':
         return 0, 0
@@ -80,13 +80,13 @@ def data_bytes(data: bytes) -> tuple[int, int]:
     while start + 8 <= len(data):
         size = int.from_bytes(data[start + 4 : start + 8], 'little')
         if data[start : start + 4] == b'data':
-            return (size if size < STREAMED else 0), len(data) - start - 8
+            return (size if size < STREAM_BYTES else 0), len(data) - start - 8
         start += 8 + size + size % 2
     return 0, 0
 
 
 def read_picture(data: bytes, name: str) -> Row:
-    """Returns {'image': uint8 [height, width, 1 or 3]}; raises `Broken` where Pillow does not read it."""
+    """Decodes {'image': uint8 [height, width, 1 or 3]}; raises `Broken` if Pillow cannot."""
     try:
         return {'image': read_image(data)}
     except UserError as error:
@@ -95,9 +95,9 @@ def read_picture(data: bytes, name: str) -> Row:
 
 
 def decoded(row: Mapping[str, Any], where: str, fields: Sequence[str]) -> Row:
-    """Returns a row whose fields 'image' and 'audio', where they are in `fields`, are arrays.
+    """Decodes the fields 'image' and 'audio' of a row, if they are in `fields`, to arrays.
 
-    Each may be a path, the bytes of a file, or {'bytes': ..., 'path': ...} as Hugging Face stores them.
+    Each may be a path, the bytes of a file, or {'bytes': ..., 'path': ...} as in Hugging Face data sets.
     """
     row = dict(row)
     for field, read in (('image', read_picture), ('audio', read_sound)):
@@ -123,12 +123,12 @@ def decoded(row: Mapping[str, Any], where: str, fields: Sequence[str]) -> Row:
 
 
 def read_text(data: bytes, name: str) -> Row:
-    """Returns {'text': the whole of a file}; raises `Broken` where it is not UTF-8."""
+    """Decodes {'text': content of a file}; raises `Broken` if it is not UTF-8."""
     return {'text': decode_file(data, name)}
 
 
 def read_file(entry: Entry, where: str = '') -> bytes:
-    """Returns the bytes of a file; a missing or unreadable one is a broken record."""
+    """Reads the bytes of a file; a missing or unreadable file is a broken record."""
     try:
         with named(entry.name):
             return read_bytes(entry)
@@ -143,26 +143,26 @@ def read_folder(
     label_pattern: str = '',
     left_out: Sequence[LeftOut] = (),
 ) -> Rows:
-    """Returns a row for each file of some kind; the others are counted and named in the rows' notes.
+    """A row for each file of a format; other files are counted and named in the notes.
 
-    Its label is the first folder below what was asked for (below a folder that holds all others, as archives
-    have), or what `label_pattern` finds in the path below it. Where no file lies in a folder, no row has one.
+    The label is the first folder below the given path, ignoring a single folder that contains all others (as in
+    archives), or the match of `label_pattern` in the path below. If no file is in a folder, the rows have no label.
 
     Args:
       entries: files that were found.
-      endings: `PICTURES` or `SOUNDS`: files whose name ends so, and others whose content is of that kind; () for all.
+      endings: `PICTURES` or `SOUNDS`: selects files by extension, or else by content; () for all.
       read: (bytes, name) -> the fields of a row.
       label_pattern: see above.
-      left_out: files that were passed over before.
+      left_out: files that were skipped before.
 
     Raises:
-      UserError: where there is no such file.
+      UserError: if there is no such file.
     """
     kind = {PICTURES: 'image', SOUNDS: 'audio'}.get(tuple(endings), '')
     files = [entry for entry in entries if not endings or is_of_kind(entry, endings, kind)]
     if not files:
         raise UserError(
-            f'{entries[0].name} and {len(entries) - 1} other files: none ends in {", ".join(endings)}, and none is of '
+            f'{entries[0].name} and {len(entries) - 1} other files: none ends in {", ".join(endings)}, and none has '
             'such a format by its content'
         )
     taken = set(files)
@@ -183,17 +183,17 @@ def read_folder(
 
 
 def is_of_kind(entry: Entry, endings: Sequence[str], kind: str) -> bool:
-    """Returns whether a file is of a kind, by its name or else by its first bytes."""
+    """Whether a file is of a kind, by its extension or else by its first bytes."""
     if suffix_of(entry.below) in endings:
         return True
-    return bool(kind) and not kind_of_name(entry.below) and kind_of_content(head_of(entry, HEAD)) == kind
+    return bool(kind) and not kind_of_name(entry.below) and kind_of_content(head_of(entry, HEAD_BYTES)) == kind
 
 
 def split_folders(entries: Sequence[Entry]) -> dict[str, str]:
-    """Returns {split: its folder below what was asked for} where the folders at the top are named for splits.
+    """{split: its folder} if the top-level folders are named after splits.
 
-    That is where all files lie in folders such as train, val and test, below perhaps one that holds them all, and
-    there is one for training and another. {} for all else.
+    This requires that all files are in folders such as train, val and test, possibly inside one common folder, with one
+    for training and at least one other. Otherwise {}.
     """
     parts = [entry.below.split('/') for entry in entries]
     depth = 0
@@ -202,15 +202,15 @@ def split_folders(entries: Sequence[Entry]) -> dict[str, str]:
             break
         depth += 1
     names = {part[depth] for part in parts if len(part) > depth + 1}
-    found = {SPLITS.get(name.lower(), ''): '/'.join([*parts[0][:depth], name]) for name in sorted(names)}
-    whole = len(found) == len(names) and all(len(part) > depth + 1 for part in parts)
-    return found if whole and 'train' in found and len(found) > 1 and '' not in found else {}
+    folders = {SPLITS.get(name.lower(), ''): '/'.join([*parts[0][:depth], name]) for name in sorted(names)}
+    whole = len(folders) == len(names) and all(len(part) > depth + 1 for part in parts)
+    return folders if whole and 'train' in folders and len(folders) > 1 and '' not in folders else {}
 
 
 def without_wrapper(files: Sequence[Entry]) -> list[Entry]:
-    """Returns files named below the one folder that holds all others, if there is one.
+    """Removes a single folder that contains all others from the names of the files.
 
-    Up to a tenth of the files may lie in that folder itself (a preview, a logo): they have no class.
+    Up to a tenth of the files may be directly in that folder (a preview, a logo); they have no class.
     """
     while True:
         parts = [entry.below.split('/', 1) for entry in files]
@@ -223,16 +223,15 @@ def without_wrapper(files: Sequence[Entry]) -> list[Entry]:
 
 
 def file_name(files: Sequence[Entry], number: int) -> str:
-    """Returns the name of a file as messages show it."""
     return files[number].name
 
 
 def file_label(files: Sequence[Entry], pattern: re.Pattern, number: int) -> str:
-    """Returns the label that a file's path says; raises `Broken` where it says none."""
-    found = pattern.search(files[number].below)
-    if not found:
-        raise Broken(f'{files[number].name}: no label: it lies in no folder of a class')
-    label = found[1] if pattern.groups else found[0]
+    """The label in a file's path; raises `Broken` if the path has no label."""
+    match = pattern.search(files[number].below)
+    if not match:
+        raise Broken(f'{files[number].name}: no label: the file is not in a folder of a class')
+    label = match[1] if pattern.groups else match[0]
     try:
         label.encode()
     except UnicodeEncodeError:
@@ -241,11 +240,9 @@ def file_label(files: Sequence[Entry], pattern: re.Pattern, number: int) -> str:
 
 
 def file_key(files: Sequence[Entry], number: int) -> bytes:
-    """Returns the SHA-256 of a file."""
     return hashlib.sha256(read_file(files[number])).digest()
 
 
 def file_row(files: Sequence[Entry], read: Callable, label: Callable[[int], str] | None, number: int) -> Row:
-    """Returns one file as a row."""
     row = read(read_file(files[number]), files[number].name)
     return {**row, 'label': label(number)} if label else row

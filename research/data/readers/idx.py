@@ -1,4 +1,4 @@
-"""The IDX format of MNIST and its successors: one array of numbers a file.
+"""The IDX format of MNIST and its successors: one array of numbers per file.
 
 Format: http://yann.lecun.com/exdb/mnist: two zero bytes, a type, the number of axes, their sizes (big-endian
 32-bit), then the values (big-endian).
@@ -18,49 +18,49 @@ TYPES = {0x08: '>u1', 0x09: '>i1', 0x0B: '>i2', 0x0C: '>i4', 0x0D: '>f4', 0x0E: 
 
 
 def read_array(entry: Entry) -> np.ndarray:
-    """Returns the array of an IDX file.
+    """Reads the array of an IDX file.
 
     Raises:
-      UserError: where the head is not that of an IDX file, or the values are more or fewer than it says.
+      UserError: for an invalid header, or a number of values that does not match it.
     """
     data = read_bytes(entry)
     if len(data) < 4 or data[:2] != b'\0\0' or data[2] not in TYPES or not data[3]:
         raise UserError(f'{entry.name}: not an IDX file (it starts with {data[:4].hex(" ") or "nothing"})')
     start = 4 + 4 * data[3]
     if len(data) < start:
-        raise UserError(f'{entry.name}: broken IDX file: {len(data):,} bytes, where its head alone has {start:,}')
+        raise UserError(f'{entry.name}: broken IDX file: {len(data):,} bytes, shorter than its {start:,}-byte header')
     shape = tuple(np.frombuffer(data[4:start], '>u4').tolist())
-    kind = np.dtype(TYPES[data[2]])
-    needed = start + math.prod(shape) * kind.itemsize
+    dtype = np.dtype(TYPES[data[2]])
+    needed = start + math.prod(shape) * dtype.itemsize
     if len(data) != needed:
         raise UserError(
-            f'{entry.name}: broken IDX file: {len(data):,} bytes where its head, {list(shape)} of '
-            f'{kind.name}, asks for {needed:,}'
+            f'{entry.name}: broken IDX file: {len(data):,} bytes, but its header, {list(shape)} of '
+            f'{dtype.name}, requires {needed:,}'
         )
-    values = np.frombuffer(data, kind, offset=start).reshape(shape)
-    return values.astype(kind.newbyteorder('='), copy=False)
+    values = np.frombuffer(data, dtype, offset=start).reshape(shape)
+    return values.astype(dtype.newbyteorder('='), copy=False)
 
 
 def labels_beside(name: str) -> str:
-    """Returns the name of the labels of MNIST-like images, or '' where they are named otherwise."""
-    found = name.replace('images-idx3', 'labels-idx1').replace('images.idx3', 'labels.idx1')
-    return found if found != name else ''
+    """The file name of the labels of MNIST-like images, or '' if it does not follow the convention."""
+    labels_name = name.replace('images-idx3', 'labels-idx1').replace('images.idx3', 'labels.idx1')
+    return labels_name if labels_name != name else ''
 
 
 def read_idx(parts: Mapping[str, list[Entry]], setting: str) -> Rows:
-    """Returns rows with one field for each array; pictures get an axis for their one channel.
+    """Rows with one field per array; pictures get an axis for their single channel.
 
     Args:
-      parts: {field: its file}. Where there is but one, its labels are looked for beside it.
+      parts: {field: its file}. For a single file, its labels are looked up in the same folder.
       setting: 'config.data.train', for messages.
 
     Raises:
-      UserError: where the arrays differ in length, or a field has several files.
+      UserError: if the arrays differ in length, or a field has several files.
     """
     for field, entries in parts.items():
         if len(entries) > 1:
             names = ', '.join(entry.name for entry in entries[:3]) + (', ...' if len(entries) > 3 else '')
-            raise UserError(f'{setting}: {len(entries)} IDX files for {field!r} ({names}), where one is read: name it')
+            raise UserError(f'{setting}: {len(entries)} IDX files for {field!r} ({names}), but one is read: name it')
     files = {field: entries[0] for field, entries in parts.items()}
     beside = labels_beside(next(iter(files.values())).name)
     if len(files) == 1 and beside:
@@ -76,18 +76,16 @@ def read_idx(parts: Mapping[str, list[Entry]], setting: str) -> Rows:
 
 
 def array_rows(arrays: Mapping[str, np.ndarray], name: str) -> Rows:
-    """Returns the rows of arrays with one leading axis; numbers become Python's."""
+    """The rows of arrays with one leading axis; scalars become Python numbers."""
     count = len(next(iter(arrays.values())))
     label = functools.partial(array_value, arrays['label']) if 'label' in arrays else None
     return Rows(count, functools.partial(array_row, arrays), functools.partial(row_name, name), None, label)
 
 
 def array_value(array: np.ndarray, number: int):
-    """Returns one value of an array, a Python number where it has no axis left."""
     value = array[number]
     return value.item() if np.ndim(value) == 0 and isinstance(value, np.generic) else value
 
 
 def array_row(arrays: Mapping[str, np.ndarray], number: int) -> Row:
-    """Returns one row of arrays."""
     return {name: array_value(array, number) for name, array in arrays.items()}

@@ -1,4 +1,4 @@
-"""The members of tar and zip archives: where their bytes are, with links resolved and sparse files filled up."""
+"""Members of tar and zip archives: location of their bytes, resolved links, and sparse files."""
 
 import posixpath
 import tarfile
@@ -9,25 +9,25 @@ from typing import Any, NamedTuple
 from research.data.readers.walk import LeftOut, is_hidden
 from research.errors import UserError
 
-HOPS = 20  # links that may lead to links
+MAX_LINK_DEPTH = 20
 
 
 class Member(NamedTuple):
-    """The bytes of a member: a range of the (unpacked) tar, or the whole of a member of a zip."""
+    """The bytes of a member: a range of the decompressed tar, or a whole member of a zip."""
 
     start: int  # -1 in a zip
     size: int
-    name: str  # as the archive writes it
-    pieces: tuple[tuple[int, int], ...] | None = None  # (offset, size) of what a sparse file holds; zeros between
+    name: str  # as stored in the archive
+    pieces: tuple[tuple[int, int], ...] | None = None  # (offset, size) of the data of a sparse file
 
 
 def plain_name(name: str) -> str:
-    """Returns a member's name without './', '..' or a leading slash, with slashes between its folders."""
+    """A member's name without './', '..' or a leading slash, with forward slashes."""
     return posixpath.normpath('/' + name.replace('\\', '/')).lstrip('/')
 
 
 def tar_members(tar: tarfile.TarFile) -> tuple[dict[str, Member], list[LeftOut]]:
-    """Returns {name: member} of a tar and what is left out; hard and symbolic links stand for what they lead to."""
+    """{name: member} of a tar, and the members left out; links resolve to their targets."""
     members: dict[str, Member] = {}
     links: dict[str, str] = {}
     left_out = []
@@ -58,8 +58,8 @@ def tar_members(tar: tarfile.TarFile) -> tuple[dict[str, Member], list[LeftOut]]
 
 
 def followed(name: str, links: Mapping[str, str]) -> str:
-    """Returns the name that a chain of links ends at; '' where it goes round."""
-    for _ in range(HOPS):
+    """The target of a chain of links; '' if it is cyclic."""
+    for _ in range(MAX_LINK_DEPTH):
         if name not in links:
             return name
         name = links[name]
@@ -67,10 +67,10 @@ def followed(name: str, links: Mapping[str, str]) -> str:
 
 
 def zip_members(archive: zipfile.ZipFile, path: str) -> tuple[dict[str, Member], list[LeftOut]]:
-    """Returns {name: member} of a zip and what is left out.
+    """{name: member} of a zip, and the members left out.
 
     Raises:
-      UserError: where a member is encrypted.
+      UserError: if a member is encrypted.
     """
     members: dict[str, Member] = {}
     left_out = []
@@ -80,7 +80,7 @@ def zip_members(archive: zipfile.ZipFile, path: str) -> tuple[dict[str, Member],
             continue
         if is_hidden(name):
             left_out.append(LeftOut('hidden', name))
-        elif (info.external_attr >> 28) == 0xA:  # a symbolic link, whose content is the name that it leads to
+        elif (info.external_attr >> 28) == 0xA:  # a symbolic link; its content is the target
             left_out.append(LeftOut('linked', name))
         elif info.flag_bits & 1:
             raise UserError(f'{path}: {name} is encrypted; unpack the zip with its password and name the folder')
@@ -90,14 +90,14 @@ def zip_members(archive: zipfile.ZipFile, path: str) -> tuple[dict[str, Member],
 
 
 def filled(member: Member, read: Any) -> bytes:
-    """Returns the bytes of a sparse member of a tar: its pieces, which are stored one after the other, and zeros.
+    """The bytes of a sparse member of a tar: its stored pieces, and zeros between them.
 
     Args:
       member: with `pieces`.
       read: (start, size) -> bytes of the tar.
 
     Raises:
-      ValueError: for pieces that do not lie within the member.
+      ValueError: for pieces outside the member.
     """
     data, position = bytearray(member.size), member.start
     for start, size in member.pieces or ():

@@ -9,7 +9,7 @@ from research.data.readers.fields import MISSING, normal
 from research.errors import UserError
 
 FILES = ('text_folder', 'image_folder', 'audio_folder')
-ONLY = {  # settings that some readers alone know
+READERS_OF = {  # settings that only some readers use
     'name': ('tfds',),
     'folder': ('tfds',),
     'columns': ('csv', 'tsv'),
@@ -30,20 +30,20 @@ class DataSettings:
     train: str | tuple = ''  # for 'lines' and 'idx' also 'field=path,field=path': files read side by side
     validation: str | tuple = ''
     test: str | tuple = ''
-    name: str = ''  # of 'tfds': the set; its splits, such as 'train[:90%]', stand where paths do
-    folder: str = ''  # of 'tfds': where prepared sets lie; '' for TFDS's own
-    fields: str = ''  # 'column:field,column:field': columns of the file that get other names
+    name: str = ''  # of 'tfds': the set; its splits, such as 'train[:90%]', take the place of paths
+    folder: str = ''  # of 'tfds': folder of prepared sets; '' for the TFDS default
+    fields: str = ''  # 'column:field,column:field': columns to rename
     columns: str | tuple = ''  # of 'csv' and 'tsv': names for a file without a header line
-    delimiter: str = ''  # of 'csv' and 'tsv'; '' for a comma or a tab, or what the first lines agree on
-    missing: str | tuple = MISSING  # labels that stand for none: such rows are broken records
-    label_pattern: str = ''  # finds the label in a file's path ('': the first folder), of 'fasta' in a name
-    validation_fraction: float = 0.1  # cut off from 'train' where `validation` is ''
-    test_fraction: float = 0.1  # likewise
-    every_class: bool = True  # rows move between splits that are cut off until each class is in every one of them
+    delimiter: str = ''  # of 'csv' and 'tsv'; '' detects it from the first lines
+    missing: str | tuple = MISSING  # labels that mean no label: such rows are broken records
+    label_pattern: str = ''  # matches the label in a file's path ('': the first folder), or in a FASTA header
+    validation_fraction: float = 0.1  # cut off from 'train' if `validation` is ''
+    test_fraction: float = 0.1  # cut off from 'train' if `test` is ''
+    every_class: bool = True  # move rows between cut-off splits so that each contains every class
     on_error: Literal['stop', 'skip'] = 'stop'  # a broken record stops the run, or is left out and counted
     error_limit: int = 100  # with 'skip': more broken records in one split stop the run
-    examples: int = 0  # train on this many of the training rows, evenly spread; 0: all
-    shape: tuple = ()  # (height, width, channels) of the images that the model reads; (): those of the first
+    examples: int = 0  # number of training rows to use, evenly spaced; 0: all
+    shape: tuple = ()  # (height, width, channels) of the model input; (): that of the first image
 
     def __post_init__(self):
         fractions = self.validation_fraction, self.test_fraction
@@ -54,11 +54,11 @@ class DataSettings:
             )
         if self.error_limit < 0 or len(self.delimiter) > 1:
             raise UserError('config.data: error_limit must be zero or more and delimiter one character')
-        for setting, readers in ONLY.items():
+        for setting, readers in READERS_OF.items():
             if getattr(self, setting) and self.reader not in readers:
                 raise UserError(
-                    f'config.data.{setting}={getattr(self, setting)!r}: config.data.reader={self.reader!r} has no use '
-                    f"for it (only {', '.join(readers)}); set it to ''"
+                    f'config.data.{setting}={getattr(self, setting)!r}: config.data.reader={self.reader!r} does not '
+                    f"use it (only {', '.join(readers)} do); set it to ''"
                 )
         if self.reader == 'tfds' and not self.name:
             raise UserError("config.data.name is missing: the TFDS set to read, such as 'mnist'")
@@ -70,17 +70,17 @@ class DataSettings:
 
 
 def pairs(fields: str) -> dict[str, str]:
-    """Returns 'column:field,column:field' as {column: field}.
+    """Parses 'column:field,column:field' as {column: field}.
 
     Raises:
-      UserError: for anything else.
+      UserError: for any other form.
     """
-    found = {}
+    fields_of = {}
     for part in split_paths(fields):
-        column, colon, field = (normal(each) for each in part.partition(':'))
-        if not (colon and column and field) or field in found.values():
+        column, colon, field = (normal(name) for name in part.partition(':'))
+        if not (colon and column and field) or field in fields_of.values():
             raise UserError(
                 f"config.data.fields: write 'column:field,column:field', each field once, not {part!r}"
             )
-        found[column] = field
-    return found
+        fields_of[column] = field
+    return fields_of

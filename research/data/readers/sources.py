@@ -1,4 +1,4 @@
-"""From settings to rows: opens the files of a split, gives every row its final form, and cuts off splits."""
+"""Opens the files of a split, finalizes every row, and cuts off splits."""
 
 import dataclasses
 import functools
@@ -9,6 +9,7 @@ from typing import Any
 from absl import logging
 from etils import epath
 
+from research.data.notes import log_once
 from research.data.readers import fasta, fields, folders, idx, tables, text
 from research.data.readers import tfds as tfds_reader
 from research.data.readers.archives import Entry, find, find_all, split_paths
@@ -35,10 +36,10 @@ FOLDERS = {
 
 
 def has_own(options: DataSettings, split: str) -> bool:
-    """Returns whether a split is read from a place of its own, not cut off from 'train'.
+    """Whether a split has its own files, instead of being cut off from 'train'.
 
     Raises:
-      UserError: for a split that no data set has.
+      UserError: for an unknown split.
     """
     if split not in SPLITS:
         raise UserError(f'there is no split {split!r}; {nearest(split, SPLITS)}')
@@ -50,47 +51,45 @@ def has_own(options: DataSettings, split: str) -> bool:
 
 
 def split_places(options: DataSettings) -> DataSettings:
-    """Returns the settings with a place for each split where `train` holds folders that are named for splits."""
+    """Sets a path for each split if `train` contains folders named after splits."""
     if options.reader not in FOLDERS or options.validation or options.test or options.label_pattern:
         return options
-    places = split_paths(options.train)
-    if len(places) != 1 or '*' in places[0] or '?' in places[0]:
+    paths = split_paths(options.train)
+    if len(paths) != 1 or '*' in paths[0] or '?' in paths[0]:
         return options
-    found = folders.split_folders(find(options.train, setting_of('train')))
-    if found:
-        logging.info('%s: its folders %s are taken for splits', places[0], ', '.join(found.values()))
-    root = places[0].rstrip('/')
-    return dataclasses.replace(options, **{split: f'{root}/{folder}' for split, folder in found.items()})
+    named = folders.split_folders(find(options.train, setting_of('train')))
+    if named:
+        logging.info('%s: using its folders %s as splits', paths[0], ', '.join(named.values()))
+    root = paths[0].rstrip('/')
+    return dataclasses.replace(options, **{split: f'{root}/{folder}' for split, folder in named.items()})
 
 
 def open_parts(
     options: DataSettings, required: tuple[str, ...], content: tuple[str, ...], ignored: tuple[str, ...], split: str
 ) -> dict[str, Rows]:
-    """Returns {split: rows} of one place: for 'train' with the splits that are cut off from it.
+    """{split: rows} of the files of one split; for 'train' with the splits that are cut off from it.
 
     Args:
       options: how the files are read.
-      required: fields that every row must have; 'image' and 'audio' among them are decoded.
-      content: fields that the hash which cuts splits reads; where only 'label' is one: all but 'label' and `ignored`.
+      required: fields required in every row; 'image' and 'audio' among them are decoded.
+      content: fields to hash for cutting splits; if only 'label', all but 'label' and `ignored`.
       ignored: see `content`.
       split: 'train', 'validation' or 'test'.
     """
     rows = open_rows(options, split)
     for note in rows.notes:
-        (logging.warning if note.level == 'warning' else logging.info)('%s: %s', split, note.text)
+        log_once(note.level, f'{split}: {note.text}')
     missing = labels_missing(options)
     rows = change(rows, functools.partial(complete, required, decoded_fields(options, required), missing))
     if options.on_error == 'skip':
         rows = dataclasses.replace(without_broken(rows, options.error_limit), error_limit=options.error_limit)
         if rows.skipped:
             count, first = len(rows.skipped), rows.skipped[0]
-            logging.warning('%s: %d broken records left out, the first: %s', split, count, first)
+            log_once('warning', f'{split}: {count} broken records left out, the first: {first}')
     if not rows.size:
-        place, first = (
-            getattr(options, split) or options.name,
-            ''.join(f': {text}' for text in rows.skipped[:1]),
-        )
-        raise UserError(f'{setting_of(split)}: there are no rows in {place}{first}')
+        source = getattr(options, split) or options.name
+        first = f': {rows.skipped[0]}' if rows.skipped else ''
+        raise UserError(f'{setting_of(split)}: there are no rows in {source}{first}')
     if split != 'train':
         return {split: rows}
     fractions = {
@@ -105,17 +104,16 @@ def open_parts(
 
 
 def setting_of(split: str) -> str:
-    """Returns the name of the setting that says where a split is."""
     return f'config.data.{split}'
 
 
 def decoded_fields(options: DataSettings, required: Sequence[str]) -> tuple[str, ...]:
-    """Returns which fields hold files to be read into arrays."""
+    """Fields with files that must be decoded to arrays."""
     return tuple(name for name in ('image', 'audio') if name in required)
 
 
 def labels_missing(options: DataSettings) -> tuple[str, ...]:
-    """Returns the labels that stand for none; a folder's or a set's own name always stands for itself."""
+    """Labels that mean no label; () for readers whose labels are names of folders or classes."""
     if options.reader in FOLDERS or options.reader in ('idx', 'fasta', 'tfds'):
         return ()
     return tuple(options.missing.split(',') if isinstance(options.missing, str) else map(str, options.missing))
@@ -124,28 +122,28 @@ def labels_missing(options: DataSettings) -> tuple[str, ...]:
 def complete(
     required: Sequence[str], decoded: Sequence[str], missing: Sequence[str], row: Row, where: str
 ) -> Row:
-    """Returns a row with its fields checked and its files read; raises `Broken` where one is missing or wrong."""
+    """Checks the fields of a row and decodes its files; raises `Broken` if one is missing or invalid."""
     row = fields.checked(row, required, where, missing)
     return folders.decoded(row, where, decoded) if decoded else row
 
 
 def open_rows(options: DataSettings, split: str) -> Rows:
-    """Returns the rows of the place that a split is read from, as the format's reader gives them."""
-    setting, place = setting_of(split), getattr(options, split)
+    """Opens the rows of a split as the reader of its format returns them."""
+    setting, paths = setting_of(split), getattr(options, split)
     if options.reader == 'tfds':
         builder = tfds_reader.open_builder(options.name, options.folder)
         rows = tfds_reader.read_tfds(
-            builder, place or tfds_reader.own_split(builder, split) or split, setting
+            builder, paths or tfds_reader.own_split(builder, split) or split, setting
         )
         renaming = functools.partial(renamed, pairs(options.fields))
         return change(rows, renaming, keeps_label=not options.fields)
     if options.reader in ('lines', 'idx'):
-        return open_arrays(options, place, setting)
+        return open_arrays(options, paths, setting)
     if options.reader in FOLDERS:
         endings, read = FOLDERS[options.reader]
-        entries, left_out = find_all(place, setting)
+        entries, left_out = find_all(paths, setting)
         return folders.read_folder(entries, endings, read, options.label_pattern, left_out)
-    entries = find(place, setting)
+    entries = find(paths, setting)
     if options.reader == 'fasta':
         finish = functools.partial(finished, pairs(options.fields), '')
         return chain([fasta.read_fasta(entry, finish, options.label_pattern) for entry in entries])
@@ -153,7 +151,7 @@ def open_rows(options: DataSettings, split: str) -> Rows:
 
 
 def open_table(options: DataSettings, entry: Entry) -> Rows:
-    """Returns the rows of one file of records."""
+    """Opens one file of records."""
     finish = functools.partial(finished, pairs(options.fields), parent_of(entry))
     if options.reader == 'jsonl':
         return text.read_jsonl(entry, finish)
@@ -164,9 +162,9 @@ def open_table(options: DataSettings, entry: Entry) -> Rows:
     return tables.read_delimited(entry, finish, delimiter, quoted, split_paths(options.columns))
 
 
-def open_arrays(options: DataSettings, place: str | tuple, setting: str) -> Rows:
-    """Returns the rows of files that may be read side by side, 'source=a.de,target=a.en'."""
-    parts = side_by_side(place, setting)
+def open_arrays(options: DataSettings, paths: str | tuple, setting: str) -> Rows:
+    """Opens files that may be read side by side, 'source=a.de,target=a.en'."""
+    parts = side_by_side(paths, setting)
     if options.reader == 'idx':
         rows = idx.read_idx(parts, setting)
     elif parts.keys() == {''}:
@@ -175,33 +173,33 @@ def open_arrays(options: DataSettings, place: str | tuple, setting: str) -> Rows
         names = {field: ' + '.join(entry.name for entry in entries) for field, entries in parts.items()}
         rows = join(
             {
-                names[field]: chain([text.read_lines(entry, field) for entry in each])
-                for field, each in parts.items()
+                names[field]: chain([text.read_lines(entry, field) for entry in entries])
+                for field, entries in parts.items()
             }
         )
     return change(rows, functools.partial(renamed, pairs(options.fields)), keeps_label=not options.fields)
 
 
-def side_by_side(place: str | tuple, setting: str) -> dict[str, list[Entry]]:
-    """Returns {field: its files}, with the field '' where the paths name none."""
+def side_by_side(paths: str | tuple, setting: str) -> dict[str, list[Entry]]:
+    """{field: its files}; the field is '' if the paths name none."""
     parts: dict[str, list[str]] = {}
-    for path in split_paths(place):
+    for path in split_paths(paths):
         match = re.match(r'([A-Za-z_]\w*)=(.*)', path)
         parts.setdefault(match[1] if match else '', []).append(match[2] if match else path)
     if '' in parts and len(parts) > 1:
         raise UserError(
-            f'{setting}={place!r}: name the field of each path (source=a.de,target=a.en) or of none'
+            f'{setting}={paths!r}: name the field of each path (source=a.de,target=a.en) or of none'
         )
     return {field: find(tuple(paths), setting) for field, paths in parts.items()} or {'': find((), setting)}
 
 
 def parent_of(entry: Entry) -> str:
-    """Returns the folder that relative paths in a table start from; '' where it lies in an archive."""
+    """The folder that relative paths in a table start from; '' inside an archive."""
     return '' if entry.member else str(epath.Path(entry.path).parent)
 
 
 def finished(names: Mapping[str, str], folder: str, row: Row, where: str) -> Row:
-    """Returns a row with its columns renamed and its relative paths of files below the table's folder."""
+    """Renames columns and resolves relative file paths against the table's folder."""
     row = renamed(names, row, where)
     for field in ('image', 'audio'):
         if folder and isinstance(row.get(field), str):
@@ -210,7 +208,7 @@ def finished(names: Mapping[str, str], folder: str, row: Row, where: str) -> Row
 
 
 def renamed(names: Mapping[str, str], row: Row, where: str) -> Row:
-    """Returns a row with its columns renamed; a column of a name that is given to another is dropped."""
+    """Renames columns; drops a column whose name is given to another."""
     if not names:
         return row
     row = fields.normal_names(row, where)
@@ -218,7 +216,7 @@ def renamed(names: Mapping[str, str], row: Row, where: str) -> Row:
         if column not in row:
             swapped = f'; did you mean {field}:{column}?' if field in row else ''
             raise Broken(
-                f'{where}: config.data.fields={column}:{field} renames a column that is not there '
+                f'{where}: config.data.fields={column}:{field} renames a column that does not exist '
                 f'(columns: {", ".join(row)}){swapped}'
             )
     kept = {name: value for name, value in row.items() if name not in names and name not in names.values()}
@@ -226,9 +224,9 @@ def renamed(names: Mapping[str, str], row: Row, where: str) -> Row:
 
 
 def with_classes(rows: Rows, classes: Sequence[str]) -> Rows:
-    """Returns rows whose 'label' is the number of its class.
+    """Replaces 'label' by the index of its class.
 
-    The rows raise a `UserError` for a class that is not among `classes`: it names the row and the nearest.
+    The rows raise UserError for a class not in `classes`, naming the row and the nearest class.
     """
     numbers = {name: number for number, name in enumerate(classes)}
     changed = change(rows, functools.partial(numbered, numbers), keeps_label=False)
@@ -239,19 +237,19 @@ def with_classes(rows: Rows, classes: Sequence[str]) -> Rows:
 def number_of(
     label: Callable[[int], Any], where: Callable[[int], str], numbers: Mapping[str, int], number: int
 ) -> int:
-    """Returns the class number of a row without reading all of it."""
+    """The class index of a row, without reading all of it."""
     return class_number(numbers, label(number), where(number))
 
 
 def numbered(numbers: Mapping[str, int], row: Row, where: str) -> Row:
-    """Returns a row whose label, if it has one, is a number."""
+    """Replaces the label of a row, if present, by its class index."""
     return (
         {**row, 'label': class_number(numbers, row['label'], where)} if row.get('label') is not None else row
     )
 
 
 def class_number(numbers: Mapping[str, int], label: Any, where: str) -> int:
-    """Returns the number of a class; a `UserError` for one that the training split has not."""
+    """The index of a class; raises UserError for a class that is not in the training split."""
     name = label_text(label)
     if name not in numbers:
         raise UserError(

@@ -20,10 +20,10 @@ from research.data.readers.walk import Note
 from research.errors import UserError
 from research.extras import require
 
-CELL = 1 << 24  # the most characters of one cell; Python's own limit of 131,072 cuts real documents off
+MAX_CELL_CHARACTERS = 1 << 24  # Python's default of 131,072 is too small for documents
 DELIMITERS = (',', ';', '\t', '|')
-PARQUET = 10**10  # values of a Parquet file, whose runs of equal ones take no space in it
-SNIFFED = 20  # lines that are looked at for a delimiter
+MAX_PARQUET_VALUES = 10**10  # run-length encoding makes huge tables possible in tiny files
+SNIFFED_LINES = 20  # read to detect the delimiter
 EPOCH, DAY = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC), datetime.timedelta(days=1)
 Finish = Callable[[Row, str], Row]
 
@@ -31,15 +31,15 @@ Finish = Callable[[Row, str], Row]
 def read_delimited(
     entry: Entry, finish: Finish, delimiter: str, quoted: bool, columns: Sequence[str] = ()
 ) -> Rows:
-    """Returns the rows of a CSV or TSV file as text; lines without any character or any value are no rows.
+    """Reads a CSV or TSV file as rows of text; blank lines and rows without values are left out.
 
     Args:
       entry: the file.
-      finish: gives a row its final form.
-      delimiter: the character between cells; a space after it is left out where `quoted`. '' for a comma, or the
-        character on which the first lines agree, which the rows' notes then say.
-      quoted: whether "..." may hold delimiters and line feeds (RFC 4180), as in CSV; else a quote is a quote.
-      columns: their names where the file has no header line.
+      finish: converts a row to its final form.
+      delimiter: the character between cells; if `quoted`, a space after it is ignored. '' detects it from the first
+        lines and notes any other than a comma.
+      quoted: whether "..." may contain delimiters and line feeds (RFC 4180), as in CSV; else quotes are literal.
+      columns: names of the columns of a file without a header line.
 
     Raises:
       UserError: for a file without a header line.
@@ -49,9 +49,9 @@ def read_delimited(
     chosen = without_blank(part, lines)
     notes: list[Note] = []
     if not delimiter:
-        delimiter = sniffed(part, lines[chosen[:SNIFFED]])
+        delimiter = sniffed(part, lines[chosen[:SNIFFED_LINES]])
         if delimiter != ',':
-            text = f'{entry.name}: cells are divided by {delimiter!r} (config.data.delimiter names another)'
+            text = f'{entry.name}: cells are separated by {delimiter!r} (set config.data.delimiter to change it)'
             notes.append(Note('note', text))
     starts, ranges = records(part, lines, chosen, delimiter) if quoted else (chosen, lines[chosen])
     if not columns:
@@ -77,14 +77,14 @@ def read_delimited(
 
 
 def sniffed(part: Part, lines: np.ndarray) -> str:
-    """Returns the delimiter that gives all first lines as many cells, more than one; a comma where none does."""
-    texts = [part.read(*span(each)).decode('utf-8', 'replace').removesuffix('\r') for each in lines]
+    """The delimiter that splits all first lines into the same number of cells, more than one; else a comma."""
+    texts = [part.read(*span(line)).decode('utf-8', 'replace').removesuffix('\r') for line in lines]
     for delimiter in DELIMITERS:
         counts = set()
         for text in texts:
             try:
                 counts.add(len(cells(text, delimiter, True, '')))
-            except Broken:  # a quoted cell goes on over the end of the line: say nothing of it
+            except Broken:  # ignore lines with a quoted cell that continues on the next line
                 continue
         if len(counts) == 1 and counts.pop() > 1:
             return delimiter
@@ -92,40 +92,40 @@ def sniffed(part: Part, lines: np.ndarray) -> str:
 
 
 def is_empty(part: Part, line: np.ndarray, delimiter: str) -> bool:
-    """Returns whether none of a record's cells holds anything, as spreadsheets write blank rows."""
+    """Whether all cells of a record are empty, as spreadsheets write blank rows."""
     return not part.read(*span(line)).strip(delimiter.encode() + b' "\r\n')
 
 
 def unique(names: Sequence[str]) -> tuple[str, ...]:
-    """Returns the names of columns, the second of the same name as 'name_2', or the next that no other column has."""
-    taken, counts, found = set(names), collections.Counter(), []
+    """Makes column names unique: the second of a name becomes 'name_2', or the next free number."""
+    taken, counts, distinct = set(names), collections.Counter(), []
     for name in names:
         counts[name] += 1
         chosen = name
         while counts[name] > 1 and (chosen := f'{name}_{counts[name]}') in taken:
             counts[name] += 1
         taken.add(chosen)
-        found.append(chosen)
-    return tuple(found)
+        distinct.append(chosen)
+    return tuple(distinct)
 
 
 def cells(text: str, delimiter: str, quoted: bool, where: str) -> list[str]:
-    """Returns the cells of one record; raises `Broken` where its quotes do not match."""
+    """Parses the cells of one record; raises `Broken` if its quotes do not match."""
     if not quoted:
         return text.split(delimiter)
-    csv.field_size_limit(CELL)
+    csv.field_size_limit(MAX_CELL_CHARACTERS)
     try:
         lines = [line + '\n' for line in text.split('\n')]  # not splitlines(): it splits at U+2028
-        found = list(csv.reader(lines, delimiter=delimiter, skipinitialspace=True, strict=True))
+        records = list(csv.reader(lines, delimiter=delimiter, skipinitialspace=True, strict=True))
     except csv.Error as error:
         raise Broken(f'{where}: not CSV ({error})') from None
-    return found[0] if len(found) == 1 else [cell for row in found for cell in row]
+    return records[0] if len(records) == 1 else [cell for record in records for cell in record]
 
 
 def parse_row(
     names: Sequence[str], delimiter: str, quoted: bool, finish: Finish, text: str, where: str
 ) -> Row:
-    """Returns one record as a row; raises `Broken` where it has not one cell for each column."""
+    """Parses one record as a row; raises `Broken` unless it has one cell per column."""
     values = cells(text, delimiter, quoted, where)
     if len(values) != len(names):
         raise Broken(f'{where}: {len(values)} cells where {len(names)} columns are named ({text!r:.60})')
@@ -135,12 +135,12 @@ def parse_row(
 def records(
     part: Part, lines: np.ndarray, chosen: np.ndarray, delimiter: str
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the first line of each record, counted from 0, and where the record starts and stops.
+    """First line number of each record, counted from 0, and its byte range.
 
-    A record goes on over the end of its line inside quotes. A line whose quote is never closed is a record
-    of its own, so that one broken line does not swallow the rest of the file.
+    Inside quotes, a record continues on the next line. A line whose quote is never closed is a record of its own, so
+    one broken line does not swallow the rest of the file.
     """
-    csv.field_size_limit(CELL)
+    csv.field_size_limit(MAX_CELL_CHARACTERS)
     odd = {number for number in chosen.tolist() if part.read(*span(lines[number])).count(b'"') % 2}
     if not odd:
         return chosen, lines[chosen]
@@ -157,7 +157,7 @@ def records(
 
 
 def continued(part: Part, lines: np.ndarray, start: int, delimiter: str) -> int:
-    """Returns how many lines the record takes that starts on line `start`; 1 where it never ends well."""
+    """Number of lines of the record that starts on line `start`; 1 if it never ends correctly."""
     used = 0
 
     def following() -> Iterator[str]:
@@ -174,16 +174,16 @@ def continued(part: Part, lines: np.ndarray, start: int, delimiter: str) -> int:
 
 
 def read_parquet(entry: Entry, finish: Finish) -> Rows:
-    """Returns the rows of a Parquet file, whose columns are held in memory as they are stored, unpacked."""
+    """Reads a Parquet file, whose decompressed columns are held in memory."""
     pyarrow = require('pyarrow')
     require('pyarrow.parquet')
     try:
         data = pyarrow.BufferReader(open_part(entry).read())
         claimed = pyarrow.parquet.read_metadata(data)
-        if claimed.num_rows * max(claimed.num_columns, 1) > PARQUET:
+        if claimed.num_rows * max(claimed.num_columns, 1) > MAX_PARQUET_VALUES:
             raise UserError(
-                f'{entry.name}: {claimed.num_rows:,} rows of {claimed.num_columns:,} columns; at most {PARQUET:,} '
-                'values are read of one file: divide it'
+                f'{entry.name}: {claimed.num_rows:,} rows of {claimed.num_columns:,} columns; at most '
+                f'{MAX_PARQUET_VALUES:,} values are read from one file: split it'
             )
         table = pyarrow.parquet.read_table(data).combine_chunks()
     except (pyarrow.ArrowException, OSError) as error:
@@ -195,15 +195,14 @@ def read_parquet(entry: Entry, finish: Finish) -> Rows:
 
 
 def table_row(columns: dict[str, Any], finish: Finish, where: Callable[[int], str], number: int) -> Row:
-    """Returns one row of a table of pyarrow columns."""
     return finish({name: plain_value(column[number].as_py()) for name, column in columns.items()}, where(number))
 
 
 def plain_value(value: Any) -> Any:
-    """Returns a value of a Parquet file as numbers, texts and lists.
+    """Converts a Parquet value to numbers, texts and lists.
 
-    A date or a time stamp becomes days since 1970-01-01 (UTC, where it has a zone), a duration days, a time of day a
-    share of the day, a decimal number a float.
+    Dates and time stamps become days since 1970-01-01 (UTC if they have a zone), durations days, times a fraction of a
+    day, decimals floats.
     """
     if isinstance(value, datetime.datetime):
         value = value if value.tzinfo else value.replace(tzinfo=datetime.UTC)
@@ -217,9 +216,9 @@ def plain_value(value: Any) -> Any:
     if isinstance(value, decimal.Decimal):
         return float(value)
     if isinstance(value, (list, tuple)):
-        return [plain_value(each) for each in value]
+        return [plain_value(item) for item in value]
     if isinstance(value, dict):
-        return {name: plain_value(each) for name, each in value.items()}
+        return {name: plain_value(item) for name, item in value.items()}
     if isinstance(value, uuid.UUID):
         return str(value)
     return value

@@ -1,4 +1,4 @@
-"""The files of a folder: each once, regular ones alone, and what is left out with the reason."""
+"""Lists the files of a folder: regular files, each once, and those left out with the reason."""
 
 import os
 import stat
@@ -19,24 +19,24 @@ WORDS = {
 
 
 class LeftOut(NamedTuple):
-    """A file or folder that is not read, and why."""
+    """A file or folder that is not read, and the reason."""
 
     reason: Reason
     name: str
 
 
 class Note(NamedTuple):
-    """Something that people should know of files that were opened: a 'warning', or just a 'note'."""
+    """A remark on opened files for people: a 'warning' or a 'note'."""
 
     level: Literal['note', 'warning']
     text: str
 
 
 def notes_of(left_out: Iterable[LeftOut]) -> tuple[Note, ...]:
-    """Returns a note for each reason, with the count and the first names."""
+    """One note per reason, with the count and the first names."""
     groups: dict[str, list[str]] = {}
-    for each in left_out:
-        groups.setdefault(each.reason, []).append(each.name)
+    for item in left_out:
+        groups.setdefault(item.reason, []).append(item.name)
     return tuple(
         Note('note' if reason == 'hidden' else 'warning', f'{len(names):,} {WORDS[reason]} left out: {listed(names)}')
         for reason, names in groups.items()
@@ -44,22 +44,22 @@ def notes_of(left_out: Iterable[LeftOut]) -> tuple[Note, ...]:
 
 
 def listed(names: Sequence[str]) -> str:
-    """Returns the first names, the last parts of their paths."""
+    """The first names, shortened to the last parts of their paths."""
     return some('/'.join(printable(name).rsplit('/', 2)[-2:]) for name in names[:3]) + (
         f' and {len(names) - 3:,} more' if len(names) > 3 else ''
     )
 
 
 def is_hidden(name: str) -> bool:
-    """Returns whether a path holds a part that file managers hide or make by themselves ('.DS_Store', 'Thumbs.db')."""
+    """Whether a part of a path is hidden or created by file managers ('.DS_Store', 'Thumbs.db')."""
     return any(part.startswith('.') and part not in ('.', '..') or part in SYSTEM for part in name.split('/'))
 
 
 def walk(root: str) -> tuple[list[str], list[LeftOut]]:
-    """Returns all regular files below a local folder, sorted, and what is left out.
+    """All regular files below a local folder, sorted, and those left out.
 
-    A folder that is reached again through a symbolic link is read once, under its own name, and a link to a folder
-    that holds `root` is not followed: it would bring in everything beside it.
+    A folder that is also reachable through a symbolic link is read once, under its own name. Links to folders above
+    `root` are not followed, because they would include its siblings.
     """
     files: list[str] = []
     left_out: list[LeftOut] = []
@@ -96,7 +96,7 @@ def walk(root: str) -> tuple[list[str], list[LeftOut]]:
 
 
 def is_folder(path: str) -> bool:
-    """Returns whether a path is a folder or a link to one; False for a link to itself."""
+    """Whether a path is a folder or a link to one; False for a link to itself."""
     try:
         return stat.S_ISDIR(os.stat(path).st_mode)
     except OSError:
@@ -104,7 +104,7 @@ def is_folder(path: str) -> bool:
 
 
 def refusal(path: str) -> Reason | None:
-    """Returns why a local path is not a file that can be read, or None where it is one."""
+    """The reason why a local path is not a readable regular file, or None if it is."""
     try:
         mode = os.stat(path).st_mode
     except OSError:

@@ -1,4 +1,4 @@
-"""The gene sequences of the UCI repository: lines 'class, name, sequence'."""
+"""Gene sequences of the UCI repository: lines 'class, name, sequence'."""
 
 from research.data.readers.archives import find, read_bytes
 from research.data.readers.rows import Broken, Rows, in_memory
@@ -7,7 +7,7 @@ FRACTIONS = {'test': 0.2, 'validation': 0.1}  # of the sequences of each class
 
 
 def read_uci(path: str) -> Rows:
-    """Returns the rows {'sequence', 'name', 'label'} of a file; blanks may be anywhere in a line."""
+    """Reads rows {'sequence', 'name', 'label'}; white space is ignored."""
     entry = find(path, 'config.data.folder')[0]
     rows = []
     for number, line in enumerate(read_bytes(entry).decode('ascii').splitlines(), 1):

@@ -1,9 +1,9 @@
-"""Adult: does a person of the 1994 census earn more than 50,000 dollars a year? 32,561 and 16,281 rows of 14 columns.
+"""Adult: whether a person of the 1994 census earns more than 50,000 dollars; 32,561 and 16,281 rows, 14 columns.
 
 Source: B. Becker and R. Kohavi, "Adult", UCI repository, 1996. Licence: CC BY 4.0 at UCI. Splits: the official test; a
 tenth of the training rows is for validation, by a hash of the row.
-Oddities: no header line; a blank after each comma; '?' where a value is missing; in the test file labels end in a full
-stop, which is taken away here. 'weight' is how many people a row stands for: no property of a person, and not hashed.
+Oddities: no header line; a space after each comma; '?' for missing values; labels of the test file end in a full stop,
+which is removed here. 'weight' is a sampling weight, not a property of a person, and is not hashed.
 """
 
 import functools
@@ -51,6 +51,5 @@ def open(folder: str = '') -> DataSet:
 
 
 def without_stop(row: Row, where: str) -> Row:
-    """Returns a row whose label has no full stop at its end."""
     del where
     return {**row, 'label': row['label'].strip().rstrip('.')}

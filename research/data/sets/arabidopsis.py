@@ -2,7 +2,7 @@
 
 Source: Umarov and Solovyev 2017, PLOS ONE 12(2): e0171410. Licence: unclear.
 Splits: none official; 10% validation and 20% test of each class by a hash of the sequence.
-Oddities: the composition of bases alone tells the classes apart in part, as they come from different regions.
+Oddities: base composition alone separates the classes in part, because they come from different regions.
 """
 
 import functools
@@ -34,13 +34,13 @@ def open(folder: str = '', split_seed: int = 0, examples: int = 0) -> DataSet:
 
     Args:
       folder: of the two FASTA files.
-      split_seed: another one gives other splits.
-      examples: train on this many rows, evenly spread; 0: all.
+      split_seed: seed of the split.
+      examples: number of training rows to use, evenly spaced; 0 for all.
     """
 
     def read() -> Rows:
-        place = folder_of(SOURCE, folder)
-        entries = {label: find(located(place, file), 'config.data.folder')[0] for label, file in FILES.items()}
+        root = folder_of(SOURCE, folder)
+        entries = {label: find(located(root, file), 'config.data.folder')[0] for label, file in FILES.items()}
         return chain([read_fasta(entry, functools.partial(with_label, label)) for label, entry in entries.items()])
 
     source = by_class(read, FRACTIONS, split_seed, examples)
@@ -48,6 +48,5 @@ def open(folder: str = '', split_seed: int = 0, examples: int = 0) -> DataSet:
 
 
 def with_label(label: str, row: Row, where: str) -> Row:
-    """Returns a row with its label."""
     del where
     return {**row, 'label': label}

@@ -1,8 +1,8 @@
-"""Scikit-learn's bundled handwritten digits: 1797 scans of 8x8 pixels, always there, with a fixed split.
+"""Scikit-learn's bundled handwritten digits: 1797 scans of 8x8 pixels, always available, with a fixed split.
 
 Source: E. Alpaydin and C. Kaynak, "Optical Recognition of Handwritten Digits", UCI repository, 1998 (its test
 part). Licence: CC BY 4.0. Splits: 70% train, 15% validation, 15% test of each class, by a hash of the pixels.
-Oddities: intensities 0 to 16 become float32 in [0, 1]: light strokes on a dark ground.
+Oddities: intensities 0 to 16 become float32 in [0, 1]: light strokes on a dark background.
 """
 
 import functools
@@ -20,10 +20,10 @@ FRACTIONS = {'train': 0.70, 'validation': 0.15, 'test': 0.15}
 
 
 def split_rows(pixels: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray]:
-    """Returns the row numbers of each split, which never change: the same share of every class.
+    """Row numbers of each split, with the same share of every class; they never change.
 
-    Within a class the rows are ordered by the SHA-256 of their pixels, so the split depends on no random
-    generator, on no library's version and on no seed of a config.
+    Within a class, rows are sorted by the SHA-256 of their pixels, so the split does not depend on a random generator,
+    a library version or a config's seed.
     """
     parts = {split: [] for split in FRACTIONS}
     for label in np.unique(labels):

@@ -1,10 +1,10 @@
-"""ESC-10, folds 1 to 3: 240 clips of 5 s of ten kinds of environmental sounds, 16,000 samples a second.
+"""ESC-10, folds 1 to 3: 240 clips of 5 s of ten kinds of environmental sounds at 16 kHz.
 
 Source: K. J. Piczak, "ESC: Dataset for Environmental Sound Classification", ACM Multimedia 2015. Licence: CC BY 3.0;
-each clip as its README lists it. Splits: one fold is the test, and no recording is in two folds; of the other folds,
-whole recordings are cut off for validation.
-Oddities: this is the edition of 2015, with other files than ESC-50 has. Its 44,100 samples a second become 16,000 here,
-and the 20 clips that are a little shorter or longer than 5 s are padded or cut.
+see its README for each clip. Splits: one fold is the test split, and no recording is in two folds; whole recordings of
+the other folds form the validation split.
+Oddities: this is the 2015 edition, whose files differ from those of ESC-50. It is resampled from 44.1 to 16 kHz here,
+and the 20 clips slightly shorter or longer than 5 s are padded or cut.
 """
 
 import dataclasses
@@ -20,10 +20,10 @@ from research.data.readers.archives import find
 from research.data.readers.folders import SOUNDS, read_folder, read_sound
 from research.data.readers.rows import Row, Rows, select
 from research.data.source import File, Source, archive_url
-from research.data.splitting import by_place
+from research.data.splitting import by_assignment
 from research.errors import UserError
 
-RESAMPLED = 'esc10_16k.tar.xz'  # WAV files that went through `read_clip` already
+RESAMPLED = 'esc10_16k.tar.xz'  # WAV files already processed by `read_clip`
 SOURCE = Source(
     'esc10_folds123',
     'CC BY 3.0; each clip as README.txt lists it',
@@ -53,11 +53,11 @@ def open(folder: str = '', fold: int = 1, validation_share: float = 0.125) -> Da
 
     Args:
       folder: of esc10.tar.
-      fold: that is the test: 1, 2 or 3.
-      validation_share: of the clips of each class of the other folds.
+      fold: the test fold: 1, 2 or 3.
+      validation_share: share of the clips of each class of the other folds.
 
     Raises:
-      UserError: for another fold or an impossible share.
+      UserError: for another fold or an invalid share.
     """
     if fold not in FOLDS or not 0 < validation_share < 1:
         raise UserError(
@@ -66,25 +66,25 @@ def open(folder: str = '', fold: int = 1, validation_share: float = 0.125) -> Da
         )
 
     def read() -> tuple[Rows, list[str]]:
-        place = folder_of(SOURCE, folder)
-        original = present(place, 'esc10.tar')
-        path = located(place, 'esc10.tar') if original else f'{place}/{RESAMPLED}'
+        root = folder_of(SOURCE, folder)
+        original = present(root, 'esc10.tar')
+        path = located(root, 'esc10.tar') if original else f'{root}/{RESAMPLED}'
         rows = read_folder(find(path, 'config.data.folder'), SOUNDS, read_clip if original else read_sound)
         clips = [clip_of(rows.where(number)) for number in range(len(rows))]
         kept = [number for number, (clip, _) in enumerate(clips) if fold_of(clip) in FOLDS]
         clips = [clips[number] for number in kept]
         held_out = chosen_recordings({clip: label for clip, label in clips if fold_of(clip) != fold}, validation_share)
-        places = [
+        assigned = [
             'test' if fold_of(clip) == fold else 'validation' if recording_of(clip) in held_out else 'train'
             for clip, _ in clips
         ]
-        return relabelled(select(rows, kept), [label for _, label in clips]), places
+        return relabelled(select(rows, kept), [label for _, label in clips]), assigned
 
-    return DataSet(by_place(read), f'ESC-10, test: fold {fold} of 3', fields=('audio', 'rate', 'label'))
+    return DataSet(by_assignment(read), f'ESC-10, test: fold {fold} of 3', fields=('audio', 'rate', 'label'))
 
 
 def read_clip(data: bytes, name: str) -> Row:
-    """A clip as 5 s of 16-bit samples, 16,000 a second: float32 multiples of 1 / 32,768 in [-1, 1]."""
+    """Decodes a clip to 5 s of 16-bit samples at 16 kHz: float32 multiples of 1 / 32,768 in [-1, 1]."""
     import scipy.signal
 
     sound = read_sound(data, name)
@@ -102,25 +102,24 @@ def clip_of(path: str) -> tuple[str, str]:
 
 
 def fold_of(clip: str) -> int:
-    """The fold of a clip: 1 of '001/1-100032-A'."""
     return int(clip.rpartition('/')[2][0])
 
 
 def chosen_recordings(names: Mapping[str, str], share: float) -> set[str]:
-    """Returns recordings whose clips make up a share of each class at most: whole recordings, in hashed order.
+    """Chooses whole recordings, in hashed order, with at most a share of the clips of each class.
 
     Args:
-      names: {clip: its class}; the second of the fields of a clip's name, '1-100032-A', is its recording.
-      share: of the clips of a class, rounded; a recording that would be more is passed over.
+      names: {clip: its class}; the second field of a clip's name, '1-100032-A', is its recording.
+      share: of the clips of a class, rounded; a recording that exceeds it is skipped.
     """
     chosen: set[str] = set()
     for label in sorted(set(names.values())):
         clips: dict[str, int] = {}
-        for clip, its in names.items():
-            if its == label:
+        for clip, clip_label in names.items():
+            if clip_label == label:
                 clips[recording_of(clip)] = clips.get(recording_of(clip), 0) + 1
         left = round(share * sum(clips.values()))
-        for recording in sorted(clips, key=lambda each: hashlib.sha256(each.encode()).digest()):
+        for recording in sorted(clips, key=lambda name: hashlib.sha256(name.encode()).digest()):
             if clips[recording] <= left:
                 chosen.add(recording)
                 left -= clips[recording]
@@ -128,12 +127,11 @@ def chosen_recordings(names: Mapping[str, str], share: float) -> set[str]:
 
 
 def recording_of(clip: str) -> str:
-    """Returns the recording that a clip was cut from: '100032' of '001/1-100032-A.wav'."""
+    """The recording that a clip was cut from: '100032' for '001/1-100032-A.wav'."""
     return clip.rpartition('/')[2].split('-')[1]
 
 
 def relabelled(rows: Rows, labels: Sequence[str]) -> Rows:
-    """Returns rows with other labels."""
     return dataclasses.replace(
         rows, get=lambda number: {**rows.get(number), 'label': labels[number]}, label=lambda number: labels[number]
     )

@@ -2,7 +2,7 @@
 
 Source: H. Xiao, K. Rasul and R. Vollgraf, "Fashion-MNIST: a Novel Image Dataset for Benchmarking Machine
 Learning Algorithms", 2017 (arXiv:1708.07747). Licence: MIT. Splits: the official test; the last 5,000 rows of the
-training file are for validation. Oddities: intensities 0 to 255 become float32 in [0, 1].
+training file are the validation split. Oddities: intensities 0 to 255 become float32 in [0, 1].
 """
 
 import functools
@@ -44,18 +44,18 @@ def open(folder: str = '', examples: int = 0) -> DataSet:
 
     Args:
       folder: of the four IDX files.
-      examples: train on this many of the first rows; 0: all 55,000. The validation split does not change with it.
+      examples: number of leading training rows to use; 0 for all 55,000. The validation split stays the same.
 
     Raises:
-      UserError: for an impossible number; files that are missing or broken are named when they are read.
+      UserError: for an invalid number; missing or broken files are named when they are read.
     """
     if not 0 <= examples <= TRAIN:
         raise UserError(f'config.data.examples must be 0 (all) to {TRAIN:,}, got {examples}')
 
     @functools.cache
     def arrays(name: str) -> tuple[np.ndarray, np.ndarray]:
-        place = folder_of(SOURCE, folder)
-        files = [f'{place}/{name}-{part}-ubyte.gz' for part in ('images-idx3', 'labels-idx1')]
+        root = folder_of(SOURCE, folder)
+        files = [f'{root}/{name}-{part}-ubyte.gz' for part in ('images-idx3', 'labels-idx1')]
         images, labels = (read_array(find((file,), 'config.data.folder')[0]) for file in files)
         return images[..., None].astype(np.float32) / 255, labels
 

@@ -1,7 +1,7 @@
-"""Free Spoken Digits: 3,000 recordings of the digits 0 to 9, six speakers, 50 takes of each, 8,000 samples a second.
+"""Free Spoken Digits: 3,000 recordings of the digits 0 to 9 at 8 kHz: six speakers, 50 takes of each digit.
 
 Source: Z. Jackson and others, "Free Spoken Digit Dataset", github.com/Jakobovski/free-spoken-digit-dataset. Licence:
-CC BY-SA 4.0. Splits: takes 0 to 4 are the test, as its README says; 5 to 9 are for validation here.
+CC BY-SA 4.0. Splits: takes 0 to 4 are the official test split; takes 5 to 9 are the validation split.
 """
 
 import re
@@ -12,7 +12,7 @@ from research.data.readers.archives import find
 from research.data.readers.folders import SOUNDS, read_folder, read_sound
 from research.data.readers.rows import Rows
 from research.data.source import File, Source, archive_url
-from research.data.splitting import by_place
+from research.data.splitting import by_assignment
 from research.errors import UserError, choose
 
 SOURCE = Source(
@@ -39,7 +39,7 @@ def open(folder: str = '', speaker: str = '') -> DataSet:
 
     Args:
       folder: of fsdd_recordings.tar.
-      speaker: whose takes, all of them, are the test; the validation is then takes 5 to 9 of the others.
+      speaker: all takes of this speaker are the test split; takes 5 to 9 of the others are the validation split.
 
     Raises:
       UserError: for an unknown speaker.
@@ -48,8 +48,8 @@ def open(folder: str = '', speaker: str = '') -> DataSet:
         choose(speaker, dict.fromkeys(SPEAKERS), 'config.data.speaker')
 
     def split_of(name: str) -> str:
-        who, take = take_of(name)
-        if who == speaker or (not speaker and take in TEST_TAKES):
+        name_of_speaker, take = take_of(name)
+        if name_of_speaker == speaker or (not speaker and take in TEST_TAKES):
             return 'test'
         return 'validation' if take in VALIDATION_TAKES else 'train'
 
@@ -60,11 +60,11 @@ def open(folder: str = '', speaker: str = '') -> DataSet:
 
     about = f'Free Spoken Digits, test: {f"speaker {speaker}" if speaker else "takes 0 to 4"}'
     names = tuple(map(str, range(10)))
-    return DataSet(by_place(read), about, fields=('audio', 'rate', 'label'), class_names=names)
+    return DataSet(by_assignment(read), about, fields=('audio', 'rate', 'label'), class_names=names)
 
 
 def take_of(name: str) -> tuple[str, int]:
-    """Returns the speaker and the number of the take of a file such as '7_theo_12.wav'."""
+    """The speaker and take number of a file such as '7_theo_12.wav'."""
     match = re.search(r'(?:^|/)\d_([a-z]+)_(\d+)\.\w+$', name)
     if not match:
         raise UserError(f'{name}: expected a file named digit_speaker_take.wav')

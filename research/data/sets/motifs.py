@@ -1,6 +1,6 @@
-"""Random sequences of bases, two thirds of which hold one of two short motifs: for tests and first tries.
+"""Random base sequences, two thirds of which contain one of two short motifs: for tests and first tries.
 
-Source: made here from a fixed seed. Licence: that of the project. Splits: 10% validation and 20% test of each class by
+Source: generated from a fixed seed. Licence: that of the project. Splits: 10% validation and 20% test of each class by
 a hash of the sequence.
 """
 
@@ -20,12 +20,12 @@ def open(examples: int = 240, width: int = 24, split_seed: int = 0) -> DataSet:
     """Opens the set; a row is {'sequence', 'label'}.
 
     Args:
-      examples: in all splits together, 30 or more.
-      width: bases of a sequence, 12 or more.
-      split_seed: another one gives other splits.
+      examples: rows of all splits together, 30 or more.
+      width: bases per sequence, 12 or more.
+      split_seed: seed of the split.
 
     Raises:
-      UserError: for fewer.
+      UserError: for smaller values.
     """
     if examples < 30 or width < 12:
         raise UserError(f'config.data: examples must be 30 or more and width 12 or more, got {examples} and {width}')
@@ -34,7 +34,7 @@ def open(examples: int = 240, width: int = 24, split_seed: int = 0) -> DataSet:
 
 
 def make_rows(examples: int, width: int) -> list[Row]:
-    """Returns the rows: the motif of the label overwrites a random place."""
+    """Generates the rows: the label's motif overwrites a random position."""
     generator = random.Random(0)
     rows = []
     for number in range(examples):

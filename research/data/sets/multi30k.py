@@ -2,7 +2,7 @@
 
 Source: D. Elliott et al. 2016, "Multi30K: Multilingual English-German Image Descriptions", github.com/multi30k/dataset.
 Licence: non-commercial research and education only. Splits: the official ones; the test is test_2016_flickr.
-Oddities: raw text; a few lines have double or trailing blanks.
+Oddities: raw text; a few lines have double or trailing spaces.
 """
 
 import functools
@@ -48,18 +48,18 @@ def open(source: Language = 'en', target: Language = 'de', folder: str = '') -> 
       folder: of train.en.gz and the others.
 
     Raises:
-      UserError: where the languages are the same.
+      UserError: if the languages are equal.
     """
     if source == target:
         raise UserError(f'config.data: source and target must be two languages, both are {source!r}')
 
     @functools.cache
     def read(split: str) -> Rows:
-        place = folder_of(SOURCE, folder)
+        root = folder_of(SOURCE, folder)
         files = {side: f'{FILES[split]}.{language}.gz' for side, language in (('source', source), ('target', target))}
         return join(
             {
-                file: read_lines(find(f'{place}/{file}', 'config.data.folder')[0], side)
+                file: read_lines(find(f'{root}/{file}', 'config.data.folder')[0], side)
                 for side, file in files.items()
             }
         )

@@ -27,8 +27,8 @@ def open(folder: str = '', split_seed: int = 0, examples: int = 0) -> DataSet:
 
     Args:
       folder: of promoters.data.
-      split_seed: another one gives other splits.
-      examples: train on this many rows, evenly spread; 0: all.
+      split_seed: seed of the split.
+      examples: number of training rows to use, evenly spaced; 0 for all.
     """
 
     def read() -> Rows:

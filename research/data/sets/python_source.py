@@ -1,7 +1,7 @@
-"""The standard library of the running interpreter, source and docstrings: a corpus that is always there.
+"""The standard library of the running interpreter, code and docstrings: a corpus that is always available.
 
 Source: the .py files of the interpreter. Licence: that of Python (PSF). Splits: 90/5/5 by the hash of each module's
-name. Oddities: another version of Python has other modules; tests, tables and exact duplicates are left out.
+name. Oddities: the modules depend on the Python version; tests, tables and exact duplicates are left out.
 """
 
 import functools
@@ -16,7 +16,7 @@ from research.data.readers.rows import Rows, in_memory
 from research.errors import UserError
 
 SKIPPED_FOLDERS = frozenset(('site-packages', 'dist-packages', 'test', 'tests', 'idle_test', '__pycache__'))
-# generated tables and quotations: not written as source, and near copies that would leak between splits
+# Generated tables and quotations are not code, and near copies of them would leak between splits.
 SKIPPED_MODULES = ('encodings/', 'pydoc_data/', '_sysconfigdata', 'config-')
 SHARES = {'train': 0.9, 'validation': 0.05, 'test': 0.05}
 
@@ -25,8 +25,8 @@ def open(megabytes: float = 6.0, folder: str = '') -> DataSet:
     """Opens the set; a row is {'text', 'name': 'json/decoder.py'}.
 
     Args:
-      megabytes: about as much text is taken, shared 90/5/5 among train, validation and test; 0: all.
-      folder: of the library; '': that of the running interpreter.
+      megabytes: approximate size of the corpus, split 90/5/5 into train, validation and test; 0 for all.
+      folder: of the library; '' for that of the running interpreter.
 
     Raises:
       UserError: for a negative size.
@@ -39,13 +39,13 @@ def open(megabytes: float = 6.0, folder: str = '') -> DataSet:
 
 
 def read_library(folder: str, megabytes: float) -> dict[str, Rows]:
-    """Returns the modules of the standard library by split, exact duplicates removed.
+    """Reads the modules of the standard library by split, without exact duplicates.
 
-    Which modules are taken, and where each goes, depends on names and contents alone, never on the order of
-    a disk. A module is in one split; of equal texts the whole corpus keeps one, that of the first name.
+    The choice and the split of modules depend only on names and contents, not on the order of a directory listing. Of
+    equal texts, only the first by name is kept.
 
     Raises:
-      UserError: where the interpreter comes without source.
+      UserError: if the interpreter has no source files.
     """
     root = pathlib.Path(os.path.expanduser(os.path.expandvars(folder)) or sysconfig.get_paths()['stdlib'])
     modules = without_duplicates(read_modules(root))
@@ -55,7 +55,7 @@ def read_library(folder: str, megabytes: float) -> dict[str, Rows]:
         chosen = take(names, modules, megabytes * 1e6 * share)
         if not chosen:
             raise UserError(
-                f'{root} holds too little Python source for a {split} split: install the standard library of '
+                f'{root} has too little Python source for a {split} split: install the standard library of '
                 'this interpreter as .py files'
             )
         rows = [{'text': modules[name], 'name': name} for name in chosen]
@@ -64,7 +64,7 @@ def read_library(folder: str, megabytes: float) -> dict[str, Rows]:
 
 
 def read_modules(root: pathlib.Path) -> dict[str, str]:
-    """Returns {'json/decoder.py': text} of every module below `root` that is UTF-8 and not empty."""
+    """Reads {'json/decoder.py': text} of every non-empty UTF-8 module below `root`."""
     modules = {}
     for path in root.rglob('*.py'):
         relative = path.relative_to(root)
@@ -81,7 +81,7 @@ def read_modules(root: pathlib.Path) -> dict[str, str]:
 
 
 def without_duplicates(modules: dict[str, str]) -> dict[str, str]:
-    """Returns the modules in order of name, without any whose text an earlier one has."""
+    """Removes modules whose text equals that of an earlier name; sorted by name."""
     names = {}
     for name in sorted(modules):
         names.setdefault(modules[name], name)
@@ -89,26 +89,25 @@ def without_duplicates(modules: dict[str, str]) -> dict[str, str]:
 
 
 def hash_of(name: str) -> int:
-    """Returns the first 64 bits of the SHA-256 of a module's name."""
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], 'big')
 
 
 def split_of(name: str) -> str:
-    """Returns the split a module belongs to: a function of its name alone."""
+    """The split of a module, a function of its name alone."""
     point = hash_of('split ' + name) / 2**64
     if point < SHARES['train']:
         return 'train'
     return 'validation' if point < SHARES['train'] + SHARES['validation'] else 'test'
 
 
-def take(names: list[str], modules: dict[str, str], most: float) -> list[str]:
-    """Returns, in order, the modules that fit into `most` bytes (0: all); the smallest where none does."""
-    if not most or not names:
+def take(names: list[str], modules: dict[str, str], max_bytes: float) -> list[str]:
+    """Takes the leading modules that fit into `max_bytes` (0: all); at least the smallest one."""
+    if not max_bytes or not names:
         return names
     taken, size = [], 0
     for name in names:
         more = len(modules[name].encode())
-        if size + more <= most:
+        if size + more <= max_bytes:
             taken.append(name)
             size += more
     return taken or [min(names, key=lambda name: len(modules[name]))]

@@ -2,7 +2,7 @@
 
 Source: UCI, "Molecular Biology (Splice-junction Gene Sequences)", Towell, Noordewier and Shavlik 1991, from GenBank
 64.1. Licence: CC BY 4.0 at UCI. Splits: none official; 10% validation and 20% test of each class by a hash of the
-sequence. Oddities: 185 rows are copies of others, which stay in one split.
+sequence. Oddities: 185 rows are copies of others; copies stay in one split.
 """
 
 from research.data.dataset import DataSet
@@ -28,8 +28,8 @@ def open(folder: str = '', split_seed: int = 0, examples: int = 0) -> DataSet:
 
     Args:
       folder: of splice.data.
-      split_seed: another one gives other splits.
-      examples: train on this many rows, evenly spread; 0: all.
+      split_seed: seed of the split.
+      examples: number of training rows to use, evenly spaced; 0 for all.
     """
 
     def read() -> Rows:

@@ -35,10 +35,10 @@ def open(folder: str = '', validation_share: float = 0.0) -> DataSet:
 
     Args:
       folder: of train.tsv, dev.tsv and test.tsv.
-      validation_share: cut off from the training split, by a hash of the text, for validation; 0: the official split.
+      validation_share: share of training rows to use for validation, by a hash of the text; 0 for the official split.
 
     Raises:
-      UserError: for an impossible share.
+      UserError: for an invalid share.
     """
     if not 0 <= validation_share < 1:
         raise UserError(f'config.data.validation_share must be at least 0 and below 1, got {validation_share:g}')
@@ -47,7 +47,7 @@ def open(folder: str = '', validation_share: float = 0.0) -> DataSet:
     def read(split: str) -> Rows:
         entry = find(located(folder_of(SOURCE, folder), FILES[split]), 'config.data.folder')[0]
         rows = read_delimited(entry, lambda row, where: row, '\t', False, ('text', 'label'))
-        return change(rows, named, keeps_label=False)
+        return change(rows, with_class_name, keeps_label=False)
 
     @functools.cache
     def source(split: str) -> Rows:
@@ -58,8 +58,8 @@ def open(folder: str = '', validation_share: float = 0.0) -> DataSet:
     return DataSet(source, 'one sentence of a film review', fields=('text', 'label'), class_names=(*CLASSES.values(),))
 
 
-def named(row: Row, where: str) -> Row:
-    """Returns a row with the name of its class."""
+def with_class_name(row: Row, where: str) -> Row:
+    """Replaces the label '0' or '1' by the class name."""
     if row['label'] not in CLASSES:
         raise Broken(f'{where}: the label is {row["label"]!r:.20}, not 0 or 1')
     return {**row, 'label': CLASSES[row['label']]}

@@ -1,8 +1,8 @@
-"""Made-up text and a tokenizer of any size, both instant: a language model's sizes without reading a corpus.
+"""Generated text and a tokenizer of any size, both instant: a language model without reading a corpus.
 
-Source: made here from a fixed seed; its words mean nothing. Licence: that of the project. Splits: one text each.
-It is for planning, for tests and for measuring speed: its tokenizer is not learned but counted out, so that one of
-128,256 tokens takes under a second.
+Source: generated from a fixed seed; its words are meaningless. Licence: that of the project. Splits: one text each.
+It serves planning, tests and speed measurements. Its tokenizer is enumerated instead of trained, so 128,256 tokens take
+less than a second.
 """
 
 import functools
@@ -21,13 +21,13 @@ SYLLABLES = ('ba', 'do', 'ki', 'lu', 'me', 'no', 'ra', 'si', 'ta', 've')
 
 
 def open(kilobytes: int = 64) -> DataSet:
-    """Opens the set; a row is {'text'}, and each split is one, the same on every machine.
+    """Opens the set; each split is one row {'text'}, the same on every machine.
 
     Args:
-      kilobytes: text in each split; a row needs about two bytes a token.
+      kilobytes: size of the text in each split; a row needs about two bytes per token.
 
     Raises:
-      UserError: for a size that is not above zero.
+      UserError: for a size below one.
     """
     if kilobytes < 1:
         raise UserError(f'config.data.kilobytes must be above zero, got {kilobytes}')
@@ -40,29 +40,29 @@ def open(kilobytes: int = 64) -> DataSet:
 
 
 def words(seed: int, size: int) -> str:
-    """Returns at least `size` characters of words of two or three syllables; the early syllables are commoner."""
+    """At least `size` characters of words with two or three syllables; early syllables are more frequent."""
     generator = np.random.default_rng(seed)
     shares = 1 / np.arange(2, len(SYLLABLES) + 2)
     count = size // 4 + 1  # a word has five to seven characters with its space
     chosen = generator.choice(len(SYLLABLES), (count, 3), p=shares / shares.sum())
     lengths = generator.integers(2, 4, count)
     return ' '.join(
-        ''.join(SYLLABLES[each] for each in row[:length]) for row, length in zip(chosen, lengths, strict=True)
+        ''.join(SYLLABLES[syllable] for syllable in row[:length]) for row, length in zip(chosen, lengths, strict=True)
     )
 
 
 def counted_tokenizer(vocabulary: int) -> Tokenizer:
-    """Returns a byte-level tokenizer of exactly `vocabulary` tokens that no text was read for.
+    """An enumerated byte-level tokenizer of exactly `vocabulary` tokens.
 
-    The end token, 256 bytes, then pairs of bytes and triples in a fixed order, letters first. Any text is
+    It has the end token, 256 bytes, then pairs and triples of bytes in a fixed order, letters first. Any text can be
     encoded without loss.
 
     Raises:
-      UserError: where the vocabulary cannot be that small.
+      UserError: if the vocabulary is too small.
     """
     if vocabulary < 257:
-        raise UserError(f'config.task.vocabulary={vocabulary}: the least is 257: 256 bytes and one end')
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet(), key=lambda each: (not each.islower(), each))
+        raise UserError(f'config.task.vocabulary={vocabulary}: the minimum is 257: 256 bytes and the end token')
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet(), key=lambda letter: (not letter.islower(), letter))
     merges = list(itertools.islice(pairs(alphabet), vocabulary - 257))
     tokens = [END, *alphabet, *(left + right for left, right in merges)]
     vocabulary_of = {token: index for index, token in enumerate(tokens)}
@@ -74,7 +74,7 @@ def counted_tokenizer(vocabulary: int) -> Tokenizer:
 
 
 def pairs(alphabet: list[str]) -> Iterator[tuple[str, str]]:
-    """Yields (left, right) for every token of two characters, then for every one of three."""
+    """Yields (left, right) for all two-character tokens, then for all three-character tokens."""
     yield from itertools.product(alphabet, alphabet)
     for left, middle, right in itertools.product(alphabet, alphabet, alphabet):
         yield left + middle, right

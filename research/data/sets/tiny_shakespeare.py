@@ -1,7 +1,7 @@
-"""Tiny Shakespeare: 1.1 million characters of plays in one file, the corpus of small character models.
+"""Tiny Shakespeare: 1.1 million characters of plays in one file, the usual corpus of small character models.
 
-Source: A. Karpathy, github.com/karpathy/char-rnn, data/tinyshakespeare/input.txt. Licence: public domain. Splits: the
-usual rule, nanoGPT's too: the first 90% of the characters are for training, the rest for validation; no test split.
+Source: A. Karpathy, github.com/karpathy/char-rnn, data/tinyshakespeare/input.txt. Licence: public domain. Splits: as
+in nanoGPT, the first 90% of the characters for training, the rest for validation; no test split.
 """
 
 import functools
@@ -27,7 +27,7 @@ CHARACTERS = 1_115_394
 
 
 def open(folder: str = '') -> DataSet:
-    """Opens the set; a row is {'text'}, and each split is one.
+    """Opens the set; each split is one row {'text'}.
 
     Args:
       folder: of input.txt.
@@ -35,10 +35,10 @@ def open(folder: str = '') -> DataSet:
 
     @functools.cache
     def source(split: str) -> Rows:
-        place = folder_of(SOURCE, folder)
-        text = read_bytes(find((located(place, 'input.txt'),), 'config.data.folder')[0]).decode()
+        root = folder_of(SOURCE, folder)
+        text = read_bytes(find((located(root, 'input.txt'),), 'config.data.folder')[0]).decode()
         if len(text) != CHARACTERS:
-            raise UserError(f'{place}/input.txt has {len(text):,} characters, the corpus has {CHARACTERS:,}')
+            raise UserError(f'{root}/input.txt has {len(text):,} characters, the corpus has {CHARACTERS:,}')
         border = int(0.9 * len(text))
         part = {'train': text[:border], 'validation': text[border:]}[split]
         return in_memory([{'text': part}], f'tiny_shakespeare, {split}')

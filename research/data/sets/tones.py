@@ -1,7 +1,7 @@
-"""Tones with noise: sounds that are always there, for tests and first tries.
+"""Tones with noise: sounds that are always available, for tests and first tries.
 
-Source: made here from a seed. Licence: that of the project. Splits: of six sounds of a class, one is for the test and
-one for validation.
+Source: generated from a seed. Licence: that of the project. Splits: of each six sounds of a class, one is for testing
+and one for validation.
 """
 
 import functools
@@ -14,45 +14,45 @@ from research.data.readers.rows import Rows
 from research.errors import UserError, choose
 
 KINDS = ('falling', 'high', 'low', 'rising')
-RATE = 8000  # samples a second
-EVERY = 6  # of this many rows of a class, one is for the test and one for validation
+RATE = 8000  # Hz
+SPLIT_PERIOD = 6  # of this many rows of a class, one is for testing and one for validation
 
 
-def tone(kind: str, seed: int, number: int) -> Float[np.ndarray, 'samples']:
-    """Returns a tone of 0.15 to 0.3 s in [-1, 1], with white noise: a function of its arguments alone.
+def tone(name: str, seed: int, number: int) -> Float[np.ndarray, 'samples']:
+    """A tone of 0.15 to 0.3 s in [-1, 1] with white noise: a pure function of its arguments.
 
     Args:
-      kind: of `KINDS`: 'low' is 300 to 500 Hz and 'high' 1500 to 2500, 'rising' and 'falling' run between the two.
-      seed: another one gives other sounds.
-      number: likewise.
+      name: of `KINDS`: 'low' is 300 to 500 Hz, 'high' 1500 to 2500 Hz; 'rising' and 'falling' sweep between the two.
+      seed: of the set.
+      number: of the sound.
     """
     draw = np.random.default_rng((seed, number))
     count = int(draw.integers(round(0.15 * RATE), round(0.3 * RATE)))
     low, high = draw.uniform(300, 500), draw.uniform(1500, 2500)
-    first, last = {'low': (low, low), 'high': (high, high), 'rising': (low, high), 'falling': (high, low)}[kind]
+    first, last = {'low': (low, low), 'high': (high, high), 'rising': (low, high), 'falling': (high, low)}[name]
     phase = 2 * np.pi * np.cumsum(np.geomspace(first, last, count)) / RATE
     loud = 0.5 * np.sin(np.linspace(0, np.pi, count))
     return np.float32(loud * np.sin(phase) + 0.02 * draw.normal(size=count)).clip(-1, 1)
 
 
 def open(examples: int = 96, seed: int = 0) -> DataSet:
-    """Opens the set; a row is {'audio': float32 [samples], 'rate', 'label': of `KINDS`}, as many of each class.
+    """Opens the set; a row is {'audio': float32 [samples], 'rate', 'label': of `KINDS`}, equally many of each class.
 
     Args:
-      examples: in all splits together, 24 or more.
-      seed: another one gives other sounds.
+      examples: rows of all splits together, 24 or more.
+      seed: of the sounds.
 
     Raises:
-      UserError: for too few.
+      UserError: for too few examples.
     """
-    if examples < EVERY * len(KINDS):
-        raise UserError(f'config.data.examples must be {EVERY * len(KINDS)} or more, got {examples}')
-    places = {'train': range(2, EVERY), 'validation': (1,), 'test': (0,)}
+    if examples < SPLIT_PERIOD * len(KINDS):
+        raise UserError(f'config.data.examples must be {SPLIT_PERIOD * len(KINDS)} or more, got {examples}')
+    remainders = {'train': range(2, SPLIT_PERIOD), 'validation': (1,), 'test': (0,)}
 
     @functools.cache
     def source(split: str) -> Rows:
-        rest = choose(split, places, 'split')
-        numbers = [number for number in range(examples) if number // len(KINDS) % EVERY in rest]
+        chosen = choose(split, remainders, 'split')
+        numbers = [number for number in range(examples) if number // len(KINDS) % SPLIT_PERIOD in chosen]
 
         def kind(row: int) -> str:
             return KINDS[numbers[row] % len(KINDS)]
@@ -62,5 +62,5 @@ def open(examples: int = 96, seed: int = 0) -> DataSet:
 
         return Rows(len(numbers), get, lambda row: f'tone {numbers[row]}', label=kind)
 
-    about = 'tones with noise, made from a seed'
+    about = 'tones with noise, generated from a seed'
     return DataSet(source, about, fields=('audio', 'rate', 'label'), class_names=KINDS)

@@ -1,7 +1,7 @@
 """TREC: questions by the type of their answer, 5,452 and 500.
 
 Source: X. Li and D. Roth 2002, "Learning Question Classifiers", COLING. Licence: unclear. Splits: the official test;
-a tenth of the training questions is for validation, by a hash of the question, so that copies stay together.
+a tenth of the training questions is for validation, by a hash of the question that keeps copies together.
 Oddities: the files are Latin-1.
 """
 
@@ -47,7 +47,7 @@ def open(folder: str = '', labels: Literal['coarse', 'fine'] = 'coarse') -> Data
 
 
 def question(labels: str, line: str, where: str) -> Row:
-    """Returns 'COARSE:fine What is ... ?' as a row; raises `Broken` for another form."""
+    """Parses 'COARSE:fine What is ... ?' as a row; raises `Broken` for another form."""
     label, _, text = line.strip().partition(' ')
     coarse, colon, _ = label.partition(':')
     if not (coarse and colon and text.strip()):

@@ -1,6 +1,6 @@
-"""Cells of tables: what is a number, a category or no value; and what is odd about a column.
+"""Parses table cells as numbers, categories or missing values, and reports odd columns.
 
-The one parser for training rows, requests, and checks of data.
+Training rows, requests and data checks all use this parser.
 """
 
 import math
@@ -16,30 +16,30 @@ from research.data.readers.rows import label_text
 from research.errors import UserError
 
 NUMBER = re.compile(r'[-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]+)?')
-THOUSANDS = re.compile(r'[-+]?[0-9]{1,3}(?:\.[0-9]{3})+(?:,[0-9]*)?')  # 1.234,5 where a comma is the decimal mark
-MOSTLY = 0.5  # share of numbers among a column's values from which the others are worth a word
+THOUSANDS = re.compile(r'[-+]?[0-9]{1,3}(?:\.[0-9]{3})+(?:,[0-9]*)?')  # 1.234,5 with a decimal comma
+MIN_NUMERIC_SHARE = 0.5  # of a column's values, from which non-numeric values are reported
 
 
 class CellSettings(NamedTuple):
-    """How cells are read."""
+    """How to read cells."""
 
-    missing: tuple = MISSING  # texts that stand for no value
-    decimal: str = '.'  # the character before the fraction of a number: '.' or ','
+    missing: tuple = MISSING  # texts that mean a missing value
+    decimal: str = '.'  # decimal mark: '.' or ','
 
 
 def read_number(value: Any, missing: Sequence[str] = MISSING, decimal: str = '.') -> float | None:
-    """Returns a value as a number, None where there is none.
+    """Parses a value as a number; None if it is missing.
 
-    A number is what a person would call one: digits with at most one decimal mark, perhaps a sign and an exponent.
-    '1_23', 'infinity', '0x1F' and digits of other scripts, all or some of which Python accepts, are text.
+    A number has digits with at most one decimal mark, an optional sign and an optional exponent. '1_23', 'infinity',
+    '0x1F' and digits of other scripts are text, although Python accepts some of them.
 
     Args:
       value: of a cell or a request.
-      missing: texts that stand for no value.
-      decimal: '.' or ','; with ',' a '.' may stand before each three digits: '1.234,5' is 1234.5, and '1.5' is text.
+      missing: texts that mean a missing value.
+      decimal: '.' or ','; with ',' a '.' may separate thousands: '1.234,5' is 1234.5, and '1.5' is text.
 
     Raises:
-      ValueError: for anything else, also numbers that no float holds.
+      ValueError: for anything else, including numbers beyond the range of floats.
     """
     if is_no_value(value, missing):
         return None
@@ -63,7 +63,7 @@ def read_number(value: Any, missing: Sequence[str] = MISSING, decimal: str = '.'
 
 
 def read_category(value: Any, missing: Sequence[str] = MISSING) -> str | None:
-    """Returns a value as the name of a category in composed form, None where there is none.
+    """Parses a value as a category name in composed Unicode form; None if it is missing.
 
     Raises:
       UserError: for a list, an object or bytes.
@@ -77,42 +77,42 @@ def read_category(value: Any, missing: Sequence[str] = MISSING) -> str | None:
 
 
 def is_no_value(value: Any, missing: Sequence[str]) -> bool:
-    """Returns whether a cell is empty: None, NaN, or one of the texts that stand for no value."""
+    """Whether a cell is missing: None, NaN, blank, or one of `missing`."""
     if isinstance(value, str):
         return not value.strip() or value.strip() in missing
     return value is None or isinstance(value, (float, np.floating)) and math.isnan(value)
 
 
 def texts_of(setting: str, values: Any) -> tuple[str, ...]:
-    """Returns a setting's names as text, also where a flag made numbers of them (2003).
+    """Names in a setting as text, even if a flag parsed them as numbers (2003).
 
     Raises:
-      UserError: for what is no name or list of names.
+      UserError: for anything that is not a name or a list of names.
     """
     values = values if isinstance(values, (tuple, list)) else (values,)
-    if any(isinstance(each, (bool, dict, list, tuple)) or each is None for each in values):
+    if any(isinstance(value, (bool, dict, list, tuple)) or value is None for value in values):
         raise UserError(f'config.task.{setting}: expected names, got {values!r}')
-    return tuple(normal(label_text(each)) for each in values)
+    return tuple(normal(label_text(value)) for value in values)
 
 
 class Column(NamedTuple):
-    """How the values of a column read: counts, and the first that is no number."""
+    """Counts of a column's numbers and other values, and the first non-numeric one."""
 
     numbers: int = 0
     others: int = 0
-    number: int = -1  # the row of the first value that is no number
+    number: int = -1  # row of the first non-numeric value
     value: str = ''
 
     @property
     def is_number(self) -> bool:
-        """Whether all values are numbers, or there is none."""
+        """Whether no value is non-numeric."""
         return not self.others
 
 
 def read_columns(
     rows: Iterable[Mapping[str, Any]], ignored: Sequence[str], missing: Sequence[str] = MISSING, decimal: str = '.'
 ) -> dict[str, Column]:
-    """Returns what each column holds, in the order of the file.
+    """Counts the numbers and other values of each column, in the order of the file.
 
     Raises:
       UserError: for a column of lists.
@@ -124,30 +124,30 @@ def read_columns(
                 continue
             if isinstance(value, (list, dict, bytes)):
                 raise UserError(f'column {name!r} holds {value!r:.40}: put it in config.task.ignore')
-            found = counts.setdefault(name, [0, 0, -1, ''])
+            count = counts.setdefault(name, [0, 0, -1, ''])
             try:
-                found[0] += read_number(value, missing, decimal) is not None
+                count[0] += read_number(value, missing, decimal) is not None
             except ValueError:
-                if not found[1]:
-                    found[2:] = number, str(value)
-                found[1] += 1
-    return {name: Column(*found) for name, found in counts.items()}
+                if not count[1]:
+                    count[2:] = number, str(value)
+                count[1] += 1
+    return {name: Column(*count) for name, count in counts.items()}
 
 
 def column_note(name: str, column: Column, where: str, decimal: str = '.') -> str:
-    """Returns a message about a column that is numeric but for some values or the decimal mark; '' otherwise.
+    """Describes a column that would be numeric except for some values or the decimal mark; '' otherwise.
 
     Args:
       name: of the column.
-      column: what it holds.
-      where: the place of the first value that is no number.
-      decimal: the mark that is set.
+      column: its counts.
+      where: location of the first non-numeric value.
+      decimal: the configured decimal mark.
     """
     total = column.numbers + column.others
     if not column.others:
         return ''
     comma = decimal == '.' and re.fullmatch(r'[-+]?[0-9.]*,[0-9]+', column.value.strip())
-    if not comma and column.numbers < MOSTLY * total:
+    if not comma and column.numbers < MIN_NUMERIC_SHARE * total:
         return ''
     text = (
         f'column {name!r}: {column.numbers:,} of {total:,} values are numbers; {where} has {column.value!r:.40}, '

@@ -1,4 +1,4 @@
-"""The columns of a table as numbers and categories: their statistics in the training split, and rows as arrays."""
+"""Columns of a table as numbers and categories: training statistics, and rows as arrays."""
 
 import collections
 from collections.abc import Callable, Mapping, Sequence
@@ -10,22 +10,22 @@ from research.data.readers.fields import MISSING as MISSING_TEXTS
 from research.data.table.cells import column_note, read_category, read_columns, read_number, texts_of
 from research.errors import UserError, nearest
 
-MISSING, OTHER = 0, 1  # numbers of the categories for no value, and for one that is too rare or was never seen
-FAR = 10.0  # standard deviations at which a number is cut off
-CONSTANT = 1e-7  # of the largest value: a column that deviates by less, the resolution of float32, is constant
+MISSING, OTHER = 0, 1  # category ids of missing values, and of rare or unseen ones
+MAX_ABS_ZSCORE = 10.0  # standardized numbers are clipped to this
+MIN_RELATIVE_DEVIATION = 1e-7  # of the largest value; below this resolution of float32, a column is constant
 
 
 class ColumnSettings(NamedTuple):
-    """How the columns of a table are read."""
+    """How to read the columns of a table."""
 
-    categorical: tuple = ()  # columns of numbers that are names of something, such as postal codes
-    ignore: tuple = ()  # columns that the model does not see
-    missing: tuple = MISSING_TEXTS  # texts that stand for no value
-    decimal: str = '.'  # or ',': what stands before the fraction of a number
-    most_categories: int = 100  # of a column: the commonest; the others are one category together
+    categorical: tuple = ()  # numeric columns to treat as categories, such as postal codes
+    ignore: tuple = ()  # columns that the model does not read
+    missing: tuple = MISSING_TEXTS  # texts that mean a missing value
+    decimal: str = '.'  # decimal mark: '.' or ','
+    most_categories: int = 100  # most frequent categories kept per column; the others share one id
 
     def check(self) -> 'ColumnSettings':
-        """The settings, with names as text where a flag made numbers of them; a `UserError` for impossible values."""
+        """Validates the settings and converts names to text; raises UserError for invalid values."""
         if self.most_categories < 1:
             raise UserError(f'config.task: most_categories must be above zero, got {self.most_categories}')
         if self.decimal not in ('.', ','):
@@ -38,36 +38,34 @@ class Columns(NamedTuple):
     """Statistics of the training split."""
 
     numbers: dict  # {column: (mean, standard deviation)}; deviation 0: the column is constant
-    flagged: list  # columns of numbers that may be missing: the model is told where
-    categories: dict  # {column: its commonest values}
-    odd: list = []  # sentences about columns that are probably not what they were taken for
+    flagged: list  # numeric columns with missing values, which get an indicator input
+    categories: dict  # {column: its most frequent values}
+    odd: list = []  # notes on columns that were probably misread
 
     @property
     def width(self) -> int:
-        """Numbers in an encoded row."""
+        """Number of numeric inputs of a row."""
         return len(self.numbers) + len(self.flagged)
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        """Categories of each column that is not of numbers."""
+        """Number of categories of each categorical column."""
         return tuple(len(values) + OTHER + 1 for values in self.categories.values())
 
 
 def number_of(value: Any, settings: ColumnSettings) -> float | None:
-    """A value as a number, None where there is none; raises a ValueError for other text."""
     return read_number(value, settings.missing, settings.decimal)
 
 
 def category_of(value: Any, settings: ColumnSettings) -> str | None:
-    """A value as the name of a category, None where there is none."""
     return read_category(value, settings.missing)
 
 
 def columns_of(rows: Sequence[Mapping[str, Any]], settings: ColumnSettings) -> tuple[dict[str, bool], list[str]]:
-    """{column: whether all its values are numbers}, in the order of the file, and sentences about odd columns.
+    """{column: whether it is numeric}, in the order of the file, and notes on odd columns.
 
     Raises:
-      UserError: for a setting that names a column that is not there, or a column of lists.
+      UserError: for a setting that names a missing column, or a column of lists.
     """
     read = read_columns(rows, settings.ignore, settings.missing, settings.decimal)
     columns = {name: column.is_number and name not in settings.categorical for name, column in read.items()}
@@ -87,7 +85,7 @@ def columns_of(rows: Sequence[Mapping[str, Any]], settings: ColumnSettings) -> t
 
 
 def measure_columns(rows: Sequence[Mapping[str, Any]], settings: ColumnSettings) -> Columns:
-    """The statistics of the columns of some rows; raises as `columns_of`."""
+    """Computes the statistics of the columns; raises as `columns_of`."""
     kinds, odd = columns_of(rows, settings)
     numbers = {name: [] for name, is_number in kinds.items() if is_number}
     counters = {name: collections.Counter() for name, is_number in kinds.items() if not is_number}
@@ -105,24 +103,24 @@ def measure_columns(rows: Sequence[Mapping[str, Any]], settings: ColumnSettings)
 
 
 def moments_of(values: Sequence[float | None]) -> tuple[float, float]:
-    """Mean and standard deviation of a column; the deviation is 0 where the column is constant (`CONSTANT`)."""
+    """Mean and standard deviation of a column; the deviation is 0 for constant columns."""
     numbers = np.array([value for value in values if value is not None], np.float64)
     if not len(numbers):
         return 0.0, 0.0
     deviation = float(numbers.std())
-    return float(numbers.mean()), deviation if deviation > CONSTANT * np.abs(numbers).max() else 0.0
+    return float(numbers.mean()), deviation if deviation > MIN_RELATIVE_DEVIATION * np.abs(numbers).max() else 0.0
 
 
-def commonest(counter: Mapping[str | None, int], most: int) -> list[str]:
-    """The commonest values, by their names where they are equally common."""
+def commonest(counter: Mapping[str | None, int], limit: int) -> list[str]:
+    """The most frequent values; ties are sorted by name."""
     ranked = sorted((name for name in counter if name is not None), key=lambda name: (-counter[name], name))
-    return ranked[:most]
+    return ranked[:limit]
 
 
 def make_encode_columns(columns: Columns, settings: ColumnSettings) -> Callable[[Mapping[str, Any]], dict]:
-    """(row) -> 'numbers' float32 (standardized, then 1 for each that is missing) and 'categories' int32.
+    """(row) -> 'numbers' float32 (standardized, then indicators of missing values) and 'categories' int32.
 
-    It raises a `UserError` for text in a column of numbers. Constant columns are 0: they have no influence.
+    The function raises UserError for text in a numeric column. Constant columns become 0.
     """
     ranks = {
         name: {value: rank + OTHER + 1 for rank, value in enumerate(values)}
@@ -135,7 +133,7 @@ def make_encode_columns(columns: Columns, settings: ColumnSettings) -> Callable[
             try:
                 value = number_of(raw.get(name), settings)
             except (ValueError, TypeError):
-                raise UserError(f'column {name!r}: {raw[name]!r:.40} is no number as its others') from None
+                raise UserError(f'column {name!r}: {raw[name]!r:.40} is not a number like the other values') from None
             numbers.append(0.0 if value is None or deviation == 0 else (value - mean) / deviation)
             if name in columns.flagged:
                 flags.append(value is None)
@@ -144,7 +142,7 @@ def make_encode_columns(columns: Columns, settings: ColumnSettings) -> Callable[
             value = category_of(raw.get(name), settings)
             categories.append(MISSING if value is None else rank_of.get(value, OTHER))
         return {
-            'numbers': np.clip(np.array(numbers + flags, np.float32), -FAR, FAR),
+            'numbers': np.clip(np.array(numbers + flags, np.float32), -MAX_ABS_ZSCORE, MAX_ABS_ZSCORE),
             'categories': np.array(categories, np.int32),
         }
 
@@ -152,7 +150,7 @@ def make_encode_columns(columns: Columns, settings: ColumnSettings) -> Callable[
 
 
 def column_notes(columns: Columns) -> list[str]:
-    """Sentences about columns that are odd, and about those of numbers that have no influence."""
+    """Notes on odd columns, and on constant columns."""
     constant = [name for name, (_, deviation) in columns.numbers.items() if not deviation]
     notes = [f'columns that are constant in training have no influence: {", ".join(constant)}'] if constant else []
     return [*columns.odd, *notes]

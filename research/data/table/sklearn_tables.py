@@ -1,4 +1,4 @@
-"""The tables that scikit-learn ships: always there."""
+"""Tables bundled with scikit-learn."""
 
 from research.data.dataset import DataSet
 from research.data.readers.rows import Rows, in_memory
@@ -17,8 +17,8 @@ def open_bundled(name: str) -> DataSet:
         from sklearn import datasets  # importing it takes a second
 
         bunch = getattr(datasets, f'load_{name}')()
-        columns = [str(each) for each in bunch.feature_names]
-        names = [str(each) for each in bunch.target_names]
+        columns = [str(name) for name in bunch.feature_names]
+        names = [str(name) for name in bunch.target_names]
         rows = [
             {**dict(zip(columns, map(float, values), strict=True)), 'label': names[label]}
             for values, label in zip(bunch.data, bunch.target, strict=True)

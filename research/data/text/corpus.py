@@ -1,4 +1,4 @@
-"""Text as tokens: byte-level BPE or characters, documents joined into one stream, and blocks of it as rows."""
+"""Text as tokens: byte-level BPE or characters, documents joined into one stream, and rows cut from it."""
 
 import collections
 import hashlib
@@ -17,18 +17,18 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, train
 from research.data.dataset import DataSet
 from research.errors import UserError, choose
 
-END = '<|endoftext|>'  # stands between documents; its id is 0
-BYTE, SPACE = re.compile(r'<0x[0-9A-Fa-f]{2}>'), '\u2581'  # of SentencePiece: one byte, and the sign of a space
-UNKNOWN = '\ufffd'  # stands for every character that a character tokenizer does not have
+END = '<|endoftext|>'  # separates documents; its id is 0
+BYTE, SPACE = re.compile(r'<0x[0-9A-Fa-f]{2}>'), '\u2581'  # SentencePiece: a single byte; the mark of a space
+UNKNOWN = '\ufffd'  # replaces characters outside the vocabulary of a character tokenizer
 
 
 def read_documents(data: DataSet) -> dict[str, list[str]]:
-    """Returns {split: the texts of its rows}, without blank ones.
+    """Reads {split: texts of its rows} without blank texts.
 
-    A text that occurs again, in any split, is left out: copies would be learned by heart.
+    Copies of a text are left out across all splits, because they would be memorized.
 
     Raises:
-      UserError: for a row whose 'text' is no text.
+      UserError: for a row whose 'text' is not a string.
     """
     documents, seen = {}, set()
     for split in data.splits:
@@ -47,14 +47,14 @@ def read_documents(data: DataSet) -> dict[str, list[str]]:
     return documents
 
 
-def describe_documents(about: str, documents: Mapping[str, Sequence[str]]) -> dict[str, Any]:
-    """Returns what is stored of a corpus (JSON-able): its name, hash, and documents and bytes of each split."""
+def describe_documents(corpus: str, documents: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    """Describes a corpus as JSON: name, hash, and documents and bytes of each split."""
     digest = hashlib.sha256()
     for split, texts in documents.items():
         for text in texts:
             digest.update(f'{split}\0{text}\0'.encode('utf-8', 'surrogatepass'))
     return {
-        'corpus': about,
+        'corpus': corpus,
         'sha256': digest.hexdigest(),
         'documents': {split: len(texts) for split, texts in documents.items()},
         'bytes': {
@@ -65,24 +65,24 @@ def describe_documents(about: str, documents: Mapping[str, Sequence[str]]) -> di
 
 
 def make_tokenizer(kind: str, documents: Sequence[str], vocabulary: int, special: Sequence[str] = ()) -> Tokenizer:
-    """Returns the tokenizer of a kind, 'bpe' or 'character', trained on documents; see the two functions below."""
+    """Trains a tokenizer, 'bpe' or 'character', on documents; see the two functions below."""
     kinds = {'bpe': train_tokenizer, 'character': character_tokenizer}
     return choose(kind, kinds, 'config.task.tokenizer')(documents, vocabulary, special)
 
 
 def train_tokenizer(documents: Iterable[str], vocabulary: int, special: Sequence[str] = ()) -> Tokenizer:
-    """Returns a byte-level BPE of exactly `vocabulary` tokens: the end, `special` ones, 256 bytes, and merges.
+    """Trains a byte-level BPE of exactly `vocabulary` tokens: END, `special`, 256 bytes, and merges.
 
-    Special tokens have the ids 0, 1, ... in this order and are never read from a text. Any text is encoded
-    without loss. Merges never cross GPT-2's boundaries between words, numbers, punctuation and runs of
-    whitespace (Radford et al. 2019, section 2.2).
+    Special tokens have the ids 0, 1, ... in this order and are never parsed from a text. Any text can be encoded
+    without loss. Merges never cross GPT-2's boundaries between words, numbers, punctuation and runs of white space
+    (Radford et al. 2019, section 2.2).
 
     Raises:
-      UserError: where the vocabulary cannot be that small, or the documents not fill it.
+      UserError: if the vocabulary is too small, or the documents cannot fill it.
     """
     least = 257 + len(special)
     if vocabulary < least:
-        raise UserError(f'config.task.vocabulary={vocabulary}: the least is {least}: 256 bytes and special tokens')
+        raise UserError(f'config.task.vocabulary={vocabulary}: the minimum is {least}: 256 bytes and special tokens')
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -102,12 +102,12 @@ def train_tokenizer(documents: Iterable[str], vocabulary: int, special: Sequence
 
 
 def character_tokenizer(documents: Iterable[str], vocabulary: int, special: Sequence[str] = ()) -> Tokenizer:
-    """Returns a tokenizer of single characters: the end, `special` ones, `UNKNOWN`, and the commonest characters.
+    """A tokenizer of characters: END, `special`, `UNKNOWN`, and the most frequent characters.
 
-    The characters that find no place in `vocabulary` are read as `UNKNOWN`, so that text may be lost.
+    Characters outside `vocabulary` become `UNKNOWN`, so encoding may lose text.
 
     Raises:
-      UserError: where the documents have too few characters to fill the vocabulary, which then holds them all.
+      UserError: if the documents have too few characters to fill the vocabulary.
     """
     counts = collections.Counter(itertools.chain.from_iterable(documents))
     counts.pop(UNKNOWN, None)
@@ -128,25 +128,24 @@ def character_tokenizer(documents: Iterable[str], vocabulary: int, special: Sequ
 
 
 def encode_text(tokenizer: Tokenizer, text: str) -> list[int]:
-    """Returns the tokens of a text; an END or other special token written in it is ordinary text.
+    """Tokenizes a text; END or another special token written in it is ordinary text.
 
     Raises:
-      UserError: for characters that no UTF-8 text can hold (lone surrogates).
+      UserError: for lone surrogates, which UTF-8 cannot encode.
     """
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        place = f'at position {error.start}: {error.reason}'
-        raise UserError(f'the text holds half of a character {place}') from None
-    tokenizer.encode_special_tokens = True  # not kept by a stored or pickled tokenizer
+        raise UserError(f'the text has half of a character at position {error.start}: {error.reason}') from None
+    tokenizer.encode_special_tokens = True  # stored and pickled tokenizers lose this setting
     ids, marks = tokenizer.encode(text, add_special_tokens=False).ids, marks_in_text(tokenizer)
-    return [marks.get(each, each) for each in ids] if marks else ids
+    return [marks.get(index, index) for index in ids] if marks else ids
 
 
 def marks_in_text(tokenizer: Tokenizer) -> dict[int, int]:
-    """Returns {special token: the unknown one} where special tokens are pieces of the model itself (T5's).
+    """Maps special tokens to the unknown token if they are pieces of the model itself (T5).
 
-    Such a tokenizer reads them from a text, whatever it is told; there they are nothing that it knows.
+    Such a tokenizer parses them from a text regardless of its settings; there they count as unknown.
     """
     unknown = tokenizer.token_to_id('<unk>')
     if unknown is None or not isinstance(tokenizer.model, models.Unigram):
@@ -155,13 +154,13 @@ def marks_in_text(tokenizer: Tokenizer) -> dict[int, int]:
 
 
 def decode_text(tokenizer: Tokenizer, tokens: Iterable[int]) -> str:
-    """Returns tokens as text for a person: special tokens by name, halves of a character as U+FFFD."""
+    """Decodes tokens for a person: special tokens by name, incomplete characters as U+FFFD."""
     return tokenizer.decode([int(token) for token in tokens], skip_special_tokens=False)
 
 
 def begin_of(tokenizer: Tokenizer) -> list[int]:
-    """Returns the tokens that a tokenizer puts before every text: <s> of Llama, none of GPT-2."""
-    whole, plain = (tokenizer.encode('a', add_special_tokens=each).ids for each in (True, False))
+    """The tokens that a tokenizer puts before every text: <s> for Llama, none for GPT-2."""
+    whole, plain = (tokenizer.encode('a', add_special_tokens=special).ids for special in (True, False))
     starts = range(len(whole) - len(plain) + 1)
     return next((whole[:start] for start in starts if whole[start : start + len(plain)] == plain), [])
 
@@ -169,21 +168,21 @@ def begin_of(tokenizer: Tokenizer) -> list[int]:
 def encode_documents(
     tokenizer: Tokenizer, documents: Sequence[str], end: int | None = None, begin: Sequence[int] = ()
 ) -> Integer[np.ndarray, 'tokens']:
-    """Returns all documents as one stream, each between `begin` and `end` (None: END); uint16 where ids fit."""
+    """Encodes all documents as one stream, each between `begin` and `end` (None: END); uint16 if ids fit."""
     tokenizer.encode_special_tokens = True
-    kind = np.uint16 if tokenizer.get_vocab_size() <= 2**16 else np.int32
-    closing = np.array([tokenizer.token_to_id(END) if end is None else end], kind)
+    dtype = np.uint16 if tokenizer.get_vocab_size() <= 2**16 else np.int32
+    closing = np.array([tokenizer.token_to_id(END) if end is None else end], dtype)
     parts, marks = [], marks_in_text(tokenizer)
-    for start in range(0, len(documents), 64):  # small groups: encodings take far more memory than ids
+    for start in range(0, len(documents), 64):  # small groups, because encodings need far more memory than ids
         group = list(documents[start : start + 64])
         for encoding in tokenizer.encode_batch_fast(group, add_special_tokens=False):
-            ids = [marks.get(each, each) for each in encoding.ids] if marks else encoding.ids
-            parts += [np.array([*begin, *ids], kind), closing]
+            ids = [marks.get(index, index) for index in encoding.ids] if marks else encoding.ids
+            parts += [np.array([*begin, *ids], dtype), closing]
     return np.concatenate(parts) if parts else closing[:0]
 
 
 def bytes_of_tokens(tokenizer: Tokenizer) -> Integer[np.ndarray, 'vocabulary']:
-    """Returns how many bytes of text each token stands for, int32; END and special ones stand for none."""
+    """Bytes of text per token, int32; 0 for END and special tokens."""
     sizes = np.zeros(tokenizer.get_vocab_size(), np.int32)
     special = tokenizer.get_added_tokens_decoder()
     for token, index in tokenizer.get_vocab().items():
@@ -193,18 +192,18 @@ def bytes_of_tokens(tokenizer: Tokenizer) -> Integer[np.ndarray, 'vocabulary']:
 
 
 def bytes_of_token(model: Any, token: str) -> int:
-    """Returns how many bytes of text a token stands for."""
-    if getattr(model, 'byte_fallback', False):  # SentencePiece's: characters, a sign for the space, and single bytes
+    """Bytes of text that a token represents."""
+    if getattr(model, 'byte_fallback', False):  # SentencePiece: characters, a mark for spaces, and single bytes
         return 1 if BYTE.fullmatch(token) else len(token.replace(SPACE, ' ').encode())
     return len(token) if isinstance(model, models.BPE) else len(token.encode())  # byte-level: a character is a byte
 
 
 class Blocks(Sequence):
-    """Rows {'tokens'} of `length` + 1 tokens of a stream; the last of one row is the first of the next.
+    """Rows {'tokens'} of `length` + 1 tokens of a stream; consecutive rows share one token.
 
-    So every token but the stream's first is predicted once; a rest shorter than a row is left out. Another
-    `stride` is the distance from row to row; with 1 a shuffled epoch is a sample of crops at random places.
-    With `overlap` 0, rows are `length` tokens that share none.
+    Every token except the first is predicted once; a remainder shorter than a row is dropped. `stride` sets the
+    distance between rows; with stride 1, a shuffled epoch samples crops at random positions. With `overlap` 0, rows
+    have `length` tokens and share none.
     """
 
     def __init__(self, stream: Integer[np.ndarray, 'tokens'], length: int, stride: int = 0, overlap: int = 1):
@@ -227,7 +226,7 @@ def save_array(path: epath.Path, array: np.ndarray) -> None:
 
 
 def load_array(path: epath.Path) -> np.ndarray:
-    """Reads a .npy file; one on a local disk is mapped, so that only the rows in use take memory."""
+    """Reads a .npy file; local files are memory-mapped, so only the rows in use take memory."""
     if os.path.exists(local := os.fspath(path)):
         return np.load(local, mmap_mode='r')
     with path.open('rb') as file:

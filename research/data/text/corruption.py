@@ -1,4 +1,4 @@
-"""Tokens hidden from a model that learns to fill them in: BERT's masks and T5's spans, as NumPy functions."""
+"""Hides tokens for a model that learns to fill them in: BERT's masks and T5's spans, in NumPy."""
 
 import zlib
 from typing import NamedTuple
@@ -8,7 +8,7 @@ from jaxtyping import Bool, Integer
 
 
 class Masked(NamedTuple):
-    """A text with hidden tokens: what the model reads, where it is asked, and what stood there."""
+    """Model input, masked positions and original tokens."""
 
     tokens: Integer[np.ndarray, 'length']
     positions: Integer[np.ndarray, 'count']
@@ -16,7 +16,7 @@ class Masked(NamedTuple):
 
 
 def generator_of(tokens: Integer[np.ndarray, 'length']) -> np.random.Generator:
-    """Returns a generator that follows from the tokens alone: the same masks in every evaluation of a row."""
+    """A generator seeded by the tokens, so every evaluation of a row has the same masks."""
     return np.random.default_rng(zlib.crc32(np.ascontiguousarray(tokens, np.int32).tobytes()))
 
 
@@ -29,20 +29,20 @@ def mask_tokens(
     shares: tuple[float, float],
     rng: np.random.Generator,
 ) -> Masked:
-    """Returns `tokens` with about `count` of them hidden (Devlin et al. 2019, arXiv:1810.04805, section 3.1).
+    """Hides about `count` of the tokens (Devlin et al. 2019, arXiv:1810.04805, section 3.1).
 
-    Of the chosen tokens a share becomes the mask, another a random token, and the rest stays; the model does
-    not see which, and predicts all of them.
+    Of the chosen tokens, one share becomes the mask, another a random token, and the rest stays. The model predicts all
+    of them without knowing which is which.
 
     Args:
       tokens: one row.
-      groups: of each token, the word it belongs to; a word is chosen whole or not at all. Numbers of their own
-        choose single tokens; -1 is never chosen.
-      count: tokens to choose; fewer only where the next word would be too long, or there are no more.
+      groups: the word of each token; a word is chosen completely or not at all. Distinct numbers choose single tokens;
+        -1 is never chosen.
+      count: number of tokens to choose; fewer if the next word would be too long, or no word is left.
       mask: the id of the mask.
       replacements: ids from which random tokens are drawn.
-      shares: (masked, random), of the chosen tokens on average.
-      rng: where chance comes from.
+      shares: (masked, random), average shares of the chosen tokens.
+      rng: random generator.
     """
     names, inverse, sizes = np.unique(groups, return_inverse=True, return_counts=True)
     order = [name for name in rng.permutation(len(names)).tolist() if names[name] >= 0]
@@ -63,25 +63,25 @@ def mask_tokens(
 
 
 def span_sizes(length: int, density: float, mean: float) -> tuple[int, int]:
-    """Returns how many of `length` tokens are hidden, and in how many spans, one of each at least.
+    """(hidden tokens, spans) of a row of `length` tokens, at least one each.
 
-    Raffel et al. 2020 (arXiv:1910.10683), section 3.3.4: a share `density` in spans of `mean` tokens.
+    Raffel et al. 2020 (arXiv:1910.10683), section 3.3.4: hides a share `density` in spans of `mean` tokens.
     """
     hidden = min(max(round(length * density), 1), length - 1)
     return hidden, min(max(round(hidden / mean), 1), length - hidden)
 
 
 def spans(length: int, hidden: int, count: int, rng: np.random.Generator) -> Bool[np.ndarray, 'length']:
-    """Returns which tokens are hidden: `hidden` of them in `count` spans, shown tokens before each one.
+    """Draws a mask with `hidden` tokens in `count` spans, each preceded by visible tokens.
 
-    Lengths of hidden and of shown parts are drawn evenly among all with these sums.
+    The lengths of hidden and visible parts are uniform among all compositions.
     """
     parts = np.stack([composition(total, count, rng) for total in (length - hidden, hidden)], axis=1)
     return np.repeat(np.tile([False, True], count), parts.reshape(-1))
 
 
 def composition(total: int, parts: int, rng: np.random.Generator) -> Integer[np.ndarray, 'parts']:
-    """Returns positive numbers with a sum, each way of writing it as likely as any other."""
+    """Draws positive integers that sum to `total`, uniform among all compositions."""
     cuts = np.sort(rng.choice(total - 1, parts - 1, replace=False)) + 1 if parts > 1 else np.array([], int)
     return np.diff(np.concatenate([[0], cuts, [total]]).astype(int))
 
@@ -92,15 +92,14 @@ def corrupt_spans(
     sentinels: Integer[np.ndarray, 'most'],
     end: int,
 ) -> tuple[Integer[np.ndarray, 'source'], Integer[np.ndarray, 'target']]:
-    """Returns (source, target): spans replaced by sentinels, and the sentinels each followed by its span.
+    """(source, target): the text with sentinels for spans, and the sentinels each followed by its span.
 
-    Both end with `end`; the target has one more sentinel before it, as a closing mark (Raffel et al. 2020,
-    figure 2).
+    Both end with `end`; in the target, a final sentinel precedes it (Raffel et al. 2020, figure 2).
     """
     tokens = np.asarray(tokens, np.int32)
     first = hidden & ~np.concatenate([[False], hidden[:-1]])
     number = np.cumsum(first)
-    marked = np.where(first, sentinels[number - 1], tokens)  # where no span has begun, `first` is false
+    marked = np.where(first, sentinels[number - 1], tokens)  # `first` is false before the first span
     source = np.append(marked[~hidden | first], end)
     starts = np.flatnonzero(first[hidden])
     target = np.insert(tokens[hidden], starts, sentinels[: len(starts)])
@@ -108,23 +107,23 @@ def corrupt_spans(
 
 
 def fill_spans(source: list[int], target: list[int], sentinels: list[int], end: int) -> list[int]:
-    """Returns the text that a source and a (perhaps generated) target stand for, without sentinels and end.
+    """Reconstructs the text of a source and a (generated) target, without sentinels and end.
 
-    A sentinel that the target does not explain stands for nothing.
+    Sentinels missing from the target become empty.
     """
-    found: dict[int, list[int]] = {}
+    spans_of: dict[int, list[int]] = {}
     current: list[int] = []
     known = set(sentinels)
     for token in target:
         if token == end:
             break
         if token in known:
-            current = found.setdefault(token, [])
+            current = spans_of.setdefault(token, [])
         else:
             current.append(token)
     text: list[int] = []
     for token in source:
         if token == end:
             break
-        text += found.get(token, []) if token in known else [token]
+        text += spans_of.get(token, []) if token in known else [token]
     return text

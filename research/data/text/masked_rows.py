@@ -1,4 +1,4 @@
-"""What a masked model reads: rows some of whose tokens are hidden, requests with [MASK], and texts for a person."""
+"""Rows of a masked model: encoding with hidden tokens, requests with [MASK], and decoding to text."""
 
 import re
 from collections.abc import Mapping
@@ -23,30 +23,30 @@ class Marks(NamedTuple):
     mask: int
     names: tuple[str, ...]  # of the mask, in requests
     begin: tuple[int, ...] = ()  # before every row
-    end: tuple[int, ...] = ()  # behind it
+    end: tuple[int, ...] = ()  # after every row
 
     @property
     def around(self) -> int:
-        """How many tokens of a row are not of its text."""
+        """Number of tokens of a row that are not text."""
         return len(self.begin) + len(self.end)
 
     def inside(self, tokens: Any) -> Any:
-        """The tokens of a row without those before and behind."""
+        """A row without its begin and end tokens."""
         return tokens[len(self.begin) : len(tokens) - len(self.end)]
 
 
 def marks_of(tokenizer: Tokenizer, weights: str) -> Marks:
-    """The marks of a tokenizer, of the task's own or of `weights`.
+    """The special tokens of the task's own tokenizer, or of that of `weights`.
 
     Raises:
-      UserError: where the tokenizer of weights has no mask, or nothing to frame a row with.
+      UserError: if the tokenizer of the weights has no mask, begin or end token.
     """
     if not weights:
         return Marks(tokenizer.token_to_id(MASK), (MASK,))  # pyright: ignore[reportArgumentType]
     known = [name for name in (MASK, '<mask>') if tokenizer.token_to_id(name) is not None]
     if not known:
         raise UserError(
-            f'config.model.weights={weights!r}: its tokenizer has no {MASK} or <mask>, so nothing can be hidden: take '
+            f'config.model.weights={weights!r}: its tokenizer has no {MASK} or <mask>, so no token can be masked: use '
             'weights of a masked model (BERT, RoBERTa, DistilBERT)'
         )
     special = pretrained_tokens(tokenizer, f'config.model.weights={weights!r}')
@@ -57,22 +57,22 @@ def marks_of(tokenizer: Tokenizer, weights: str) -> Marks:
 class Masking(NamedTuple):
     """How rows are masked; lengths are in tokens."""
 
-    length: int  # of a row, its marks included
-    count: int  # the most tokens that are guessed
-    shares: tuple[float, float]  # of those, shown as the mask and as a random token
+    length: int  # of a row, including its marks
+    count: int  # maximum number of predicted tokens
+    shares: tuple[float, float]  # of those: replaced by the mask, by a random token
     whole_words: bool
-    spaced: bool  # a space before a mask belongs to the word that it hides
+    spaced: bool  # a space before a mask belongs to the masked word
 
 
 def block_length(length: int, marks: Marks) -> int:
-    """How many of the `length` tokens of a row are text; a `UserError` where there are none."""
+    """Number of text tokens in a row of `length`; raises UserError if there are none."""
     if length <= marks.around:
         raise UserError(f'config.task.length={length}: {marks.around} tokens of a row are its begin and end')
     return length - marks.around
 
 
 class MaskedRows:
-    """Texts and rows to arrays and back; holds which tokens are words, and can be pickled."""
+    """Converts texts and rows to arrays and back; can be pickled."""
 
     def __init__(self, stats: CorpusStats, masking: Masking, marks: Marks):
         self.stats, self.masking, self.marks = stats, masking, marks
@@ -85,10 +85,10 @@ class MaskedRows:
     def encode(self, raw: Mapping[str, Any], rng: Any = None) -> dict[str, np.ndarray]:
         """'tokens' [length], 'length', 'positions' [count] to guess, 'count' of them; rows have 'targets' [count].
 
-        Masks are drawn by `rng`, anew in every epoch; without it they follow from the row itself.
+        Masks are drawn with `rng`, so they change every epoch; without it, they are a function of the row.
 
         Raises:
-          UserError: for a request that is no text, is empty or too long, or has no [MASK] or too many.
+          UserError: for a request that is not text, is empty or too long, or has no or too many [MASK].
         """
         masking = self.masking
         if 'tokens' not in raw:
@@ -107,27 +107,27 @@ class MaskedRows:
         return {**row, 'targets': targets}
 
     def framed(self, tokens: Any) -> np.ndarray:
-        """The tokens of a text as the model reads them."""
+        """Adds the begin and end tokens to a text."""
         return np.concatenate([self.marks.begin, tokens, self.marks.end]).astype(np.int32)
 
     def request(self, text: str) -> dict[str, np.ndarray]:
-        """A text with masks as arrays."""
+        """Encodes a text with masks."""
         texts = re.split('|'.join(map(re.escape, self.marks.names)), text)
         masks, limit = len(texts) - 1, self.masking.count
         if not 0 < masks <= limit:
             raise UserError(f"the request's 'text' has {masks} {MASK}, and 1 to {limit} can be guessed")
-        parts = [part for each in texts for part in (each, self.marks.mask)][:-1]
+        parts = [part for piece in texts for part in (piece, self.marks.mask)][:-1]
         tokens = self.framed(marked_tokens(self.stats, parts, self.block, self.masking.spaced))
         return self.pad(tokens, np.flatnonzero(tokens == self.marks.mask))
 
     def pad(self, tokens: np.ndarray, positions: np.ndarray) -> dict[str, np.ndarray]:
-        """The fixed shapes."""
+        """Pads to the fixed shapes."""
         row = {'tokens': np.zeros(self.masking.length, np.int32), 'positions': np.zeros(self.masking.count, np.int32)}
         row['tokens'][: len(tokens)], row['positions'][: len(positions)] = tokens, positions
         return {**row, 'length': np.int32(len(tokens)), 'count': np.int32(len(positions))}  # pyright: ignore[reportReturnType]
 
     def decode(self, outputs: Mapping[str, np.ndarray]) -> dict[str, Any]:
-        """The text as it was read, the text filled with the likeliest tokens, and all candidates."""
+        """The input text, the text with the most probable tokens filled in, and all candidates."""
         count, tokens = int(outputs['count']), np.array(outputs['tokens'])[: int(outputs['length'])]
         masked = self.text(self.marks.inside(tokens))
         tokens[np.asarray(outputs['positions'])[:count]] = np.asarray(outputs['candidates'])[:count, 0]
@@ -142,7 +142,7 @@ class MaskedRows:
         return {'masked': masked, 'text': self.text(self.marks.inside(tokens)), 'candidates': candidates}
 
     def describe(self, row: Mapping[str, np.ndarray]) -> dict[str, str]:
-        """An encoded row as text with its masks, and the target: each hidden token and what is shown there."""
+        """An encoded row as text: masked text, and each target with the token shown in its place."""
         count = int(row['count'])
         fields = {'masked text': self.text(row['tokens'][: int(row['length'])])}
         if 'targets' in row:
@@ -155,5 +155,4 @@ class MaskedRows:
         return fields
 
     def text(self, tokens: Any) -> str:
-        """Tokens as text, special ones by name."""
         return decode_text(self.stats.tokenizer, tokens)

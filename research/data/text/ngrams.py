@@ -1,4 +1,4 @@
-"""A text as a bag of n-grams of its words, and of characters inside them: which there are, and their numbers."""
+"""A text as a bag of n-grams of words, and of characters inside words: vocabulary and features."""
 
 import collections
 import json
@@ -13,21 +13,21 @@ from jaxtyping import Int
 from research.data.text.tokens import commonest
 from research.errors import UserError
 
-JOINT = '\x1f'  # stands between the tokens of an n-gram
-INSIDE = '\x1e'  # stands before n-grams of characters
+JOINT = '\x1f'  # separates the tokens of an n-gram
+INSIDE = '\x1e'  # precedes character n-grams
 
 
 class GramSettings(NamedTuple):
     """Which n-grams are features."""
 
     order: int = 2  # n from 1 to this
-    buckets: int = 0  # hashed into so many; 0: the commonest of the training texts
-    subwords: tuple = ()  # (3, 6): also those of 3 to 6 characters inside a word
-    subword_room: int = 16  # places in a row for the subwords of a word, on average; those beyond are cut off
-    naive_bayes: bool = False  # each n-gram counts once, as much as its log-count ratio says; for a linear model
+    buckets: int = 0  # number of hash buckets; 0: the most frequent n-grams of the training texts
+    subwords: tuple = ()  # (3, 6) adds n-grams of 3 to 6 characters inside a word
+    subword_room: int = 16  # average positions in a row for the subwords of a word; the rest is cut off
+    naive_bayes: bool = False  # count each n-gram once, weighted by its log-count ratio; for a linear model
 
     def check(self) -> 'GramSettings':
-        """Returns the settings; raises a `UserError` for impossible values."""
+        """Validates the settings; raises UserError for invalid values."""
         if self.order < 1 or self.buckets < 0 or self.subword_room < 1:
             raise UserError(
                 'config.model: order and subword_room must be above zero and buckets zero or more, got '
@@ -41,27 +41,27 @@ class GramSettings(NamedTuple):
         return self
 
     def width(self, length: int) -> int:
-        """Returns the features of a row of so many tokens."""
+        """Number of features of a row of `length` tokens."""
         return length * (self.order + (self.subword_room if self.subwords else 0))
 
 
 class Grams(NamedTuple):
-    """N-grams and their numbers, from 1; 0 is padding."""
+    """N-grams and their ids, from 1; 0 is padding."""
 
     settings: GramSettings
-    numbers: Mapping[str, int]  # empty where they are hashed
+    numbers: Mapping[str, int]  # empty if hashed
 
     @property
     def size(self) -> int:
-        """Features, with the padding."""
+        """Number of features, including padding."""
         return 1 + (self.settings.buckets or len(self.numbers))
 
 
 def grams_of(pieces: Sequence[str], settings: GramSettings) -> list[str]:
-    """Returns all n-grams of 1 to `order` tokens, then the subwords.
+    """All n-grams of 1 to `order` tokens, then the subwords.
 
-    Subwords are the n-grams of characters of a word between '<' and '>', shorter than the whole, which is a
-    feature itself (Bojanowski et al. 2017, arXiv:1607.04606, section 3.2).
+    Subwords are character n-grams of '<word>', shorter than the whole, which is itself a feature (Bojanowski et al.
+    2017, arXiv:1607.04606, section 3.2).
     """
     words = [
         JOINT.join(pieces[start : start + size])
@@ -70,28 +70,28 @@ def grams_of(pieces: Sequence[str], settings: GramSettings) -> list[str]:
     ]
     if not settings.subwords:
         return words
-    least, most = settings.subwords
+    shortest, longest = settings.subwords
     framed = [f'<{piece}>' for piece in pieces]
     inside = [
         INSIDE + word[start : start + size]
         for word in framed
-        for size in range(least, min(most, len(word) - 1) + 1)
+        for size in range(shortest, min(longest, len(word) - 1) + 1)
         for start in range(len(word) - size + 1)
     ]
     return words + inside
 
 
 def prepare_grams(
-    texts: Iterable[Sequence[str]], settings: GramSettings, most: int, least: int, folder: epath.Path
+    texts: Iterable[Sequence[str]], settings: GramSettings, limit: int, min_count: int, folder: epath.Path
 ) -> None:
-    """Stores the commonest n-grams of the training texts, given as tokens."""
+    """Stores the most frequent n-grams of the tokenized training texts."""
     counter = collections.Counter(gram for pieces in texts for gram in grams_of(pieces, settings))
-    kept = commonest(counter, most, least)
+    kept = commonest(counter, limit, min_count)
     folder.joinpath('ngrams.json').write_text(json.dumps(kept, ensure_ascii=False), encoding='utf-8')
 
 
 def read_grams(settings: GramSettings, folder: epath.Path) -> Grams:
-    """Returns the n-grams that `prepare_grams` stored, or hashed ones, for which nothing is stored."""
+    """Reads the n-grams that `prepare_grams` stored; hashed n-grams need no storage."""
     if settings.buckets:
         return Grams(settings, {})
     names = json.loads(folder.joinpath('ngrams.json').read_text(encoding='utf-8'))
@@ -99,18 +99,17 @@ def read_grams(settings: GramSettings, folder: epath.Path) -> Grams:
 
 
 def features(grams: Grams, pieces: Sequence[str], length: int, once: bool = False) -> Int[np.ndarray, 'features']:
-    """Returns the numbers of the n-grams of at most `length` tokens, int32 [width], 0 where none is.
+    """Ids of the n-grams of at most `length` tokens, int32 [width], padded with 0.
 
-    A hashed n-gram is CRC-32 of its UTF-8 text, so that every process and machine agrees. With `once`, each
-    counts once.
+    Hashing uses the CRC-32 of the UTF-8 text, so every process and machine agrees. With `once`, duplicates are removed.
     """
     settings = grams.settings
-    found = grams_of(pieces[:length], settings)
-    found = list(dict.fromkeys(found)) if once else found
+    grams_found = grams_of(pieces[:length], settings)
+    grams_found = list(dict.fromkeys(grams_found)) if once else grams_found
     if settings.buckets:
-        numbers = [1 + zlib.crc32(gram.encode()) % settings.buckets for gram in found]
+        numbers = [1 + zlib.crc32(gram.encode()) % settings.buckets for gram in grams_found]
     else:
-        numbers = [grams.numbers[gram] for gram in found if gram in grams.numbers]
+        numbers = [grams.numbers[gram] for gram in grams_found if gram in grams.numbers]
     row = np.zeros(settings.width(length), np.int32)
     numbers = numbers[: len(row)]
     row[: len(numbers)] = numbers
@@ -120,15 +119,15 @@ def features(grams: Grams, pieces: Sequence[str], length: int, once: bool = Fals
 def log_count_ratios(
     rows: Iterable[Int[np.ndarray, 'features']], targets: np.ndarray, size: int
 ) -> np.ndarray:
-    """Returns float32 [size, units]: how much commoner an n-gram is in rows of a class than in the others.
+    """Log-count ratios, float32 [size, units]: how much more frequent an n-gram is in a class than outside.
 
-    log((p / |p|) / (q / |q|)) with p and q one more than the rows of either kind that have the n-gram
-    (Wang and Manning 2012, equation 2); 0 for padding.
+    log((p / |p|) / (q / |q|)), where p and q are one plus the number of rows inside and outside the class that have the
+    n-gram (Wang and Manning 2012, equation 2); 0 for padding.
 
     Args:
       rows: features of each training row.
-      targets: [rows, units], 1 where a row is of the class.
-      size: features, with the padding.
+      targets: [rows, units], 1 if a row is of the class.
+      size: number of features, including padding.
     """
     inside, outside = np.ones((2, size, targets.shape[1]))
     for row, target in zip(rows, targets, strict=True):

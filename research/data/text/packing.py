@@ -1,6 +1,6 @@
-"""Documents packed into rows of one length: several short ones in a row, a long one in pieces.
+"""Packs documents into rows of one length: several short ones per row, a long one in pieces.
 
-A row knows which piece each token belongs to, so that attention does not cross from one document to another.
+Rows have the piece of each token as a segment, so attention does not cross document boundaries.
 """
 
 from collections.abc import Sequence
@@ -10,11 +10,11 @@ from jaxtyping import Integer
 
 
 def cut(stream: Integer[np.ndarray, 'tokens'], end: int, length: int) -> Integer[np.ndarray, 'pieces 2']:
-    """Returns (start, size) of pieces with at most `length` tokens to read and as many, one later, to predict.
+    """(start, size) of pieces with at most `length` input tokens and as many targets, shifted by one.
 
-    The stream begins with `end`, and every document is followed by one. A piece reads
-    stream[start : start + size] and predicts stream[start + 1 : start + size + 1]; the first of a document reads
-    the end of the one before, so every token is predicted once. No piece holds tokens of two documents.
+    The stream begins with `end`, and every document is followed by one. A piece reads stream[start : start + size] and
+    predicts stream[start + 1 : start + size + 1]. The first piece of a document reads the end of the previous one, so
+    every token is predicted once. No piece has tokens of two documents.
     """
     ends = np.flatnonzero(np.asarray(stream) == end)
     pieces = [
@@ -26,11 +26,11 @@ def cut(stream: Integer[np.ndarray, 'tokens'], end: int, length: int) -> Integer
 
 
 def pack(sizes: Sequence[int], length: int) -> list[list[int]]:
-    """Returns rows of piece numbers, each with sizes that sum to `length` at most: best fit, largest first.
+    """Packs pieces into rows whose sizes sum to at most `length`: best fit, largest first.
 
-    Rows are ordered by their first piece, and the pieces of a row by their number.
+    Rows are sorted by their first piece, and the pieces of a row by their number.
     """
-    free: list[list[int]] = [[] for _ in range(length + 1)]  # rows by what is left in them
+    free: list[list[int]] = [[] for _ in range(length + 1)]  # rows by free space
     rows: list[list[int]] = []
     for piece in sorted(range(len(sizes)), key=lambda piece: (-sizes[piece], piece)):
         size = sizes[piece]
@@ -45,7 +45,7 @@ def pack(sizes: Sequence[int], length: int) -> list[list[int]]:
 
 
 class Packed(Sequence):
-    """Rows {'tokens', 'targets', 'segments'} [length] and 'length', the tokens that are no padding.
+    """Rows {'tokens', 'targets', 'segments'} [length] and 'length', the number of tokens without padding.
 
     'segments' counts the pieces of a row from 0; padding belongs to segment -1.
     """
@@ -63,15 +63,15 @@ class Packed(Sequence):
         if not 0 <= index < len(self):
             raise IndexError(index)
         row = {name: np.zeros(self.length, np.int32) for name in ('tokens', 'targets')}
-        segments, place = np.full(self.length, -1, np.int32), 0
+        segments, position = np.full(self.length, -1, np.int32), 0
         for number, piece in enumerate(self.rows[index]):
             start, size = self.pieces[piece].tolist()
-            row['tokens'][place : place + size] = self.stream[start : start + size]
-            row['targets'][place : place + size] = self.stream[start + 1 : start + size + 1]
-            segments[place : place + size] = number
-            place += size
-        return {**row, 'segments': segments, 'length': np.int32(place)}  # pyright: ignore[reportReturnType]
+            row['tokens'][position : position + size] = self.stream[start : start + size]
+            row['targets'][position : position + size] = self.stream[start + 1 : start + size + 1]
+            segments[position : position + size] = number
+            position += size
+        return {**row, 'segments': segments, 'length': np.int32(position)}  # pyright: ignore[reportReturnType]
 
     def padding(self) -> float:
-        """Returns the share of all places that no token fills."""
+        """Share of positions without a token."""
         return 1 - self.pieces[:, 1].sum() / max(len(self.rows) * self.length, 1)

@@ -1,4 +1,4 @@
-"""What a translation model reads: packed rows, single pairs and requests as arrays, and texts for a person."""
+"""Inputs of a translation model: packed rows, pairs and requests as arrays, and decoding to text."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -16,18 +16,18 @@ class PairArrays(NamedTuple):
     """Tokenizers of both sides, and sizes in tokens."""
 
     tokenizers: Tokenizers
-    length: int  # the most of one text, its end included
+    length: int  # maximum of one text, including its end
     row_length: int  # of a packed row, on each side
 
     def encode(self, raw: Mapping[str, Any], rng: Any = None) -> dict[str, Any]:
-        """The arrays of a packed row, of one pair, or of a request.
+        """Encodes a packed row, a pair, or a request.
 
         A packed row: 'source', 'source_segments', 'tokens' (the decoder's input), 'targets' and 'segments', each
         [row_length]. A pair: 'source' and 'targets' [length], 'tokens' [length], and their lengths 'source_length'
-        and 'length'; what is too long is cut. A request: its 'source', and 'tokens' [1], the start.
+        and 'length'; longer texts are truncated. A request: its 'source', and 'tokens' [1], the start.
 
         Raises:
-          UserError: for a request that is no text, is empty, or too long.
+          UserError: for a request that is not text, is empty, or too long.
         """
         del rng  # nothing is augmented
         start = self.tokenizers.start
@@ -47,7 +47,7 @@ class PairArrays(NamedTuple):
         return {**source, 'tokens': np.array([start], np.int32), 'length': np.int32(1)}
 
     def request_tokens(self, raw: Mapping[str, Any]) -> list[int]:
-        """The tokens of a request's source, its end included."""
+        """Tokens of a request's source, including its end."""
         text = raw.get('source')
         if not isinstance(text, str):
             raise UserError("the request has no 'source', or it is not a string")
@@ -66,15 +66,15 @@ class PairArrays(NamedTuple):
         return tokens
 
     def text_limit(self) -> int:
-        """The most characters that the tokens of a source could hold."""
+        """Maximum number of characters that the tokens of a source can represent."""
         return self.length * max(map(len, self.tokenizers.source.get_vocab()))
 
     def decode(self, outputs: Mapping[str, np.ndarray]) -> dict[str, str]:
-        """The source, without the prefix of all sources, and its translation as text."""
+        """The source, without the common prefix, and its translation as text."""
         tokenizers = self.tokenizers
         source = plain_text(tokenizers.source, np.asarray(outputs['source'])[: int(outputs['source_length'])])
         prefix = encode_text(tokenizers.source, tokenizers.prefix)
-        prefix = plain_text(tokenizers.source, prefix).strip()  # as far as the tokenizer knows it
+        prefix = plain_text(tokenizers.source, prefix).strip()  # as the tokenizer reproduces it
         return {
             'source': source.removeprefix(prefix).lstrip() if prefix else source,
             'text': plain_text(tokenizers.target, np.asarray(outputs['tokens'])[: int(outputs['length'])]),
@@ -82,7 +82,7 @@ class PairArrays(NamedTuple):
 
 
 def encode_packed(raw: Mapping[str, Any], length: int, start: int) -> dict[str, np.ndarray]:
-    """The arrays of a packed row; the decoder reads every target behind the token `start`."""
+    """Encodes a packed row; the decoder reads every target after the token `start`."""
     source, source_segments = pack(raw['sources'], length)
     targets, segments = pack(raw['targets'], length)
     tokens, _ = pack([np.concatenate([[start], text[:-1]]) for text in raw['targets']], length)
@@ -93,5 +93,4 @@ def encode_packed(raw: Mapping[str, Any], length: int, start: int) -> dict[str, 
 
 
 def padded(source: Sequence[int], length: int) -> dict[str, Any]:
-    """'source' [length] and 'source_length'."""
     return {'source': pack([np.asarray(source)], length)[0], 'source_length': np.int32(len(source))}

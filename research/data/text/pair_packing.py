@@ -1,20 +1,20 @@
-"""Several short examples in one row: a plan made once, by first fit, so that little of a batch is padding."""
+"""Packs several short examples into a row by first fit, planned once, to reduce padding."""
 
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Int, Integer
 
-OPEN = 256  # rows that are still being filled; more find little more room and cost time
+MAX_OPEN_ROWS = 256  # rows still being filled; more save little space and cost time
 
 
 def first_fit(sizes: Int[np.ndarray, 'examples sides'], capacity: int) -> list[list[int]]:
-    """Returns the examples of each row: each goes into the first open row that has room on every side.
+    """Assigns each example to the first open row with room on every side; returns the examples of each row.
 
-    Where `OPEN` rows are open the fullest is closed, so that time is linear in the number of examples.
+    With `MAX_OPEN_ROWS` open rows the fullest is closed, so the time is linear in the number of examples.
 
     Args:
-      sizes: tokens of each example on each side (source and target, or one side alone), at most `capacity`.
+      sizes: tokens of each example on each side (source and target, or only one side), at most `capacity`.
       capacity: tokens of a row on each side.
     """
     rows: list[list[int]] = []
@@ -23,27 +23,27 @@ def first_fit(sizes: Int[np.ndarray, 'examples sides'], capacity: int) -> list[l
     for example, size in enumerate(sizes):
         fits = np.flatnonzero((room >= size).all(axis=1))
         if len(fits):
-            place = fits[0]
+            open_row = fits[0]
         else:
-            if len(numbers) == OPEN:
-                kept = np.delete(np.arange(OPEN), np.argmin(room.min(axis=1)))
+            if len(numbers) == MAX_OPEN_ROWS:
+                kept = np.delete(np.arange(MAX_OPEN_ROWS), np.argmin(room.min(axis=1)))
                 room, numbers = room[kept], numbers[kept]
-            place = len(numbers)
+            open_row = len(numbers)
             room = np.vstack([room, np.full((1, sizes.shape[1]), capacity)])
             numbers = np.append(numbers, len(rows))
             rows.append([])
-        room[place] -= size
-        rows[numbers[place]].append(example)
+        room[open_row] -= size
+        rows[numbers[open_row]].append(example)
     return rows
 
 
 def padding_share(sizes: Int[np.ndarray, 'examples sides'], rows: int, capacity: int) -> float:
-    """Returns the share of the positions of `rows` packed rows that hold no token, over all sides together."""
+    """Share of positions of packed rows without a token, over all sides."""
     return 1 - float(np.sum(sizes)) / (rows * capacity * sizes.shape[1]) if rows else 0.0
 
 
 def pack(texts: Sequence[np.ndarray], length: int) -> tuple[Int[np.ndarray, 'length'], Int[np.ndarray, 'length']]:
-    """Returns texts one after the other, zero-padded, and the segment of each token: 1, 2, ..., 0 for padding."""
+    """Concatenates texts, zero-padded, with the segment of each token: 1, 2, ..., 0 for padding."""
     tokens, segments = np.zeros(length, np.int32), np.zeros(length, np.int32)
     start = 0
     for number, text in enumerate(texts, 1):
@@ -54,7 +54,7 @@ def pack(texts: Sequence[np.ndarray], length: int) -> tuple[Int[np.ndarray, 'len
 
 
 class Ragged(Sequence):
-    """Texts of tokens of different lengths, stored as one stream and where each starts."""
+    """Token sequences of different lengths, stored as one stream with start offsets."""
 
     def __init__(self, stream: Integer[np.ndarray, 'tokens'], starts: Int[np.ndarray, 'texts_and_one']):
         self.stream, self.starts = stream, starts
@@ -68,15 +68,15 @@ class Ragged(Sequence):
         return np.asarray(self.stream[self.starts[number] : self.starts[number + 1]], np.int32)
 
 
-def flatten(texts: Sequence[Sequence[int]], kind: type) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the stream and the starts of `Ragged`; tokens have the type `kind`."""
+def flatten(texts: Sequence[Sequence[int]], dtype: type) -> tuple[np.ndarray, np.ndarray]:
+    """The stream and the starts of `Ragged`, with tokens of type `dtype`."""
     starts = np.concatenate([[0], np.cumsum([len(text) for text in texts], dtype=np.int64)])
-    stream = np.concatenate([np.asarray(text, kind) for text in texts]) if len(texts) else np.zeros(0, kind)
+    stream = np.concatenate([np.asarray(text, dtype) for text in texts]) if len(texts) else np.zeros(0, dtype)
     return stream, starts
 
 
 class PackedRows(Sequence):
-    """Rows {side: [text, ...]} of the examples that the plan puts together.
+    """Rows {side: [text, ...]} of packed examples.
 
     Args of the class:
       sides: {'source': texts, 'target': texts}, in the order of the plan.

@@ -1,4 +1,4 @@
-"""Pairs of texts as rows: a tokenizer for each side, and a plan that packs several pairs into a row."""
+"""Pairs of texts as rows: a tokenizer per side, and a plan that packs several pairs into a row."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -20,39 +20,37 @@ END_ID = 0  # of `research.data.text.corpus.END`, the first special token of `tr
 
 
 class Tokenizers(NamedTuple):
-    """The tokenizer of each side, the same one where they share it, and the tokens around texts."""
+    """The tokenizer of each side, shared if the vocabulary is, and start and end ids."""
 
     source: Tokenizer
     target: Tokenizer
-    start: int = END_ID  # what a decoder reads first
+    start: int = END_ID  # first input of the decoder
     end: int = END_ID  # of every text
-    prefix: str = ''  # before every source: what is to be done with it (T5)
+    prefix: str = ''  # before every source: the instruction of T5
 
     def encode_source(self, text: str) -> list[int]:
-        """Returns the tokens of a source with its prefix and end."""
         return [*encode_text(self.source, self.prefix + text), self.end]
 
     def encode_target(self, text: str) -> list[int]:
-        """Returns the tokens of a target with its end."""
         return [*encode_text(self.target, text), self.end]
 
 
 def read_pairs(data: DataSet, split: str) -> list[tuple[str, str]]:
-    """Returns (source, target) of the rows of a split, without blanks around them; raises `Broken` for other values."""
+    """Reads (source, target) of each row, stripped of white space; raises `Broken` for other values."""
     rows = data.source(split)
     return [pair_of(rows[number], rows.where(number)) for number in range(len(rows))]
 
 
 def pair_of(row: Mapping[str, Any], where: str) -> tuple[str, str]:
-    """Returns (source, target) of a row; raises `Broken` where one is no text."""
+    """(source, target) of a row; raises `Broken` if one is not a string."""
     for name in SIDES:
         if not isinstance(row.get(name), str):
             raise Broken(f'{where}: {name!r} is {row.get(name)!r:.40}, not a text')
     return row['source'].strip(), row['target'].strip()
 
 
-def learn(pairs: Sequence[tuple[str, str]], vocabulary: int, shared: bool) -> Tokenizers:
-    """Returns the tokenizers of both sides, learnt from the training pairs: one from both, or one from each."""
+def train_tokenizers(pairs: Sequence[tuple[str, str]], vocabulary: int, shared: bool) -> Tokenizers:
+    """Trains the tokenizers on the training pairs: one for both sides, or one for each."""
     sides = [[pair[number] for pair in pairs] for number in range(2)]
     if shared:
         both = train_tokenizer(sides[0] + sides[1], vocabulary)
@@ -62,29 +60,28 @@ def learn(pairs: Sequence[tuple[str, str]], vocabulary: int, shared: bool) -> To
 
 
 def tokens_of(tokenizers: Tokenizers, pair: Sequence[str]) -> list[list[int]]:
-    """Returns the tokens of a pair of texts, each with its end."""
     return [tokenizers.encode_source(pair[0]), tokenizers.encode_target(pair[1])]
 
 
-def store(data: DataSet, tokenizers: Tokenizers, length: int, row_length: int, folder: epath.Path) -> None:
+def write_pairs(data: DataSet, tokenizers: Tokenizers, length: int, row_length: int, folder: epath.Path) -> None:
     """Plans the packed rows of the training pairs and stores the pairs of all splits.
 
     Writes <side>.json (tokenizers), <side>.npy and <side>_starts.npy (tokens of the training pairs in the order
     of the plan), rows.npy (the first pair of each row), counts.npy (of each target token), <split>.json
-    (pairs of texts) and plan.json (what was left out, padding, where the texts come from).
+    (pairs of texts) and plan.json (what was left out, padding, source of the texts).
 
     Raises:
-      UserError: where no training pair is left.
+      UserError: if no training pair is left.
     """
     folder.mkdir(parents=True, exist_ok=True)
     kept, sizes, plan = plan_pairs(read_pairs(data, 'train'), tokenizers, length)
     rows = first_fit(sizes, row_length)
     arrays = {'rows': np.cumsum([0, *map(len, rows)])}
-    planned = [kept[place] for row in rows for place in row]
+    planned = [kept[number] for row in rows for number in row]
     vocabulary = tokenizers.target.get_vocab_size()
-    kind = np.uint16 if max(vocabulary, tokenizers.source.get_vocab_size()) <= 2**16 else np.int32
+    dtype = np.uint16 if max(vocabulary, tokenizers.source.get_vocab_size()) <= 2**16 else np.int32
     for number, side in enumerate(SIDES):
-        arrays[side], arrays[f'{side}_starts'] = flatten([pair[number] for pair in planned], kind)
+        arrays[side], arrays[f'{side}_starts'] = flatten([pair[number] for pair in planned], dtype)
         (folder / f'{side}.json').write_text(getattr(tokenizers, side).to_str())
     arrays['counts'] = np.bincount(arrays['target'], minlength=vocabulary)
     for name, array in arrays.items():
@@ -103,12 +100,12 @@ def store(data: DataSet, tokenizers: Tokenizers, length: int, row_length: int, f
 def plan_pairs(
     pairs: Sequence[tuple[str, str]], tokenizers: Tokenizers, length: int
 ) -> tuple[list[list[list[int]]], np.ndarray, dict[str, int]]:
-    """Returns the tokens of the pairs to learn from in a random order, their sizes, and what was left out.
+    """Tokens of the training pairs in a random order, their sizes, and counts of those left out.
 
     Raises:
-      UserError: where no pair is left.
+      UserError: if no pair is left.
     """
-    found, left_out = [], {'empty': 0, 'too_long': 0}
+    kept, left_out = [], {'empty': 0, 'too_long': 0}
     for number in order(len(pairs), 0, 0):
         tokens = tokens_of(tokenizers, pairs[number])
         if not all(pairs[number]):
@@ -116,13 +113,13 @@ def plan_pairs(
         elif max(map(len, tokens)) > length:
             left_out['too_long'] += 1
         else:
-            found.append(tokens)
-    if not found:
+            kept.append(tokens)
+    if not kept:
         raise UserError(
             f'of {len(pairs)} training pairs {left_out["empty"]} are empty on a side and {left_out["too_long"]} longer '
             f'than config.task.length={length} tokens: none is left'
         )
-    return found, np.array([[len(text) for text in pair] for pair in found]), left_out
+    return kept, np.array([[len(text) for text in pair] for pair in kept]), left_out
 
 
 class PairRows(Sequence):
@@ -139,7 +136,7 @@ class PairRows(Sequence):
 
 
 def read_rows(folder: epath.Path, split: str) -> Sequence[Mapping[str, Any]]:
-    """Returns the rows of a split: packed ones of 'train', pairs of the others."""
+    """Reads the rows of a split: packed rows of 'train', pairs of the others."""
     choose(split, dict.fromkeys(('train', 'validation', 'test')), 'split')
     if split != 'train':
         return PairRows(json.loads((folder / f'{split}.json').read_text(encoding='utf-8')))

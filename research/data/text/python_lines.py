@@ -1,4 +1,4 @@
-"""Which lines of a text are Python."""
+"""Measures which lines of a text are Python."""
 
 import io
 import token
@@ -6,25 +6,25 @@ import tokenize
 
 
 def whole_lines(text: str) -> list[str]:
-    """Returns the lines of a passage that begin and end in it and are not blank, without their indentation.
+    """Complete, non-blank lines of a passage, without indentation.
 
-    The first and the last may be parts of lines; indentation says nothing about a line on its own.
+    The first and last line may be incomplete; the indentation of a single line has no meaning.
     """
     return [line.strip() for line in text.split('\n')[1:-1] if line.strip()]
 
 
 def is_python_line(line: str) -> bool:
-    """Returns whether the running interpreter's `tokenize` accepts a line on its own.
+    """Whether the running interpreter's `tokenize` accepts a line alone.
 
-    A line may leave a bracket or a triple quote open, as the first line of a longer statement does. It may
-    not hold a character that starts no token, or leave a string open. Lines inside a docstring are judged as
-    if they were code, so even real source is not wholly accepted: read the share beside that of the corpus.
+    A line may leave a bracket or triple quote open, like the first line of a longer statement. It must not contain a
+    character that starts no token, or an unclosed string. Lines inside docstrings are judged as code, so even real
+    source is not fully accepted: compare the share with that of the corpus.
     """
     formats = 0  # f-strings open here; since 3.12 their parts are tokens
     try:
         for part in tokenize.generate_tokens(io.StringIO(line.strip() + '\n').readline):
-            kind = token.tok_name[part.type]
-            formats += (kind == 'FSTRING_START') - (kind == 'FSTRING_END')
+            name = token.tok_name[part.type]
+            formats += (name == 'FSTRING_START') - (name == 'FSTRING_END')
             if part.type == token.ERRORTOKEN or part.type == token.NAME and not part.string.isidentifier():
                 return False
             # since 3.12 stray characters such as $ and ? come as operators, and ! is one within an f-string
@@ -39,6 +39,6 @@ def is_python_line(line: str) -> bool:
 
 
 def python_lines(texts: list[str]) -> tuple[int, int]:
-    """Returns how many of the whole lines of `texts` are Python, and how many there are."""
+    """(Python lines, all complete lines) in `texts`."""
     lines = [line for text in texts for line in whole_lines(text)]
     return sum(map(is_python_line, lines)), len(lines)

@@ -1,4 +1,4 @@
-"""A text, or a pair of texts, as arrays of fixed shape for a model that reads it as a whole: tokens, or n-grams."""
+"""A text, or a pair of texts, as arrays of fixed shape for classifiers: tokens or n-grams."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
@@ -20,22 +20,22 @@ TOKENIZER = 'tokenizer.json'  # of published weights
 
 
 class TextSettings(NamedTuple):
-    """How a text becomes tokens; with published weights they are those of the weights."""
+    """How to tokenize a text; published weights bring their own tokenizer."""
 
     tokens: tokens_module.Kind = 'words'
     clean: tuple = WordSettings().clean
     segment: Literal['words', 'space', 'chinese'] = 'words'
     stop_words: Literal['', 'english', 'chinese'] = ''
     stemmer: str = ''
-    vocabulary: int = 20_000  # tokens (or n-grams) that are kept, the commonest
-    min_count: int = 1  # times that one must occur in the training texts
+    vocabulary: int = 20_000  # number of most frequent tokens (or n-grams) to keep
+    min_count: int = 1  # minimum occurrences in the training texts
     length: int = 64  # tokens that the model reads
-    cut: Literal['end', 'start', 'refuse'] = 'end'  # which end of a longer text is lost
+    cut: Literal['end', 'start', 'refuse'] = 'end'  # which end of a longer text to truncate
     padding: Literal['right', 'left'] = 'right'
     pair: bool = False  # a row has a second text
 
     def check(self) -> 'TextSettings':
-        """The settings; raises a `UserError` for impossible values."""
+        """Validates the settings; raises UserError for invalid values."""
         if min(self.vocabulary, self.min_count) < 1 or self.length < 4:
             raise UserError(
                 'config.task: vocabulary and min_count must be above zero and length 4 or more, '
@@ -45,25 +45,25 @@ class TextSettings(NamedTuple):
 
     @property
     def words(self) -> WordSettings:
-        """How words are cut and cleaned."""
+        """Settings of word segmentation and cleaning."""
         return WordSettings(self.clean, self.segment, self.stop_words, self.stemmer)
 
 
 class TextArrays(NamedTuple):
-    """How texts become arrays, and what a model must know of the arrays."""
+    """Encoding of texts as arrays, and the sizes that a model needs."""
 
     encode: Callable[[str, str | None], dict[str, np.ndarray]]  # (text, pair or None)
-    size: int  # tokens, or n-grams with padding: ids are below it
+    size: int  # exclusive upper bound of ids
     length: int
     padding: str
     pair: bool
-    count: Callable[[Mapping[str, Any]], int]  # (raw row) -> its tokens, before any are cut
-    room: int  # tokens of a row that the model reads
+    count: Callable[[Mapping[str, Any]], int]  # (raw row) -> number of tokens before truncation
+    room: int  # text tokens of a row that the model reads
     read: Callable[[Mapping[str, np.ndarray]], str] | None = None  # encoded row -> its tokens, for a person
 
 
 def gram_settings(section: Mapping[str, Any]) -> tuple[GramSettings, dict[str, Any]]:
-    """The settings of n-grams in `config.model`, and those of the module."""
+    """Splits `config.model` into the settings of n-grams and those of the module."""
     grams, rest = unpack_part(GramSettings, without_name(section), 'model')
     if grams.naive_bayes and rest.get('width', 10):
         raise UserError('config.model.naive_bayes is for a linear model: set config.model.width to 0')
@@ -78,7 +78,7 @@ def prepare_texts(
     Args:
       settings: of `config.task`.
       section: `config.model`.
-      rows: of the training split, with 'text' and perhaps 'pair'.
+      rows: of the training split, with 'text' and optionally 'pair'.
       tokenizer: of published weights, or None.
       folder: the run's prepared folder.
     """
@@ -100,13 +100,13 @@ def prepare_texts(
 
 
 def prepare_ratios(arrays: TextArrays, rows: Sequence[Mapping], one_hot: np.ndarray, folder: epath.Path) -> None:
-    """Stores the log-count ratios of n-grams; `one_hot` [rows, units] is 1 where a row is of a class."""
+    """Stores the log-count ratios of n-grams; `one_hot` [rows, units] is 1 if a row is of a class."""
     features = [arrays.encode(*texts_of(row, arrays.pair))['features'] for row in rows]
     save_array(folder / RATIOS, ngrams.log_count_ratios(features, one_hot, arrays.size))
 
 
 def read_texts(settings: TextSettings, section: Mapping[str, Any], folder: epath.Path) -> TextArrays:
-    """How texts become arrays, by what `prepare_texts` stored."""
+    """Builds the encoding from what `prepare_texts` stored."""
     fixed = {'length': settings.length, 'padding': settings.padding, 'pair': settings.pair}
     if section.get('name') == 'ngrams':
         grams = ngrams.read_grams(gram_settings(section)[0], folder)
@@ -135,17 +135,16 @@ def read_texts(settings: TextSettings, section: Mapping[str, Any], folder: epath
 
 
 def texts_of(row: Mapping[str, Any], pair: bool) -> tuple[str, str | None]:
-    """The text of a row, and the second one, None where there is none."""
     return row['text'], row['pair'] if pair else None
 
 
 def joint_pieces(pieces: Callable[[str], list[str]], text: str, pair: str | None) -> list[str]:
-    """The tokens of one text, or of two with an end between them."""
+    """Tokens of one text, or of two with an end token between them."""
     return pieces(text) + ([tokens_module.SPECIAL[tokens_module.END], *pieces(pair)] if pair is not None else [])
 
 
 def make_gram_encode(settings: TextSettings, grams: ngrams.Grams, pieces: Callable[[str], list[str]]) -> Callable:
-    """`encode` for n-grams: 'features'. With naive Bayes each n-gram counts once."""
+    """Makes `encode` for n-grams: 'features'. With naive Bayes each n-gram counts once."""
 
     def encode(text, pair):
         tokens = joint_pieces(pieces, text, pair)
@@ -161,12 +160,12 @@ def make_gram_encode(settings: TextSettings, grams: ngrams.Grams, pieces: Callab
 
 
 def make_token_encode(frame: Frame, tokens: Tokens) -> Callable:
-    """`encode` for rows of tokens: 'tokens', 'types' and 'length'."""
+    """Makes `encode` for rows of tokens: 'tokens', 'types' and 'length'."""
 
     def ids_of(text: str) -> list[int]:
-        return tokens.ids(text) or [tokens.unknown]  # a text of nothing but stop words is one unknown word
+        return tokens.ids(text) or [tokens.unknown]  # a text of only stop words becomes one unknown word
 
     def encode(text, pair):
-        return tokens_module.lay(tokens, frame, ids_of(text), None if pair is None else ids_of(pair))
+        return tokens_module.frame_ids(tokens, frame, ids_of(text), None if pair is None else ids_of(pair))
 
     return encode

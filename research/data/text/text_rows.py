@@ -1,4 +1,4 @@
-"""What a language model reads: rows of a stream, the beginning of a text that it continues, and texts for a person."""
+"""Rows of a language model: blocks of a stream, prompts to continue, and decoding to text."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -9,30 +9,30 @@ from tokenizers import Tokenizer
 from research.data.text.corpus import begin_of, decode_text
 from research.data.text.token_streams import CorpusStats, request_text, request_tokens
 
-SHOWN = 6  # pairs of a token and the next, in a description
+MAX_PAIRS = 6  # pairs of a token and the next, in a description
 
 
 class TextRows(NamedTuple):
     """Sizes of rows and requests, in tokens."""
 
     stats: CorpusStats
-    length: int  # of a row, and the most positions that the model reads
-    new: int  # most tokens of a continuation
-    prefix: bool  # whether a first part of a row is seen by all of it and not predicted
+    length: int  # of a row, and the number of positions that the model reads
+    new: int  # maximum tokens of a continuation
+    prefix: bool  # prefix-LM: all tokens attend to the first part of a row, which is not predicted
 
     @property
     def prompt_limit(self) -> int:
-        """The most tokens of a request, so that its continuation fits."""
+        """Maximum tokens of a request, so that its continuation fits."""
         return self.length - self.new
 
     def encode(self, raw: Mapping[str, Any], rng: Any = None) -> dict[str, np.ndarray]:
         """'tokens' [length] and their 'length'; a row also has 'targets', the token after each.
 
-        Packed documents come with 'segments' [length]. Prefix-LM adds 'prefix': how many first tokens all others see;
-        drawn evenly from 1 to length - 1 by `rng`, without it half of the row.
+        Packed documents have 'segments' [length]. Prefix-LM adds 'prefix', the length of the prefix: uniform from 1 to
+        length - 1 with `rng`, half of the row without.
 
         Raises:
-          UserError: for a request that is no text, is empty, or leaves no room for its continuation.
+          UserError: for a request that is not text, is empty, or leaves no room for its continuation.
         """
         length = np.int32(self.length)
         if 'tokens' in raw:
@@ -70,19 +70,19 @@ class TextRows(NamedTuple):
         if 'targets' in row:
             start = int(row.get('prefix', 1)) - 1
             fields['target'] = decode_text(tokenizer, row['targets'][start:length])
-            pairs = list(zip(row['tokens'][start:length], row['targets'][start:length], strict=True))[:SHOWN]
-            words = ([decode_text(tokenizer, [token]) for token in pair] for pair in pairs)
-            fields['token and the next'] = ', '.join(f'{token!r} {following!r}' for token, following in words) + ', ...'
+            pairs = list(zip(row['tokens'][start:length], row['targets'][start:length], strict=True))[:MAX_PAIRS]
+            texts = ([decode_text(tokenizer, [token]) for token in pair] for pair in pairs)
+            fields['token and the next'] = ', '.join(f'{token!r} {following!r}' for token, following in texts) + ', ...'
         return fields
 
 
 def plain_text(tokenizer: Tokenizer, tokens: Any) -> str:
-    """Tokens as text without special ones."""
+    """Decodes tokens without special ones."""
     return tokenizer.decode(np.asarray(tokens).tolist(), skip_special_tokens=True)
 
 
 def row_prompt(row: Mapping[str, Any]) -> Any:
-    """How many tokens of a row, or of each row of a batch, are continued: half of it, or of its first document."""
+    """Length of the prompt of a row, or of each row of a batch: half of it, or of its first document."""
     length, segments = row['length'], row.get('segments')
     first = length if segments is None else (segments == 0).sum(-1).astype(length.dtype)
     return first // 2 + (first < 2)  # at least one

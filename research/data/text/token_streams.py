@@ -1,4 +1,4 @@
-"""What text tasks prepare of a corpus: its tokenizer, each split as one stream of tokens, and their counts."""
+"""Prepares a corpus for text tasks: a tokenizer, each split as one token stream, and token counts."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -25,7 +25,7 @@ from research.errors import UserError, nearest
 
 
 class CorpusStats(NamedTuple):
-    """What is stored of the training split: its tokenizer, and each token's count and bytes."""
+    """Stored statistics of the training split: tokenizer, and count and bytes of each token."""
 
     tokenizer: Tokenizer
     counts: np.ndarray
@@ -35,9 +35,9 @@ class CorpusStats(NamedTuple):
 def store_streams(
     data: DataSet,
     folder: epath.Path,
-    kind: str,
+    tokenizer_kind: str,
     vocabulary: int,
-    least: int,
+    min_tokens: int,
     special: Sequence[str] = (),
     tokenizer: Tokenizer | None = None,
     end: int | None = None,
@@ -45,35 +45,35 @@ def store_streams(
 ) -> None:
     """Trains a tokenizer on the training split and stores every split as one stream of its tokens.
 
-    Writes tokenizer.json, <split>.npy, counts.npy and bytes.npy (of each token) and corpus.json (where the
-    text comes from, its hash, sizes).
+    Writes tokenizer.json, <split>.npy, counts.npy and bytes.npy (of each token) and corpus.json (source, hash and sizes
+    of the text).
 
     Args:
       data: rows with 'text'; there may be no test split.
-      folder: where to.
-      kind, vocabulary, special: as in `make_tokenizer`.
-      least: tokens that make one row.
-      tokenizer: one that is there already; None takes that of the data set, or trains one.
+      folder: output folder.
+      tokenizer_kind, vocabulary, special: as in `make_tokenizer`.
+      min_tokens: tokens of one row.
+      tokenizer: an existing tokenizer; None uses that of the data set, or trains one.
       end: the token that follows each document; None: END.
       begin: tokens before each document.
 
     Raises:
-      UserError: where a split is too small for one row, or the tokenizer impossible.
+      UserError: if a split is too small for one row, or the tokenizer settings are invalid.
     """
     splits = read_documents(data)
     if tokenizer is None and data.tokenizer and not special:
         tokenizer = data.tokenizer(vocabulary)
     elif tokenizer is None:
-        tokenizer = make_tokenizer(kind, splits['train'], vocabulary, special)
+        tokenizer = make_tokenizer(tokenizer_kind, splits['train'], vocabulary, special)
     assert tokenizer is not None
     vocabulary = max(vocabulary, tokenizer.get_vocab_size())
     folder.mkdir(parents=True, exist_ok=True)
     sizes = {}
     for split, documents in splits.items():
         stream = encode_documents(tokenizer, documents, end, begin)
-        if len(stream) < least:
+        if len(stream) < min_tokens:
             raise UserError(
-                f'the {split} split has {len(stream)} tokens, too few for one row of {least}: take more text, '
+                f'the {split} split has {len(stream)} tokens, too few for one row of {min_tokens}: take more text, '
                 'or a smaller config.task.length'
             )
         save_array(folder / f'{split}.npy', stream)
@@ -82,15 +82,15 @@ def store_streams(
             save_array(folder / 'counts.npy', np.bincount(stream, minlength=vocabulary))
     save_array(folder / 'bytes.npy', bytes_of_tokens(tokenizer))
     (folder / 'tokenizer.json').write_text(tokenizer.to_str())
-    about = describe_documents(data.about, splits)
-    (folder / 'corpus.json').write_text(json.dumps({**about, 'tokens': sizes}, indent=2))
+    corpus = describe_documents(data.about, splits)
+    (folder / 'corpus.json').write_text(json.dumps({**corpus, 'tokens': sizes}, indent=2))
 
 
 def read_stats(folder: epath.Path, vocabulary: int) -> CorpusStats:
-    """Returns what was stored, for a model whose embedding has `vocabulary` rows.
+    """Reads the stored statistics, for a model whose embedding has `vocabulary` rows.
 
     Raises:
-      UserError: when the tokenizer gives ids beyond the embedding.
+      UserError: if the tokenizer has ids beyond the embedding.
     """
     tokenizer = Tokenizer.from_str((folder / 'tokenizer.json').read_text())
     if (count := tokenizer.get_vocab_size()) > vocabulary:
@@ -102,10 +102,10 @@ def read_stats(folder: epath.Path, vocabulary: int) -> CorpusStats:
 
 
 def read_stream(folder: epath.Path, split: str) -> Integer[np.ndarray, 'tokens']:
-    """Returns the stream of a split.
+    """Reads the stream of a split.
 
     Raises:
-      UserError: when the corpus has no such split.
+      UserError: if the corpus has no such split.
     """
     if not (file := folder / f'{split}.npy').exists():
         splits = json.loads((folder / 'corpus.json').read_text())['tokens']
@@ -114,7 +114,7 @@ def read_stream(folder: epath.Path, split: str) -> Integer[np.ndarray, 'tokens']
 
 
 def request_text(raw: Mapping[str, Any], purpose: str) -> str:
-    """Returns the text of a request; a UserError says what to give where it has none or an empty one."""
+    """Validates the text of a request; raises UserError if it is missing or empty."""
     text = raw.get('text')
     if not isinstance(text, str):
         raise UserError("the request has no 'text', or it is not a string")
@@ -123,46 +123,46 @@ def request_text(raw: Mapping[str, Any], purpose: str) -> str:
     return text
 
 
-def request_tokens(stats: CorpusStats, text: str, most: int, advice: str) -> list[int]:
-    """Returns the tokens of a request.
+def request_tokens(stats: CorpusStats, text: str, max_tokens: int, advice: str) -> list[int]:
+    """Tokenizes a request.
 
     Raises:
-      UserError: for more than `most` tokens, with `advice`, or a character that the tokenizer does not know.
+      UserError: for more than `max_tokens` tokens, with `advice`, or a character outside the vocabulary.
     """
-    limit = most * int(stats.bytes.max())
-    if len(text) > limit:  # before it is tokenized: it may be huge
-        raise UserError(f"the request's 'text' has {len(text)} characters; {most} tokens hold {limit}")
+    limit = max_tokens * int(stats.bytes.max())
+    if len(text) > limit:  # check before tokenizing a possibly huge text
+        raise UserError(f"the request's 'text' has {len(text)} characters; {max_tokens} tokens hold {limit}")
     tokens = encode_text(stats.tokenizer, text)
     unknown = stats.tokenizer.token_to_id(UNKNOWN)
     if unknown is not None and unknown in tokens:
-        place = tokens.index(unknown)
-        raise UserError(f"the request's 'text' has {text[place]!r}, a character that the training texts do not have")
-    if len(tokens) > most:
+        character = text[tokens.index(unknown)]
+        raise UserError(f"the request's 'text' has {character!r}, a character that the training texts do not have")
+    if len(tokens) > max_tokens:
         raise UserError(f"the request's 'text' has {len(tokens)} tokens; {advice}: shorten it")
     return tokens
 
 
 def marked_tokens(
-    stats: CorpusStats, parts: Sequence[str | int], most: int, spaced: bool
+    stats: CorpusStats, parts: Sequence[str | int], max_tokens: int, spaced: bool
 ) -> list[int]:
-    """Tokens of a request that holds texts and, between them, ids of special tokens which stand for missing text.
+    """Tokenizes a request of texts with special token ids between them that mark missing text.
 
     Args:
       stats: of the corpus.
       parts: texts and ids.
-      most: tokens that the model reads.
-      spaced: whether a space before a missing text belongs to it, as in a tokenizer whose words begin with a space.
+      max_tokens: tokens that the model reads.
+      spaced: whether a space before a missing text belongs to it, as in tokenizers whose words begin with a space.
 
     Raises:
       UserError: as of `request_tokens`.
     """
-    tokens, advice = [], f'the model reads {most}'
+    tokens, advice = [], f'the model reads {max_tokens}'
     for number, part in enumerate(parts):
         if isinstance(part, int):
             tokens.append(part)
             continue
         text = part.removesuffix(' ') if spaced and number + 1 < len(parts) else part
-        tokens += request_tokens(stats, text, most, advice) if text else []
-    if len(tokens) > most:
+        tokens += request_tokens(stats, text, max_tokens, advice) if text else []
+    if len(tokens) > max_tokens:
         raise UserError(f"the request's 'text' has {len(tokens)} tokens; {advice}: shorten it")
     return tokens

@@ -1,4 +1,4 @@
-"""A text as words: cleaning, segmentation, stop words and stemming, each a setting."""
+"""A text as words: cleaning, segmentation, stop words and stemming, each configurable."""
 
 import functools
 import html
@@ -15,7 +15,7 @@ ADDRESS = re.compile(r'(?:https?://|www\.)\S+|\S+@\S+\.\S+')
 NUMBER = re.compile(r'\d+(?:[.,]\d+)*')
 WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*|[^\w\s]|_+")
 
-# Function words that say nothing of what a text is about; written for this project.
+# Function words without information on the topic of a text; compiled for this project.
 CHINESE_STOP_WORDS = frozenset(
     '的 了 着 过 地 得 之 在 是 有 和 与 及 或 而 且 但 但是 并 并且 也 都 就 才 '
     '还 又 再 很 太 更 最 只 不 没 没有 吗 呢 吧 啊 呀 把 被 让 给 对 对于 从 到 '
@@ -27,52 +27,52 @@ CHINESE_STOP_WORDS = frozenset(
 
 
 class WordSettings(NamedTuple):
-    """How a text becomes words, in this order: clean, segment, stop words, stemmer."""
+    """Steps from a text to words, in this order: clean, segment, stop words, stemmer."""
 
     clean: tuple = ('unicode', 'lower')  # of CLEAN, in this order
     segment: Literal['words', 'space', 'chinese'] = 'words'
-    stop_words: Literal['', 'english', 'chinese'] = ''  # that are left out
+    stop_words: Literal['', 'english', 'chinese'] = ''  # language of the words to leave out
     stemmer: str = ''  # a language of Snowball, such as 'english'; '' for whole words
 
 
 def without_html(text: str) -> str:
-    """Returns a text without tags, with '&amp;' and its like as characters."""
+    """Removes tags and decodes entities such as '&amp;'."""
     return html.unescape(TAG.sub(' ', text))
 
 
 def without_accents(text: str) -> str:
-    """Returns letters without accents: 'café' is 'cafe'."""
-    split = unicodedata.normalize('NFD', text)
-    return unicodedata.normalize('NFC', ''.join(each for each in split if not unicodedata.combining(each)))
+    """Removes accents: 'café' becomes 'cafe'."""
+    letters = (character for character in unicodedata.normalize('NFD', text) if not unicodedata.combining(character))
+    return unicodedata.normalize('NFC', ''.join(letters))
 
 
 def without_punctuation(text: str) -> str:
-    """Returns a text with a space for each punctuation mark and symbol of any script."""
-    return ''.join(' ' if unicodedata.category(each)[0] in 'PS' else each for each in text)
+    """Replaces punctuation marks and symbols of any script by spaces."""
+    return ''.join(' ' if unicodedata.category(character)[0] in 'PS' else character for character in text)
 
 
 CLEAN = {
-    'unicode': functools.partial(unicodedata.normalize, 'NFKC'),  # full-width forms, ligatures: one form each
+    'unicode': functools.partial(unicodedata.normalize, 'NFKC'),  # unify full-width forms and ligatures
     'lower': str.lower,
     'html': without_html,
-    'addresses': functools.partial(ADDRESS.sub, ' '),  # of the web and of mail: left out
-    'numbers': functools.partial(NUMBER.sub, '0'),  # every number is the same word
+    'addresses': functools.partial(ADDRESS.sub, ' '),  # remove web and mail addresses
+    'numbers': functools.partial(NUMBER.sub, '0'),  # make every number the same word
     'accents': without_accents,
     'punctuation': without_punctuation,
 }
 
 
 def words_of(text: str) -> list[str]:
-    """Returns words with their apostrophes and combining marks, and every other sign by itself."""
+    """Words with their apostrophes and combining marks, and every other symbol alone."""
     return (WORD if text.isascii() else word_with_marks()).findall(text)
 
 
 @functools.cache
 def word_with_marks() -> re.Pattern:
-    r"""Returns `WORD` for all scripts: letters and digits with the marks that combine with them.
+    r"""`WORD` for all scripts: letters and digits with their combining marks.
 
-    \w has no vowel signs and no virama, so that Devanagari, Thai, Tamil, Hebrew with points and decomposed accents
-    would fall into letters. The joiners U+200C and U+200D stand inside words too.
+    \w excludes vowel signs and viramas, so it would split Devanagari, Thai, Tamil, pointed Hebrew and decomposed
+    accents into letters. The joiners U+200C and U+200D also belong to words.
     """
     codes = [code for code in range(0x300, 0xE01F0) if unicodedata.category(chr(code))[0] == 'M'] + [0x200C, 0x200D]
     codes.sort()
@@ -84,12 +84,12 @@ def word_with_marks() -> re.Pattern:
 
 
 def chinese_words(text: str) -> list[str]:
-    """Returns Chinese words by a dictionary and, for unknown ones, a hidden Markov model (rjieba)."""
+    """Chinese words by a dictionary and, for unknown ones, a hidden Markov model (rjieba)."""
     return [word for word in require('rjieba').cut(text) if not word.isspace()]
 
 
 def stop_words(name: str) -> frozenset[str]:
-    """Returns a list of stop words by language; '' is none."""
+    """The stop words of a language; '' has none."""
     if name == 'english':
         from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
@@ -98,7 +98,7 @@ def stop_words(name: str) -> frozenset[str]:
 
 
 def make_stem(language: str) -> Callable[[str], str]:
-    """Returns a function from a word in small letters to its stem (Porter's Snowball); '' changes nothing."""
+    """Makes a function from a lower-case word to its stem (Snowball); '' is the identity."""
     if not language:
         return str
     snowballstemmer = require('snowballstemmer')
@@ -107,7 +107,7 @@ def make_stem(language: str) -> Callable[[str], str]:
 
 
 def make_clean(names: tuple) -> Callable[[str], str]:
-    """Returns the function that applies cleaning steps in order; a `UserError` for an unknown one."""
+    """Makes the function that applies cleaning steps in order; raises UserError for an unknown step."""
     steps = [choose(name, CLEAN, 'config.task.clean') for name in names]
 
     def clean(text: str) -> str:
@@ -119,14 +119,13 @@ def make_clean(names: tuple) -> Callable[[str], str]:
 
 
 def make_words(settings: WordSettings) -> Callable[[str], list[str]]:
-    """Returns the function from a text to its words.
+    """Makes the function from a text to its words.
 
     Raises:
-      UserError: for an unknown step of cleaning, language or segmentation; from the function, for half of a
-        character (a lone surrogate), which no text can hold.
+      UserError: for an unknown cleaning step, language or segmentation; the function raises it for lone surrogates.
     """
-    ways = {'words': words_of, 'space': str.split, 'chinese': chinese_words}
-    segment = choose(settings.segment, ways, 'config.task.segment')
+    segmentations = {'words': words_of, 'space': str.split, 'chinese': chinese_words}
+    segment = choose(settings.segment, segmentations, 'config.task.segment')
     clean, stops, stem = make_clean(settings.clean), stop_words(settings.stop_words), make_stem(settings.stemmer)
 
     def words(text: str) -> list[str]:
@@ -137,8 +136,8 @@ def make_words(settings: WordSettings) -> Callable[[str], list[str]]:
 
 
 def check_unicode(text: str) -> None:
-    """Raises a `UserError` for characters that no UTF-8 text can hold."""
+    """Raises UserError for lone surrogates, which UTF-8 cannot encode."""
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise UserError(f'the text holds half of a character at position {error.start}: {error.reason}') from None
+        raise UserError(f'the text has half of a character at position {error.start}: {error.reason}') from None

@@ -5,7 +5,7 @@ Devlin et al. 2019 (arXiv:1810.04805), Liu et al. 2019 (arXiv:1907.11692), Sanh 
 
 from research.interop.names import Family, Rule, activation, activation_of, heads, linear, norm, only, table
 
-OFFSET = 2  # RoBERTa counts positions from the padding's id on, which is 1
+POSITION_OFFSET = 2  # RoBERTa counts positions from its padding id 1
 
 SHARED = {
     'causal': False,
@@ -22,7 +22,7 @@ SHARED = {
 
 
 def bert_settings(config, names, head='cls.predictions.bias', offset=0):
-    """Returns the fields of `TransformerSettings`; a pooler and a head where the names hold them."""
+    """Fields of `TransformerSettings`; with a pooler and a head if the names include them."""
     only(config, position_embedding_type='absolute', tie_word_embeddings=True, is_decoder=False)
     dropout = config.get('hidden_dropout_prob', 0.1)
     return {
@@ -48,7 +48,7 @@ def bert_settings(config, names, head='cls.predictions.bias', offset=0):
 
 
 def bert_config(settings):
-    """Returns config.json's keys of a shape."""
+    """config.json of the settings."""
     return {
         'vocab_size': settings.vocabulary,
         'hidden_size': settings.width,
@@ -66,7 +66,7 @@ def bert_config(settings):
 
 
 def bert_body(settings):
-    """Returns the rules of BERT without its head."""
+    """Rules of BERT without its head."""
     layer, block = 'encoder.layer.{}', 'blocks'
     rules = [
         table('embeddings.word_embeddings', 'tokens'),
@@ -84,7 +84,6 @@ def bert_body(settings):
 
 
 def bert_rules(settings):
-    """Returns BERT's rules."""
     head = [
         *linear('cls.predictions.transform.dense', 'head/transform'),
         *norm('cls.predictions.transform.LayerNorm', 'head/norm'),
@@ -94,14 +93,13 @@ def bert_rules(settings):
 
 
 def roberta_settings(config, names):
-    """Returns the fields of `TransformerSettings`."""
     only(config, pad_token_id=1)
-    found = bert_settings({'layer_norm_eps': 1e-5, **config}, names, 'lm_head.bias', OFFSET)
-    return {**found, 'head_activation': 'gelu'}  # its head ignores hidden_act
+    settings = bert_settings({'layer_norm_eps': 1e-5, **config}, names, 'lm_head.bias', POSITION_OFFSET)
+    return {**settings, 'head_activation': 'gelu'}  # its head ignores hidden_act
 
 
 def roberta_rules(settings):
-    """Returns RoBERTa's rules: BERT's with another head."""
+    """Rules of RoBERTa: BERT's with another head."""
     head = [
         *linear('lm_head.dense', 'head/transform'),
         *norm('lm_head.layer_norm', 'head/norm'),
@@ -111,7 +109,6 @@ def roberta_rules(settings):
 
 
 def distilbert_settings(config, names):
-    """Returns the fields of `TransformerSettings`."""
     only(config, tie_word_embeddings=True)
     head = 'vocab_projector.bias' in names
     return {
@@ -134,7 +131,6 @@ def distilbert_settings(config, names):
 
 
 def distilbert_config(settings):
-    """Returns config.json's keys of a shape."""
     return {
         'vocab_size': settings.vocabulary,
         'max_position_embeddings': settings.length,
@@ -150,7 +146,6 @@ def distilbert_config(settings):
 
 
 def distilbert_rules(settings):
-    """Returns DistilBERT's rules."""
     layer, block = 'transformer.layer.{}', 'blocks'
     rules = [
         table('embeddings.word_embeddings', 'tokens'),

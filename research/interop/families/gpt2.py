@@ -4,7 +4,7 @@ from research.interop.names import Family, Rule, activation, activation_of, norm
 
 
 def settings_of(config, names):
-    """Returns the fields of `TransformerSettings`."""
+    """Fields of `TransformerSettings`."""
     only(config, scale_attn_weights=True, scale_attn_by_inverse_layer_idx=False, add_cross_attention=False)
     return {
         'vocabulary': config['vocab_size'],
@@ -31,7 +31,7 @@ def settings_of(config, names):
 
 
 def config_of(settings):
-    """Returns config.json's keys of a shape."""
+    """config.json of the settings."""
     return {
         'vocab_size': settings.vocabulary,
         'n_positions': settings.length,
@@ -50,7 +50,7 @@ def config_of(settings):
 
 
 def both(name, *paths):
-    """Returns the rules of kernel and bias; GPT-2 keeps kernels as [inputs, outputs], as they are here."""
+    """Rules of kernel and bias; GPT-2 stores kernels as [inputs, outputs], like we do."""
     return [
         Rule(f'{name}.weight', tuple(f'{path}/kernel' for path in paths)),
         Rule(f'{name}.bias', tuple(f'{path}/bias' for path in paths)),
@@ -58,9 +58,9 @@ def both(name, *paths):
 
 
 def rules(settings):
-    """Returns GPT-2's rules."""
+    """Rules of GPT-2."""
     attention = 'blocks/attention'
-    found = [
+    body = [
         table('wte', 'tokens'),
         table('wpe', 'positions'),
         *norm('h.{}.ln_1', 'blocks/attention_norm'),
@@ -71,7 +71,7 @@ def rules(settings):
         *both('h.{}.mlp.c_proj', 'blocks/feed_forward/down'),
         *norm('ln_f', 'final_norm'),
     ]
-    return found + ([] if settings.tie_embedding else [Rule('lm_head.weight', ('head/kernel',), 'transposed')])
+    return body + ([] if settings.tie_embedding else [Rule('lm_head.weight', ('head/kernel',), 'transposed')])
 
 
 GPT2 = Family(

@@ -11,7 +11,7 @@ PROJECTIONS = ('q_proj', 'k_proj', 'v_proj', 'o_proj')
 
 
 def shared_settings(config, names):
-    """Returns the fields of `TransformerSettings` that all of these have in common."""
+    """Fields of `TransformerSettings` shared by all these families."""
     only(config, pretraining_tp=1, mlp_bias=False)
     return {
         'vocabulary': config['vocab_size'],
@@ -37,14 +37,14 @@ def shared_settings(config, names):
 
 
 def rotary_settings(config):
-    """Returns base and scaling of the rotary positions, as old and new files hold them."""
+    """Base and scaling of the rotary positions, in the old and the new format."""
     given = {**(config.get('rope_scaling') or {}), **(config.get('rope_parameters') or {})}
-    kind = given.get('rope_type', given.get('type', 'default'))
+    scaling = given.get('rope_type', given.get('type', 'default'))
     base = {'rotary_base': float(given.get('rope_theta', config.get('rope_theta', 10000.0)))}
-    if kind == 'default':
+    if scaling == 'default':
         return base
-    if kind != 'llama3':
-        raise UserError(f"config.json: rotary positions of type {kind!r} are not supported, only 'llama3'")
+    if scaling != 'llama3':
+        raise UserError(f"config.json: rotary positions of type {scaling!r} are not supported, only 'llama3'")
     return {
         **base,
         'rotary_length': given['original_max_position_embeddings'],
@@ -55,30 +55,26 @@ def rotary_settings(config):
 
 
 def llama_settings(config, names):
-    """Returns the fields of `TransformerSettings`."""
     bias = bool(config.get('attention_bias', False))
     return {**shared_settings(config, names), 'query_key_value_bias': bias, 'output_bias': bias}
 
 
 def mistral_settings(config, names):
-    """Returns the fields of `TransformerSettings`."""
     return {**shared_settings(config, names), 'window': config.get('sliding_window') or 0}
 
 
 def qwen2_settings(config, names):
-    """Returns the fields of `TransformerSettings`."""
     return {**shared_settings(config, names), 'query_key_value_bias': True, **windows(config)}
 
 
 def qwen3_settings(config, names):
-    """Returns the fields of `TransformerSettings`."""
     bias = bool(config.get('attention_bias', False))
     given = {**shared_settings(config, names), 'qk_norm': True, **windows(config)}
     return {**given, 'query_key_value_bias': bias, 'output_bias': bias}
 
 
 def windows(config):
-    """Returns the window of each layer of Qwen; the first `max_window_layers` see everything."""
+    """Attention window of each layer of Qwen; the first `max_window_layers` have full attention."""
     window, layers = config.get('sliding_window') or 0, config['num_hidden_layers']
     if not (config.get('use_sliding_window') and window):
         return {}
@@ -88,7 +84,7 @@ def windows(config):
 
 
 def config_of(settings):
-    """Returns config.json's keys of a shape."""
+    """config.json of the settings."""
     rotary = {'rope_theta': settings.rotary_base, 'rope_type': 'default'}
     if settings.rotary_length:
         rotary.update(
@@ -118,12 +114,12 @@ def config_of(settings):
 
 
 def biased_config(settings):
-    """Returns config.json's keys of Llama, where biases are a choice."""
+    """config.json of Llama, where biases are optional."""
     return {**config_of(settings), 'attention_bias': settings.output_bias}
 
 
 def windowed_config(settings):
-    """Returns config.json's keys where some layers see a window: Qwen2 and Qwen3."""
+    """config.json of Qwen2 and Qwen3, where some layers may have a window."""
     if not settings.windows:
         return {**config_of(settings), 'use_sliding_window': False}
     kinds = ['sliding_attention' if window else 'full_attention' for window in settings.windows]
@@ -132,19 +128,17 @@ def windowed_config(settings):
 
 
 def qwen3_config(settings):
-    """Returns config.json's keys of Qwen3."""
     return {**windowed_config(settings), 'attention_bias': settings.output_bias}
 
 
 def mistral_config(settings):
-    """Returns config.json's keys of Mistral."""
     return {**config_of(settings), 'sliding_window': settings.window or None}
 
 
 def rules(settings):
-    """Returns the rules of all of these."""
+    """Rules of all these families."""
     layer, biases = 'layers.{}', (settings.query_key_value_bias, settings.output_bias)
-    found = [
+    shared = [
         table('embed_tokens', 'tokens'),
         *norm(f'{layer}.input_layernorm', 'blocks/attention_norm', False),
         *heads(f'{layer}.self_attn', 'blocks/attention', PROJECTIONS, *biases),
@@ -155,9 +149,9 @@ def rules(settings):
         *norm('norm', 'final_norm', False),
     ]
     if settings.qk_norm:
-        found += norm(f'{layer}.self_attn.q_norm', 'blocks/attention/query_norm', False)
-        found += norm(f'{layer}.self_attn.k_norm', 'blocks/attention/key_norm', False)
-    return found + ([] if settings.tie_embedding else [Rule('lm_head.weight', ('head/kernel',), 'transposed')])
+        shared += norm(f'{layer}.self_attn.q_norm', 'blocks/attention/query_norm', False)
+        shared += norm(f'{layer}.self_attn.k_norm', 'blocks/attention/key_norm', False)
+    return shared + ([] if settings.tie_embedding else [Rule('lm_head.weight', ('head/kernel',), 'transposed')])
 
 
 UNUSED = ('layers.*.self_attn.rotary_emb.inv_freq', 'lm_head.weight')

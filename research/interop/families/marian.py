@@ -11,7 +11,7 @@ SIDES = ('attention_heads', 'ffn_dim')
 
 
 def settings_of(config, names):
-    """Returns the fields of `TransformerSettings`."""
+    """Fields of `TransformerSettings`."""
     only(config, normalize_before=False, normalize_embedding=False, static_position_embeddings=True)
     only(config, share_encoder_decoder_embeddings=True, tie_word_embeddings=True, add_final_layer_norm=False)
     for side in SIDES:
@@ -46,7 +46,7 @@ def settings_of(config, names):
 
 
 def config_of(settings):
-    """Returns config.json's keys of a shape."""
+    """config.json of the settings."""
     sides = {'attention_heads': settings.heads, 'ffn_dim': settings.width_of_hidden}
     return {
         'vocab_size': settings.vocabulary,
@@ -67,7 +67,7 @@ def config_of(settings):
 
 
 def stack_rules(name, cross):
-    """Returns the rules of the encoder, or of the decoder, which has the cross-attention."""
+    """Rules of the encoder, or of the decoder, which has cross-attention."""
     layer, block = f'{name}.layers.{{}}', f'{name}/blocks'
     rules = [
         *heads(f'{layer}.self_attn', f'{block}/attention', PROJECTIONS, True, True),
@@ -83,7 +83,6 @@ def stack_rules(name, cross):
 
 
 def rules(settings):
-    """Returns Marian's rules."""
     shared = [table('shared', 'tokens'), Rule('final_logits_bias', ('head/bias',), 'row')]
     return shared + stack_rules('encoder', False) + stack_rules('decoder', True)
 

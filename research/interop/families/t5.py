@@ -1,24 +1,24 @@
-"""T5, its first version and 1.1: pre-norm encoder-decoders with biases by distance.
+"""T5, version 1.0 and 1.1: pre-norm encoder-decoders with relative position biases.
 
 Raffel et al. 2020 (arXiv:1910.10683); gated feed-forward layers: Shazeer 2020 (arXiv:2002.05202).
 """
 
 from research.interop.names import Family, Rule, activation, activation_of, heads, linear, norm, table
 
-LENGTH = 512  # T5 has no limit of its own; it was trained with this many positions
+DEFAULT_LENGTH = 512  # positions in training; T5 has no limit
 PARTS = ('q', 'k', 'v', 'o')
 
 
 def settings_of(config, names):
-    """Returns the fields of `TransformerSettings`."""
+    """Fields of `TransformerSettings`."""
     form, _, word = config.get('feed_forward_proj', 'relu').rpartition('-')
     # 'gated-gelu' has always meant the tanh approximation
     word = 'gelu_new' if (form, word) == ('gated', 'gelu') else word
-    scaled = config.get('scale_decoder_outputs', config.get('tie_word_embeddings', True))  # the first version
+    scaled = config.get('scale_decoder_outputs', config.get('tie_word_embeddings', True))  # version 1.0
     dropout = config.get('dropout_rate', 0.1)
     return {
         'vocabulary': config['vocab_size'],
-        'length': config.get('n_positions', LENGTH),
+        'length': config.get('n_positions', DEFAULT_LENGTH),
         'width': config['d_model'],
         'layers': config['num_layers'],
         'decoder_layers': config.get('num_decoder_layers') or config['num_layers'],
@@ -44,7 +44,7 @@ def settings_of(config, names):
 
 
 def config_of(settings):
-    """Returns config.json's keys of a shape."""
+    """config.json of the settings."""
     word = activation_of(settings)
     if settings.gated:
         word = 'gated-gelu' if settings.activation == 'gelu_tanh' else f'gated-{word}'
@@ -69,7 +69,7 @@ def config_of(settings):
 
 
 def stack_rules(settings, name, cross):
-    """Returns the rules of the encoder, or of the decoder, which has the cross-attention."""
+    """Rules of the encoder, or of the decoder, which has cross-attention."""
     layer, block = f'{name}.block.{{}}.layer', f'{name}/blocks'
     rules = [
         Rule(
@@ -90,13 +90,13 @@ def stack_rules(settings, name, cross):
 
 
 def rules(settings):
-    """Returns T5's rules."""
-    found = [
+    """Rules of T5."""
+    shared = [
         table('shared', 'tokens'),
         *stack_rules(settings, 'encoder', False),
         *stack_rules(settings, 'decoder', True),
     ]
-    return found + ([] if settings.tie_embedding else [Rule('lm_head.weight', ('head/kernel',), 'transposed')])
+    return shared + ([] if settings.tie_embedding else [Rule('lm_head.weight', ('head/kernel',), 'transposed')])
 
 
 T5 = Family(

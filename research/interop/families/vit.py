@@ -5,7 +5,7 @@ from research.interop.names import Family, Rule, activation, activation_of, head
 
 
 def settings_of(config, names):
-    """Returns the fields of `TransformerSettings`; the vocabulary is a placeholder."""
+    """Fields of `TransformerSettings`; the vocabulary is a placeholder."""
     only(config, qkv_bias=True)
     return {
         'vocabulary': 1,
@@ -32,7 +32,7 @@ def settings_of(config, names):
 
 
 def image_of(config, names):
-    """Returns what a picture is: side in pixels, side of a patch, channels, classes (0: no output layer), names."""
+    """Picture format: side in pixels, side of a patch, channels, classes (0: no output layer), names."""
     labels = config.get('id2label', {0: '', 1: ''})
     return {
         'size': square(config['image_size'], 'image_size'),
@@ -44,7 +44,7 @@ def image_of(config, names):
 
 
 def config_of(settings):
-    """Returns config.json's keys of a shape, without those of the picture."""
+    """config.json of the settings, without the picture format."""
     return {
         'hidden_size': settings.width,
         'num_hidden_layers': settings.layers,
@@ -60,16 +60,16 @@ def config_of(settings):
 
 
 def image_config(image):
-    """Returns config.json's keys of the picture."""
+    """config.json of the picture format."""
     labels = {str(number): f'LABEL_{number}' for number in range(image['classes'])}
     keys = {'image_size': image['size'], 'patch_size': image['patch'], 'num_channels': image['channels']}
     return {**keys, **({'id2label': labels} if labels else {})}
 
 
 def rules(settings, image):
-    """Returns ViT's rules."""
+    """Rules of ViT."""
     layer, attention = 'encoder.layer.{}', 'blocks/attention'
-    found = [
+    body = [
         Rule('embeddings.cls_token', ('class_embedding',), 'row'),
         Rule('embeddings.position_embeddings', ('positions/embedding',), 'row'),
         Rule('embeddings.patch_embeddings.projection.weight', ('patch_embedding/kernel',), 'patches'),
@@ -82,7 +82,7 @@ def rules(settings, image):
         *linear(f'{layer}.output.dense', 'blocks/feed_forward/down'),
         *norm('layernorm', 'final_norm'),
     ]
-    return found + (linear('classifier', 'head') if image['classes'] else [])
+    return body + (linear('classifier', 'head') if image['classes'] else [])
 
 
 VIT = Family(

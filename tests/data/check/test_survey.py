@@ -83,7 +83,7 @@ def test_pictures_of_other_sizes_and_channels():
     rows = [{'image': picture(0)}, {'image': picture(1)}, {'image': picture(2, (8, 9, 3))}]
     inputs = {'image': field('image', (16, 16, 1))}
     warnings = texts(check.check_split(check.survey('train', rows, inputs), inputs), 'warning')
-    assert any('1 of 3 pictures' in text and 'have not 1 channels' in text for text in warnings)
+    assert any('1 of 3 pictures' in text and 'do not have 1 channels' in text for text in warnings)
     assert any('2 sizes' in text and '16x16 x2, 8x9 x1' in text for text in warnings)
     inputs = {'image': field('image', (32, 32, 1))}
     warnings = texts(check.check_split(check.survey('train', rows[:2], inputs), inputs), 'warning')
