@@ -36,10 +36,10 @@ __all__ = [
 
 
 def load_config(spec: str) -> ml_collections.ConfigDict:
-    """The config of 'path' or 'path:variant,variant' with every setting that it may have, to look at and to change.
+    """The config of 'path' or 'path:variant,variant' with all possible settings, for inspection and changes.
 
     Raises:
-      UserError: when the file, its `get_config` or a variant is not there, or running it fails.
+      UserError: if the file, its `get_config` or a variant does not exist, or running it fails.
     """
     values = read_file(spec)
     for name, defaults in method_defaults().items():
@@ -53,12 +53,12 @@ def read(
     """A checked config from a path ('configs/digits.py:tiny'), a ConfigDict, or the dict of a stored run.
 
     Args:
-      config: where or what it is.
+      config: a path, a ConfigDict or nested dicts.
       overrides: {'train.steps': 100}; values may be text, as on the command line.
       task: a module with `prepare` and `make` (or an object with these functions), instead of `task.name`.
 
     Raises:
-      UserError: for anything that is wrong in it, with the nearest right name.
+      UserError: for an invalid setting; names the nearest valid one.
     """
     values = read_file(config) if isinstance(config, str) else as_dict(config)
     if task is not None:
@@ -70,22 +70,20 @@ def read(
 
 
 def as_dict(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A config as nested dicts of its own."""
     return config.to_dict() if isinstance(config, ml_collections.ConfigDict) else dict(config)
 
 
 def text_of(value: Any) -> str:
-    """A value as it is written on the command line."""
     return repr(tuple(value)) if isinstance(value, (tuple, list)) else str(value)
 
 
 def read_run(workdir: Any, overrides: Mapping[str, Any] | None = None, task: Any = None) -> Config:
-    """The config stored in a run's folder, with overrides; a UserError where there is none."""
+    """The config stored in a run's folder, with overrides; raises UserError without one."""
     if not str(workdir):
         raise UserError('--workdir is missing: name the folder of a run, for example runs/digits')
     file = run_folder(workdir) / 'config.json'
     if not file.exists():
-        raise UserError(f'{workdir} is not the folder of a run: it has no config.json')
+        raise UserError(f'{workdir} is not a run folder: it has no config.json')
     return read(config_module.stored_values(file), overrides, task)
 
 
@@ -95,9 +93,9 @@ def prepare(config: Config, folder: epath.Path) -> None:
 
 
 def bind_run_loader(function: Callable) -> Callable:
-    """Returns a task's `prepare` or `make`, given `load` where it has such a parameter: how it reads another run.
+    """Binds the parameter `load` of a task's `prepare` or `make`, if it has one, to `read_trained`.
 
-    `load(workdir)` is `read_trained`; tasks may not resolve names themselves.
+    So a task can read another run; tasks must not resolve names themselves.
     """
     if 'load' not in inspect.signature(function).parameters:
         return function
@@ -105,10 +103,10 @@ def bind_run_loader(function: Callable) -> Callable:
 
 
 def read_trained(workdir: str):
-    """Returns a run's config, task, variables on the host, and step (`inference.model.Trained`).
+    """Reads a run: config, task, variables on the host, and step (`inference.model.Trained`).
 
     Raises:
-      UserError: when it is no run, or has no good checkpoint.
+      UserError: if it is not a run, or has no intact checkpoint.
     """
     import jax
 
@@ -117,14 +115,14 @@ def read_trained(workdir: str):
     config = read_run(workdir)
     if config.train.average_checkpoints and jax.process_count() > 1:  # all processes would have to call this together
         raise UserError(
-            f'{workdir} averages checkpoints (train.average_checkpoints): several processes cannot read it for a task'
+            f'{workdir} averages checkpoints (train.average_checkpoints): several processes cannot read it'
         )
     choose_platform()
     return model.read_trained(config, run_folder(workdir), build)
 
 
 def build(config: Config, folder: epath.Path) -> Task:
-    """Returns the task of a config with its methods applied, in order."""
+    """Makes the task of a config and applies its methods in order."""
     task = bind_run_loader(task_module(config.task.get('name', '')).make)(config, folder)
     if config.train.init_from:
         task = task._replace(load=load_from(config.train.init_from))
@@ -135,7 +133,7 @@ def build(config: Config, folder: epath.Path) -> Task:
 
 
 def load_from(workdir: str):
-    """Returns a function that reads the variables that another run evaluates with, for `Task.load`."""
+    """A function for `Task.load` that reads the evaluation variables of another run."""
     from research.checkpoint.store import read_weights
     from research.core.state import eval_variables_from
 
@@ -143,7 +141,7 @@ def load_from(workdir: str):
 
 
 def observers():
-    """Returns the functions that show a run: description, report, summary, and the text when memory runs out."""
+    """The user-facing output of a run: description, report, summary, and the out-of-memory message."""
     from research.capacity.flops import count_flops, expected_seconds
     from research.core.train import Observers
     from research.memory import out_of_memory_message
@@ -160,22 +158,22 @@ def observers():
 
 
 def comparable(config: Config) -> Callable[[dict[str, Any]], dict[str, Any]]:
-    """How a stored config gets its defaults, also where the task of `config` is an object that has no import path."""
+    """A function that completes a stored config, also if the task of `config` is an object without an import path."""
     task = config.task.get('name', '')
     name = config_module.name_of(task)
 
-    def form(values: dict[str, Any]) -> dict[str, Any]:
+    def complete_stored(values: dict[str, Any]) -> dict[str, Any]:
         if isinstance(task, str) or values['task'].get('name') != name:
             return completed(values)
         whole = completed({**values, 'task': {**values['task'], 'name': task}})
         return {**whole, 'task': {**whole['task'], 'name': name}}
 
-    return form
+    return complete_stored
 
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """A run that has ended; its folder holds the rest."""
+    """A run that has ended; its folder contains checkpoints, metrics and report."""
 
     config: Config
     workdir: epath.Path
@@ -206,7 +204,7 @@ class Run:
 
     @property
     def report(self) -> str:
-        """The path of the report, an HTML page."""
+        """The path of the HTML report."""
         return self.summary.report
 
     def model(self, overrides: Mapping[str, Any] | None = None) -> 'Model':
@@ -229,14 +227,14 @@ def run(
     config: str | Mapping[str, Any] | Config, workdir: Any, overrides: Mapping[str, Any] | None = None,
     task: Any = None,
 ) -> Run:
-    """Trains, evaluates and reports a config in `workdir`, going on from what is there.
+    """Trains, evaluates and reports a config in `workdir`; resumes an existing run.
 
     Args:
-      config, overrides, task: as of `read`; a config that is already checked takes none.
+      config, overrides, task: as for `read`; a checked `Config` accepts no overrides and no task.
       workdir: the folder of the run.
 
     Raises:
-      UserError: for anything the user can put right.
+      UserError: for anything the user can fix.
     """
     from research.core import train
 
@@ -253,11 +251,11 @@ def load(workdir: Any, overrides: Mapping[str, Any] | None = None, task: Any = N
 
     Args:
       workdir: the folder of the run.
-      overrides: settings that change how it answers, such as {'task.temperature': 0.5}.
-      task: the module or object that the run was started with, where its name is no import path.
+      overrides: settings for prediction, such as {'task.temperature': 0.5}.
+      task: the task object that the run was started with, if its name is not an import path.
 
     Raises:
-      UserError: where there is no run, or it has no good checkpoint.
+      UserError: if there is no run, or it has no intact checkpoint.
     """
     from research.inference import model
 

@@ -1,4 +1,4 @@
-"""Full disks: what is full, and by how much."""
+"""Full disks: detection and free space."""
 
 import errno
 import os
@@ -6,9 +6,9 @@ import shutil
 
 
 def is_disk_full(error: BaseException | None) -> bool:
-    """Returns whether an error, or what it was raised from, comes from a full file system or a quota.
+    """Whether an error or one of its causes comes from a full file system or a quota.
 
-    Libraries written in C++ pass on the text of the system's error alone.
+    C++ libraries pass on only the text of the system error.
     """
     while error is not None:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -20,9 +20,9 @@ def is_disk_full(error: BaseException | None) -> bool:
 
 
 def disk_text(folder: str, needed: int = 0) -> str:
-    """Returns how full the file system of a folder (or of its nearest parent that exists) is.
+    """Free space on the file system of a folder or its nearest existing parent, as text.
 
-    `needed` is the size in bytes of what could not be written, 0 where it is not known.
+    `needed` is the size in bytes of the failed write, 0 if unknown.
     """
     folder = os.path.abspath(folder)
     while not os.path.exists(folder):
@@ -34,6 +34,6 @@ def disk_text(folder: str, needed: int = 0) -> str:
 
 
 def size_text(size: int) -> str:
-    """Returns a number of bytes in KiB, MiB or GiB."""
+    """A number of bytes in KiB, MiB or GiB."""
     power = 10 if size < 2**20 else 20 if size < 2**30 else 30
     return f'{size / 2**power:,.1f} {({10: "KiB", 20: "MiB", 30: "GiB"})[power]}'

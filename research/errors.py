@@ -1,7 +1,7 @@
-"""Messages that a user can act on: what is wrong, where, and what to do.
+"""Errors that a user can fix, and checks of settings.
 
-The one module that every other may import. A program of `launch/` prints a `UserError` as one
-message and exits non-zero; anything else is a bug and keeps its stack trace.
+Every module may import this one. A program of `launch/` prints a `UserError` as one message and exits non-zero; any
+other exception is a bug and keeps its stack trace.
 """
 
 import difflib
@@ -14,28 +14,28 @@ from typing import Annotated, Any, NamedTuple
 
 
 class UserError(ValueError):
-    """Something the user can put right; its text is the whole message."""
+    """An error that the user can fix; its text is the complete message: what is wrong, where, and what to do."""
 
 
 class SettingError(UserError):
-    """A setting with an impossible value, raised by code that does not know its section; `unpack` adds it."""
+    """An invalid setting, raised by code that does not know the config section; `unpack` adds it."""
 
     def __init__(self, field: str, problem: str):
         super().__init__(f'{field} {problem}')
 
 
 class Range(NamedTuple):
-    """The values that a number may have: `Annotated[float, Range(0, 1)]`; `unpack` checks them."""
+    """The allowed values of a number, as in `Annotated[float, Range(0, 1)]`; `unpack` checks them."""
 
     low: float = -math.inf
     high: float = math.inf
-    above: bool = False  # low itself is excluded
-    below: bool = False  # high itself is excluded
+    above: bool = False  # low is excluded
+    below: bool = False  # high is excluded
 
     def __contains__(self, value: Any) -> bool:
-        over = value > self.low if self.above else value >= self.low
-        under = value < self.high if self.below or self.high == math.inf else value <= self.high
-        return over and under  # not for nan, nor for infinity
+        above_low = value > self.low if self.above else value >= self.low
+        below_high = value < self.high if self.below or self.high == math.inf else value <= self.high
+        return above_low and below_high  # False for nan and infinity
 
     def __str__(self) -> str:
         low = 'zero' if self.low == 0 else f'{self.low:g}'
@@ -48,25 +48,25 @@ class Range(NamedTuple):
 Positive = Annotated[float, Range(0, above=True)]
 NonNegative = Annotated[float, Range(0)]
 Fraction = Annotated[float, Range(0, 1)]
-Rate = Annotated[float, Range(0, 1, below=True)]  # of dropout, of a decay
+Rate = Annotated[float, Range(0, 1, below=True)]  # a dropout rate or a decay
 PositiveInt = Annotated[int, Range(0, above=True)]
 Count = Annotated[int, Range(0)]
 
 
 class Setting(NamedTuple):
-    """A setting that a section of the config may have."""
+    """The type and default of a setting in a section of the config."""
 
     kind: Any  # its annotation
     default: Any = inspect.Parameter.empty
 
     @property
     def has_default(self) -> bool:
-        """Whether a config may leave it out."""
+        """Whether a config may omit it."""
         return self.default is not inspect.Parameter.empty
 
 
 def settings_of(function: Callable[..., Any], hidden: Iterable[str] = ()) -> dict[str, Setting]:
-    """The settings that a function, class or flax module takes as keyword arguments, but `hidden` ones."""
+    """The keyword arguments of a function, class or flax module as settings, except `hidden` ones."""
     parameters = inspect.signature(function, eval_str=True).parameters
     hidden = {*hidden, *({'parent', 'name'} if 'parent' in parameters else ())}  # flax adds those two
     variable = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
@@ -78,7 +78,7 @@ def settings_of(function: Callable[..., Any], hidden: Iterable[str] = ()) -> dic
 
 
 def nearest(name: str, choices: Iterable[str]) -> str:
-    """Returns a hint for a misspelt `name`: the closest of `choices`, or all of them when none is close."""
+    """A hint for a misspelt `name`: the closest of `choices`, or all of them if no choice is close."""
     choices = sorted(choices)
     close = difflib.get_close_matches(name, choices, n=1, cutoff=0.5)
     if close:
@@ -87,40 +87,40 @@ def nearest(name: str, choices: Iterable[str]) -> str:
 
 
 def choose(name: str, choices: Mapping[str, Any], where: str) -> Any:
-    """Returns `choices[name]`, or raises a `UserError` that names the nearest key."""
+    """`choices[name]`; raises a `UserError` that names the nearest key for an unknown name."""
     if name not in choices:
         raise UserError(f'{where}: {name!r} is unknown; {nearest(name, choices)}')
     return choices[name]
 
 
-def fits(value: Any, kind: Any) -> bool:
-    """Returns whether `value` has the annotated type `kind`.
+def fits(value: Any, annotation: Any) -> bool:
+    """Whether `value` has the type `annotation`.
 
-    An int is accepted for a float, a list for a tuple, and a bool for no number.
+    An int is accepted for a float, and a list for a tuple; a bool is not a number.
     """
-    if kind in (inspect.Parameter.empty, Any):
+    if annotation in (inspect.Parameter.empty, Any):
         return True
-    origin, parts = typing.get_origin(kind), typing.get_args(kind)
+    origin, parts = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is Annotated:
         return fits(value, parts[0])
     if origin in (typing.Union, types.UnionType):
         return any(fits(value, part) for part in parts)
     if origin is typing.Literal:
         return any(value == part and type(value) is type(part) for part in parts)
-    kind = origin or kind
-    if not isinstance(kind, type):
+    expected = origin or annotation
+    if not isinstance(expected, type):
         return True
     if isinstance(value, bool):
-        return kind in (bool, object)
-    if kind is float:
+        return expected in (bool, object)
+    if expected is float:
         return isinstance(value, (int, float))
-    if kind is tuple:
+    if expected is tuple:
         return isinstance(value, (tuple, list)) and fit_each(value, parts)
-    return isinstance(value, kind)
+    return isinstance(value, expected)
 
 
 def fit_each(values: Sequence[Any], kinds: tuple[Any, ...]) -> bool:
-    """Returns whether the members of a tuple have the types in `tuple[kinds]`; no kinds accept everything."""
+    """Whether the members of a tuple have the types in `tuple[kinds]`; no kinds accept any members."""
     if not kinds:
         return True
     if kinds[-1] is Ellipsis:
@@ -128,28 +128,30 @@ def fit_each(values: Sequence[Any], kinds: tuple[Any, ...]) -> bool:
     return len(values) == len(kinds) and all(map(fits, values, kinds))
 
 
-def range_of(kind: Any) -> Range:
-    """The range in an annotation; every number where it has none."""
-    return next((part for part in getattr(kind, '__metadata__', ()) if isinstance(part, Range)), Range())
+def range_of(annotation: Any) -> Range:
+    """The range in an annotation; all numbers if it has none."""
+    return next((part for part in getattr(annotation, '__metadata__', ()) if isinstance(part, Range)), Range())
 
 
-def describe(kind: Any) -> str:
-    """Returns an annotation as a user reads it: 'float', "'adam' or 'sgd'", 'tuple[int, ...]'."""
-    if typing.get_origin(kind) is Annotated:
-        return describe(typing.get_args(kind)[0])
-    if typing.get_origin(kind) is typing.Literal:
-        return ' or '.join(map(repr, typing.get_args(kind)))
-    return kind.__name__ if isinstance(kind, type) and not typing.get_args(kind) else str(kind)
+def describe(annotation: Any) -> str:
+    """An annotation in a readable form: 'float', "'adam' or 'sgd'", 'tuple[int, ...]'."""
+    if typing.get_origin(annotation) is Annotated:
+        return describe(typing.get_args(annotation)[0])
+    if typing.get_origin(annotation) is typing.Literal:
+        return ' or '.join(map(repr, typing.get_args(annotation)))
+    if isinstance(annotation, type) and not typing.get_args(annotation):
+        return annotation.__name__
+    return str(annotation)
 
 
 def unpack(function: Callable[..., Any], section: Mapping[str, Any], where: str, **given: Any) -> Any:
-    """Calls `function(**given, **section)` once every key and type of `section` fits its signature.
+    """Calls `function(**given, **section)` after checking the keys and types of `section` against its signature.
 
     Args:
-      function: a class or function whose keyword arguments are the settings that exist.
-      section: the settings as written in the config.
+      function: a class or function whose keyword arguments are the possible settings.
+      section: the section of the config.
       where: the section's name, for messages ('model', 'optimizer.generator').
-      **given: arguments that the caller supplies; they are not settings.
+      **given: arguments from the caller that are not settings.
 
     Raises:
       UserError: for an unknown key (names the nearest), a missing one, or a value of the wrong type.
@@ -178,7 +180,7 @@ def without_name(section: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def unpack_part(part: Callable[..., Any], section: Mapping[str, Any], where: str, **given: Any) -> tuple[Any, dict]:
-    """Calls `part`, a named tuple, with the keys of `section` that are its fields; also gives the other keys."""
+    """Calls `part`, a named tuple, with the keys of `section` that are its fields; also returns the other keys."""
     ours = {key: value for key, value in section.items() if key in part._fields}
     rest = {key: value for key, value in section.items() if key not in ours}
     return unpack(part, ours, where, **given), rest
@@ -187,7 +189,7 @@ def unpack_part(part: Callable[..., Any], section: Mapping[str, Any], where: str
 def task_settings(settings: Callable[..., Any], config: Any) -> Any:
     """The checked settings of `config.task`: `settings`, a named tuple, may have a method `check() -> itself`."""
     values = unpack(settings, without_name(config.task), 'task')
-    check = getattr(values, 'check', None)  # a setting of a task may be called so too
+    check = getattr(values, 'check', None)  # a task may also have a setting named 'check'
     try:
         return check() if callable(check) else values
     except SettingError as error:

@@ -1,4 +1,4 @@
-"""Packages that serve one kind of data or method: imported where they are used, installed as extras of this project."""
+"""Optional packages for one kind of data or method: imported on use, installed as extras."""
 
 import importlib
 from typing import Any

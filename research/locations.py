@@ -1,4 +1,4 @@
-"""Paths as a person types them."""
+"""Paths as typed by users."""
 
 import os
 import pathlib
@@ -7,15 +7,15 @@ from etils import epath
 
 
 def run_folder(workdir: str | os.PathLike) -> epath.Path:
-    """Returns the folder of a run; '~' is the user's home, as in a shell, which does not see it in --workdir=~/x."""
+    """The folder of a run; expands '~', which a shell does not expand in --workdir=~/x."""
     return epath.Path(os.path.expanduser(os.fspath(workdir)))
 
 
 def split_variant(spec: str) -> tuple[str, str]:
-    """Returns (path, variant) of 'path' or 'path:variant'.
+    """Splits 'path' or 'path:variant' into (path, variant).
 
-    A path may hold a colon itself, such as that of a Windows drive: a file that exists, with or without '.py', has
-    no variant.
+    A path may contain a colon, such as that of a Windows drive: an existing file, with or without '.py', has no
+    variant.
     """
     spec = os.path.expanduser(spec)
     if any(pathlib.Path(name).is_file() for name in (spec, f'{spec}.py')):

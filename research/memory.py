@@ -1,4 +1,4 @@
-"""Devices that run out of memory, and what to tell the user then."""
+"""Device memory: the needs of a compiled program, and the message for an out-of-memory error."""
 
 import re
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from research.units import bytes_text
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Returns whether a device ran out of memory, while compiling or running."""
+    """Whether a device ran out of memory, while compiling or running."""
     return isinstance(error, jax.errors.JaxRuntimeError) and (
         'RESOURCE_EXHAUSTED' in str(error) or 'out of memory' in str(error).lower()
     )
@@ -19,28 +19,28 @@ def is_out_of_memory(error: BaseException) -> bool:
 def out_of_memory_message(
     error: BaseException, numbers: Mapping[str, Any], settings: Mapping[str, Any]
 ) -> str:
-    """Returns what to tell a user whose device ran out of memory: the numbers, and the settings to change.
+    """The message for an out-of-memory error: the numbers, and the settings to change.
 
     Args:
-      error: what was raised; its own numbers are quoted.
+      error: the error; the numbers in its text are quoted.
       numbers: the result of `compiled_memory`; empty when compiling itself failed.
       settings: the resolved config as nested dicts, as in config.json.
     """
     train, mesh = settings.get('train', {}), settings.get('mesh', {})
     batch, parts = train.get('batch_size', 1), train.get('microbatches', 1)
     lines = ['The device ran out of memory.']
-    asked = re.search(r'allocat\w*\s+([\d.]+)\s*([KMGT]i?B?|bytes|B)?', str(error))
-    if asked:
-        size, unit = float(asked[1]), asked[2] or 'bytes'
+    requested = re.search(r'allocat\w*\s+([\d.]+)\s*([KMGT]i?B?|bytes|B)?', str(error))
+    if requested:
+        size, unit = float(requested[1]), requested[2] or 'bytes'
         lines[0] += (
-            f' It asked for {bytes_text(size) if unit in ("bytes", "B") else f"{asked[1]} {unit}"} more.'
+            f' It requested {bytes_text(size) if unit in ("bytes", "B") else f"{requested[1]} {unit}"} more.'
         )
     used = re.search(r'[Uu]sed ([\d.]+\s?[KMGT]i?B?) of ([\d.]+\s?[KMGT]i?B?)', str(error))
     if used:
         lines.append(f'The compiled program needs {used[1]} and the device has {used[2]}.')
     if numbers:
         lines.append(memory_text(numbers))
-    more = next((each for each in range(parts + 1, batch + 1) if batch % each == 0), 0)
+    more = next((count for count in range(parts + 1, batch + 1) if batch % count == 0), 0)
     lines.append(
         f'Change one of these (now: batch_size {batch}, microbatches {parts}, fsdp {mesh.get("fsdp", 1)}):'
     )
@@ -48,7 +48,7 @@ def out_of_memory_message(
         lines.append(f'  --config.train.microbatches={more}   the same batch in {more} parts: less memory')
     smaller = f'--config.train.batch_size={max(1, batch // 2)}   a smaller batch; the result changes'
     if settings.get('model', {}).get('remat') is False:
-        lines.append('  --config.model.remat=True   activations are computed again: slower, smaller')
+        lines.append('  --config.model.remat=True   recompute activations: less memory, slower')
     lines.append(f'  {smaller}' if batch > 1 else '  a smaller model: the batch is already 1')
     devices = jax.device_count()
     if devices > 1 and mesh.get('fsdp', 1) < devices:
@@ -57,13 +57,13 @@ def out_of_memory_message(
         )
     else:
         lines.append(
-            f'  --config.mesh.fsdp=N   on N devices, each holds a part of the parameters (here: {devices})'
+            f'  --config.mesh.fsdp=N   on N devices, each stores a part of the parameters (here: {devices})'
         )
     return '\n'.join(lines)
 
 
 def compiled_memory(compiled: Any) -> dict[str, Any]:
-    """Returns what a compiled function needs on each device, in bytes, as the compiler reports it.
+    """The memory that a compiled function needs on each device, in bytes, as the compiler reports it.
 
     'total' is arguments + outputs + temporaries - aliased: a donated argument shares its memory with an
     output. On CPU it is an estimate: the compiler keeps temporaries, such as attention matrices, that
@@ -73,8 +73,8 @@ def compiled_memory(compiled: Any) -> dict[str, Any]:
       compiled: the result of `jax.jit(...).lower(...).compile()`.
 
     Returns:
-      {'arguments', 'outputs', 'temporaries', 'aliased', 'total', 'limit' (of a device; 0 where unknown),
-      'estimate'}; empty where the backend does not say.
+      {'arguments', 'outputs', 'temporaries', 'aliased', 'total', 'limit' (of a device; 0 if unknown),
+      'estimate'}; empty if the backend reports nothing.
     """
     stats = compiled.memory_analysis()
     if stats is None:
@@ -92,7 +92,7 @@ def compiled_memory(compiled: Any) -> dict[str, Any]:
 
 
 def memory_text(numbers: Mapping[str, Any]) -> str:
-    """Returns the result of `compiled_memory` as one sentence."""
+    """The result of `compiled_memory` as one sentence."""
     parts = ', '.join(
         f'{name} {bytes_text(numbers[name])}' for name in ('arguments', 'outputs', 'temporaries')
     )

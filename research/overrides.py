@@ -1,4 +1,4 @@
-"""Settings from text, and defaults: what `--config.a.b=value` sets, and what a config does not spell out."""
+"""Overrides such as `--config.a.b=value` parsed from text, and default settings."""
 
 import ast
 import contextlib
@@ -10,27 +10,26 @@ from typing import Annotated, Any
 
 from research.errors import Setting, UserError, describe, fits, nearest
 
-# Known settings: {section: {setting: Setting, or a dict of them where it is a section itself}}.
+# Known settings: {section: {setting: Setting, or a dict of settings for a nested section}}.
 Known = Mapping[str, Any]
-NAMES = ('task.name', 'model.name', 'data.name', 'data.reader')  # they decide which other settings exist
-LENGTHS = {'train.steps': 'epochs', 'train.epochs': 'steps'}  # of these two, the one given last counts
+NAMES = ('task.name', 'model.name', 'data.name', 'data.reader')  # they determine the other possible settings
+LENGTHS = {'train.steps': 'epochs', 'train.epochs': 'steps'}  # setting one clears the other
 
 
 def override(
     values: Mapping[str, Any], assignments: Mapping[str, str], known_of: Callable[[Mapping[str, Any]], Known]
 ) -> dict[str, Any]:
-    """A config with dotted settings ('train.steps') set from text; what the setting may be gives the type.
+    """Sets dotted settings ('train.steps') of a config from text, according to the type of each setting.
 
-    A changed name of a task, model or data set replaces its section: the other settings are then its own, and nothing
-    is expected of the metrics any more.
+    A changed name of a task, model or data set replaces its section by the defaults, and removes the expected metrics.
 
     Args:
-      values: the config as nested dicts; it stays as it is.
+      values: the config as nested dicts; not modified.
       assignments: {dotted setting: text}, applied in order, names first.
-      known_of: (config) -> the settings that it may have, beside those that it has.
+      known_of: (config) -> its possible settings.
 
     Raises:
-      UserError: for an unknown setting (names the nearest) or a text that is not of the setting's type.
+      UserError: for an unknown setting (names the nearest) or a text that does not parse as the setting's type.
     """
     values = copied(values)
     for dotted in (name for name in NAMES if name in assignments):
@@ -38,7 +37,7 @@ def override(
         old, text = values.get(section) or {}, assignments[dotted]
         if old.get(key, '') != text:
             values[section] = {**old, key: text} if key == 'reader' else {key: text}
-            values['expected'] = {}  # the ranges of a config are those of its own model and data
+            values['expected'] = {}  # the ranges are for the original model and data
     known = known_of(values)
     for dotted, text in assignments.items():
         if dotted not in NAMES:
@@ -47,7 +46,7 @@ def override(
 
 
 def copied(section: Mapping[str, Any]) -> dict[str, Any]:
-    """A copy of nested dicts; their values, which may be modules, are shared."""
+    """A copy of nested dicts that shares the leaves, which may be modules."""
     return {name: copied(value) if isinstance(value, Mapping) else value for name, value in section.items()}
 
 
@@ -68,16 +67,15 @@ def assign(values: dict[str, Any], dotted: str, text: str, known: Known) -> None
     if isinstance(present, dict) or isinstance(option, dict):
         names = {**(option or {}), **(present or {})}
         raise UserError(f'--config.{dotted} is a section; set one of: {", ".join(names)}')
-    kind = option.kind if isinstance(option, Setting) else type(present)
-    section[part] = parse(text, kind, dotted)
+    section[part] = parse(text, option.kind if isinstance(option, Setting) else type(present), dotted)
     if dotted in LENGTHS and section[part]:
         section[LENGTHS[dotted]] = 0
 
 
 def complete(values: Mapping[str, Any], known: Known, shape: Collection[str] = ()) -> dict[str, Any]:
-    """A config with the default of every known setting that it does not have.
+    """Adds the default of every known setting that a config lacks.
 
-    `shape` names settings of a model that pretrained weights decide: with `model.weights` they get no default.
+    `shape` names the model settings that pretrained weights determine: with `model.weights` they get no default.
     """
     result = dict(values)
     for section, options in known.items():
@@ -90,7 +88,7 @@ def complete(values: Mapping[str, Any], known: Known, shape: Collection[str] = (
 
 
 def with_defaults(section: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
-    """A section with the defaults of the settings it lacks, in sections within it too."""
+    """Adds default settings to a section and its nested sections."""
     result = dict(section)
     for name, option in options.items():
         if isinstance(option, Mapping):
@@ -101,42 +99,42 @@ def with_defaults(section: Mapping[str, Any], options: Mapping[str, Any]) -> dic
     return result
 
 
-def parse(text: str, kind: Any, dotted: str) -> Any:
-    """`text` as a value of the annotated type `kind`.
+def parse(text: str, annotation: Any, dotted: str) -> Any:
+    """Parses `text` as a value of the type `annotation`.
 
     Raises:
-      UserError: where it is none.
+      UserError: if it does not parse.
     """
     with contextlib.suppress(KeyError, ValueError, SyntaxError, OverflowError, TypeError):
-        return parse_as(text, kind)
-    raise UserError(f'--config.{dotted}={text}: expected {describe(kind)}')
+        return parse_as(text, annotation)
+    raise UserError(f'--config.{dotted}={text}: expected {describe(annotation)}')
 
 
-def parse_as(text: str, kind: Any) -> Any:
-    """`text` as a value of `kind`; a KeyError, ValueError or SyntaxError where it is none."""
-    origin, parts = typing.get_origin(kind), typing.get_args(kind)
+def parse_as(text: str, annotation: Any) -> Any:
+    """As `parse`, but raises KeyError, ValueError or SyntaxError."""
+    origin, parts = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is Annotated:
         return parse_as(text, parts[0])
     if origin in (typing.Union, types.UnionType):
         return parse_union(text, parts)
     if origin is typing.Literal:
         return {str(part): part for part in parts}[text]
-    kind = origin or kind
-    if kind is bool:
+    expected = origin or annotation
+    if expected is bool:
         return {'true': True, '1': True, 'false': False, '0': False}[text.lower()]
-    if kind is int:
+    if expected is int:
         return int(text) if re.fullmatch(r'[+-]?\d+', text.replace('_', '')) else int_of(float(text))
-    if kind is float:
+    if expected is float:
         return float(text)
-    if kind in (tuple, list):
-        return kind(parse_tuple(text, (parts[0], ...) if kind is list and parts else parts))
-    if kind is types.NoneType:
+    if expected in (tuple, list):
+        return expected(parse_tuple(text, (parts[0], ...) if expected is list and parts else parts))
+    if expected is types.NoneType:
         return None if text.lower() in ('', 'none') else parse_literal(text)
     return text
 
 
 def parse_union(text: str, parts: tuple[Any, ...]) -> Any:
-    """`text` as the first alternative that it fits; text stays text unless it is written as a tuple."""
+    """Parses `text` as the first matching alternative; with str, only a tuple in parentheses is parsed."""
     if types.NoneType in parts and text.lower() == 'none':
         return None
     rest = [part for part in parts if part is not types.NoneType]
@@ -150,7 +148,7 @@ def parse_union(text: str, parts: tuple[Any, ...]) -> Any:
 
 
 def parse_literal(text: str) -> Any:
-    """`text` as a number, a tuple or another Python literal, or as it is: where no type is known."""
+    """Parses `text` of unknown type as a Python literal; other text is returned unchanged."""
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError):
@@ -158,18 +156,18 @@ def parse_literal(text: str) -> Any:
 
 
 def int_of(value: float) -> int:
-    """A whole float (1e4) as an int; raises a ValueError otherwise."""
+    """Converts a whole float (1e4) to int; raises ValueError otherwise."""
     if value != int(value):
         raise ValueError(value)
     return int(value)
 
 
 def parse_tuple(text: str, kinds: tuple[Any, ...] = ()) -> tuple:
-    """ "a,b", "64,32", "('a', 'b')" or "[1, 2]" as a tuple; an empty text is the empty tuple.
+    """ "a,b", "64,32", "('a', 'b')" or "[1, 2]" as a tuple; "" as ().
 
     Args:
-      text: what is written.
-      kinds: the types of its members, as of `tuple[kinds]`; () for numbers where they look like it and texts.
+      text: the text to parse.
+      kinds: the member types, as in `tuple[kinds]`; (): numbers where possible, otherwise strings.
     """
     text = text.strip()
     if not text.strip('()[] '):
@@ -191,10 +189,10 @@ def parse_tuple(text: str, kinds: tuple[Any, ...] = ()) -> tuple:
 
 
 def number_or_text(text: str) -> int | float | str:
-    """A number where the text is one, the text otherwise."""
-    for kind in (int, float):
+    """`text` as an int or a float if it is one, unchanged otherwise."""
+    for number in (int, float):
         try:
-            return kind(text)
+            return number(text)
         except ValueError:
             continue
     return text

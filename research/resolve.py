@@ -1,6 +1,7 @@
-"""From names to modules: config files, tasks, methods and models, and the settings that each of them has.
+"""Resolves names of config files, tasks, methods and models to modules and their settings.
 
-A name is a file in the folder of its kind, or the dotted path of a module outside this package ('my_lab.folding').
+A name is a file name in the folder of tasks, methods or models, or the dotted path of an external module
+('my_lab.folding').
 """
 
 import dataclasses
@@ -27,16 +28,16 @@ from research.nn.transformer_settings import TransformerSettings
 from research.overrides import LENGTHS, Known, complete
 
 PACKAGE = pathlib.Path(__file__).parent
-ROOT = PACKAGE.parent if (PACKAGE.parent / 'configs').is_dir() else PACKAGE  # a wheel holds configs/ below research/
+ROOT = PACKAGE.parent if (PACKAGE.parent / 'configs').is_dir() else PACKAGE  # a wheel contains configs/ below research/
 
 
 def modules_of(package: types.ModuleType) -> dict[str, str]:
-    """{name: import path} of the modules in a package's folder: the folder is the list."""
+    """{name: import path} of the modules in a package's folder."""
     return {module.name: f'{package.__name__}.{module.name}' for module in pkgutil.iter_modules(package.__path__)}
 
 
-def module_named(name: Any, package: types.ModuleType, where: str, functions: tuple[str, ...]) -> Any:
-    """The module of a name in a package's folder, of a dotted path elsewhere, or the module that is given.
+def module_named(name: Any, package: types.ModuleType, setting: str, functions: tuple[str, ...]) -> Any:
+    """Imports the module of a name in a package's folder or of a dotted path; passes modules through.
 
     Raises:
       UserError: for an unknown name, or a module that cannot be imported or lacks one of `functions`.
@@ -46,16 +47,16 @@ def module_named(name: Any, package: types.ModuleType, where: str, functions: tu
         known = modules_of(package)
         if name not in known and '.' not in name:
             raise UserError(
-                f'{where}: {name!r} is unknown; {nearest(name, known)} (a module outside this package is named by its '
-                'dotted path)'
+                f'{setting}: {name!r} is unknown; {nearest(name, known)} (use a dotted path for a module outside this '
+                'package)'
             )
         try:
             module = importlib.import_module(known.get(name, name))
         except ImportError as error:
-            raise UserError(f'{where}={name!r}: its module cannot be imported ({error})') from error
+            raise UserError(f'{setting}={name!r}: its module cannot be imported ({error})') from error
     for function in functions:
         if not callable(getattr(module, function, None)):
-            raise UserError(f'{where}={name!r}: the module has no {function}')
+            raise UserError(f'{setting}={name!r}: the module has no {function}')
     return module
 
 
@@ -83,7 +84,7 @@ def method_defaults(chosen: Any = ()) -> dict[str, dict[str, Any]]:
 def model_settings(task: Any, name: str) -> Known:
     """The settings of the model `name` of a task: `MODELS` of its module, a module of `research/models` or a mapping.
 
-    A task's only model needs no name.
+    The name may be '' if the task has only one model.
     """
     models = getattr(task, 'MODELS', {})
     if isinstance(models, str):
@@ -95,7 +96,7 @@ def model_settings(task: Any, name: str) -> Known:
 
 
 def as_settings(defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """{setting: Setting} of {setting: default}; the default gives the type. Sections stay sections."""
+    """{setting: Setting} of {setting: default}; the type is that of the default. Applies to nested sections."""
     return {
         name: value if isinstance(value, Setting) else as_settings(value) if isinstance(value, Mapping)
         else Setting(type(value), value)
@@ -108,8 +109,8 @@ def data_settings(section: Mapping[str, Any]) -> dict[str, Setting]:
     readers = settings_of(DataSettings)
     if section.get('reader'):
         return readers
-    own = settings_of(set_module(section['name']).open) if section.get('name') else {}
-    return {'name': Setting(str, ''), **own}
+    of_set = settings_of(set_module(section['name']).open) if section.get('name') else {}
+    return {'name': Setting(str, ''), **of_set}
 
 
 def known_settings(values: Mapping[str, Any]) -> Known:
@@ -138,17 +139,16 @@ def known_settings(values: Mapping[str, Any]) -> Known:
 
 
 def settable(values: Mapping[str, Any]) -> Known:
-    """What a flag may set: the known settings, and those of readers beside a named set, which `open_dataset` judges."""
+    """The settings that flags may change: the known ones, and those of readers, which `open_dataset` checks."""
     known = known_settings(values)
     readers = settings_of(DataSettings)
     return {**known, 'data': {**readers, **known.get('data', {})}}
 
 
 def completed(values: Mapping[str, Any]) -> dict[str, Any]:
-    """A config with all defaults of its task, model, data set and methods; one form for equal configs.
+    """A config with all defaults of its task, model, data set and methods: the canonical form of equal configs.
 
-    Beside a named data set, settings that only readers know are left out where they are at their default, as older
-    configs have them.
+    With a named data set, omits reader settings at their defaults, which older configs contain.
     """
     known, data = known_settings(values), values.get('data')
     if isinstance(data, Mapping) and data.get('name') and not data.get('reader'):
@@ -163,7 +163,7 @@ def completed(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def find_config(path: str) -> pathlib.Path:
-    """The config file at `path`, relative to the working folder or to the project.
+    """Finds the config file `path`, relative to the working folder or to the project.
 
     Raises:
       UserError: names the nearest config.
@@ -177,10 +177,10 @@ def find_config(path: str) -> pathlib.Path:
 
 
 def read_file(spec: str) -> dict[str, Any]:
-    """What a config file sets: 'path', or 'path:variant,variant' with variants applied in this order.
+    """Runs the config file of 'path' or 'path:variant,variant'; applies the variants in order.
 
     Raises:
-      UserError: when the file, its `get_config` or a variant is not there, or running it fails.
+      UserError: if the file, its `get_config` or a variant does not exist, or running it fails.
     """
     path, names = split_variant(spec)
     file = find_config(path)
@@ -195,15 +195,15 @@ def read_file(spec: str) -> dict[str, Any]:
         raise UserError(f'{path} has no function get_config()')
     config = guarded(file, module.get_config)
     if not isinstance(config, ml_collections.ConfigDict):
-        kind = type(config).__name__
-        raise UserError(f'{path}: get_config() must return a config that starts from base(), not {kind}')
+        result = type(config).__name__
+        raise UserError(f'{path}: get_config() must return a config made by base(), not {result}')
     available = variants(module)
     for name in filter(None, names.split(',')):
         if name not in available:
             raise UserError(f'--config={spec}: {path} has no variant {name!r}; {nearest(name, available)}')
-        before = lengths(config)
+        lengths_before = lengths(config)
         guarded(file, lambda name=name: available[name](config))
-        keep_last_length(config, before)
+        keep_last_length(config, lengths_before)
     return config.to_dict()
 
 
@@ -223,7 +223,7 @@ def lengths(config: Any) -> dict[str, float]:
 
 
 def keep_last_length(config: Any, before: Mapping[str, float]) -> None:
-    """Sets steps or epochs to 0, in place, where a variant changed the other one: the last one given counts."""
+    """Sets steps or epochs to 0, in place, if a variant changed the other one: the last change counts."""
     changed = [name for name, value in lengths(config).items() if value and value != before[name]]
     if len(changed) == 1:
         other = LENGTHS[f'train.{changed[0]}']
@@ -231,7 +231,7 @@ def keep_last_length(config: Any, before: Mapping[str, float]) -> None:
 
 
 def guarded(file: pathlib.Path, function: Callable[[], Any]) -> Any:
-    """The result of running code of a config file; what it raises becomes a `UserError` that names the line."""
+    """Runs code of a config file; turns its exceptions into a `UserError` that names the line."""
     try:
         return function()
     except UserError:

@@ -1,8 +1,8 @@
-"""Numbers as people read them."""
+"""Sizes, counts and durations as readable text."""
 
 
 def bytes_text(size: float) -> str:
-    """Returns a number of bytes as people read it, such as '4.71 MiB'."""
+    """A number of bytes as text, such as '4.71 MiB'."""
     for unit in ('B', 'KiB', 'MiB', 'GiB'):
         if abs(size) < 1024:
             return f'{size:.0f} B' if unit == 'B' else f'{size:.2f} {unit}'
@@ -11,7 +11,7 @@ def bytes_text(size: float) -> str:
 
 
 def count_text(count: float, unit: str) -> str:
-    """Returns a large count with its decimal prefix, such as '3.40 GFLOP'."""
+    """A large count with a decimal prefix, such as '3.40 GFLOP'."""
     for prefix in ('', 'k', 'M', 'G', 'T', 'P'):
         if abs(count) < 1000:
             return f'{count:.0f} {unit}' if not prefix else f'{count:.2f} {prefix}{unit}'
@@ -20,7 +20,7 @@ def count_text(count: float, unit: str) -> str:
 
 
 def time_text(seconds: float) -> str:
-    """Returns a duration as people read it, such as '2 min 05 s'."""
+    """A duration as text, such as '2 min 05 s'."""
     if seconds < 60:
         return f'{seconds:.1f} s' if seconds < 10 else f'{seconds:.0f} s'
     minutes, rest = divmod(round(seconds), 60)

@@ -28,7 +28,7 @@ class Planned(NamedTuple):
 
     config: Config
     folder: epath.Path
-    plan: RunSpec
+    spec: RunSpec
 
 
 class Built(NamedTuple):
@@ -36,7 +36,7 @@ class Built(NamedTuple):
 
     config: Config
     folder: epath.Path
-    plan: RunSpec
+    spec: RunSpec
     compiled: Any
     before: State
     after: State
@@ -44,21 +44,21 @@ class Built(NamedTuple):
     steps: int
 
 
-def batch_of(plan: RunSpec, step: int) -> dict[str, jax.Array]:
+def batch_of(spec: RunSpec, step: int) -> dict[str, jax.Array]:
     """Returns the device batch of a step."""
-    rows = plan.rows(step)
-    local = encode_rows(plan.task.source('train'), plan.task.encode, rows, plan.config.seed, plan.pad)
-    return place(local, range(len(rows)), len(rows), plan.batch_sharding)
+    rows = spec.rows(step)
+    local = encode_rows(spec.task.source('train'), spec.task.encode, rows, spec.config.seed, spec.pad)
+    return place(local, range(len(rows)), len(rows), spec.batch_sharding)
 
 
 def run_steps(
-    plan: RunSpec, compiled: Any, steps: int, state: State | None = None
+    spec: RunSpec, compiled: Any, steps: int, state: State | None = None
 ) -> tuple[State, list[dict[str, Any]]]:
     """Returns the state after `steps` from `state` or the start, and the logs of each."""
-    state, logs = state or plan.init(), []
-    with jax.set_mesh(plan.mesh):
+    state, logs = state or spec.init(), []
+    with jax.set_mesh(spec.mesh):
         for step in range(steps):
-            state, each = compiled(state, batch_of(plan, step))
+            state, each = compiled(state, batch_of(spec, step))
             logs.append(jax.device_get(each))
     return state, logs
 
@@ -72,13 +72,13 @@ def plan_of(name: str, folder: epath.Path, overrides: dict[str, str] | None = No
 
 
 def build(planned: Planned) -> Built:
-    """Compiles a plan and takes its first steps."""
-    plan = planned.plan
-    compiled = plan.compile()
-    state = plan.init()
+    """Compiles a spec and takes its first steps."""
+    spec = planned.spec
+    compiled = spec.compile()
+    state = spec.init()
     before = jax.tree.map(np.array, state)  # copies: the step takes the buffers of its state
-    steps = max(STEPS, *plan.update_every.values())
-    after, logs = run_steps(plan, compiled, steps, state)
+    steps = max(STEPS, *spec.update_every.values())
+    after, logs = run_steps(spec, compiled, steps, state)
     return Built(*planned, compiled, before, jax.device_get(after), logs, steps)
 
 

@@ -25,7 +25,7 @@ TOLERANCE = 1e-5  # relative: a leaf's sum to its L1 norm, for sums cancel
 
 def summarize(built: Built) -> dict[str, Any]:
     """Returns the losses, metrics and parameter sums of a config after its first steps."""
-    plan = built.plan
+    spec = built.spec
     losses = [
         {name: float(total / weight) for name, (total, weight) in logs.items() if weight} for logs in built.logs
     ]
@@ -34,11 +34,11 @@ def summarize(built: Built) -> dict[str, Any]:
         for path, leaf in paths.flatten_paths(tree).items():
             values = np.asarray(leaf, np.float64)
             leaves[f'{group}/{path}'] = [values.sum(), np.sqrt((values**2).sum()), np.abs(values).sum()]
-    replicated = jax.sharding.NamedSharding(plan.mesh, jax.sharding.PartitionSpec())
-    measure = make_evaluator(plan.task, 0, 8, replicated)
-    with jax.set_mesh(plan.mesh):
+    replicated = jax.sharding.NamedSharding(spec.mesh, jax.sharding.PartitionSpec())
+    measure = make_evaluator(spec.task, 0, 8, replicated)
+    with jax.set_mesh(spec.mesh):
         split = built.config.train.eval_split
-        metrics = scalars(evaluate(plan.task, measure, eval_variables(built.after), split, whole=False)[0])
+        metrics = scalars(evaluate(spec.task, measure, eval_variables(built.after), split, whole=False)[0])
     return rounded({'losses': losses, 'metrics': metrics, 'parameters': leaves})
 
 

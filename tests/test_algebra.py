@@ -167,14 +167,14 @@ def planned(request, tmp_path_factory):
     return plan_of(request.param, epath.Path(tmp_path_factory.mktemp('algebra')))
 
 
-def lowered(plan: Any) -> str:
+def lowered(spec: Any) -> str:
     """Returns the text of a training step before it is compiled."""
-    with jax.set_mesh(plan.mesh):
-        return jax.jit(plan.step()).lower(plan.state, plan.batch).as_text()
+    with jax.set_mesh(spec.mesh):
+        return jax.jit(spec.step()).lower(spec.state, spec.batch).as_text()
 
 
 def test_nobody_watching_leaves_the_step_byte_for_byte(planned, monkeypatch):
-    text, taps = lowered(planned.plan), []
+    text, taps = lowered(planned.spec), []
 
     def removed(module, name, value):
         taps.append(name)
@@ -183,7 +183,7 @@ def test_nobody_watching_leaves_the_step_byte_for_byte(planned, monkeypatch):
     for module in pkgutil.iter_modules(nn.__path__):
         for name, value in (('tap', removed), ('watching', lambda module, name: False)):
             monkeypatch.setattr(importlib.import_module(f'research.nn.{module.name}'), name, value, raising=False)
-    assert lowered(planned.plan) == text
+    assert lowered(planned.spec) == text
     assert taps or without_taps(planned.config)
 
 
@@ -192,15 +192,15 @@ def without_taps(config: Any) -> bool:
     return config.task['name'] in WITHOUT_SCORE or (config.model.get('name') == 'ngrams' and not config.model['width'])
 
 
-def rows_of(plan: Any) -> dict[str, np.ndarray]:
+def rows_of(spec: Any) -> dict[str, np.ndarray]:
     """Returns eight encoded training rows with their targets."""
-    rows = [Row(number % len(plan.task.source('train')), None, True) for number in range(8)]
-    return encode_rows(plan.task.source('train'), plan.task.encode, rows, 0)
+    rows = [Row(number % len(spec.task.source('train')), None, True) for number in range(8)]
+    return encode_rows(spec.task.source('train'), spec.task.encode, rows, 0)
 
 
-def requests_of(plan: Any) -> dict[str, np.ndarray]:
+def requests_of(spec: Any) -> dict[str, np.ndarray]:
     """Returns eight encoded requests: the task's examples, or rows of which it knows the targets."""
-    task = plan.task
+    task = spec.task
     raws = list(task.examples) or [task.source('train')[row] for row in range(2)]
     return requests(task.encode, [raws[number % len(raws)] for number in range(8)], 8)
 
@@ -212,15 +212,15 @@ def needs_score(task: Task, name: str) -> None:
         pytest.skip('this task has no score')
 
 
-def on_devices(plan: Any, batch: Any) -> tuple[Variables, Any]:
-    """Returns the first variables of a plan, and a batch, with the plan's shardings."""
-    return plan.init().variables, place(batch, range(8), 8, plan.batch_sharding)
+def on_devices(spec: Any, batch: Any) -> tuple[Variables, Any]:
+    """Returns the first variables of a spec, and a batch, with the spec's shardings."""
+    return spec.init().variables, place(batch, range(8), 8, spec.batch_sharding)
 
 
 class Answered(NamedTuple):
     """A planned config with its first variables, eight requests as a batch, and what is predicted for them."""
 
-    plan: Any
+    spec: Any
     variables: Variables
     batch: Any
     outputs: dict[str, jax.Array]
@@ -229,14 +229,14 @@ class Answered(NamedTuple):
 @pytest.fixture(scope='module')
 def answered(planned):
     """The answers of an untrained model, shared by all checks of a config."""
-    variables, batch = on_devices(planned.plan, requests_of(planned.plan))
-    with jax.set_mesh(planned.plan.mesh):
-        outputs = jax.jit(lambda *given: planned.plan.task.predict(*given, CONTEXT))(variables, batch)
-    return Answered(planned.plan, variables, batch, outputs)
+    variables, batch = on_devices(planned.spec, requests_of(planned.spec))
+    with jax.set_mesh(planned.spec.mesh):
+        outputs = jax.jit(lambda *given: planned.spec.task.predict(*given, CONTEXT))(variables, batch)
+    return Answered(planned.spec, variables, batch, outputs)
 
 
 def test_the_score_of_a_claim_is_finite(planned, answered):
-    task, batch = planned.plan.task, answered.batch
+    task, batch = planned.spec.task, answered.batch
     needs_score(task, planned.config.task['name'])
 
     def claimed(variables, batch, outputs):
@@ -246,27 +246,27 @@ def test_the_score_of_a_claim_is_finite(planned, answered):
         assert seen == {}
         return score, trained, claim
 
-    with jax.set_mesh(planned.plan.mesh):
+    with jax.set_mesh(planned.spec.mesh):
         score, trained, claim = jax.jit(claimed)(answered.variables, batch, answered.outputs)
     assert score.shape == (8,) and score.dtype == np.float32
     assert np.all(np.isfinite(score)) and np.all(score <= 1e-5)
     np.testing.assert_array_equal(score, trained)  # a score has no dropout, whatever the context says
     targets = {name: value for name, value in claim.items() if name not in batch}
-    for name, value in rows_of(planned.plan).items():  # a claim looks like a row: it goes through the same programs
+    for name, value in rows_of(planned.spec).items():  # a claim looks like a row: it goes through the same programs
         if name in claim:
             assert (claim[name].shape, claim[name].dtype) == (value.shape, value.dtype), name
-    assert set(targets) <= set(rows_of(planned.plan)), 'a claim adds only what rows have'
+    assert set(targets) <= set(rows_of(planned.spec)), 'a claim adds only what rows have'
 
 
 def test_scores_of_rows_are_the_log_likelihood_that_metrics_sum(planned):
-    task = planned.plan.task
+    task = planned.spec.task
     needs_score(task, planned.config.task['name'])
-    variables, batch = on_devices(planned.plan, rows_of(planned.plan))
+    variables, batch = on_devices(planned.spec, rows_of(planned.spec))
 
     def both(variables, batch):
         return jnp.sum(task.score(variables, batch, CONTEXT)[0]), task.metric_sums(variables, batch, CONTEXT)
 
-    with jax.set_mesh(planned.plan.mesh):
+    with jax.set_mesh(planned.spec.mesh):
         score, sums = jax.jit(both)(variables, batch)
     np.testing.assert_allclose(score, -sums['nll'], rtol=1e-4)
 
@@ -286,23 +286,23 @@ def explained(task: Task, variables: Variables, batch: Any) -> tuple:
 
 @pytest.mark.slow  # compiles each score and its gradient twice
 def test_what_is_seen_on_eight_devices_is_what_one_sees(planned):
-    needs_score(planned.plan.task, planned.config.task['name'])
+    needs_score(planned.spec.task, planned.config.task['name'])
     values = json.loads(to_json(planned.config))
     values['mesh'] = {'data': 4, 'fsdp': 2, 'tensor': 1, 'min_shard_size': 64}
     config = api.read(values)
     results = []
-    for plan in (planned.plan, make_run_spec(config, api.build(config, planned.folder))):
-        variables, batch = on_devices(plan, rows_of(planned.plan))
-        with jax.set_mesh(plan.mesh):
-            observed = jax.jit(functools.partial(explained, plan.task))(variables, batch)
+    for spec in (planned.spec, make_run_spec(config, api.build(config, planned.folder))):
+        variables, batch = on_devices(spec, rows_of(planned.spec))
+        with jax.set_mesh(spec.mesh):
+            observed = jax.jit(functools.partial(explained, spec.task))(variables, batch)
         results.append(jax.device_get(observed))
     (score, seen, gradient), others = results
-    plain = planned.plan.task.score
-    with jax.set_mesh(planned.plan.mesh):
-        variables, batch = on_devices(planned.plan, rows_of(planned.plan))
+    plain = planned.spec.task.score
+    with jax.set_mesh(planned.spec.mesh):
+        variables, batch = on_devices(planned.spec, rows_of(planned.spec))
         unwatched = jax.jit(lambda *given: plain(*given, CONTEXT)[0])(variables, batch)
     np.testing.assert_allclose(score, unwatched, rtol=1e-4, atol=1e-4)
-    assert seen.keys() == planned.plan.task.losses.keys()
+    assert seen.keys() == planned.spec.task.losses.keys()
     assert all(seen.values()) or without_taps(planned.config)
     for ours, theirs, what in zip((score, seen, gradient), others, ('score', 'seen', 'gradient'), strict=True):
         for (path, one), several in zip(flatten_paths({'': ours}).items(), jax.tree.leaves(theirs), strict=True):
@@ -311,10 +311,10 @@ def test_what_is_seen_on_eight_devices_is_what_one_sees(planned):
 
 
 def test_losses_give_logits_and_mask_by_one_convention(planned):
-    plan = planned.plan
-    for group, loss in plan.task.losses.items():
-        _, aux = jax.eval_shape(lambda *given, loss=loss: loss(*given, CONTEXT), plan.state.variables, plan.batch)
-        if plan.task.score is None:
+    spec = planned.spec
+    for group, loss in spec.task.losses.items():
+        _, aux = jax.eval_shape(lambda *given, loss=loss: loss(*given, CONTEXT), spec.state.variables, spec.batch)
+        if spec.task.score is None:
             continue
         logits, mask = aux.outputs['logits'], aux.outputs['mask']
         assert mask.shape == logits.shape[:-1] and mask.dtype == np.float32, group
@@ -341,7 +341,7 @@ sys.stdout.buffer.write(pickle.dumps(answer))
 
 
 def test_requests_are_read_and_answered_without_flax(planned, answered):
-    task = planned.plan.task
+    task = planned.spec.task
     raws = [dict(raw) for raw in (*task.examples[:1], *(task.source('train')[row] for row in range(2)))]
     outputs = {name: np.asarray(value)[0] for name, value in answered.outputs.items()}
     given = pickle.dumps((json.loads(to_json(planned.config)), str(planned.folder), raws, outputs))
@@ -363,7 +363,7 @@ METHODS = sorted(api.method_defaults())
 @pytest.mark.parametrize('method', METHODS)
 def test_a_view_folds_once(method, tmp_path):
     planned = plan_of('configs/digits.py', epath.Path(tmp_path), {'methods': f"('{method}',)", 'model.norm': 'group'})
-    task = planned.plan.task
+    task = planned.spec.task
     if task.view is unchanged:
         pytest.skip('this method maps no variables')
 
@@ -382,7 +382,7 @@ def test_a_view_folds_once(method, tmp_path):
     plain = api.build(dataclasses.replace(planned.config, methods=()), planned.folder)
     assert jax.tree.structure(once) == jax.tree.structure(jax.eval_shape(plain.init, jax.random.key(0)))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-7), once, twice)
-    batch = requests_of(planned.plan)
+    batch = requests_of(planned.spec)
     answers = [jax.jit(task.predict)(given, batch, CONTEXT) for given in (variables, once)]
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), *answers)
 
@@ -391,5 +391,5 @@ def test_privacy_and_adapters_in_either_order_are_one_program(tmp_path):
     texts = []
     for number, methods in enumerate((('lora', 'privacy'), ('privacy', 'lora'))):
         overrides = {'methods': str(methods), 'model.norm': 'group'}
-        texts.append(lowered(plan_of('configs/digits.py', epath.Path(tmp_path / str(number)), overrides).plan))
+        texts.append(lowered(plan_of('configs/digits.py', epath.Path(tmp_path / str(number)), overrides).spec))
     assert texts[0] == texts[1]

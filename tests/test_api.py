@@ -152,7 +152,7 @@ def test_a_model_of_another_package_and_one_request(lab, tmp_path):
     folder.mkdir()
     for name in ('a', 'b'):
         Image.fromarray(np.zeros((8, 8), np.uint8)).save(folder / f'{name}.png')
-    with pytest.raises(UserError, match='holds 2 requests: use predict'):
+    with pytest.raises(UserError, match='contains 2 requests: use predict'):
         model(folder)
     assert len(model.predict([folder])) == 2
 

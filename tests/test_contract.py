@@ -67,28 +67,28 @@ def test_first_steps_are_the_recorded_ones(planned, trained):
 
 
 def test_the_step_can_be_traced(planned):
-    plan = planned[1].plan
-    with jax.set_mesh(plan.mesh):
-        state, logs = jax.eval_shape(plan.step(), plan.state, plan.batch)
-    assert jax.tree.structure(state) == jax.tree.structure(plan.state) and logs
+    spec = planned[1].spec
+    with jax.set_mesh(spec.mesh):
+        state, logs = jax.eval_shape(spec.step(), spec.state, spec.batch)
+    assert jax.tree.structure(state) == jax.tree.structure(spec.state) and logs
 
 
 def test_batch_has_the_planned_shapes_whatever_the_row(planned):
     built = planned[1]
-    source = built.plan.task.source('train')
+    source = built.spec.task.source('train')
     for row in (0, len(source) - 1):
         for epoch in (0, None):
-            batch = encode_rows(source, built.plan.task.encode, [Row(row, epoch, True)], 0)
-            assert batch.keys() == built.plan.batch.keys()
+            batch = encode_rows(source, built.spec.task.encode, [Row(row, epoch, True)], 0)
+            assert batch.keys() == built.spec.batch.keys()
             for name, value in batch.items():
                 assert (
-                    value.shape[1:] == built.plan.batch[name].shape[1:] and value.dtype == built.plan.batch[name].dtype
+                    value.shape[1:] == built.spec.batch[name].shape[1:] and value.dtype == built.spec.batch[name].dtype
                 )
 
 
 def test_losses_are_finite_and_weighted(built):
-    for group in built.plan.task.losses:
-        prefix = f'{group}/' if len(built.plan.task.losses) > 1 else ''
+    for group in built.spec.task.losses:
+        prefix = f'{group}/' if len(built.spec.task.losses) > 1 else ''
         weights = [logs[f'{prefix}loss'][1] for logs in built.logs]
         assert max(weights) > 0
         assert all(np.isfinite(value) for logs in built.logs for pair in logs.values() for value in pair)
@@ -97,19 +97,19 @@ def test_losses_are_finite_and_weighted(built):
 def test_every_trained_leaf_moves_and_no_frozen_one(built):
     for group, tree in built.before.variables.params.items():
         old, new = paths.flatten_paths(tree), paths.flatten_paths(built.after.variables.params[group])
-        frozen = built.config.optimizer[group].frozen if group in built.plan.task.losses else ('*',)
+        frozen = built.config.optimizer[group].frozen if group in built.spec.task.losses else ('*',)
         for path in old:
             moved = not np.array_equal(old[path], new[path])
             assert moved != paths.match(path, frozen), f'{group}/{path} {"moved" if moved else "stayed"}'
 
 
 def test_parameters_are_float32(planned):
-    for path, leaf in paths.flatten_paths(planned[1].plan.state.variables.params).items():
+    for path, leaf in paths.flatten_paths(planned[1].spec.state.variables.params).items():
         assert leaf.dtype == np.float32, path
 
 
 def test_two_runs_are_equal_bit_for_bit(built):
-    again, _ = run_steps(built.plan, built.compiled, built.steps)
+    again, _ = run_steps(built.spec, built.compiled, built.steps)
     assert_equal(built.after, again)
 
 
@@ -117,8 +117,8 @@ def test_sharded_equals_single(built):
     values = json.loads(config_module.to_json(built.config))
     values['mesh'] = {'data': 2, 'fsdp': 2, 'tensor': 2, 'min_shard_size': 64}
     config = api.read(values)
-    plan = make_run_spec(config, api.build(config, built.folder))
-    sharded, logs = run_steps(plan, plan.compile(), built.steps)
+    spec = make_run_spec(config, api.build(config, built.folder))
+    sharded, logs = run_steps(spec, spec.compile(), built.steps)
     for (path, single), split in zip(
         jax.tree_util.tree_leaves_with_path(built.after.variables), jax.tree.leaves(sharded.variables), strict=True
     ):
@@ -127,22 +127,22 @@ def test_sharded_equals_single(built):
 
 def test_save_and_restore_are_equal(built, tmp_path):
     checkpoints = open_checkpoints(epath.Path(tmp_path), keep_last=1)
-    state = jax.tree.map(lambda leaf, target: jax.device_put(leaf, target.sharding), built.after, built.plan.state)
+    state = jax.tree.map(lambda leaf, target: jax.device_put(leaf, target.sharding), built.after, built.spec.state)
     checkpoints.save(built.steps, state, {'note': 1})
     checkpoints.wait()
-    restored, meta, step = checkpoints.restore(built.plan.state)
+    restored, meta, step = checkpoints.restore(built.spec.state)
     checkpoints.close()
     assert (meta, step) == ({'note': 1}, built.steps)
     assert_equal(built.after, restored)
 
 
 def test_metrics_do_not_depend_on_the_batch_size(built):
-    task, values = built.plan.task, []
+    task, values = built.spec.task, []
     split = built.config.train.eval_split
-    replicated = jax.sharding.NamedSharding(built.plan.mesh, jax.sharding.PartitionSpec())
+    replicated = jax.sharding.NamedSharding(built.spec.mesh, jax.sharding.PartitionSpec())
     for size in (3, 8):
         measure = make_evaluator(task, 0, size, replicated)
-        with jax.set_mesh(built.plan.mesh):
+        with jax.set_mesh(built.spec.mesh):
             values.append(scalars(evaluate(task, measure, eval_variables(built.after), split, whole=False)[0]))
     assert values[0].keys() == values[1].keys() and values[0]
     for name in values[0]:
@@ -150,15 +150,15 @@ def test_metrics_do_not_depend_on_the_batch_size(built):
 
 
 def test_predict_and_decode_answer_a_person(built):
-    task = built.plan.task
+    task = built.spec.task
     raws = list(task.examples[:2]) or [task.source('train')[0], task.source('train')[1]]
     answers = []
     for size in (2, 4):
-        measure = make_evaluator(task, 0, size, built.plan.batch_sharding)
+        measure = make_evaluator(task, 0, size, built.spec.batch_sharding)
         batch = requests(task.encode, raws, size)
-        with jax.set_mesh(built.plan.mesh):
+        with jax.set_mesh(built.spec.mesh):
             outputs = measure.predict(
-                eval_variables(built.after), place(batch, range(size), size, built.plan.batch_sharding), 0
+                eval_variables(built.after), place(batch, range(size), size, built.spec.batch_sharding), 0
             )
         rows = [{name: np.asarray(value)[row] for name, value in outputs.items()} for row in range(len(raws))]
         answers.append([plain(task.decode(row)) for row in rows])
@@ -168,14 +168,14 @@ def test_predict_and_decode_answer_a_person(built):
 
 
 def test_pictures_are_pictures(built):
-    task = built.plan.task
+    task = built.spec.task
     if task.render is None:
         pytest.skip('this task shows no pictures')
     source = task.examples or task.source('train')
     batch = requests(task.encode, [source[row] for row in range(4)], 4)
-    measure = make_evaluator(task, 0, 4, built.plan.batch_sharding)
-    with jax.set_mesh(built.plan.mesh):
-        outputs = measure.predict(eval_variables(built.after), place(batch, range(4), 4, built.plan.batch_sharding), 0)
+    measure = make_evaluator(task, 0, 4, built.spec.batch_sharding)
+    with jax.set_mesh(built.spec.mesh):
+        outputs = measure.predict(eval_variables(built.after), place(batch, range(4), 4, built.spec.batch_sharding), 0)
     for name, picture in task.render(batch, jax.device_get(outputs)).items():
         assert picture.dtype == np.uint8 and picture.ndim == 3 and picture.shape[2] == 3, name
 

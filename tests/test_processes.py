@@ -60,7 +60,7 @@ def test_two_and_four_processes_equal_one_and_share_checkpoints(tmp_path):
     for number, count in enumerate(counts):
         texts = run(tmp_path / 'several', each * (number + 1), count)
         assert all('report    ' not in text for text in texts[1:]), 'only process 0 writes and reports'
-        assert not number or f'going on from step {each * number}' in texts[0], texts[0]
+        assert not number or f'resuming from step {each * number}' in texts[0], texts[0]
         ends = [read_weights(tmp_path / name, each * (number + 1)) for name in ('one', 'several')]
         assert [end['step'] for end in ends] == [each * (number + 1)] * 2
         jax.tree.map(

@@ -104,5 +104,5 @@ def test_sigterm_saves_and_ends_cleanly_and_the_same_command_goes_on(tmp_path):
     assert saved >= 5 and read_weights(tmp_path)['step'] == saved
     process = start(CONFIGS[0], tmp_path, steps=saved + 3)
     text, _ = process.communicate(timeout=120)
-    assert process.returncode == 0 and f'going on from step {saved:,}' in text
+    assert process.returncode == 0 and f'resuming from step {saved:,}' in text
     assert finished_steps(tmp_path)[-1] == saved + 3

@@ -1,6 +1,6 @@
-"""What a run was made from besides its checkpoints: config.json, the files of prepared/, and the rows of its splits.
+"""The inputs of a run besides its checkpoints: config.json, the files in prepared/, and the rows of its splits.
 
-The manifest of every step holds their names, sizes and SHA-256, and they are verified before they are read.
+The manifest of every step lists them with size and SHA-256; they are verified before they are read.
 """
 
 import json
@@ -13,27 +13,27 @@ from research.checkpoint import manifest as manifests
 from research.errors import UserError
 from research.ops.seal import unsealed
 
-CONFIG, PREPARED = 'config.json', 'prepared'
+CONFIG_FILE, PREPARED_FOLDER = 'config.json', 'prepared'
 
 
 class Contents(NamedTuple):
-    """`files` maps a name in the run's folder to (bytes, SHA-256), `data` a split to what `digest_rows` returns."""
+    """`files` maps names in the run folder to (bytes, SHA-256), `data` maps splits to results of `digest_rows`."""
 
     files: Mapping[str, tuple[int, str]] = {}
     data: Mapping[str, Mapping[str, Any]] = {}
 
 
 def digest_files(folder: epath.Path) -> dict[str, tuple[int, str]]:
-    """Returns {name: (bytes, SHA-256)} of config.json and of every file in prepared/."""
-    names = [CONFIG] if (folder / CONFIG).exists() else []
-    if (folder / PREPARED).exists():
-        inner = (name for name in manifests.files(folder / PREPARED) if not name.split('/')[-1].startswith('.'))
-        names += sorted(f'{PREPARED}/{name}' for name in inner)
+    """{name: (bytes, SHA-256)} of config.json and of every file in prepared/."""
+    names = [CONFIG_FILE] if (folder / CONFIG_FILE).exists() else []
+    if (folder / PREPARED_FOLDER).exists():
+        inner = (name for name in manifests.files(folder / PREPARED_FOLDER) if not name.split('/')[-1].startswith('.'))
+        names += sorted(f'{PREPARED_FOLDER}/{name}' for name in inner)
     return manifests.digests(folder, names)
 
 
 def newest_contents(folder: epath.Path) -> tuple[int, Contents]:
-    """Returns (step, contents) of the newest manifest that can be read and has any; (-1, none) without one."""
+    """(step, contents) of the newest readable manifest with contents; (-1, Contents()) without one."""
     for step in reversed(manifests.finished_steps(folder)):
         try:
             manifest = manifests.read_manifest(folder, step)
@@ -45,9 +45,9 @@ def newest_contents(folder: epath.Path) -> tuple[int, Contents]:
 
 
 def verify_contents(folder: epath.Path) -> None:
-    """Compares config.json and prepared/ with the newest manifest; runs without such entries pass.
+    """Compares config.json and prepared/ with the newest manifest; older manifests without these entries pass.
 
-    config.json may differ from it where the run was continued with other intervals, so it has a SHA-256 of its own.
+    config.json may differ after a resume with other intervals, so it contains its own SHA-256.
 
     Raises:
       UserError: names the first file that is missing or has changed.
@@ -58,20 +58,20 @@ def verify_contents(folder: epath.Path) -> None:
     for name, (size, sha256) in contents.files.items():
         if name not in present:
             problem = 'is missing'
-        elif tuple(present[name]) == (size, sha256) or (name == CONFIG and has_own_digest(folder / CONFIG)):
+        elif tuple(present[name]) == (size, sha256) or (name == CONFIG_FILE and has_own_digest(folder / CONFIG_FILE)):
             continue
         elif present[name][0] != size:
             problem = f'has {present[name][0]} bytes instead of {size}'
         else:
             problem = 'has changed (its SHA-256 differs)'
         raise UserError(
-            f'{folder / name} {problem} since step {step} was saved, so the run would give other answers: '
-            'put the file back, or train in another folder'
+            f'{folder / name} {problem} since step {step} was saved, so the results would change: '
+            'restore the file, or train in another folder'
         )
 
 
 def has_own_digest(file: epath.Path) -> bool:
-    """Returns whether config.json holds the SHA-256 of its own content."""
+    """Whether config.json contains the SHA-256 of its own content."""
     try:
         unsealed(json.loads(file.read_text()), required=True)
     except ValueError:
@@ -80,7 +80,7 @@ def has_own_digest(file: epath.Path) -> bool:
 
 
 def changed_data(known: Mapping[str, Mapping[str, Any]], present: Mapping[str, Mapping[str, Any]]) -> str:
-    """Returns what changed in the first split whose rows are not those that are known, '' where none did."""
+    """Describes the first split whose rows differ from the known ones; '' if none does."""
     for split, now in present.items():
         before = known.get(split)
         if before is None or dict(before) == dict(now):

@@ -1,12 +1,12 @@
-"""Checkpoints: Orbax writes and reads the arrays; our manifests say which steps can be trusted.
+"""Checkpoints: Orbax writes and reads the arrays; manifests show which steps are intact.
 
-Orbax restores a step with a flipped bit, a missing marker or half of its files without a word, so a step
-counts only once its manifest stands (research/checkpoint/manifest.py, which also describes the folders). In a step,
-`weights/` holds variables and average and can be read without the rest of the state, which is in `rest/`.
+Orbax restores a step with a flipped bit, a missing marker or half of its files without an error, so a step is finished
+only when its manifest exists (research/checkpoint/manifest.py, which also describes the folders). In a step, `weights/`
+contains variables and average, which can be read without the rest of the state in `rest/`.
 
-`restore` belongs to the one run that writes to a folder: it moves and deletes what is in the way. `steps`,
-`best` and `read_weights` change nothing and may look while that run goes on. With several processes, all of
-them call the methods of `Checkpoints`; only process 0 writes manifests and deletes.
+`restore` is for the one run that writes to a folder: it moves and deletes damaged steps. `steps`, `best` and
+`read_weights` change nothing and may be called while that run continues training. With several processes, all of them
+call the methods of `Checkpoints`; only process 0 writes manifests and deletes.
 """
 
 import errno
@@ -40,9 +40,9 @@ __all__ = [
     'read_weights', 'transfer',
 ]  # fmt: skip
 
-STORED = {'ema': 'average'}  # a field's name on disk, where it differs: that of runs before the field was renamed
-WEIGHTS = ('variables', 'average')  # the stored fields of the state that can be read alone
-PATTERN = '[]*?'
+STORED_NAMES = {'ema': 'average'}  # {field: its name on disk}: older runs used the old field name
+WEIGHT_FIELDS = ('variables', 'average')  # the stored fields in `weights/`
+PATTERN_CHARACTERS = '[]*?'  # Orbax expands them in paths
 
 
 class Checkpoints:
@@ -62,24 +62,23 @@ class Checkpoints:
         self.checkpointer = ocp.AsyncCheckpointer(handler, atomicity_options=atomicity)
         self.executor = ThreadPoolExecutor(1, thread_name_prefix='checkpoint')
         self.pending: Future | None = None
-        self.current = -1  # the step that this object saved or restored last
-        self.shapes: dict[Path, Any] = {}  # of the state saved last
+        self.current = -1  # the step last saved or restored by this object
+        self.shapes: dict[Path, Any] = {}  # of the last saved state
 
     def save(self, step: int, state: Tree, meta: Mapping[str, Any], best: bool = False) -> None:
         """Saves `state` as `step` in the background; returns once its arrays are copied to the host.
 
-        The state may be donated right after. The step saved or restored last is not written again when it is
-        saved once more: it only takes the new `meta`, and becomes the best if `best` is set.
+        The state may be donated right after. Saving the current step (last saved or restored) again only replaces its
+        `meta`, and makes it the best if `best` is set.
 
         Args:
           step: the number of updates made.
           state: a NamedTuple of pytrees of arrays, such as `State`, on any sharding.
-          meta: anything JSON can hold; `restore` returns it.
+          meta: JSON-compatible values; `restore` returns them.
           best: whether `best()` is this step from now on.
 
         Raises:
-          UserError: when the save before this one failed, or the folder holds this step or a later one that
-            this object neither saved nor restored.
+          UserError: if the previous save failed, or the folder contains this or a later step from elsewhere.
         """
         self.wait()
         meta = json.loads(json.dumps(meta))  # a copy, and an error here rather than in the background
@@ -89,13 +88,13 @@ class Checkpoints:
         newest = max(self.steps(), default=-1)
         if newest >= step:
             raise UserError(
-                f'step {step} cannot be saved: {self.folder} already holds step {newest}; either another run '
-                'writes there, or this one did not go on from its newest step; use another folder'
+                f'step {step} cannot be saved: {self.folder} already contains step {newest}; either another run '
+                'writes there, or this one did not resume from its newest step; use another folder'
             )
         leaves = stored_leaves(state)
         self.shapes = {path: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for path, leaf in leaves.items()}
         items = {name: ocp.args.StandardSave(nest(part)) for name, part in by_item(leaves).items()}
-        self.checkpointer.save(  # force: over what a killed save of this step has left
+        self.checkpointer.save(  # force: overwrite the rest of an interrupted save
             arrays_path(self.folder, step), args=ocp.args.Composite(**items), force=True
         )
         self.current = step
@@ -104,7 +103,7 @@ class Checkpoints:
     def _commit(self, step: int, meta: Mapping[str, Any], best: bool) -> None:
         self.checkpointer.wait_until_finished()
         if jax.process_index() == 0:
-            if self.shapes:  # read back what can be read without the arrays' values
+            if self.shapes:  # check the written shapes and dtypes
                 check_fit(saved_shapes(self.folder, step), self.shapes, f'{self.folder}, step {step}, read back')
             manifest = manifests.make_manifest(self.folder, step, meta, best, *self.contents)
             manifests.write_manifest(self.folder, manifest)
@@ -121,10 +120,10 @@ class Checkpoints:
             manifests.retire(self.folder, self.keep_last)
 
     def wait(self) -> None:
-        """Returns when nothing is being written any more.
+        """Waits for the save in progress.
 
         Raises:
-          UserError: when the save in progress failed, for instance because the disk is full.
+          UserError: if it failed, for instance because the disk is full.
         """
         pending, self.pending = self.pending, None
         if pending is None:
@@ -141,7 +140,7 @@ class Checkpoints:
             raise UserError(f'step {step} could not be saved in {self.folder}: {why}; {left}') from error
 
     def close(self) -> None:
-        """Waits as `wait` does, then frees the threads."""
+        """Waits as `wait` does, then stops the threads."""
         try:
             self.wait()
         finally:
@@ -149,7 +148,7 @@ class Checkpoints:
             self.checkpointer.close()
 
     def clear_damaged(self, step: int) -> None:
-        """Deletes the damaged steps that were set aside and trained again since, up to `step`."""
+        """Deletes the steps in damaged/ up to `step`, which have been trained again."""
         aside = self.folder / 'damaged'
         for old in manifests.numbers(aside, ''):
             if old <= step:
@@ -158,31 +157,31 @@ class Checkpoints:
             aside.rmdir()
 
     def steps(self) -> list[int]:
-        """Returns the finished steps, ascending."""
+        """The finished steps, ascending."""
         return finished_steps(self.folder)
 
     def best(self) -> int | None:
-        """Returns the finished step last saved as the best one, or None."""
+        """The finished step last saved as the best one, or None."""
         return best_step(self.folder)
 
     def restore(
         self, target: Tree, step: int | None = None, say: Callable[[str], None] = print
     ) -> tuple[Tree, dict[str, Any], int] | None:
-        """Returns (state, meta, step) of the newest step that verifies, or None where none was ever finished.
+        """Restores (state, meta, step) of the newest intact step; None if there is no finished step.
 
-        Each newer step is told to `say` in one sentence (which file, what is wrong, what is used instead) and
-        moved out of the way, so that training can save it again; what killed saves left is deleted. When
-        `step` is given, only that one will do, and nothing is moved.
+        Newer damaged steps are reported through `say` (file, problem, replacement) and moved to damaged/, so that
+        training can save them again; the rest of interrupted saves is deleted. With `step`, only that step is
+        accepted, and nothing is moved.
 
         Args:
-          target: the state as `jax.ShapeDtypeStruct`s; their shardings need not be the saved ones, and where
-            there is none the first device is meant.
-          step: the step wanted, or None.
-          say: what to do with a sentence for the user.
+          target: the state as `jax.ShapeDtypeStruct`s; their shardings may differ from the saved ones; without a
+            sharding, the first device is used.
+          step: the only acceptable step, or None.
+          say: prints a message.
 
         Raises:
-          UserError: when steps exist but none verifies, or the state does not fit `target`; names the files
-            or the paths with both shapes.
+          UserError: if all steps are damaged, or the state does not fit `target`; names the files or the paths with
+            both shapes.
         """
         self.wait()
         finished, unfinished = manifests.share(
@@ -201,10 +200,10 @@ class Checkpoints:
             name: ocp.args.StandardRestore(nest({path: placed(leaf) for path, leaf in part.items()}))
             for name, part in by_item(wanted).items()
         }
-        found = self.checkpointer.restore(
+        restored = self.checkpointer.restore(
             arrays_path(self.folder, manifest.step), args=ocp.args.Composite(**items)
         )
-        leaves = {path: leaf for name in items for path, leaf in flatten_with_paths(found[name]).items()}
+        leaves = {path: leaf for name in items for path, leaf in flatten_with_paths(restored[name]).items()}
         self.current = manifest.step
         state = jax.tree.unflatten(jax.tree.structure(target), [leaves[path] for path in wanted])
         return state, dict(manifest.meta), manifest.step
@@ -213,14 +212,14 @@ class Checkpoints:
 def open_checkpoints(
     folder: epath.Path, keep_last: int, commit_file: bool = False, contents: Contents | None = None
 ) -> Checkpoints:
-    """Returns the checkpoints of the run in `folder`, of which the last `keep_last` and the best are kept.
+    """Opens the checkpoints of the run in `folder`; keeps the last `keep_last` and the best.
 
-    With `commit_file` a step is written in place and marked when whole, as Orbax always does on gs://, where
-    no folder can be renamed; otherwise it is written under another name and renamed. `contents` go into the
+    With `commit_file` a step is written in place and then marked as complete, as Orbax always does on gs://, where
+    folders cannot be renamed; otherwise it is written under another name and renamed. `contents` are stored in the
     manifest of every step.
 
     Raises:
-      UserError: for a folder whose path holds characters that Orbax takes for a pattern: it would lose the steps.
+      UserError: if the path contains characters that Orbax expands as a pattern, which would lose the steps.
     """
     check_path(folder)
     folder = epath.Path(folder).resolve()
@@ -232,23 +231,23 @@ def open_checkpoints(
 
 
 def check_path(folder: epath.Path) -> None:
-    """Raises a `UserError` for a path with characters of a pattern, which Orbax expands when it merges a step."""
+    """Raises `UserError` for a path with pattern characters, which Orbax expands when it finishes a step."""
     folder = epath.Path(folder).resolve()
-    if held := [character for character in PATTERN if character in os.fspath(folder)]:
+    if forbidden := [character for character in PATTERN_CHARACTERS if character in os.fspath(folder)]:
         raise UserError(
-            f'{folder}: the path of a run may not hold {" ".join(held)}, which checkpoints are lost under: '
+            f'{folder}: the path of a run must not contain {" ".join(forbidden)}, or its checkpoints are lost: '
             'use another --workdir'
         )
 
 
-def without_closed_loops(hook: Callable, kind: type, error: BaseException, trace: Any) -> None:
-    """Calls an exception hook but for what TensorStore's threads print, dozens of times, after a save has failed."""
+def without_closed_loops(hook: Callable, error_type: type, error: BaseException, trace: Any) -> None:
+    """Calls an exception hook, except for the errors that TensorStore's threads repeat after a failed save."""
     if not (isinstance(error, RuntimeError) and str(error) == 'Event loop is closed'):
-        hook(kind, error, trace)
+        hook(error_type, error, trace)
 
 
 def not_orbax(record: logging.LogRecord) -> bool:
-    """Returns whether to log: nothing of Orbax unless debugging, for its failures reach us as exceptions."""
+    """A log filter: drops records of Orbax unless debugging, because its failures are raised as exceptions."""
     ours = f'{os.sep}orbax{os.sep}checkpoint{os.sep}' not in record.pathname
     return ours or logging.getLogger('absl').isEnabledFor(logging.DEBUG)
 
@@ -256,21 +255,21 @@ def not_orbax(record: logging.LogRecord) -> bool:
 def read_weights(
     folder: epath.Path, step: int | None = None, say: Callable[[str], None] = print
 ) -> dict[str, Any]:
-    """Returns the weights of a run as NumPy trees, without its config, its optimizer or its devices.
+    """Reads the weights of a run as NumPy trees; needs neither its config nor its optimizer nor its devices.
 
-    Changes nothing in `folder`, may read while the run goes on, and concerns only the process that calls it.
+    Changes nothing in `folder`, may be called during training, and does not communicate with other processes.
 
     Args:
-      folder: the run's folder.
-      step: the step wanted, or None for the newest that verifies.
-      say: told in one sentence about each damaged step that was passed over.
+      folder: the run folder.
+      step: the only acceptable step, or None for the newest intact one.
+      say: prints a message about each damaged step that is skipped.
 
     Returns:
       {'variables': Variables, 'ema': Variables or None, 'step': int, 'meta': dict}; containers other than
       dicts come back as dicts of their field names or positions.
 
     Raises:
-      UserError: when there is no step, none verifies, or the one wanted does not; names the files.
+      UserError: if there is no step, all are damaged, or `step` is; names the files.
     """
     folder = epath.Path(folder).resolve()
     finished = finished_steps(folder)
@@ -278,12 +277,12 @@ def read_weights(
         manifests.check_not_lost(folder, finished)
         manifest, damaged = find_good(folder, finished, step, together=False, item='weights/')
         if manifest is None:
-            raise UserError(f'{folder} has no finished checkpoint; train it first, or name another run')
+            raise UserError(f'{folder} has no finished checkpoint; train it first, or give another run')
         tree = read_item(arrays_path(folder, manifest.step) / 'weights')
     except Exception:
         if step is not None or finished_steps(folder) == finished:
             raise
-        return read_weights(folder, None, say)  # the run went on and deleted what was being read
+        return read_weights(folder, None, say)  # the run deleted this step meanwhile
     for bad, problem in damaged.items():
         say(f'step {bad} of {folder} cannot be used: {problem}; step {manifest.step} is used instead')
     for newer in manifests.unlisted_steps(folder) if step is None else ():
@@ -291,20 +290,19 @@ def read_weights(
             file = manifests.manifest_path(folder, newer)
             say(f'step {newer} of {folder} has no manifest {file}; step {manifest.step} is used instead')
     weights = {name: Variables(part['params'], part.get('extra', {})) for name, part in tree.items()}
-    weights = {name: weights.get(STORED.get(name, name)) for name in ('variables', 'ema')}
+    weights = {name: weights.get(STORED_NAMES.get(name, name)) for name in ('variables', 'ema')}
     return {**weights, 'step': manifest.step, 'meta': dict(manifest.meta)}
 
 
 def read_average(folder: epath.Path, count: int, say: Callable[[str], None] = print) -> dict[str, Any]:
-    """Returns the weights of a run as `read_weights` does, each the mean over its last `count` checkpoints.
+    """Reads weights as `read_weights` does, averaged over the last `count` checkpoints (Vaswani et al. 2017, 6.1).
 
-    Where there are fewer, or some do not verify, `say` receives a sentence and the others are averaged. Sums are in
-    float64; leaves that are not floating point, such as counters, are the newest checkpoint's, and so are 'step' and
-    'meta'. Averaging the end of a run: Vaswani et al. 2017 (arXiv:1706.03762), section 6.1. With several processes,
-    all of them call it.
+    If there are fewer, or some are damaged, `say` prints a message and the others are averaged. Sums are in float64;
+    leaves that are not floating point, such as counters, 'step' and 'meta' are those of the newest checkpoint. With
+    several processes, all of them call it.
 
     Raises:
-      UserError: when there is no step that verifies.
+      UserError: if no step is intact.
     """
     folder = epath.Path(folder).resolve()
     steps = manifests.share(finished_steps(folder)[-count:])
@@ -313,7 +311,7 @@ def read_average(folder: epath.Path, count: int, say: Callable[[str], None] = pr
         try:
             weights = read_weights(folder, step, say)
         except UserError as error:
-            say(f'{error}\nit is left out of the average')
+            say(f'{error}\nit is not averaged')
             continue
         newest, used = newest or weights, used + 1
         wide = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), weights_of(weights))
@@ -321,7 +319,7 @@ def read_average(folder: epath.Path, count: int, say: Callable[[str], None] = pr
     if newest is None:
         return read_weights(folder, None, say)
     if used < count:
-        say(f'{folder} holds {used} checkpoints that can be used: they are averaged in place of {count}')
+        say(f'{folder} has only {used} usable checkpoints to average instead of {count}')
 
     def mean(total: np.ndarray, leaf: np.ndarray) -> np.ndarray:
         return (total / used).astype(leaf.dtype) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
@@ -332,12 +330,12 @@ def read_average(folder: epath.Path, count: int, say: Callable[[str], None] = pr
 def read_chosen(
     folder: epath.Path, best: bool, count: int, say: Callable[[str], None] = print
 ) -> dict[str, Any]:
-    """Returns the weights that a run is judged by: averaged over `count` steps, of its best step, or the newest.
+    """Reads the final weights of a run: averaged over `count` steps, of its best step, or of the newest.
 
-    A best step that does not verify is passed over with a sentence to `say`.
+    A damaged best step is skipped with a message through `say`.
 
     Raises:
-      UserError: when no step can be used.
+      UserError: if no step is intact.
     """
     if count:
         return read_average(folder, count, say)
@@ -351,43 +349,43 @@ def read_chosen(
 
 
 def weights_of(weights: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the part of what `read_weights` returns that is averaged."""
+    """The part of the result of `read_weights` that is averaged."""
     return {name: weights[name] for name in ('variables', 'ema')}
 
 
 def read_item(path: epath.Path) -> dict[str, Any]:
-    """Returns one item of a step as a NumPy tree, whatever devices it was saved from."""
+    """Reads one item of a step as a NumPy tree; the original devices are not needed."""
     handler = ocp.PyTreeCheckpointHandler()
     as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), handler.metadata(path).tree)
     return handler.restore(path, args=ocp.args.PyTreeRestore(restore_args=as_numpy))
 
 
 def saved_shapes(folder: epath.Path, step: int) -> dict[Path, Any]:
-    """Returns {path: shape and dtype} of the arrays in a step."""
-    handler, found = ocp.StandardCheckpointHandler(), {}
+    """{path: shape and dtype} of the arrays in a step."""
+    handler, shapes = ocp.StandardCheckpointHandler(), {}
     for item in arrays_path(folder, step).iterdir():
         if item.is_dir():
-            found |= flatten_with_paths(handler.metadata(item).tree)
-    return found
+            shapes |= flatten_with_paths(handler.metadata(item).tree)
+    return shapes
 
 
 def stored_leaves(state: Tree) -> dict[Path, Any]:
-    """Returns {path on disk: leaf} of a state, in the order of `jax.tree.leaves`."""
-    return {(STORED.get(path[0], path[0]), *path[1:]): leaf for path, leaf in flatten_with_paths(state).items()}
+    """{path on disk: leaf} of a state, in the order of `jax.tree.leaves`."""
+    return {(STORED_NAMES.get(path[0], path[0]), *path[1:]): leaf for path, leaf in flatten_with_paths(state).items()}
 
 
 def by_item(leaves: Mapping[Path, Any]) -> dict[str, dict[Path, Any]]:
-    """Returns the leaves of a state in the two items of a step; an item without any is left out."""
+    """Sorts the leaves of a state into the items 'weights' and 'rest'; omits an empty item."""
     if len({'.'.join(path) for path in leaves}) < len(leaves):
         raise ValueError('paths of the state differ only by "." and "/", which Orbax would silently confuse')
     items: dict[str, dict[Path, Any]] = {}
     for path, leaf in leaves.items():
-        items.setdefault('weights' if path[0] in WEIGHTS else 'rest', {})[path] = leaf
+        items.setdefault('weights' if path[0] in WEIGHT_FIELDS else 'rest', {})[path] = leaf
     return items
 
 
 def placed(leaf: Any) -> jax.ShapeDtypeStruct:
-    """Returns a leaf's shape, dtype and sharding, which is the first device where it has none."""
+    """A leaf's shape, dtype and sharding; the first device if it has no sharding."""
     sharding = getattr(leaf, 'sharding', None)
     if sharding is None:
         sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])

@@ -33,7 +33,7 @@ from research.ops.seal import unsealed
 SECTIONS = ('task', 'model', 'data', 'optimizer', 'methods', 'mesh', 'train', 'expected', 'seed')
 
 
-# Settings that had another name in the config.json of older runs: {section: {old: new}}.
+# Settings renamed since older runs wrote their config.json: {section: {old: new}}.
 OLD_NAMES = {
     'train': {'ema': 'ema_decay', 'average': 'average_checkpoints'},
     'mesh': {'smallest': 'min_shard_size'},
@@ -63,10 +63,10 @@ class TrainSettings:
     keep_last: PositiveInt = 2
     best: str = ''  # the metric of eval_split that chooses the best checkpoint, such as 'accuracy' or 'loss'
     patience: Count = 0  # stop after this many evaluations without a better `best`; 0: never
-    ema_decay: Rate = 0.0  # of the averaged weights that are evaluated and served; 0: none
-    average_checkpoints: Count = 0  # evaluate and serve the mean of the last ones; 0: the best or the newest
-    sample_every: Count = 0  # images or texts for the report
-    init_from: str = ''  # the folder of another run whose weights are taken where path and shape match
+    ema_decay: Rate = 0.0  # of the averaged weights used for evaluation and prediction; 0: none
+    average_checkpoints: Count = 0  # use the mean of the last N checkpoints; 0: the best or the newest one
+    sample_every: Count = 0  # steps between samples (images, texts) for the report
+    init_from: str = ''  # the folder of another run; its weights are loaded where path and shape match
     prefetch: PositiveInt = 2
     workers: Count = 0  # processes that encode examples; 0: threads of this process
 
@@ -88,7 +88,7 @@ class TrainSettings:
         return self.eval_every or (max(1, steps // self.evaluations) if self.evaluations else 0)
 
     def total_steps(self, count: int, epoch: int | None = None) -> int:
-        """Returns the steps of the whole run on a training split of `count` rows, or with epochs of `epoch` steps."""
+        """The steps of the whole run on a training split of `count` rows, or with epochs of `epoch` steps."""
         return self.steps or math.ceil(self.epochs * (count / self.batch_size if epoch is None else epoch))
 
 
@@ -100,28 +100,28 @@ class OptimizerSettings:
     learning_rate: Positive = 1e-3
     schedule: Literal['constant', 'cosine', 'linear', 'trapezoid', 'inverse_sqrt'] = 'constant'
     warmup_steps: Count = 0
-    end_fraction: NonNegative = 0.0  # of the learning rate, where cosine, linear and trapezoid end
-    # The last share of the updates, over which a trapezoid's rate falls.
+    end_fraction: NonNegative = 0.0  # final rate of cosine, linear and trapezoid, relative to learning_rate
+    # Fraction of the updates, at the end, over which the rate of 'trapezoid' falls.
     cooldown: Annotated[float, Range(0, 1, above=True)] = 0.25
     b1: float = 0.9
     b2: float = 0.999
     eps: Positive = 1e-8
-    momentum: float = 0.9  # of sgd
+    momentum: float = 0.9  # for sgd
     nesterov: bool = False
     weight_decay: NonNegative = 0.0  # decoupled (adamw, sgd)
-    decay: tuple[str, ...] = ('*kernel', '*embedding')  # what weight decay and the penalties apply to
+    decay: tuple[str, ...] = ('*kernel', '*embedding')  # parameters under weight decay, l1 and l2
     clip: NonNegative = 0.0  # global norm; 0: off
     l1: NonNegative = 0.0  # adds l1 * sum |w| to the objective
     l2: NonNegative = 0.0  # adds l2 / 2 * sum w^2 to the objective
-    layer_decay: Positive = 1.0  # rates fall by it per block towards the input, embeddings lowest; 1: all alike
-    frozen_blocks: Count = 0  # so many first blocks of each stack stay as they are
-    frozen: tuple[str, ...] = ()  # patterns of parameters that stay as they are
+    layer_decay: Positive = 1.0  # factor on the rate per block towards the input, embeddings lowest; 1: off
+    frozen_blocks: Count = 0  # number of leading blocks to freeze in each stack
+    frozen: tuple[str, ...] = ()  # patterns of parameters that are not trained
     update_every: PositiveInt = 1  # steps between updates (n-critic: 3 on the generator)
 
 
 @dataclasses.dataclass(frozen=True)
 class MeshSettings:
-    """Devices along each axis; one of them may be -1: all that are left."""
+    """Number of devices along each axis; one of them may be -1: all remaining devices."""
 
     data: int = -1
     fsdp: int = 1
@@ -136,7 +136,7 @@ class MeshSettings:
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """A checked config. `task`, `model`, `data` and `settings` (of methods) are read by those who own them."""
+    """A checked config. Each task, model, data set and method checks its own section."""
 
     task: Mapping[str, Any]
     model: Mapping[str, Any]
@@ -179,7 +179,7 @@ def few_steps(
     config: Any, steps: int = 4, batch_size: int = 16, eval_batch_size: int = 64,
     log_every: int = 1, eval_every: int = 2, checkpoint_every: int = 2, **train: Any,
 ) -> None:
-    """Makes a run short, in place, for a variant that tests how a config runs: nothing is expected of its metrics."""
+    """Makes a run short, in place, for variants that test a config; removes the expected metrics."""
     config.train.update(
         epochs=0.0, steps=steps, batch_size=batch_size, eval_batch_size=eval_batch_size, log_every=log_every,
         eval_every=eval_every, checkpoint_every=checkpoint_every, **train,
@@ -232,7 +232,7 @@ def read_config(config: Mapping[str, Any], methods: Mapping[str, Mapping[str, An
 
 
 def expected_of(values: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Returns the expected ranges; {} where a user's files are read in place of the set that they are of."""
+    """The expected ranges; {} if a reader replaces the named data set that they were measured on."""
     data = values['data']
     replaced = data.get('name') and data.get('reader', '') not in ('', 'tfds')
     return {} if replaced else values['expected']
@@ -244,18 +244,17 @@ def method_section(name: str) -> str:
 
 
 def read_optimizer(group: str, section: Any) -> OptimizerSettings:
-    """The optimizer settings of one group."""
     if not isinstance(section, Mapping):
         raise UserError(f'config.optimizer.{group} must be a section of settings, got {section!r}')
     return unpack(OptimizerSettings, section, f'optimizer.{group}')
 
 
 def read_ranges(split: str, metrics: Any) -> dict[str, tuple[float, float]]:
-    """Returns {metric: (low, high)} of one split; a UserError for anything that is not a range."""
+    """Checks the expected ranges of one split, {metric: (low, high)}; raises UserError for anything else."""
     ranges = {}
     for name, pair in metrics.items() if isinstance(metrics, Mapping) else [('', metrics)]:
         where = f'config.expected.{split}.{name}'.rstrip('.')
-        if not (isinstance(pair, (tuple, list)) and len(pair) == 2 and all(fits(each, float) for each in pair)):
+        if not (isinstance(pair, (tuple, list)) and len(pair) == 2 and all(fits(bound, float) for bound in pair)):
             raise UserError(f'{where}: expected a range (low, high), got {pair!r}')
         if pair[0] > pair[1]:
             raise UserError(f'{where}: the low end {pair[0]} is above the high end {pair[1]}')
@@ -264,17 +263,17 @@ def read_ranges(split: str, metrics: Any) -> dict[str, tuple[float, float]]:
 
 
 def name_of(module: Any) -> str:
-    """The name of a task, data set or method: a text, or that of a module or an object in its place."""
+    """The name of a task, data set or method, given as a string, a module or an object."""
     return module if isinstance(module, str) else getattr(module, '__name__', type(module).__name__)
 
 
 def with_name(section: Mapping[str, Any]) -> dict[str, Any]:
-    """A section as it is stored: a module in the place of its name is named."""
+    """A section as it is stored: a module or object under 'name' is replaced by its name."""
     return {key: name_of(value) if key == 'name' else value for key, value in section.items()}
 
 
 def to_json(config: Config) -> str:
-    """Returns the resolved config as JSON: enough to run it again."""
+    """The resolved config as JSON, sufficient to repeat the run."""
     values = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
     values |= values.pop('settings')
     values['optimizer'] = {group: dataclasses.asdict(settings) for group, settings in config.optimizer.items()}
@@ -283,15 +282,15 @@ def to_json(config: Config) -> str:
 
 
 def stored_values(file: epath.Path) -> dict[str, Any]:
-    """Returns the config in a run's config.json, which holds its own SHA-256 (before version 0.2: none).
+    """Reads a run's config.json and checks the SHA-256 in it (version 0.1 wrote none).
 
     Raises:
-      UserError: where the file is damaged.
+      UserError: if the file is damaged.
     """
     try:
         values = unsealed(json.loads(file.read_text()))
     except ValueError as error:
-        raise UserError(f'{file} is damaged ({error}): put back what it held, or use another --workdir') from None
+        raise UserError(f'{file} is damaged ({error}): restore the file, or use another --workdir') from None
     task = values.get('task')
     task_names = OLD_TASK_NAMES.get(task.get('name'), {}) if isinstance(task, dict) else {}
     for section, names in {**OLD_NAMES, 'task': task_names}.items():
@@ -299,6 +298,6 @@ def stored_values(file: epath.Path) -> dict[str, Any]:
             values[section] = {names.get(name, name): value for name, value in values[section].items()}
     data = values.get('data')
     if isinstance(data, dict) and data.get('name') and not data.get('reader') and '.' not in data['name']:
-        for name in ('validation_fraction', 'test_fraction'):  # version 0.1 stored and ignored them beside a set
+        for name in ('validation_fraction', 'test_fraction'):  # version 0.1 stored and ignored them
             data.pop(name, None)
     return values

@@ -1,4 +1,4 @@
-"""environment.json: with what, on what and how long a run was trained."""
+"""environment.json: versions, devices, command and times of a run."""
 
 import contextlib
 import dataclasses
@@ -23,7 +23,7 @@ PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy')
 
 
 def describe_devices(mesh: jax.sharding.Mesh | None = None) -> dict[str, Any]:
-    """Returns platform, kind and number of the devices, the processes, and the mesh axes with their sizes."""
+    """Platform, kind and number of the devices, number of processes, and the size of each mesh axis."""
     devices = list(mesh.devices.flat) if mesh is not None else jax.devices()
     return {
         'platform': devices[0].platform,
@@ -46,15 +46,15 @@ def commit() -> str:
 
 
 def store_environment(spec: RunSpec, workdir: epath.Path, times: Mapping[str, float], seconds: float) -> None:
-    """Writes versions, devices, command, the time of each stage, and the total time of all earlier starts.
+    """Writes versions, devices, command, the time of each stage, and the total time of earlier starts.
 
-    A start that was killed left no time behind.
+    Starts that were killed are not counted.
     """
     file = workdir / 'environment.json'
-    before: dict[str, Any] = {}
+    previous: dict[str, Any] = {}
     if file.exists():
-        with contextlib.suppress(ValueError):  # torn: its times are lost, not the run
-            before = json.loads(file.read_text())
+        with contextlib.suppress(ValueError):  # a torn file: only its times are lost
+            previous = json.loads(file.read_text())
     environment = {
         'command': shlex.join(['python', *sys.argv]),
         'finished': time.strftime('%Y-%m-%d %H:%M:%S %Z'),
@@ -66,6 +66,6 @@ def store_environment(spec: RunSpec, workdir: epath.Path, times: Mapping[str, fl
         'mesh': dataclasses.asdict(spec.config.mesh),
         'stages': {name: round(value, 3) for name, value in times.items()},
         'seconds': seconds,
-        'seconds_before': round(before.get('seconds_before', 0.0) + before.get('seconds', 0.0), 1),
+        'seconds_before': round(previous.get('seconds_before', 0.0) + previous.get('seconds', 0.0), 1),
     }
     write_text(file, json.dumps(environment, indent=2))

@@ -1,4 +1,4 @@
-"""Evaluation: streaming sums over a whole split, then metrics held against a trivial baseline."""
+"""Evaluation: streaming sums over a whole split, then metrics with their baselines."""
 
 import functools
 import time
@@ -17,7 +17,7 @@ from research.errors import UserError
 
 
 class Evaluation(NamedTuple):
-    """The metrics of a split. `failed` holds {'metrics' or 'finalize': why these could not be computed}."""
+    """The metrics of a split. `failed` maps 'metrics' or 'finalize' to the reason why it could not be computed."""
 
     metrics: dict[str, Metric]
     count: int  # examples
@@ -26,7 +26,7 @@ class Evaluation(NamedTuple):
 
 
 def make_evaluator(task: Task, seed: int, batch_size: int, sharding: jax.sharding.NamedSharding) -> Evaluator:
-    """Returns the jitted functions; the key depends on the seed alone, and examples fold in their index."""
+    """Jits the device functions; the key depends only on the seed, and each example folds in its index."""
     replicated = jax.sharding.NamedSharding(sharding.mesh, jax.sharding.PartitionSpec())
 
     def context(seed: Any) -> Context:
@@ -47,12 +47,12 @@ def evaluate(
 ) -> Evaluation:
     """Measures a split.
 
-    Sums are added up in float64 on the host, one batch late, so that the devices never wait. With `whole`,
-    `finalize` is included: it reads predictions, which can take far longer than sums. An error of either is a
-    part of the result: a metric that cannot be computed must not cost a run.
+    Sums are accumulated in float64 on the host, one batch late, so that the devices never wait. `whole` includes
+    `finalize`, which reads predictions and can take far longer. An error in either is returned in `failed`, because a
+    metric that cannot be computed must not end a run.
 
     Raises:
-      UserError: when the split is empty.
+      UserError: if the split is empty.
     """
     started = time.perf_counter()
     source = task.source(split)
@@ -75,10 +75,10 @@ def evaluate(
 
 
 def attempt(name: str, compute: Callable[[], Mapping[str, Metric]], failed: dict[str, str]) -> dict[str, Metric]:
-    """Returns what `compute` does, or nothing, with the reason in `failed[name]`."""
+    """Calls `compute`; if it fails, returns {} and stores the reason in `failed[name]`."""
     try:
         return dict(compute())
-    except jax.errors.JaxRuntimeError:  # of the device, such as its memory
+    except jax.errors.JaxRuntimeError:  # a device error, such as out of memory
         raise
     except Exception as error:
         logging.debug('metrics could not be computed', exc_info=True)
@@ -88,7 +88,7 @@ def attempt(name: str, compute: Callable[[], Mapping[str, Metric]], failed: dict
 
 
 def measured_batches(task: Task, measure: Evaluator, source: Any, split: str) -> Any:
-    """Returns a loader of the device batches over all rows, or over all parts of rows where the task splits them."""
+    """A loader of device batches over all rows, or over all parts of the rows if the task has `split`."""
     rows, batches = Parts(source, task.split) if task.split else source, None
     if task.buckets:
         of_parts = (task.buckets.bucket(task.encode(part)) for part in rows)

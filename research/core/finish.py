@@ -20,23 +20,23 @@ from research.core.task import Variables
 from research.errors import UserError
 from research.ops.seal import seal, sealed, unsealed
 
-MARKER = 'finished.json'
-PACE = {'log_every', 'prefetch', 'workers', 'sample_every', 'keep_last', 'checkpoint_every'}  # change no metric
+MARKER_FILE = 'finished.json'
+KEYS_WITHOUT_EFFECT = {'log_every', 'prefetch', 'workers', 'sample_every', 'keep_last', 'checkpoint_every'}
 
 
 def finish(recorder: Recorder, state: State, step: int) -> dict[str, Any]:
-    """Saves the last state, measures the chosen weights, writes samples and metrics; returns {split: stored entry}."""
+    """Saves the last state, evaluates the chosen weights, writes samples and metrics; returns {split: stored entry}."""
     spec, train = recorder.spec, recorder.spec.config.train
     try:
         improved = recorder.evaluate(state, step) if train.eval_split else False
-    except UserError:  # of a metric that does not exist: it must not cost what was trained
+    except UserError:  # train.best names no metric: save before failing, so that no training is lost
         recorder.save(state, step, False)
         recorder.checkpoints.wait()
         raise
     recorder.save(state, step, improved)
     recorder.checkpoints.wait()
     chosen, chosen_step = choose_weights(recorder, state, step)
-    entries, account = {}, recorder.account(step)  # of the whole run, whichever step was chosen
+    entries, account = {}, recorder.account(step)  # of the whole run, also if an earlier step was chosen
     with stage('final evaluation', recorder.times):
         for split in filter(None, (train.eval_split, train.test_split)):
             entries[split] = metrics_module.measure_split(
@@ -56,22 +56,22 @@ def finish(recorder: Recorder, state: State, step: int) -> dict[str, Any]:
 
 
 def settings_digest(spec: RunSpec) -> str:
-    """Returns a digest of the settings that decide what a finished run has measured."""
+    """A digest of the settings that determine the metrics of a finished run."""
     values = as_dicts(spec.config)
-    train = {name: value for name, value in values['train'].items() if name not in PACE}
+    train = {name: value for name, value in values['train'].items() if name not in KEYS_WITHOUT_EFFECT}
     return seal({**values, 'train': train, 'mesh': {}})
 
 
 def mark_finished(spec: RunSpec, workdir: epath.Path, step: int) -> None:
-    """Writes finished.json, the last file of a run: which step was measured, under which settings."""
+    """Writes finished.json, the last file of a run: the last step and a digest of the settings."""
     marker = sealed({'step': step, 'settings': settings_digest(spec)})
-    write_text(workdir / MARKER, json.dumps(marker, indent=2))
+    write_text(workdir / MARKER_FILE, json.dumps(marker, indent=2))
 
 
 def finished_metrics(spec: RunSpec, workdir: epath.Path, step: int) -> dict[str, Any] | None:
-    """Returns the stored metrics of a run that is finished at `step`, None where something is left to do."""
+    """The stored metrics of a run that is finished at `step`; None if it is not finished."""
     try:
-        marker = unsealed(json.loads((workdir / MARKER).read_text()), required=True)
+        marker = unsealed(json.loads((workdir / MARKER_FILE).read_text()), required=True)
     except (OSError, ValueError):
         return None
     stored, train = metrics_module.read_metrics(workdir), spec.config.train
@@ -81,7 +81,7 @@ def finished_metrics(spec: RunSpec, workdir: epath.Path, step: int) -> dict[str,
 
 
 def choose_weights(recorder: Recorder, state: State, step: int) -> tuple[Variables, int]:
-    """Returns the weights that the run is judged by, and their step: averaged, of the best step, or the last."""
+    """The variables for the final evaluation, and their step: averaged, those of the best step, or the last."""
     train, last = recorder.spec.config.train, eval_variables(state)
     if train.average_checkpoints:
         average = read_average(recorder.workdir, train.average_checkpoints)
@@ -90,11 +90,11 @@ def choose_weights(recorder: Recorder, state: State, step: int) -> tuple[Variabl
         try:
             best, _, best_step = recorder.checkpoints.restore(recorder.spec.state, recorder.best.step)  # pyright: ignore[reportGeneralTypeIssues]
             return eval_variables(best), best_step
-        except UserError as error:  # a damaged file must not cost what was trained
-            print(f'{error}\nthe last weights are measured instead of the best')
+        except UserError as error:  # a damaged file must not lose the training
+            print(f'{error}\nevaluating the last checkpoint instead of the best one')
     return last, step
 
 
 def single_values(entry: Mapping[str, Any]) -> dict[str, float]:
-    """Returns the metrics of a stored entry that are single numbers."""
+    """The metrics of a stored entry that are single numbers."""
     return {name: row['value'] for name, row in entry['metrics'].items() if not isinstance(row['value'], list)}

@@ -1,4 +1,4 @@
-"""What a run says while it trains: a progress bar or lines, records on disk, and times of its stages."""
+"""Output of a run during training: progress bar or lines, metric records on disk, stage times."""
 
 import contextlib
 import json
@@ -14,21 +14,21 @@ from etils import epath
 
 from research.units import time_text
 
-FILE = 'metrics.jsonl'
-PAUSE = 30.0  # seconds between two writes to a store that cannot append
+METRICS_FILE = 'metrics.jsonl'
+MIN_REWRITE_SECONDS = 30.0  # between two writes to a store that cannot append
 
 
 def is_local(path: epath.PathLike) -> bool:
-    """Returns whether `path` lies in a file system of this machine rather than in a store such as gs://."""
+    """Whether `path` is in a file system of this machine rather than in an object store such as gs://."""
     return '://' not in os.fspath(path)
 
 
 def write_text(path: epath.Path, text: str) -> None:
-    """Writes a file so that a reader, or a kill at any moment, finds the old or the new one and never a part.
+    """Writes a file atomically: a reader, or a restart after a kill, finds the old or the new content.
 
-    A store writes an object whole or not at all; in a local file system a rename does it.
+    Object stores write atomically; a local file is written under another name and renamed.
     """
-    # Text of a model may hold halves of surrogate pairs, which UTF-8 has no bytes for.
+    # Model output may contain lone surrogates, which UTF-8 cannot encode.
     data = text.encode('utf-8', 'replace')
     if not is_local(path):
         path.write_bytes(data)
@@ -39,9 +39,9 @@ def write_text(path: epath.Path, text: str) -> None:
 
 
 def read_records(path: epath.PathLike) -> list[dict[str, Any]]:
-    """Returns the records of a metrics.jsonl in the order of writing: 'step', 'kind', 'time', 'values'.
+    """Reads the records of a metrics.jsonl in file order; each has 'step', 'kind', 'time' and 'values'.
 
-    A line that a kill tore is left out; a value that was not finite is NaN. Without a file there are none.
+    Skips lines torn by a kill. Values that were not finite are NaN. A missing file gives an empty list.
     """
     path = epath.Path(path)
     records = []
@@ -56,10 +56,10 @@ def read_records(path: epath.PathLike) -> list[dict[str, Any]]:
 
 
 class MetricsWriter:
-    """Writes metrics.jsonl, and TensorBoard event files where the run's folder is local.
+    """Writes metrics.jsonl and, in a local folder, TensorBoard event files.
 
-    A run that goes on from `step` first drops the records of later steps: they will be made again. Where a
-    store cannot append, lines are kept here, and the file is written whole at most every half minute.
+    A run that resumes from `step` first drops the records of later steps, which it will repeat. In a store that cannot
+    append, lines are buffered and the whole file is rewritten at most every `MIN_REWRITE_SECONDS`.
     """
 
     def __init__(self, folder: epath.PathLike, step: int = 0, write: bool = True, tensorboard: bool = True):
@@ -67,10 +67,10 @@ class MetricsWriter:
 
         Args:
           folder: of the run.
-          step: the restored step; -1 for a run from the start, which drops what one killed before its first
-            checkpoint has left.
-          write: False on every process but the first: nothing is then read or written.
-          tensorboard: whether event files are written too.
+          step: the restored step; -1 for a new run, which drops the records of a run killed before its first
+            checkpoint.
+          write: False on all processes but the first, which then read and write nothing.
+          tensorboard: whether to write event files.
         """
         self._write, self._events, self._file, self._lines = write, None, None, []
         self._written: set[tuple[int, str]] = set()
@@ -78,9 +78,9 @@ class MetricsWriter:
             return
         folder = epath.Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        self._path, self._saved = folder / FILE, time.monotonic()
+        self._path, self._saved = folder / METRICS_FILE, time.monotonic()
         kept = [record for record in read_records(self._path) if record['step'] <= step]
-        kept = list({(record['step'], record['kind']): record for record in kept}.values())  # the later of two counts
+        kept = list({(record['step'], record['kind']): record for record in kept}.values())  # the later one wins
         self._written = {(record['step'], record['kind']) for record in kept}
         self._lines = [_line(record) for record in kept]
         write_text(self._path, ''.join(self._lines))
@@ -94,9 +94,9 @@ class MetricsWriter:
             )
 
     def write(self, step: int, kind: str, values: Mapping[str, float]) -> None:
-        """Adds one record; `kind` is 'train' or the split that was measured.
+        """Adds one record; `kind` is 'train' or the name of the evaluated split.
 
-        A step has one record of each kind: what a resumed run measures again gives the same values.
+        Keeps one record per step and kind: a resumed run repeats an evaluation with the same values.
         """
         if not self._write or (int(step), kind) in self._written:
             return
@@ -108,8 +108,8 @@ class MetricsWriter:
             self._file.flush()
         else:
             self._lines.append(line)
-            # The pause grows with the file, so that a long run does not spend its time on writing it.
-            if time.monotonic() - self._saved > max(PAUSE, len(self._lines) / 1000):
+            # The interval grows with the file, so that a long run does not spend its time on rewriting it.
+            if time.monotonic() - self._saved > max(MIN_REWRITE_SECONDS, len(self._lines) / 1000):
                 self.flush()
         if self._events:
             for name, value in values.items():
@@ -117,7 +117,7 @@ class MetricsWriter:
                     self._events.add_scalar(f'{kind}/{name}', value, int(step))
 
     def flush(self) -> None:
-        """Makes sure that everything is on disk: call it with every checkpoint."""
+        """Writes all records to disk; called with every checkpoint."""
         if self._write and not self._file:
             write_text(self._path, ''.join(self._lines))
             self._saved = time.monotonic()
@@ -125,7 +125,7 @@ class MetricsWriter:
             self._events.flush()
 
     def close(self) -> None:
-        """Writes what is left and closes the files."""
+        """Flushes and closes the files."""
         self.flush()
         if self._file:
             self._file.close()
@@ -141,43 +141,43 @@ class MetricsWriter:
 
 
 def _line(record: Mapping[str, Any]) -> str:
-    """Returns a record as one line; JSON has no NaN, so what is not finite becomes null."""
+    # JSON has no NaN: values that are not finite become null.
     values = {name: value if math.isfinite(value) else None for name, value in record['values'].items()}
     return json.dumps({**record, 'values': values}) + '\n'
 
 
 class Meter:
-    """Means of what the steps log as (sum, weight), over several steps; a skipped update has weight 0."""
+    """Weighted means of step logs, (sum, weight) each, over several steps; a skipped update has weight 0."""
 
     def __init__(self, sums: Mapping[str, tuple[float, float]] | None = None):
-        """Starts from the result of `sums`, which a checkpoint holds, or from nothing."""
+        """Starts from the result of `sums`, as stored in a checkpoint, or from zero."""
         self._sums = {name: total for name, (total, _) in (sums or {}).items()}
         self._weights = {name: weight for name, (_, weight) in (sums or {}).items()}
 
     def add(self, logs: Mapping[str, tuple[Any, Any]]) -> None:
-        """Adds one step's {name: (sum, weight)}; a weight of 0 adds nothing, whatever its sum."""
+        """Adds one step's {name: (sum, weight)}; entries with weight 0 are ignored."""
         for name, (total, weight) in logs.items():
             if weight := float(weight):
                 self._sums[name] = self._sums.get(name, 0.0) + float(total)
                 self._weights[name] = self._weights.get(name, 0.0) + weight
 
     def means(self) -> dict[str, float]:
-        """Returns {name: mean} of what was added since `clear`."""
+        """{name: mean} of the logs added since `clear`."""
         return {name: total / self._weights[name] for name, total in self._sums.items()}
 
     def sums(self) -> dict[str, tuple[float, float]]:
-        """Returns {name: (sum, weight)} of what was added since `clear`."""
+        """{name: (sum, weight)} of the logs added since `clear`."""
         return {name: (total, self._weights[name]) for name, total in self._sums.items()}
 
     def clear(self) -> None:
-        """Starts again."""
+        """Resets all sums."""
         self._sums, self._weights = {}, {}
 
 
 class Progress:
-    """How far a run is: a bar on a terminal, and one line for each update elsewhere.
+    """Progress of a run: a bar on a terminal, one line per update elsewhere.
 
-    Use it as a context manager; what else is printed meanwhile goes through `say`.
+    A context manager; print other messages through `say` meanwhile.
     """
 
     def __init__(
@@ -193,15 +193,15 @@ class Progress:
 
         Args:
           total: the last step of the run.
-          start: the step it starts or goes on from.
-          batch_size: examples in a step, for the rate; 0 leaves examples per second out.
-          write: False on every process but the first: nothing is printed.
-          console: a `rich.console.Console`; standard output without one.
-          clock: seconds.
+          start: the first step, or the restored one.
+          batch_size: examples per step; 0 omits the examples per second.
+          write: False on all processes but the first, which then print nothing.
+          console: a `rich.console.Console`; None for standard output.
+          clock: returns the time in seconds.
         """
         self._total, self._batch, self._write, self._clock = total, batch_size, write, clock
-        self.closed = False  # whoever read standard output has gone
-        self._marks = deque([(clock(), start)], maxlen=16)  # the rate is that of the last updates
+        self.closed = False  # standard output is a closed pipe
+        self._marks = deque([(clock(), start)], maxlen=16)  # (time, step) of the last updates, for the rate
         self._bar = self._console = None
         if not write:
             return
@@ -212,7 +212,7 @@ class Progress:
             self._bar, self._task = _bar(self._console, total, start)
 
     def rate(self) -> float:
-        """Returns steps per second over the last updates; 0 before the first."""
+        """Steps per second over the last updates; 0 before the first."""
         (then, before), (now, step) = self._marks[0], self._marks[-1]
         return (step - before) / (now - then) if now > then else 0.0
 
@@ -234,12 +234,12 @@ class Progress:
         self.say(f'step {step:,}/{self._total:,}  {share}  {numbers}  {self._speed()}')
 
     def say(self, text: str) -> None:
-        """Prints a line of its own, above the bar where there is one."""
+        """Prints a line, above the bar if there is one."""
         if not self._write:
             return
         try:
             self._console.print(text, markup=False, highlight=False, soft_wrap=True)  # pyright: ignore[reportOptionalMemberAccess]
-        except (BrokenPipeError, SystemExit):  # rich ends the program, which would lose what was trained
+        except (BrokenPipeError, SystemExit):  # rich would exit here and lose the training since the last checkpoint
             self._write, self.closed = False, True
 
     def _speed(self) -> str:
@@ -247,7 +247,7 @@ class Progress:
         if not rate:
             return ''
         examples = f'  {_rate(rate * self._batch)} examples/s' if self._batch else ''
-        # A narrow terminal cuts the end off.
+        # Most important first: a narrow terminal truncates the end.
         return f'{time_text(self.left())} left  {_rate(rate)} steps/s{examples}'
 
     def __enter__(self) -> 'Progress':
@@ -265,7 +265,7 @@ def _rate(value: float) -> str:
 
 
 def _bar(console: Any, total: int, start: int) -> tuple[Any, Any]:
-    """Returns a rich progress bar and its one task."""
+    """A rich progress bar and the id of its task."""
     from rich.progress import BarColumn, TextColumn
     from rich.progress import Progress as Bar
     from rich.table import Column

@@ -1,4 +1,4 @@
-"""Metrics as people read and files keep them: baseline, expected range, verdict in words, signature."""
+"""Stored and printed metrics: baseline, expected range, verdict, signature."""
 
 import contextlib
 import json
@@ -18,7 +18,7 @@ from research.ops.seal import sealed, unsealed
 
 
 def beats_baseline(metric: Metric) -> bool | None:
-    """Returns whether a metric is better than its baseline, None where there is none."""
+    """Whether a metric is better than its baseline; None without a baseline."""
     if metric.baseline is None or not metric.better or np.ndim(metric.value):
         return None
     higher = metric.value > metric.baseline
@@ -27,7 +27,7 @@ def beats_baseline(metric: Metric) -> bool | None:
 
 
 def verdict(metric: Metric) -> str:
-    """Returns how a metric compares with its baseline, for a person; empty where there is none."""
+    """The comparison of a metric with its baseline, as text; empty without a baseline."""
     better = beats_baseline(metric)
     if better is None:
         return ''
@@ -36,16 +36,16 @@ def verdict(metric: Metric) -> str:
     name = metric.baseline_about or 'the trivial baseline'
     if metric.value == metric.baseline:
         return f'no better than {name}'
-    return f'better than {name}' if better else f'WORSE than {name}: the model has learnt nothing of use here'
+    return f'better than {name}' if better else f'WORSE than {name}: no useful learning'
 
 
 def record(
     metrics: Mapping[str, Metric], expected: Mapping[str, tuple[float, float]], signature: dict[str, Any], step: int
 ) -> dict[str, Any]:
-    """Returns metrics as they are stored: with verdict, expected range, PASS or FAIL, and their signature.
+    """The stored form of metrics: with verdict, expected range, whether they are in it, and their signature.
 
     Raises:
-      UserError: for an expected range of a metric that does not exist.
+      UserError: if an expected range names a metric that does not exist.
     """
     rows = {}
     for name in expected:
@@ -67,7 +67,7 @@ def record(
 
 
 def is_as_expected(value: float, low: float, high: float, better: str) -> bool:
-    """Returns whether a metric is in its expected range or better than it; NaN never is."""
+    """Whether a metric is in its expected range or better; False for NaN."""
     return bool((value >= low or better == 'lower') and (value <= high or better == 'higher')) and value == value
 
 
@@ -75,9 +75,9 @@ def measure_split(
     evaluate: Callable[[str], Evaluation], config: Config, split: str, step: int,
     account: Mapping[str, float] | None = None,
 ) -> dict[str, Any]:  # fmt: skip
-    """Returns the stored form of a split's metrics, with the signature that makes them comparable.
+    """Evaluates a split; returns the stored form of its metrics, with the signature that makes them comparable.
 
-    `account` is the task's own account of the whole run.
+    `account` is the budget that the whole run has spent, such as epsilon.
     """
     metrics, count, seconds, failed = evaluate(split)
     signature = {
@@ -98,13 +98,13 @@ def measure_split(
 
 
 def store_metrics(workdir: epath.Path, entries: Mapping[str, Any]) -> None:
-    """Adds {split: entry} to the run's metrics.json, each with its own SHA-256; other splits stay."""
+    """Adds {split: entry} to the run's metrics.json, each with its own SHA-256; keeps other splits."""
     stored = {split: sealed(entry) for split, entry in {**read_metrics(workdir), **entries}.items()}
     write_text(workdir / 'metrics.json', json.dumps(stored, indent=2))
 
 
 def read_metrics(workdir: epath.Path) -> dict[str, Any]:
-    """Returns the run's stored metrics; without those of a split that are damaged, which are measured again."""
+    """Reads the run's stored metrics; skips damaged entries, which the run then computes again."""
     for name, key in (('metrics.json', 'metrics'), ('figures.json', 'figures')):  # runs before version 0.2
         file = workdir / name
         if not file.exists():
@@ -123,7 +123,7 @@ def read_metrics(workdir: epath.Path) -> dict[str, Any]:
 
 
 def metrics_text(entry: Mapping[str, Any]) -> str:
-    """Returns the metrics of a split as a table of text; nested ones stay in metrics.json and the report."""
+    """The metrics of a split as a text table, without nested ones, which metrics.json and the report show."""
     signature = entry['signature']
     account = ''.join(f', {name} {value:.4g}' for name, value in signature.get('account', {}).items())
     lines = [f'{signature["split"]}: {signature["examples"]:,} examples, step {entry["step"]:,}{account}']
@@ -132,8 +132,8 @@ def metrics_text(entry: Mapping[str, Any]) -> str:
             continue
         cells = [f'  {name:<24} {row["value"]:>10.4g}']
         if row['baseline'] is not None:
-            words = f' ({row["verdict"]})' if row.get('beats_baseline') is False else ''
-            cells.append(f'baseline {row["baseline"]:.4g}{words}')
+            remark = f' ({row["verdict"]})' if row.get('beats_baseline') is False else ''
+            cells.append(f'baseline {row["baseline"]:.4g}{remark}')
         if row['expected']:
             low, high = row['expected']
             cells.append(f'expected {low:g} to {high:g}: {"PASS" if row["passed"] else "FAIL"}')
@@ -143,7 +143,7 @@ def metrics_text(entry: Mapping[str, Any]) -> str:
 
 
 def failures(metrics: Mapping[str, Any]) -> list[str]:
-    """Returns 'split/metric' for every stored metric outside its expected range."""
+    """'split/metric' of every stored metric outside its expected range."""
     return [
         f'{split}/{name}'
         for split, entry in metrics.items()

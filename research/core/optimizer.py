@@ -1,4 +1,4 @@
-"""One group's optimizer and its learning-rate schedule, from settings to optax."""
+"""The optimizer and learning-rate schedule of one group, built with optax."""
 
 import functools
 
@@ -14,7 +14,7 @@ from research.ops import paths
 
 
 def make_schedule(settings: OptimizerSettings, updates: int) -> optax.Schedule:
-    """Returns the learning rate as a function of how many updates were made before.
+    """The learning rate as a function of `count`, the number of updates made before.
 
     With t = count + 1 the number of the update, W the updates of the warm-up, e = end_fraction and
     p = (count - W) / (updates - W) clipped to [0, 1], the rate is learning_rate * min(t / W, 1) times
@@ -23,8 +23,8 @@ def make_schedule(settings: OptimizerSettings, updates: int) -> optax.Schedule:
         trapezoid     1 - (1 - e) * max(1 - (1 - p) / cooldown, 0)    (Hägele et al. 2024, arXiv:2405.18392)
         cosine        e + (1 - e) * (1 + cos(pi * p)) / 2    (Loshchilov & Hutter 2017, eq. 5)
         inverse_sqrt  min(1, sqrt(max(W, 1) / t))            (Vaswani et al. 2017, eq. 3)
-    so the first update already moves, and the end is reached only after the last. A run shorter than
-    its warm-up stops inside it.
+    so the rate of the first update is above zero, and the schedule ends after the last update. A run shorter than
+    its warm-up ends during it.
 
     Args:
       settings: `warmup_steps` counts steps of the run: with `update_every` 3, three for each update.
@@ -51,22 +51,22 @@ def make_schedule(settings: OptimizerSettings, updates: int) -> optax.Schedule:
 def make_optimizer(
     settings: OptimizerSettings, updates: int, params_shapes: Tree, where: str = 'optimizer.model'
 ) -> optax.GradientTransformation:
-    """Returns one group's optimizer; its `update` needs the parameters.
+    """Makes one group's optimizer; its `update` needs the parameters.
 
-    In this order: frozen leaves are set aside (they get zero updates and have no optimizer state); the
-    gradients of the L1 and L2 penalties are added on the leaves that match `decay`; the global norm over
-    all trained leaves is clipped; adam (Kingma & Ba 2015, alg. 1; with `nesterov`, Dozat 2016), or sgd with
-    momentum; decoupled weight decay on the leaves that match `decay` (Loshchilov & Hutter 2019, alg. 2, with
-    the decay multiplied by the learning rate); the scheduled learning rate, times that of the layer.
+    Frozen leaves get zero updates and have no optimizer state. For the others, in this order: add the gradients of the
+    L1 and L2 penalties on leaves that match `decay`; clip the global norm over all trained leaves; adam (Kingma & Ba
+    2015, alg. 1; with `nesterov`, Dozat 2016), or sgd with momentum; decoupled weight decay on leaves that match
+    `decay` (Loshchilov & Hutter 2019, alg. 2, with the decay multiplied by the learning rate); multiply by the
+    scheduled learning rate and by the factor of the layer.
 
     Args:
       settings: the group's section of the config.
       updates: the number of updates that this group makes in the whole run.
-      params_shapes: the group's parameters, or their shapes, for the paths.
+      params_shapes: the group's parameters or their shapes; only paths and shapes are used.
       where: the section's name, for messages.
 
     Raises:
-      UserError: for a pattern of `frozen` that matches no path, and settings that do not go together.
+      UserError: if a pattern of `frozen` matches no path, or settings contradict each other.
     """
     check(settings, where)
     paths.require(paths.flatten_paths(params_shapes), settings.frozen, f'{where}.frozen')
@@ -97,7 +97,7 @@ def make_optimizer(
 
 
 def add_penalties(settings: OptimizerSettings) -> optax.GradientTransformation:
-    """Returns the gradient of l1 * sum |w| + l2 / 2 * sum w^2 over the leaves that match `decay`, added."""
+    """Adds the gradient of l1 * sum |w| + l2 / 2 * sum w^2 over the leaves that match `decay`."""
 
     def add(gradient: Tree, params: Tree) -> Tree:
         return jax.tree.map(
@@ -111,22 +111,21 @@ def add_penalties(settings: OptimizerSettings) -> optax.GradientTransformation:
 
 
 def scale_layers(settings: OptimizerSettings, params_shapes: Tree, where: str) -> optax.GradientTransformation:
-    """Returns a multiplication of updates that makes learning rates fall with the distance from the output.
+    """Scales updates per layer, so that learning rates fall with the distance from the output.
 
-    With the decay d, block i of L blocks, counted from 0, gets d ** (L - i), what is called an embedding
-    d ** (L + 1), and the rest, behind the blocks, 1 (Clark et al. 2020, arXiv:2003.10555, appendix B); the first
-    `frozen_blocks` get 0. Blocks are stacked along the first axis of leaves below 'blocks'; each stack is
-    counted by itself.
+    With decay d, block i of L (from 0) gets the factor d ** (L - i); embeddings get d ** (L + 1); layers after the last
+    block get 1 (Clark et al. 2020, arXiv:2003.10555, appendix B). The first `frozen_blocks` get 0. Blocks are stacked
+    along the first axis of leaves below 'blocks'; each stack has its own L.
 
     Raises:
-      UserError: when there are no blocks, or not so many to freeze.
+      UserError: if there are no blocks, or fewer than `frozen_blocks`.
     """
     decay, frozen = settings.layer_decay, settings.frozen_blocks
     flat = paths.flatten_paths(params_shapes)
     counts = {leaf.shape[0] for path, leaf in flat.items() if 'blocks' in path.split('/')}
     if not counts:
         name = 'frozen_blocks' if frozen else 'layer_decay'
-        raise UserError(f"config.{where}.{name}: no parameter lies below 'blocks', so there are no layers")
+        raise UserError(f"config.{where}.{name}: no parameter is below 'blocks', so there are no layers")
     if frozen > max(counts):
         raise UserError(f'config.{where}.frozen_blocks={frozen}: there are only {max(counts)} blocks')
 
@@ -135,15 +134,15 @@ def scale_layers(settings: OptimizerSettings, params_shapes: Tree, where: str) -
         if 'blocks' in path.split('/'):
             rates = decay ** jnp.arange(leaf.shape[0], 0, -1, dtype=jnp.float32)
             rates = rates.reshape(-1, *[1] * (leaf.ndim - 1)).astype(leaf.dtype)
-            still = jnp.arange(leaf.shape[0]).reshape(rates.shape) < frozen
-            return jnp.where(still, 0, leaf * rates)
+            is_frozen = jnp.arange(leaf.shape[0]).reshape(rates.shape) < frozen
+            return jnp.where(is_frozen, 0, leaf * rates)
         return leaf * decay ** (max(counts) + 1) if 'embedding' in path else leaf
 
     return optax.stateless(lambda updates, params: jax.tree_util.tree_map_with_path(scale, updates))
 
 
 def check(settings: OptimizerSettings, where: str) -> None:
-    """Raises a `UserError` for values that would be ignored or make no sense together."""
+    """Raises `UserError` for values that would be ignored or contradict each other."""
     if settings.name == 'adam' and settings.weight_decay:
         raise UserError(
             f'config.{where}.weight_decay={settings.weight_decay}: adam has no decoupled weight decay; '

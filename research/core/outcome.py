@@ -7,20 +7,20 @@ from typing import Any, NamedTuple
 class Stop(enum.Enum):
     """Why a run stopped."""
 
-    DONE = 'done'  # all steps
-    ALREADY_DONE = 'already done'  # it was finished before this start
+    DONE = 'done'  # all steps made
+    ALREADY_DONE = 'already done'  # finished before this start
     PATIENCE = 'patience'  # no better metric in `train.patience` evaluations
-    SIGNAL = 'signal'  # saved, but not done: the same command goes on
+    SIGNAL = 'signal'  # saved but not done: the same command resumes
 
 
 class Summary(NamedTuple):
-    """What a run returns."""
+    """The result of a run."""
 
     step: int
     stop: Stop
-    signal: int = 0  # its number, where a signal stopped the run
+    signal: int = 0  # number of the signal that stopped the run, else 0
     metrics: dict[str, Any] = {}  # {split: stored entry}, see `core.metrics.record`
     failures: tuple[str, ...] = ()  # 'split/metric' of each value outside its expected range
     report: str = ''  # the path of the report
     seconds: float = 0.0
-    waited: float = 0.0  # share of the training time spent waiting for data
+    waited: float = 0.0  # fraction of the training time spent waiting for data

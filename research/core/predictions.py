@@ -1,4 +1,4 @@
-"""Answers to requests of any number and shape: split into model inputs, batched by bucket, joined again."""
+"""Predictions for any number of requests: split into model inputs, batched by bucket, joined again."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -9,7 +9,7 @@ import numpy as np
 from research.core.task import Raw, Task, Variables
 from research.data.batches import place, stack
 
-CHUNK = 8  # batches of requests that are encoded together, so that buckets fill up
+CHUNK_BATCHES = 8  # batches of requests encoded together, to fill buckets
 
 
 class Evaluator(NamedTuple):
@@ -19,7 +19,7 @@ class Evaluator(NamedTuple):
     predict: Callable  # (variables, batch, seed) -> outputs
     seed: int
     batch_size: int
-    sharding: Any  # of batches
+    sharding: Any  # of the batches
 
 
 def predictions(
@@ -35,15 +35,15 @@ def predictions(
     The randomness of an answer depends on `seed` and on the position of the request, not on its batch.
 
     Args:
-      task: whose `split`, `buckets` and `join` are used where it has them.
-      evaluator: its compiled functions.
-      variables: of the model.
+      task: the task; its `split`, `buckets` and `join` are used if set.
+      evaluator: the compiled functions of the task.
+      variables: the variables of the model.
       raws: the requests.
-      seed: of sampled answers; None for that of the evaluator.
-      encode: in place of the task's, for messages that name files.
+      seed: seed of sampled answers; None for that of the evaluator.
+      encode: replaces `task.encode`, for error messages that name files.
     """
     encode, start = encode or task.encode, 0
-    chunk = evaluator.batch_size * (CHUNK if task.buckets or task.split else 1)
+    chunk = evaluator.batch_size * (CHUNK_BATCHES if task.buckets or task.split else 1)
     for first in range(0, len(raws), chunk):
         rows = raws[first : first + chunk]
         parts = [list(task.split(raw)) if task.split else [raw] for raw in rows]
@@ -52,9 +52,9 @@ def predictions(
         start += len(examples)
         position = 0
         for raw, group in zip(rows, parts, strict=True):
-            own = outputs[position : position + len(group)]
+            parts_outputs = outputs[position : position + len(group)]
             position += len(group)
-            yield raw, dict(task.join(raw, own)) if task.join else own[0]
+            yield raw, dict(task.join(raw, parts_outputs)) if task.join else parts_outputs[0]
 
 
 def predict_examples(
@@ -65,7 +65,7 @@ def predict_examples(
     start: int,
     seed: int | None,
 ) -> list[dict[str, np.ndarray]]:
-    """Returns the outputs of encoded examples, the first of which is number `start`, without padding."""
+    """The outputs of encoded examples in order, without padding; `start` is the index of the first."""
     size, outputs = evaluator.batch_size, [{} for _ in examples]
     for bucket, positions in groups(task, examples, size):
         padded = [task.buckets.pad(examples[p], bucket) if task.buckets else examples[p] for p in positions]
@@ -81,7 +81,7 @@ def predict_examples(
 
 
 def groups(task: Task, examples: Sequence[Mapping[str, np.ndarray]], size: int) -> Iterator[tuple[int, list[int]]]:
-    """Yields (bucket, positions of at most `size` examples that share it)."""
+    """Yields (bucket, positions of at most `size` examples in it)."""
     members: dict[int, list[int]] = {}
     for position, example in enumerate(examples):
         members.setdefault(task.buckets.bucket(example) if task.buckets else -1, []).append(position)

@@ -1,4 +1,4 @@
-"""Trees of arrays by path: how a saved tree and a wanted one compare, and what moves from one to another."""
+"""Pytrees of arrays by path: compare two trees, and copy matching leaves from one to the other."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -10,12 +10,12 @@ from research.core.task import Tree
 from research.errors import UserError
 from research.ops.paths import flatten_with_paths
 
-SHOWN = 5  # paths named in a message
-Path = tuple[str, ...]  # the names on the way to a leaf
+MAX_NAMED_PATHS = 5  # in a message
+Path = tuple[str, ...]  # the keys from the root to a leaf
 
 
 def nest(leaves: Mapping[Path, Any]) -> dict[str, Any]:
-    """Returns nested dicts with a leaf at each path."""
+    """Builds nested dicts from {path: leaf}."""
     nested: dict[str, Any] = {}
     for path, leaf in leaves.items():
         inner = nested
@@ -26,32 +26,33 @@ def nest(leaves: Mapping[Path, Any]) -> dict[str, Any]:
 
 
 def shape_text(leaf: Any) -> str:
-    """Returns dtype and shape as a person writes them: 'float32[3,4]'."""
+    """Dtype and shape as text: 'float32[3,4]'."""
     return f'{np.dtype(leaf.dtype).name}[{",".join(map(str, leaf.shape))}]'
 
 
 def first_lines(lines: list[str]) -> list[str]:
-    """Returns the first few lines, indented, and the number of the rest."""
-    more = len(lines) - SHOWN
-    return [f'  {line}' for line in lines[:SHOWN]] + [f'  and {more} more'] * (more > 0)
+    """The first `MAX_NAMED_PATHS` lines, indented, and the number of the others."""
+    more = len(lines) - MAX_NAMED_PATHS
+    first = [f'  {line}' for line in lines[:MAX_NAMED_PATHS]]
+    return [*first, f'  and {more} more'] if more > 0 else first
 
 
 def check_fit(saved: Mapping[Path, Any], wanted: Mapping[Path, Any], where: str) -> None:
-    """Raises a `UserError` that names the first paths where a saved state is not the one wanted."""
+    """Raises `UserError` if a saved state does not match the expected one; names the first paths."""
     differences = []
     for path in [*wanted, *(path for path in saved if path not in wanted)]:
-        found, asked = (shape_text(tree[path]) if path in tree else 'nothing' for tree in (saved, wanted))
-        if found != asked:
-            differences.append(f'{"/".join(path)}: {found} is saved, {asked} is wanted')
+        present, expected = (shape_text(tree[path]) if path in tree else 'nothing' for tree in (saved, wanted))
+        if present != expected:
+            differences.append(f'{"/".join(path)}: saved {present}, expected {expected}')
     if differences:
         raise UserError(
-            '\n'.join([f'{where}: the saved state is not that of this config', *first_lines(differences)])
-            + '\ngo on with the config that this run started with (config.json), or train in another folder'
+            '\n'.join([f'{where}: the saved state does not match this config', *first_lines(differences)])
+            + '\nresume with the config that this run started with (config.json), or train in another folder'
         )
 
 
 class Transfer(NamedTuple):
-    """What became of each path when leaves moved from one tree to another; `str()` of it is a report."""
+    """The outcome per path of a transfer between two trees; `str()` gives a report."""
 
     matched: list[str]
     missing: list[str]  # in the target only
@@ -59,23 +60,22 @@ class Transfer(NamedTuple):
     misshapen: list[tuple[str, tuple[int, ...], tuple[int, ...]]]  # path, shape in the target, in the source
 
     def __str__(self) -> str:
-        shapes = [f'{path}: {wanted} is wanted, {found} found' for path, wanted, found in self.misshapen]
-        lines = [f'{len(self.matched)} arrays were taken over']
-        for paths, about in (
-            (self.missing, 'are not in the source and stay as they were'),
-            (shapes, 'have another shape in the source and stay as they were'),
+        shapes = [f'{path}: expected {wanted}, got {given}' for path, wanted, given in self.misshapen]
+        lines = [f'{len(self.matched)} arrays were loaded']
+        for paths, outcome in (
+            (self.missing, 'are not in the source and keep their values'),
+            (shapes, 'have another shape in the source and keep their values'),
             (self.unused, 'of the source are not used'),
         ):
             if paths:
-                lines += [f'{len(paths)} {about}:', *first_lines(paths)]
+                lines += [f'{len(paths)} {outcome}:', *first_lines(paths)]
         return '\n'.join(lines)
 
 
 def transfer(target: Tree, source: Tree) -> tuple[Tree, Transfer]:
-    """Returns (`target` with the leaves of `source` that have the same path and shape, report).
+    """Copies the leaves of `source` into `target` where path and shape match; returns (new tree, report).
 
-    Leaves are cast to the target's dtype; where nothing matches, the target's own leaf stays. A pure function
-    on host trees: neither argument is changed.
+    Leaves are cast to the target's dtype; leaves of the target without a match stay. A pure function on host trees.
     """
     given, wanted = flatten_with_paths(source), flatten_with_paths(target)
     matched, missing, misshapen, leaves = [], [], [], []

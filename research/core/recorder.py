@@ -1,4 +1,4 @@
-"""What happens between two steps: logs, evaluations, samples and checkpoints."""
+"""Work between two steps: logs, evaluations, samples and checkpoints."""
 
 import dataclasses
 import math
@@ -18,21 +18,20 @@ from research.core.state import State, eval_variables
 from research.errors import UserError
 
 SIGPIPE = 13  # Windows has no such signal
-SHOWN = ('loss', 'accuracy')  # of the logs, while training; all are recorded
-
-SHOWN_ROWS = 8  # of a batch, in a message
+PROGRESS_LOGS = ('loss', 'accuracy')  # logs shown in the progress line; all logs are recorded
+MAX_NAMED_ROWS = 8  # in a message
 
 
 @dataclasses.dataclass
 class Best:
-    """The best value so far of the metric that chooses checkpoints, and how long ago it was."""
+    """The best value so far of the metric that selects checkpoints, and the evaluations since."""
 
     value: float | None = None
     step: int = -1
-    since: int = 0  # evaluations without a better one
+    since: int = 0  # evaluations since the best one
 
     def update(self, value: float, step: int, better: str) -> bool:
-        """Takes a new value and returns whether it is the best so far; a value that is not a number never is."""
+        """Adds a value and returns whether it is the best so far; NaN never is."""
         improved = not math.isnan(value) and (
             self.value is None or (value > self.value if better == 'higher' else value < self.value)
         )
@@ -44,21 +43,21 @@ class Best:
 
 
 def best_of(meta: Mapping[str, Any], name: str) -> Best:
-    """Returns the best value that was saved with a step; none yet where another metric chooses now."""
+    """The best value stored with a checkpoint; an empty `Best` if `train.best` names another metric now."""
     if meta.get('best', name) != name:
         return Best()
     return Best(meta.get('best_value'), meta.get('best_step', -1), meta.get('since', 0))
 
 
 def evaluated_of(meta: Mapping[str, Any], split: str) -> int:
-    """Returns the step at which a split was evaluated before the state was saved, -1 where it was not."""
+    """The step of the last evaluation of a split before the state was saved; -1 if there was none."""
     known, step = meta.get('evaluated', ('', -1))
     return step if known == split else -1
 
 
 @dataclasses.dataclass
 class Recorder:
-    """Records a run. Everything on the device is a function of the state and the batch."""
+    """Writes the logs, metrics, samples and checkpoints of a run."""
 
     spec: RunSpec
     workdir: epath.Path
@@ -68,28 +67,28 @@ class Recorder:
     progress: Progress
     best: Best
     times: dict[str, float]
-    restored: int = -1  # the step that was restored: all that is due at it was done before it was saved
-    evaluated: int = -1  # the step evaluated last
+    restored: int = -1  # the restored step; what is due at this step was done before it was saved
+    evaluated: int = -1  # the last evaluated step
     reads_predictions: bool = False  # whether `train.best` is a metric that `finalize` computes
     meter: Meter = dataclasses.field(default_factory=Meter)
     pending: tuple[int, Any] | None = None
 
     def due(self, every: int, step: int) -> bool:
-        """Returns whether something that happens every so many steps happens at `step`."""
+        """Whether `step` is a multiple of the interval `every`; an interval of 0 is off."""
         return every > 0 and step % every == 0
 
     @property
     def shown_split(self) -> str:
-        """The split whose rows are shown as samples: one that is measured, where there is one."""
+        """The split that samples are taken from: an evaluated one if there is one."""
         train = self.spec.config.train
         return train.eval_split or train.test_split or 'train'
 
     def account(self, step: int) -> dict[str, float]:
-        """Returns the task's own account of the steps made, {} where it keeps none."""
+        """The budget that `step` steps have spent, such as epsilon; {} without a budget."""
         return dict(self.spec.task.budget(step)) if self.spec.task.budget else {}
 
     def before_step(self, state: State, step: int) -> None:
-        """Evaluates, samples and saves where due."""
+        """Evaluates, writes samples and saves, each if due."""
         train = self.spec.config.train
         evaluates = bool(train.eval_split) and self.due(train.evaluation_interval(self.spec.steps), step)
         saves = self.due(train.checkpoint_every, step)
@@ -104,16 +103,16 @@ class Recorder:
             self.save(state, step, improved)
 
     def out_of_patience(self) -> bool:
-        """Returns whether the last `train.patience` evaluations were no better than the best one."""
+        """Whether the last `train.patience` evaluations brought no improvement."""
         patience = self.spec.config.train.patience
         return bool(patience) and self.best.since >= patience
 
     def closed_pipe(self) -> int:
-        """Returns SIGPIPE where nobody reads the output of a single process any more, 0 otherwise."""
+        """SIGPIPE if the reader of a single process's output has closed the pipe, 0 otherwise."""
         return SIGPIPE if self.progress.closed and jax.process_count() == 1 else 0
 
     def after_step(self, step: int, logs: Any) -> None:
-        """Takes the logs of a step. They are fetched one step late, so that the devices never wait for the host."""
+        """Keeps the logs of a step. They are fetched one step late, so that the devices never wait for the host."""
         self.flush()
         self.pending = (step, logs)
 
@@ -121,8 +120,7 @@ class Recorder:
         """Fetches the logs of the last step, checks them, and records their means when a log is due.
 
         Raises:
-          UserError: when a logged value is not finite, or no target of the batch counted; the state it belongs to is
-            never saved.
+          UserError: if a log is not finite, or the batch has no target with weight; that state is never saved.
         """
         if self.pending is None:
             return
@@ -139,11 +137,11 @@ class Recorder:
                 means[f'{prefix}learning_rate'] = float(schedule((step - 1) // self.spec.update_every[group]))  # pyright: ignore[reportArgumentType]
             account = self.account(step)
             self.records.write(step, 'train', means | account)
-            shown = {name: value for name, value in means.items() if name.split('/')[-1] in SHOWN}
+            shown = {name: value for name, value in means.items() if name.split('/')[-1] in PROGRESS_LOGS}
             self.progress.update(step, shown | account)
 
     def evaluate(self, state: State, step: int) -> bool:
-        """Measures the evaluation split, once at each step; returns whether this is the best so far."""
+        """Evaluates `train.eval_split`, once per step; returns whether this is the best result so far."""
         train = self.spec.config.train
         if step == self.evaluated:
             return self.best.step == step
@@ -157,7 +155,7 @@ class Recorder:
         self.progress.say(f'step {step}: {train.eval_split} {shown}')
         for name, why in result.failed.items():
             self.progress.say(f'step {step}: {name} of {train.eval_split} could not be computed: {why}')
-        if not train.best or not step:  # untrained weights are measured for the curve, never chosen
+        if not train.best or not step:  # untrained weights are evaluated for the curve, never selected
             return False
         if train.best in values:
             return self.best.update(values[train.best], step, result.metrics[train.best].better)
@@ -166,7 +164,7 @@ class Recorder:
         raise UserError(f'config.train.best={train.best!r}: {train.eval_split} has the metrics {", ".join(values)}')
 
     def measure(self, state: State) -> Evaluation:
-        """Measures the evaluation split, with the metrics of predictions where `train.best` is one of them."""
+        """Evaluates `train.eval_split`, with the metrics of `finalize` if `train.best` is one of them."""
         task, train, variables = self.spec.task, self.spec.config.train, eval_variables(state)
         result = evaluate(task, self.evaluator, variables, train.eval_split, self.reads_predictions)
         missing = train.best and train.best not in result.metrics and not result.failed
@@ -176,7 +174,7 @@ class Recorder:
         return result
 
     def save(self, state: State, step: int, best: bool) -> None:
-        """Saves the state after its metrics have been checked; only the copy to the host is waited for."""
+        """Saves the state once its logs are checked; returns when the arrays are copied to the host."""
         self.flush()
         meta = {'best_value': self.best.value, 'best_step': self.best.step, 'since': self.best.since}
         train = self.spec.config.train
@@ -187,7 +185,7 @@ class Recorder:
 
 
 def check_finite(values: Mapping[str, tuple[float, float]], step: int, checkpoints: Checkpoints) -> None:
-    """Raises a `UserError` when a log is not finite: which, at what step, what is safe, what to try."""
+    """Raises `UserError` if a log is not finite; names the log, the step, the last checkpoint and remedies."""
     broken = [name for name, (total, weight) in values.items() if not math.isfinite(total) or not math.isfinite(weight)]
     if not broken:
         return
@@ -201,9 +199,9 @@ def check_finite(values: Mapping[str, tuple[float, float]], step: int, checkpoin
 
 
 def check_weights(values: Mapping[str, tuple[float, float]], step: int, spec: RunSpec) -> None:
-    """Raises a `UserError` when a loss has weight 0, though its group was updated: it names the rows of the batch.
+    """Raises `UserError` if a group was updated with a loss of weight 0; names the rows of the batch.
 
-    The mean of no targets would be recorded as a loss of 0. A Poisson batch may be empty; then nothing is wrong.
+    Otherwise the mean of no targets would be recorded as a loss of 0. An empty Poisson batch is valid.
     """
     prefixes = {group: f'{group}/' if len(spec.task.losses) > 1 else '' for group in spec.task.losses}
     empty = [
@@ -215,9 +213,9 @@ def check_weights(values: Mapping[str, tuple[float, float]], step: int, spec: Ru
     if not numbers:
         return
     where = getattr(spec.task.source('train'), 'where', lambda number: f'row {number}')
-    named = '; '.join(where(number) for number in numbers[:SHOWN_ROWS])
-    more = f'; and {len(numbers) - SHOWN_ROWS} more' if len(numbers) > SHOWN_ROWS else ''
+    named = '; '.join(where(number) for number in numbers[:MAX_NAMED_ROWS])
+    more = f'; and {len(numbers) - MAX_NAMED_ROWS} more' if len(numbers) > MAX_NAMED_ROWS else ''
     raise UserError(
-        f'step {step}: no target of the batch counts ({", ".join(empty)} has weight 0), so there is nothing to learn '
-        f'from: each is empty, masked, or longer than the model reads. Repair or remove the rows: {named}{more}'
+        f'step {step}: the batch has no target to learn from ({", ".join(empty)} has weight 0): all targets are '
+        f'empty, masked, or longer than the model reads. Repair or remove the rows: {named}{more}'
     )

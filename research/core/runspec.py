@@ -1,4 +1,4 @@
-"""What is known of a run before its first step: shapes, shardings, sizes and the compiled step."""
+"""The spec of a run before its first step: shapes, shardings, sizes and the compiled step."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -20,7 +20,7 @@ from research.errors import UserError
 
 
 class BucketSteps(NamedTuple):
-    """Compiled steps by the shapes of their batches, called like one, with what they take beside state and batch."""
+    """Compiled steps, one for each batch shape, called like one step; `arguments` follow state and batch."""
 
     compiled: Mapping[Any, Any]
     arguments: tuple = ()
@@ -30,25 +30,24 @@ class BucketSteps(NamedTuple):
 
     @property
     def largest(self) -> Any:
-        """The step of the last bucket, which needs the most memory where buckets rise."""
+        """The step of the last bucket, which needs the most memory if buckets are ascending."""
         return list(self.compiled.values())[-1]
 
     def memory_analysis(self) -> Any:
-        """Returns the memory of the largest step."""
+        """The memory of the largest step."""
         return self.largest.memory_analysis()
 
     def runtime_executable(self) -> Any:
-        """Returns the program of the largest step."""
+        """The program of the largest step."""
         return self.largest.runtime_executable()
 
 
 def shapes_of(batch: Mapping[str, Any]) -> tuple:
-    """Returns names and shapes of a batch, as a key."""
     return tuple(sorted((name, value.shape) for name, value in batch.items()))
 
 
 class RunSpec(NamedTuple):
-    """Everything that is fixed before step 1; nothing in it holds a value of the model."""
+    """Everything that is fixed before step 1; contains shapes, but no values, of the model."""
 
     config: Config
     task: Task
@@ -58,34 +57,34 @@ class RunSpec(NamedTuple):
     update_every: Mapping[str, int]
     steps: int
     state: State  # ShapeDtypeStructs with shardings
-    batch: Mapping[str, Any]  # likewise
+    batch: Mapping[str, Any]  # the same
     batch_sharding: jax.sharding.NamedSharding
-    rows: Callable[[int], list[Row]]  # (step) -> the rows of its batch, padding included
-    capacity: int = 0  # rows set aside for a Poisson batch; 0: shuffled epochs
-    bucketed: Mapping[int, Any] = {}  # {bucket: shapes of its batches}; `batch` is the last
+    rows: Callable[[int], list[Row]]  # (step) -> the rows of its batch, including padding
+    capacity: int = 0  # maximum number of rows in a Poisson batch; 0: shuffled epochs
+    bucketed: Mapping[int, Any] = {}  # {bucket: shapes of its batches}; `batch` is that of the last bucket
     secret: Secret | None = None  # of a private run
 
     @property
     def pad(self) -> Callable | None:
-        """How an example gets the shapes of its bucket."""
+        """The function that pads an example to its bucket; None without buckets."""
         return self.task.buckets.pad if self.task.buckets else None
 
     @property
     def seed(self) -> int:
-        """The seed of the order of the rows and of their augmentation."""
+        """The seed of row order and augmentation."""
         return self.secret.seed if self.secret else self.config.seed
 
     def step(self) -> Callable:
-        """Returns the step: (state, batch) -> (state, logs), pure and not compiled."""
+        """The pure step, (state, batch) -> (state, logs), not compiled."""
         train = self.config.train
         return make_step(
             self.task, self.optimizers, self.update_every, train.microbatches, train.ema_decay, self.config.seed
         )
 
     def compile(self) -> Any:
-        """Returns the step compiled for this run, once for each bucket; the state is donated.
+        """Compiles the step for this run, once per bucket; the state is donated.
 
-        The key of a private run is an argument of the program, so that no compilation cache holds it.
+        The key of a private run is an argument of the program, so that compilation caches do not contain it.
         """
         step, whole, key = self.step(), sharding_module.replicated(self.mesh), ()
         if self.secret:
@@ -100,7 +99,7 @@ class RunSpec(NamedTuple):
             return BucketSteps(programs, key)
 
     def init(self) -> State:
-        """Returns the state before step 1, created sharded on the devices."""
+        """Creates the state before step 1, sharded, on the devices."""
         shardings = jax.tree.map(lambda leaf: leaf.sharding, self.state)
         with jax.set_mesh(self.mesh):
             return jax.jit(self._init, out_shardings=shardings)()
@@ -110,10 +109,10 @@ class RunSpec(NamedTuple):
 
 
 def make_run_spec(config: Config, task: Task, devices: Any = None, secret: Secret | None = None) -> RunSpec:
-    """Returns the spec of a run; reads one example for the shapes of a batch and computes nothing else.
+    """Makes the spec of a run; reads one example for the batch shapes and computes no values of the model.
 
     Raises:
-      UserError: when groups, optimizers, mesh and batch size do not go together, or there is no training data.
+      UserError: if groups, optimizers, mesh and batch size are inconsistent, or the training split is empty.
     """
     train, seed = config.train, secret.seed if secret else config.seed
     mesh = sharding_module.make_mesh(config.mesh, devices)
@@ -121,7 +120,7 @@ def make_run_spec(config: Config, task: Task, devices: Any = None, secret: Secre
     if not len(source):
         raise UserError('the training split is empty')
     if task.budget is not None:
-        task.budget(0)  # whatever it lacks is said before anything compiles
+        task.budget(0)  # fail before compiling if a dependency is missing
     numbers = task.buckets.of('train') if task.buckets else None
     steps = train.total_steps(len(source), numbers if numbers is None else epoch_steps(task, numbers, train))
     shapes = jax.eval_shape(task.init, jax.random.key(0))
@@ -160,22 +159,22 @@ def make_run_spec(config: Config, task: Task, devices: Any = None, secret: Secre
 
 
 def epoch_steps(task: Task, numbers: np.ndarray, train: TrainSettings) -> int:
-    """Returns the steps of an epoch of a task with buckets.
+    """The number of steps per epoch of a task with buckets.
 
     Raises:
-      UserError: with Poisson sampling, whose batches cannot be of one shape.
+      UserError: with Poisson sampling, whose batches mix shapes.
     """
     if train.sampling == 'poisson':
         raise UserError(
-            "config.train.sampling='poisson': the examples of this task differ in shape, and a Poisson batch may hold "
-            "any of them; use sampling='shuffle'"
+            "config.train.sampling='poisson': the examples of this task differ in shape, and a Poisson batch may mix "
+            "them; use sampling='shuffle'"
         )
     assert task.buckets is not None
     return batches_per_epoch(numbers, train.batch_size, task.buckets.rising)
 
 
 def batch_capacity(train: TrainSettings, count: int, mesh: jax.sharding.Mesh) -> int:
-    """Returns the rows set aside for a Poisson batch; 0 for shuffled epochs, which must fit the mesh."""
+    """The maximum number of rows in a Poisson batch; 0 for shuffled epochs, whose batch size must fit the mesh."""
     if train.sampling == 'poisson':
         ways = sharding_module.round_up(1, mesh)
         return poisson_capacity(count, train.batch_size, ways * train.microbatches)
@@ -184,7 +183,7 @@ def batch_capacity(train: TrainSettings, count: int, mesh: jax.sharding.Mesh) ->
 
 
 def with_shardings(shapes: Any, shardings: Any) -> Any:
-    """Returns ShapeDtypeStructs that carry their shardings: the targets of init, compile and restore."""
+    """Adds shardings to ShapeDtypeStructs, for init, compile and restore."""
     return jax.tree.map(
         lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), shapes, shardings
     )

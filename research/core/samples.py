@@ -1,4 +1,4 @@
-"""What a run shows while it learns: answers to a few requests, and pictures, per step."""
+"""Samples of a run during training: answers to a few requests, and pictures."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ from research.data.batches import requests
 from research.data.outputs import plain, png, save
 from research.data.readable import readable
 
-SHOWN = 16  # answers in examples.json
+MAX_ANSWERS = 16  # in examples.json
 
 
 def write_samples(
@@ -24,10 +24,10 @@ def write_samples(
 ) -> None:
     """Writes samples/<step>/examples.json and a PNG for each picture that the task renders.
 
-    The requests are the task's examples, or rows of the split, always the same, one batch at the most. (Not its first
-    rows: files often stand class by class.) With `last`, the pictures of the task's gallery are written too.
+    The requests are the task's examples, or a fixed random choice of rows of the split, at most one batch. (Not the
+    first rows: files are often sorted by class.) With `last`, also writes the task's final pictures.
     """
-    shows_rows = bool(task.examples) or not is_private(task)  # whose rows those of a split are is not known here
+    shows_rows = bool(task.examples) or not is_private(task)  # any split may contain training rows
     source: Any = task.examples or (task.source(split) if shows_rows else ())
     order = range(len(source)) if task.examples else np.random.default_rng(0).permutation(len(source)).tolist()
     raws = [source[row] for row in order[: measure.batch_size]]
@@ -44,12 +44,12 @@ def write_samples(
     folder = workdir / 'samples' / f'{step:08d}'
     folder.mkdir(parents=True, exist_ok=True)
 
-    def shown(answer: Any, name: str) -> Any:
+    def as_json(answer: Any, name: str) -> Any:
         return plain(answer) if task.render else save(answer, folder, name)  # rendered pictures show the answers
 
     examples = [
-        {'input': readable(raw), 'output': readable(shown(task.decode(outputs), f'answer_{number:02d}'))}
-        for number, (raw, outputs) in enumerate(zip(raws[:SHOWN], answers, strict=False))
+        {'input': readable(raw), 'output': readable(as_json(task.decode(outputs), f'answer_{number:02d}'))}
+        for number, (raw, outputs) in enumerate(zip(raws[:MAX_ANSWERS], answers, strict=False))
     ]
     write_text(folder / 'examples.json', json.dumps(examples, indent=2, ensure_ascii=False))
     for name, picture in pictures.items():
@@ -57,5 +57,4 @@ def write_samples(
 
 
 def stacked(outputs: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    """Returns the outputs of single examples as one batch."""
     return {name: np.stack([row[name] for row in outputs]) for name in outputs[0]}

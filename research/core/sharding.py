@@ -1,4 +1,4 @@
-"""Which device holds what: the mesh, path rules, and a fallback that splits every other large array."""
+"""Sharding: the mesh, path rules, and a fallback that splits every other large array."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ from research.ops.constrain import BATCH
 
 AXES = ('data', 'fsdp', 'tensor')
 
-# (pattern of '/' + path, dimension counted from the end, mesh axes along it); the first that matches holds.
+# (pattern of '/' + path, dimension counted from the end, mesh axes along it); the first match applies.
 # Column-parallel projections split their outputs and row-parallel ones their inputs, so that attention and
 # MLP each need one sum over 'tensor' (Shoeybi et al. 2019, section 3). Embeddings are split along the
 # vocabulary only: over two dimensions the compiler may gather the whole table at every lookup.
@@ -31,44 +31,44 @@ RULES = (
 
 
 def make_mesh(settings: MeshSettings, devices: Sequence[jax.Device] | None = None) -> Mesh:  # pyright: ignore[reportInvalidTypeForm]
-    """Returns the mesh of `data`, `fsdp` and `tensor`, all Auto: the compiler places what is not constrained.
+    """Makes the mesh of `data`, `fsdp` and `tensor`, all Auto: the compiler shards unconstrained arrays.
 
     Args:
-      settings: sizes; -1 takes all devices that the other two leave.
+      settings: sizes; -1 takes all remaining devices.
       devices: the devices to use; all devices of all processes by default.
 
     Raises:
-      UserError: when the sizes do not go into the number of devices.
+      UserError: if the sizes do not match the number of devices.
     """
     devices = jax.devices() if devices is None else list(devices)
     sizes = {axis: getattr(settings, axis) for axis in AXES}
     given = math.prod(size for size in sizes.values() if size != -1)
-    free = [axis for axis, size in sizes.items() if size == -1]
+    open_axes = [axis for axis, size in sizes.items() if size == -1]
     text = ' x '.join(f'{axis} {size}' for axis, size in sizes.items() if size != -1)
     count = len(devices)
-    if count % given or (not free and given != count):
+    if count % given or (not open_axes and given != count):
         raise UserError(
             f'config.mesh: {text} makes {given}, and the number of devices is {count}: the product must '
-            f'{"divide" if free else "equal"} it (one axis at -1 takes all devices that are left)'
+            f'{"divide" if open_axes else "equal"} it (one axis at -1 takes all remaining devices)'
         )
-    sizes.update({axis: count // given for axis in free})
-    kinds = (AxisType.Auto,) * len(AXES)
-    return jax.make_mesh(tuple(sizes.values()), AXES, axis_types=kinds, devices=devices)
+    sizes.update({axis: count // given for axis in open_axes})
+    axis_types = (AxisType.Auto,) * len(AXES)
+    return jax.make_mesh(tuple(sizes.values()), AXES, axis_types=axis_types, devices=devices)
 
 
 def param_specs(shapes: Tree, mesh: Mesh, min_shard_size: int) -> Tree:
-    """Returns a `PartitionSpec` for every leaf of `shapes`.
+    """A `PartitionSpec` for every leaf of `shapes`.
 
-    The first rule of `RULES` that matches a leaf's path splits one dimension; then 'fsdp', where the rule did
-    not use it, goes on the largest other dimension that it divides (the last of equals). Arrays with fewer
-    than `min_shard_size` elements are whole, a dimension that an axis does not divide is whole, and the leading
-    layer axis of stacked leaves (a path component 'blocks') is never split.
+    The first of `RULES` that matches a leaf's path splits one dimension. If that rule does not use 'fsdp', 'fsdp'
+    splits the largest other dimension that it divides (the last of equals). Never split: arrays with fewer than
+    `min_shard_size` elements, dimensions that an axis does not divide, and the leading layer axis of stacked leaves (a
+    path component 'blocks').
 
     Args:
-      shapes: arrays or `jax.ShapeDtypeStruct`s. Only the end of a path counts, so a parameter's copies in
-        optimizer states and averages get its spec.
+      shapes: arrays or `jax.ShapeDtypeStruct`s. Only the end of a path is matched, so copies of a parameter in
+        optimizer states and averages get the same spec.
       mesh: as made by `make_mesh`.
-      min_shard_size: elements of the smallest array that is split.
+      min_shard_size: number of elements of the smallest array to split.
     """
     sizes = {axis: size for axis, size in mesh.shape.items() if size > 1}
     return jax.tree_util.tree_map_with_path(
@@ -77,7 +77,7 @@ def param_specs(shapes: Tree, mesh: Mesh, min_shard_size: int) -> Tree:
 
 
 def leaf_spec(path: str, shape: tuple[int, ...], sizes: Mapping[str, int], min_shard_size: int) -> PartitionSpec:
-    """Returns the spec of one leaf; `sizes` are the mesh axes that have more than one device."""
+    """The spec of one leaf; `sizes` are the mesh axes with more than one device."""
     first = 1 if 'blocks' in path.split('/') else 0
     if math.prod(shape) < min_shard_size:
         return PartitionSpec()
@@ -101,7 +101,7 @@ def leaf_spec(path: str, shape: tuple[int, ...], sizes: Mapping[str, int], min_s
 
 
 def dividing(size: int, axes: Sequence[str], sizes: Mapping[str, int]) -> tuple[str, ...]:
-    """Returns those of `axes`, in order, that together divide a dimension of `size`."""
+    """The longest selection of `axes`, in order, that together divides a dimension of `size`."""
     taken, ways = [], 1
     for axis in axes:
         if axis in sizes and size % (ways * sizes[axis]) == 0:
@@ -111,7 +111,7 @@ def dividing(size: int, axes: Sequence[str], sizes: Mapping[str, int]) -> tuple[
 
 
 def spec(placed: Sequence[tuple[str, ...]]) -> PartitionSpec:
-    """Returns mesh axes per dimension as a `PartitionSpec` without trailing Nones."""
+    """A `PartitionSpec` from mesh axes per dimension, without trailing Nones."""
     entries = [axes[0] if len(axes) == 1 else axes or None for axes in placed]
     while entries and entries[-1] is None:
         entries.pop()
@@ -119,31 +119,31 @@ def spec(placed: Sequence[tuple[str, ...]]) -> PartitionSpec:
 
 
 def state_shardings(shapes: Tree, mesh: Mesh, settings: MeshSettings) -> Tree:
-    """Returns a `NamedSharding` for every leaf of a whole state: variables, optimizers, averages, counters.
+    """A `NamedSharding` for every leaf of a whole state: variables, optimizers, averages, counters.
 
-    A leaf of an optimizer state or average ends in its parameter's path and has its shape, so it is split
-    like the parameter; what wraps it (chain, mask, partition) does not matter. Counters are replicated.
+    The path of a leaf in an optimizer state or average ends in its parameter's path, and the shapes agree, so it is
+    split like the parameter in any wrapper (chain, mask, partition). Counters are replicated.
 
     Args:
       shapes: the state as from `jax.eval_shape`.
       mesh: as made by `make_mesh`.
       settings: for `min_shard_size`.
     """
-    return jax.tree.map(lambda each: NamedSharding(mesh, each), param_specs(shapes, mesh, settings.min_shard_size))
+    return jax.tree.map(lambda leaf: NamedSharding(mesh, leaf), param_specs(shapes, mesh, settings.min_shard_size))
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Returns the sharding of a batch: rows over `data` and `fsdp`, every other dimension whole."""
+    """The sharding of a batch: rows over `data` and `fsdp`, other dimensions replicated."""
     return NamedSharding(mesh, PartitionSpec(BATCH))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """Returns the sharding of what every device holds whole."""
+    """The sharding of replicated arrays."""
     return NamedSharding(mesh, PartitionSpec())
 
 
 def check_batch(size: int, mesh: Mesh, where: str = 'train.batch_size') -> None:
-    """Raises a `UserError` when `size` rows cannot be spread evenly over `data` and `fsdp`."""
+    """Raises `UserError` if `size` rows do not divide evenly over `data` and `fsdp`."""
     ways = mesh.shape['data'] * mesh.shape['fsdp']
     if size % ways:
         lower, upper = size - size % ways, size + ways - size % ways
@@ -155,15 +155,15 @@ def check_batch(size: int, mesh: Mesh, where: str = 'train.batch_size') -> None:
 
 
 def round_up(size: int, mesh: Mesh) -> int:
-    """Returns the smallest batch size from `size` up that spreads evenly over `data` and `fsdp`."""
+    """The smallest batch size of at least `size` that divides evenly over `data` and `fsdp`."""
     ways = mesh.shape['data'] * mesh.shape['fsdp']
     return -(-size // ways) * ways
 
 
 def bytes_per_device(tree: Tree) -> dict[jax.Device, int]:  # pyright: ignore[reportInvalidTypeForm]
-    """Returns how many bytes of `tree` each device of this process holds.
+    """Bytes of `tree` on each device of this process.
 
-    `tree` holds arrays, or `jax.ShapeDtypeStruct`s with shardings to plan before anything is allocated.
+    `tree` contains arrays, or `jax.ShapeDtypeStruct`s with shardings if nothing is allocated yet.
     """
     total: dict[jax.Device, int] = {}  # pyright: ignore[reportInvalidTypeForm]
     for leaf in jax.tree.leaves(tree):

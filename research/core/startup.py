@@ -1,4 +1,4 @@
-"""Before step 1: the run's folder, what the task prepares, and weights from where they are."""
+"""Before step 1: the run folder, the prepared files of the task, and restored or loaded weights."""
 
 import contextlib
 import json
@@ -27,42 +27,42 @@ from research.errors import UserError
 from research.ops import paths
 from research.ops.seal import sealed, unsealed
 
-# What may change between two starts in the same folder: none of it changes what was trained so far.
+# Settings that may change between two starts in the same folder, because they do not affect past training.
 RESUMABLE_KEYS = {
     'steps', 'epochs', 'eval_batch_size', 'log_every', 'eval_every', 'evaluations', 'eval_split', 'test_split',
     'checkpoint_every', 'keep_last', 'patience', 'average_checkpoints', 'sample_every', 'prefetch', 'workers', 'best',
 }  # fmt: skip
 
-# What a run writes beside config.json, which it writes first: without that these are somebody else's.
-WRITTEN = (
+# Names that a run writes after config.json; without a config.json they belong to something else.
+RUN_FILES = (
     'prepared', 'checkpoints', 'checksums', 'damaged', 'samples', 'tensorboard', 'metrics.jsonl', 'metrics.json',
     'description.json', 'environment.json', 'report.html', 'finished.json', 'secret.json',
 )  # fmt: skip
-LOCK = 'running.lock'
-SPLITS = 'splits.json'  # in prepared/: the digests of the splits
+LOCK_FILE = 'running.lock'
+SPLITS_FILE = 'splits.json'  # in prepared/: the digests of the splits
 
 
 @contextlib.contextmanager
 def run_lock(workdir: epath.Path) -> Iterator[None]:
-    """Keeps a second start out of the folder for as long as it is open; the system lets go of it when a process dies.
+    """Holds an exclusive lock on the folder; the system releases it when the process dies.
 
     Raises:
-      UserError: where another process trains there.
+      UserError: if another process trains there.
     """
     try:
         import fcntl
-    except ImportError:  # Windows has other locks
+    except ImportError:  # Windows has no fcntl
         fcntl = None
     if fcntl is None or jax.process_index() or not is_local(workdir):
         yield
         return
     workdir.mkdir(parents=True, exist_ok=True)
-    with (workdir / LOCK).open('w') as file:
+    with (workdir / LOCK_FILE).open('w') as file:
         try:
             fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise UserError(
-                f'{workdir}: another process trains there now; wait for it, or use another --workdir'
+                f'{workdir}: another process is training there; wait for it, or use another --workdir'
             ) from None
         except OSError:  # a file system without locks
             pass
@@ -70,20 +70,20 @@ def run_lock(workdir: epath.Path) -> Iterator[None]:
 
 
 def as_dicts(config: Config) -> dict[str, Any]:
-    """Returns the resolved config as nested dicts, as in config.json."""
+    """The resolved config as nested dicts, as in config.json."""
     return json.loads(config_module.to_json(config))
 
 
 def store_config(config: Config, workdir: epath.Path, completed: Callable[[dict], dict] = dict) -> None:
-    """Writes config.json, or checks that the run that is there was started with the same settings.
+    """Writes config.json, or checks that an existing run has the same settings.
 
-    A run that has not saved a step yet begins anew where they differ.
+    An existing run without a saved step restarts if the settings differ.
 
     Raises:
-      UserError: lists the settings that differ (intervals and the mesh may), or what is there and is no run's.
+      UserError: lists the settings that differ (intervals and the mesh may), or files that belong to no run.
     """
     if jax.process_index():
-        distributed.wait_for_all('config')  # process 0 has written it when these compare theirs
+        distributed.wait_for_all('config')  # compare only after process 0 has written it
     file = workdir / 'config.json'
     if file.exists():
         old, new = (
@@ -96,17 +96,17 @@ def store_config(config: Config, workdir: epath.Path, completed: Callable[[dict]
             if old.get(key) != new.get(key) and not may_change_on_resume(key)
         ]
         if differing and not jax.process_index() and not any(map(has_files, saved_in(workdir))):
-            print(f'{workdir}: no step was saved there; begins anew with other settings')
+            print(f'{workdir}: no step was saved there; restarting with the new settings')
             if (workdir / 'prepared').exists():
                 (workdir / 'prepared').rmtree()
         elif differing:
             raise UserError(
-                f'{workdir} holds a run of another config:\n' + '\n'.join(differing[:10])
+                f'{workdir} contains a run with another config:\n' + '\n'.join(differing[:10])
                 + '\nUse another --workdir, or remove that folder.'
             )  # fmt: skip
-    elif found := [name for name in WRITTEN if (workdir / name).exists()]:
+    elif present := [name for name in RUN_FILES if (workdir / name).exists()]:
         raise UserError(
-            f'{workdir} holds {", ".join(found)} and no config.json of a run, which would write there: '
+            f'{workdir} already contains {", ".join(present)} but no config.json, so it is not a run of Tessera: '
             'use another --workdir'
         )
     if jax.process_index() == 0:
@@ -117,7 +117,7 @@ def store_config(config: Config, workdir: epath.Path, completed: Callable[[dict]
 
 
 def remove_parts(workdir: epath.Path) -> None:
-    """Deletes half-written files that a killed process left: in the folder itself and in those of samples."""
+    """Deletes the partial files of a killed process, in the run folder and in samples/."""
     folders = [workdir, *(workdir / 'samples').glob('*')] if is_local(workdir) else []
     for folder in folders:
         for file in folder.glob('*.part'):
@@ -125,23 +125,22 @@ def remove_parts(workdir: epath.Path) -> None:
 
 
 def saved_in(workdir: epath.Path) -> tuple[epath.Path, ...]:
-    """Returns the folders of saved steps."""
+    """The folders that contain files of saved steps."""
     return workdir / 'checkpoints', workdir / 'checksums'
 
 
 def has_files(folder: epath.Path) -> bool:
-    """Returns whether a folder is there and not empty."""
     return folder.exists() and any(folder.iterdir())
 
 
 def may_change_on_resume(key: str) -> bool:
-    """Returns whether a setting may differ when a run goes on."""
+    """Whether a setting may differ when a run resumes."""
     section, _, name = key.partition('.')
     return section in ('mesh', 'expected') or (section == 'train' and name in RESUMABLE_KEYS)
 
 
 def dotted(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns nested dicts as {'a.b': value}."""
+    """Flattens nested dicts to {'a.b': value}."""
     leaves = paths.flatten_with_paths(values, lambda value: not isinstance(value, Mapping))
     return {'.'.join(path): value for path, value in leaves.items()}
 
@@ -149,15 +148,15 @@ def dotted(values: Mapping[str, Any]) -> dict[str, Any]:
 def prepare_task(
     config: Config, workdir: epath.Path, prepare: Callable, build: Callable
 ) -> tuple[Task, Contents, Secret | None]:
-    """Prepares what the task needs, builds it, and checks that its data are those of the run so far.
+    """Prepares and builds the task, and checks that its data have not changed since the saved steps.
 
-    Process 0 does all of this, then the others build the task. A private run also draws its secret.
+    Process 0 prepares, then the others build the task. A private run also draws its secret.
 
     Returns:
-      The task, what goes into the manifests (of process 0), and the secret of a private run.
+      The task, the contents for the manifests (on process 0), and the secret of a private run.
 
     Raises:
-      UserError: when a prepared file or the rows of a split are not what the saved steps were trained with.
+      UserError: if a prepared file or the rows of a split have changed since the saved steps were trained.
     """
     folder, task, contents = workdir / 'prepared', None, Contents()
     if jax.process_index() == 0:
@@ -167,7 +166,7 @@ def prepare_task(
             draw_secret(workdir)
     distributed.wait_for_all('prepared')
     while task is None and not (folder / 'done').exists():
-        time.sleep(0.2)  # a shared file system may show it late
+        time.sleep(0.2)  # a shared file system may show it with a delay
     task = task or build(config, folder)
     return task, contents, read_secret(workdir) if is_private(task) else None
 
@@ -175,10 +174,10 @@ def prepare_task(
 def prepare_and_digest(
     config: Config, workdir: epath.Path, prepare: Callable, build: Callable
 ) -> tuple[Task, dict[str, Any]]:
-    """Returns the task, prepared, and the digests of its splits; a run without a saved step prepares changed data anew.
+    """Prepares the task and digests its splits; a run without saved steps prepares again if the data changed.
 
     Raises:
-      UserError: when a run with saved steps would continue with other data.
+      UserError: if a run with saved steps would resume with other data.
     """
     folder, started = workdir / 'prepared', any(map(has_files, saved_in(workdir)))
     if started:
@@ -190,20 +189,20 @@ def prepare_and_digest(
     if changed := changed_data(known, data):
         if started:
             raise UserError(
-                f'{workdir}: {changed}. What was prepared from them and trained so far does not fit the new rows: '
-                'start afresh in another --workdir, or put the old data back'
+                f'{workdir}: {changed}. The saved steps were trained on the old rows: '
+                'train in another --workdir, or restore the old data'
             )
-        print(f'{workdir}: {changed}; they are prepared anew')
+        print(f'{workdir}: {changed}; preparing again')
         folder.rmtree()
         prepare_once(config, folder, prepare)
         task = build(config, folder)
     if not started:
-        write_text(folder / SPLITS, json.dumps(sealed(data), indent=2))
+        write_text(folder / SPLITS_FILE, json.dumps(sealed(data), indent=2))
     return task, data
 
 
 def prepare_once(config: Config, folder: epath.Path, prepare: Callable) -> None:
-    """Calls the task's `prepare` unless it finished before; a run killed meanwhile prepares again."""
+    """Calls the task's `prepare` unless it has finished before; an interrupted `prepare` starts again."""
     if (folder / 'done').exists():
         return
     if folder.exists():
@@ -214,9 +213,9 @@ def prepare_once(config: Config, folder: epath.Path, prepare: Callable) -> None:
 
 
 def digest_splits(config: Config, task: Task) -> dict[str, Any]:
-    """Returns {split: digest of its rows} of the splits that the run reads.
+    """{split: digest of its rows} of the splits that the run reads.
 
-    Of the training rows of a private run only their number: who knows all rows but one could test a digest for it.
+    The training split of a private run has only its row count: with a digest, all rows but one would reveal the last.
     """
     splits = dict.fromkeys(filter(None, ('train', config.train.eval_split, config.train.test_split)))
     return {
@@ -227,24 +226,24 @@ def digest_splits(config: Config, task: Task) -> dict[str, Any]:
 
 
 def known_data(workdir: epath.Path) -> dict[str, Any]:
-    """Returns the digests of the splits that the run was prepared and trained with, as far as they were stored."""
+    """The stored digests of the splits that the run was prepared and trained with."""
     known = {}
-    file = workdir / 'prepared' / SPLITS
+    file = workdir / 'prepared' / SPLITS_FILE
     if file.exists():
         try:
             known = unsealed(json.loads(file.read_text()), required=True)
-        except ValueError:  # without a saved step no manifest has verified it
+        except ValueError:  # damaged before a manifest could protect it
             known = {}
     return {**known, **newest_contents(workdir)[1].data}
 
 
 def restore_or_init(spec: RunSpec, checkpoints: Checkpoints) -> tuple[State, int, dict[str, Any]]:
-    """Returns the newest good state of the run, or a new one with weights from elsewhere; its step; and its meta."""
+    """Restores the newest intact state, or creates one and loads weights into it; returns (state, step, meta)."""
     restored = checkpoints.restore(spec.state)
     if restored is not None:
         state, meta, step = restored
         check_account(spec, meta.get('account') or {}, step)
-        print(f'going on from step {step:,}')
+        print(f'resuming from step {step:,}')
         return state, step, meta
     state = spec.init()
     if spec.task.load is not None:
@@ -256,31 +255,31 @@ def restore_or_init(spec: RunSpec, checkpoints: Checkpoints) -> tuple[State, int
 
 
 def check_account(spec: RunSpec, stored: Mapping[str, float], step: int) -> None:
-    """Raises a `UserError` where the task's account of the steps already made is no longer what it was.
+    """Raises `UserError` if the current config implies another spent budget than the one stored at `step`.
 
-    What was spent cannot change afterwards; noise that was computed for a number of steps would.
+    A spent budget is fixed, but noise that is calibrated to a number of steps changes with that number.
     """
     account = spec.task.budget(step) if spec.task.budget else {}
     for name, value in account.items():
         if name in stored and not math.isclose(value, stored[name], rel_tol=1e-4):
             raise UserError(
-                f'this run stood at {name} {stored[name]:.4g} after step {step:,}, and with the present '
-                f'settings it would be {value:.4g}: train.steps, train.epochs or the data were changed since. '
-                'Change them back, or start again in another --workdir'
+                f'the budget changed: the checkpoint at step {step:,} spent {name} {stored[name]:.4g}, the current '
+                f'config implies {value:.4g}. train.steps, train.epochs or the data were changed: restore them, or '
+                'train in another --workdir'
             )
 
 
 def load_weights(source: Variables, target: Variables) -> tuple[Variables, str]:
-    """Returns `target` with every leaf that `source` has by path and shape, and a report of what matched.
+    """Loads the leaves of `source` into `target` where path and shape match; returns (variables, report).
 
     Raises:
-      UserError: when nothing matched.
+      UserError: if nothing matches.
     """
-    found, report = transfer(target, source)
+    loaded, report = transfer(target, source)
     if not report.matched:
         raise UserError(f'none of the given weights fit this model\n{report}')
 
     def placed(new: Any, old: jax.Array) -> jax.Array:
         return new if new is old else jax.device_put(np.asarray(new).astype(old.dtype), old.sharding)
 
-    return jax.tree.map(placed, found, target), str(report)
+    return jax.tree.map(placed, loaded, target), str(report)

@@ -13,7 +13,7 @@ from research.errors import UserError
 
 
 class State(NamedTuple):
-    """Step (updates made), variables, optimizer state per group, and the moving average of the variables if kept."""
+    """Step (updates made), variables, optimizer state per group, and the moving average of the variables or None."""
 
     step: Int[Array, '']
     variables: Variables
@@ -22,19 +22,19 @@ class State(NamedTuple):
 
 
 def init_state(task: Task, optimizers: Mapping[str, optax.GradientTransformation], ema: float, seed: int) -> State:
-    """Returns the state before the first step; a pure function, so that `jax.eval_shape` plans it for free."""
+    """The state before the first step; a pure function, so that `jax.eval_shape` gives its shapes."""
     variables = task.init(fold(jax.random.key(seed), 'init'))
     optimizer = {group: optimizers[group].init(variables.params[group]) for group in task.losses}
     return State(jnp.zeros((), jnp.int32), variables, optimizer, jax.tree.map(jnp.array, variables) if ema else None)
 
 
 def eval_variables(state: State) -> Variables:
-    """Returns the variables that are evaluated and served: the moving average where there is one."""
+    """The variables for evaluation and prediction: the moving average if there is one."""
     return state.variables if state.ema is None else state.ema
 
 
 def check_groups(task: Task, shapes: Variables, optimizers: Mapping[str, Any]) -> None:
-    """Raises a `UserError` where losses, gradients, parameters and optimizer sections do not go together."""
+    """Raises `UserError` if losses, gradients, parameters and optimizer sections have different groups."""
     groups = set(shapes.params)
     for group in task.losses:
         if group not in groups:
@@ -42,7 +42,7 @@ def check_groups(task: Task, shapes: Variables, optimizers: Mapping[str, Any]) -
         if group not in optimizers:
             raise UserError(
                 f'config.optimizer.{group} is missing: every group with a loss needs one; '
-                f'there is {sorted(optimizers) or "none"}'
+                f'present: {sorted(optimizers) or "none"}'
             )
     for group in optimizers:
         if group not in task.losses:
@@ -55,7 +55,7 @@ def check_groups(task: Task, shapes: Variables, optimizers: Mapping[str, Any]) -
 
 
 def eval_variables_from(weights: dict[str, Any], workdir: Any) -> Variables:
-    """Returns the served variables out of what `read_weights` returns, as host arrays."""
+    """The variables for evaluation and prediction in the result of `read_weights`, as host arrays."""
     tree = weights.get('ema') or weights['variables']
     if isinstance(tree, Variables):
         return tree

@@ -1,8 +1,8 @@
 """The training step: pure, jitted once, the same for every task.
 
-It walks the groups that have a loss, in order; differentiates each group's loss with respect to that
-group alone; and applies that group's own optimizer. Losses are sums with a weight and are divided
-once, so microbatches, padding and devices never change the mean.
+For each group with a loss, in order, it differentiates the loss with respect to that group alone and applies the
+group's own optimizer. Losses are sums with a weight and are divided once, so microbatches, padding and devices never
+change the mean.
 """
 
 from collections.abc import Callable, Mapping
@@ -20,21 +20,21 @@ Logs = dict[str, tuple[Float[Array, ''], Float[Array, '']]]  # name -> (sum, wei
 
 
 def differentiate(loss: Callable, params: Tree, batch: Batch, context: Context):
-    """Returns (gradient of the summed loss, the sum, Aux): the ordinary `Gradient.micro`."""
+    """The default `Gradient.micro`: (gradient of the summed loss, the sum, Aux)."""
     (total, aux), gradient = jax.value_and_grad(loss, has_aux=True)(params, batch, context)
     return gradient, total, aux
 
 
 def divide(gradient: Tree, weight: Float[Array, ''], context: Context) -> Tree:
-    """Returns the gradient of the mean: the ordinary `Gradient.finish`. Weight 0 gives zeros."""
+    """The default `Gradient.finish`: the gradient of the mean. Weight 0 gives zeros."""
     return jax.tree.map(lambda leaf: leaf / jnp.where(weight == 0, 1, weight).astype(leaf.dtype), gradient)
 
 
-ORDINARY = Gradient(differentiate, divide)
+DEFAULT_GRADIENT = Gradient(differentiate, divide)
 
 
 def split(batch: Batch, parts: int) -> Batch:
-    """Returns the batch as [parts, batch / parts, ...], rows interleaved: no all-gather of a sharded batch."""
+    """Reshapes a batch to [parts, batch / parts, ...]; interleaved rows avoid an all-gather of a sharded batch."""
     return jax.tree.map(lambda x: jnp.swapaxes(x.reshape(x.shape[0] // parts, parts, *x.shape[1:]), 0, 1), batch)
 
 
@@ -43,7 +43,7 @@ def accumulate(
 ) -> tuple[Tree, Float[Array, ''], Aux]:
     """Sums gradient, loss, weight and logs over `parts` microbatches; new extra collections are averaged.
 
-    Every microbatch starts from the step's own `extra` and has a key of its own.
+    Every microbatch starts from the same `extra` and has its own key.
     """
 
     def micro(index, part):
@@ -66,7 +66,7 @@ def accumulate(
 
 
 def bind(loss: Loss, variables: Variables, group: str) -> Callable:
-    """Returns the loss as a function of one group's parameters, the others held fixed."""
+    """The loss as a function of one group's parameters; the other groups are constants."""
 
     def bound(params: Tree, batch: Batch, context: Context):
         return loss(variables._replace(params={**variables.params, group: params}), batch, context)
@@ -83,10 +83,10 @@ def update_group(
     batch: Batch,
     context: Context,
 ) -> tuple[tuple[Variables, Any], dict[str, tuple[Array, Array]]]:
-    """Returns the variables and optimizer state after one update of `group`, and its logs."""
+    """One update of `group`: the new variables and optimizer state, and the logs."""
     variables, optimizer_state = carried
     params = variables.params[group]
-    gradient = task.gradients.get(group, ORDINARY)
+    gradient = task.gradients.get(group, DEFAULT_GRADIENT)
     loss = bind(task.losses[group], variables, group)
     total_gradient, total, aux = accumulate(gradient, loss, params, batch, context, parts)
     mean = gradient.finish(total_gradient, aux.weight, context)
@@ -101,7 +101,7 @@ def update_group(
 
 
 def average_variables(average: Variables, variables: Variables, step: Array, decay: float) -> Variables:
-    """Returns the exponential moving average after a step; early steps use a shorter memory, (1+t)/(10+t)."""
+    """The exponential moving average after a step; early steps use the smaller decay (1 + t) / (10 + t)."""
     rate = jnp.minimum(decay, (1.0 + step) / (10.0 + step))
 
     def mix(old, new):
@@ -118,10 +118,10 @@ def make_step(
     ema: float,
     seed: int,
 ) -> Callable[..., tuple[State, Logs]]:
-    """Returns the step, (state, batch, words=None) -> (state, logs).
+    """Makes the step, (state, batch, words=None) -> (state, logs).
 
-    A group that skips an update has weight 0 in the logs. The randomness of all steps follows from `words`, uint32 [2],
-    where they are given, and from `seed` otherwise.
+    A group that skips an update has weight 0 in the logs. The random keys of all steps derive from `words`, uint32 [2],
+    if given, and from `seed` otherwise.
     """
 
     def step(state: State, batch: Batch, words: Array | None = None) -> tuple[State, Logs]:

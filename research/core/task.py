@@ -5,9 +5,9 @@
     measure  metric_sums, metrics, finalize
     show     decode, render, final_pictures, examples, notes, describe
 
-A module of `research/tasks/` has three functions. `prepare(config, folder)` builds once, from the training split only,
-what the task needs besides weights, and stores it in `folder`. `host(config, folder) -> Host` makes the functions that
-run on the host for a request, and `make(config, folder) -> Task` all of them. The module imports without flax: `make`
+A module of `research/tasks/` has three functions. `prepare(config, folder)` runs once and stores in `folder` what the
+task needs besides weights, built from the training split only. `host(config, folder) -> Host` makes the functions that
+run on the host for a request, and `make(config, folder) -> Task` all functions. The module imports without flax: `make`
 imports its models when it is called, so that a serving machine needs no flax for `host`.
 A method (`research/methods/`) has `apply(task, settings, config) -> Task`.
 """
@@ -24,18 +24,18 @@ from research.data.buckets import Buckets
 
 Tree = Any  # a pytree of arrays
 Batch = Mapping[str, Any]  # name -> array with a leading batch axis; always holds 'index' and 'mask'
-Raw = Mapping[str, Any]  # one row as the source, a file or a request gives it
+Raw = Mapping[str, Any]  # one row of the source, of a file or of a request
 
 
 class Variables(NamedTuple):
-    """Everything a model holds: trained `params` and other collections `extra`, each by parameter group."""
+    """All arrays of a model: trained `params` and other collections `extra`, each by parameter group."""
 
     params: dict[str, Tree]
     extra: dict[str, dict[str, Tree]]
 
 
 class Context(NamedTuple):
-    """What a device function may depend on besides its variables and its batch.
+    """The inputs of a device function besides its variables and its batch.
 
     `watch` makes a score report its activations: {group: {path of a tap: delta}}, where each delta is added to the
     activation at that path (the same shape; see `research/nn/tap.py`) and may be left out. {} only reports. None, the
@@ -48,22 +48,22 @@ class Context(NamedTuple):
     watch: Mapping[str, Mapping[str, Array]] | None = None
 
     def fold(self, purpose: str) -> PRNGKeyArray:
-        """Returns the key of this step (group, microbatch) for one purpose."""
+        """The key of this step, group and microbatch for one purpose."""
         return fold(self.key, purpose)
 
 
 def fold(key: PRNGKeyArray, purpose: str) -> PRNGKeyArray:
-    """Returns `key` with the name of a purpose folded in (CRC-32 of the name: stable between processes)."""
+    """Folds the name of a purpose into `key` (CRC-32 of the name: the same in every process)."""
     return jax.random.fold_in(key, zlib.crc32(purpose.encode()))
 
 
 class Aux(NamedTuple):
-    """What a loss returns beside its sum.
+    """The outputs of a loss besides its sum.
 
-    `weight` is what the sum is divided by, once, over all microbatches and devices. `extra` holds new
-    values of non-trained collections, {group: {collection: tree}}; a method's own state has a key of its own beside the
-    groups. `logs` are sums with the same weight. `outputs` are for methods that wrap the loss (distillation reads the
-    student's): {'logits': [..., classes], 'mask': logits.shape[:-1], float32} where a task has logits.
+    The sum is divided by `weight` once, over all microbatches and devices. `extra` contains new values of non-trained
+    collections, {group: {collection: tree}}; a method keeps its own state under a separate key. `logs` are sums with
+    the same weight. `outputs` are for methods that wrap the loss, such as distillation: {'logits': [..., classes],
+    'mask': logits.shape[:-1], float32} if a task has logits.
     """
 
     weight: Float[Array, '']
@@ -78,11 +78,11 @@ Score = Callable[[Variables, Batch, Context], tuple[Float[Array, 'batch'], Seen]
 
 
 class Gradient(NamedTuple):
-    """Another way to take a group's gradient, in place of differentiating the loss.
+    """A replacement for differentiating the loss of a group.
 
-    `micro(loss, params, batch, context) -> (gradient_sum, loss_sum, Aux)` runs once a microbatch; `loss` is
+    `micro(loss, params, batch, context) -> (gradient_sum, loss_sum, Aux)` runs once per microbatch; `loss` is
     `(params, batch, context) -> (sum, Aux)`, a function of this group's parameters alone.
-    `finish(gradient_sum, weight, context) -> gradient` runs once a step, after all microbatches.
+    `finish(gradient_sum, weight, context) -> gradient` runs once per step, after all microbatches.
     """
 
     micro: Callable[..., tuple[Tree, Float[Array, ''], Aux]]
@@ -92,20 +92,20 @@ class Gradient(NamedTuple):
 class Generate(NamedTuple):
     """Token-by-token generation with a cache, used by the sampler, beam search, the server and export.
 
-    `start(variables, prompts, capacity) -> cache` reads every prompt token but the last; `prompts` is an encoded
+    `start(variables, prompts, capacity) -> cache` reads all prompt tokens except the last; `prompts` is an encoded
     batch with right-padded 'tokens' [batch, length] and 'length' [batch]; `capacity` is the static number of
     positions. `step(variables, cache, tokens) -> (cache, logits)` reads one token per row, [batch], and returns
-    float32 logits [batch, vocabulary] of the next. Every row keeps its own position, so rows may be swapped.
+    float32 logits [batch, vocabulary] of the next token. Every row has its own position, so rows may be reordered.
     """
 
     start: Callable[[Variables, Batch, int], Tree]
     step: Callable[[Variables, Tree, Int[Array, 'batch']], tuple[Tree, Float[Array, 'batch vocabulary']]]
     end: int  # the id of the token that ends a text, or -1
-    limit: int  # the most positions the model can read
+    limit: int  # maximum number of positions the model can read
 
 
 class Input(NamedTuple):
-    """One field of a request: its kind, its shape (0 where it may vary), and the largest size accepted."""
+    """One field of a request: its kind, its shape (0 for a variable size), and the largest accepted size."""
 
     kind: str  # 'text', 'sequence' (letters without words, such as DNA), 'image', 'audio', 'number', 'category', 'list'
     shape: tuple[int, ...] = ()
@@ -115,17 +115,17 @@ class Input(NamedTuple):
 
 
 class Metric(NamedTuple):
-    """One measured value, the trivial baseline to hold it against, and which direction is better."""
+    """One measured value, its trivial baseline, and the direction that is better."""
 
     value: Any  # a number, or a nested list (confusion matrix)
     baseline: float | None = None
-    better: str = 'higher'  # 'higher', 'lower', or '' where neither is
-    about: str = ''  # what the number means, in a few words; settings that belong to its signature
-    baseline_about: str = ''  # 'always the commonest class'
+    better: str = 'higher'  # 'higher', 'lower', or '' for neither
+    about: str = ''  # short definition of the metric, and settings that it depends on
+    baseline_about: str = ''  # such as 'always the commonest class'
 
 
 class Host(NamedTuple):
-    """The part of a task that answers a request outside the device program; it needs NumPy but no flax.
+    """The host side of a task for a request; needs NumPy but no flax.
 
     The fields are those of `Task`. A task module makes it with `host(config, folder)` and its `Task` from it with
     `Task(**host(config, folder)._asdict(), source=..., init=..., ...)`.
@@ -140,25 +140,25 @@ class Host(NamedTuple):
 
 
 def unchanged(variables: Variables) -> Variables:
-    """The view of a task whose model reads variables as they are stored."""
+    """The default `Task.view`: the model reads variables as they are stored."""
     return variables
 
 
 class Task(NamedTuple):
     """A tuple of pure functions; optional fields default to None or empty.
 
-    `score` gives the log-probability in nats of each row's targets, with `train` False whatever the context holds, and
-    what `context.watch` asks to see ({} where it is None). `claim` replaces a batch's targets with the model's own
-    answer, `outputs` of `predict`, so that `score` of it says how sure the model is. Both are for the device.
+    `score` gives the log-probability in nats of each row's targets, always with `train` False, and the
+    activations that `context.watch` selects ({} if it is None). `claim` replaces a batch's targets with the model's own
+    answer, `outputs` of `predict`, so that its `score` is the model's confidence. Both run on the device.
 
-    `split` turns one request into the model inputs it needs (windows of a long text, tiles of a large picture), at
-    least one; each goes through `encode` and `predict`. `join` makes one answer from the request and their outputs, in
-    order, as host arrays of single examples; `decode` reads what it returns. A task has both or neither.
+    `split` turns one request into one or more model inputs (windows of a long text, tiles of a large picture); each
+    goes through `encode` and `predict`. `join` merges their outputs, host arrays of single examples in order, into one
+    for `decode`. A task has both or neither.
 
     `view` maps stored variables to those the model reads; see `map_variables`.
 
-    `final_pictures(answer)` returns pictures that a finished run shows beside those of `render`, of any requests:
-    `answer(requests)` gives their outputs as host arrays, stacked. Every process calls it with the same requests.
+    `final_pictures(answer)` returns further pictures of a finished run, from any requests: `answer(requests)` gives
+    their stacked outputs as host arrays. Every process calls it with the same requests.
     """
 
     inputs: Mapping[str, Input]
@@ -181,13 +181,13 @@ class Task(NamedTuple):
     join: Callable[[Raw, Sequence[Mapping[str, np.ndarray]]], Mapping[str, np.ndarray]] | None = None
     buckets: Buckets | None = None  # of examples whose shapes differ; the step then compiles once for each
     finalize: Callable[[Iterator[tuple[Raw, Any]]], dict[str, Metric]] | None = None
-    finalize_count: int = 0  # how many rows `finalize` reads; 0: the whole split
+    finalize_count: int = 0  # number of rows that `finalize` reads; 0: the whole split
     render: Callable[[Batch, Mapping[str, Any]], dict[str, np.ndarray]] | None = None  # name -> uint8 [h, w, 3]
     final_pictures: Callable[[Callable[[Sequence[Raw]], Any]], dict[str, np.ndarray]] | None = None
-    examples: Sequence[Raw] = ()  # requests whose answers a report shows; none: the first rows of the split
-    budget: Callable[[int], dict[str, float]] | None = None  # (steps made) -> what they spent, such as epsilon
-    notes: Callable[[], Sequence[str]] | None = None  # sentences for before step 1 and the report
-    describe: Callable[[Mapping[str, np.ndarray]], Mapping[str, Any]] | None = None  # an encoded row, for a person
+    examples: Sequence[Raw] = ()  # requests whose answers a report shows; (): rows of the split
+    budget: Callable[[int], dict[str, float]] | None = None  # (steps made) -> spent privacy budget, such as epsilon
+    notes: Callable[[], Sequence[str]] | None = None  # sentences to print before step 1 and in the report
+    describe: Callable[[Mapping[str, np.ndarray]], Mapping[str, Any]] | None = None  # of an encoded row
 
 
 READERS = ('losses', 'predict', 'metric_sums', 'score', 'generate')  # the fields whose functions read variables
@@ -198,9 +198,9 @@ def map_variables(
     view: Callable[[Variables], Variables],
     store: Callable[[Variables, PRNGKeyArray | None], Variables] | None = None,
 ) -> Task:
-    """Returns `task` with a model that reads `view(variables)` in place of the variables.
+    """Changes a task so that its model reads `view(variables)` instead of the stored variables.
 
-    `init` and `load` then return what `store` makes of theirs. `gradients` stay: they belong to stored groups.
+    `store` maps the results of `init` and `load`. `gradients` do not change: they belong to stored groups.
     `task.view` becomes the composition of all views. So `jax.jit(task.view)(variables)` folds them once, for serving
     and export, and the same task runs on the folded variables at no further cost.
 
@@ -209,7 +209,7 @@ def map_variables(
       view: from stored variables to those that `task` reads. It must be a projection, view(view(v)) == view(v), decided
         by the structure of the tree and not by values, because folded variables pass through it again.
       store: (variables of `task`, key) -> stored variables; None stores them unchanged. The key is None for variables
-        from `load`: then whatever is drawn at random is left out, and `init` provides it.
+        from `load`: random values are then left out, and `init` provides them.
     """
 
     def on(function: Callable | None) -> Callable | None:

@@ -1,4 +1,4 @@
-"""The one training loop: prepare, specify, init or restore, { evaluate | save | step }, measure.
+"""The training loop: prepare, make the spec, init or restore, { evaluate | save | step }, final evaluation.
 
 Evaluation and saving come before the step, so a metric describes the weights that are saved with it.
 """
@@ -33,15 +33,15 @@ from research.memory import compiled_memory, is_out_of_memory
 
 
 def train_steps(
-    recorder: Recorder, compiled: Callable, state: State, start: int, batches: Iterator, asked: Callable
+    recorder: Recorder, compiled: Callable, state: State, start: int, batches: Iterator, stop_signal: Callable
 ) -> tuple[State, int, Stop, int]:
-    """Steps from `start` to the end; returns the state, its step, why the loop ended, and by which signal."""
+    """Runs all steps from `start`; returns the state, its step, the reason to stop, and the signal number or 0."""
     train = recorder.spec.config.train
     for step in range(start, recorder.spec.steps):
         recorder.before_step(state, step)
         if recorder.out_of_patience():
             return state, step, Stop.PATIENCE, 0
-        if number := asked(recorder.due(train.log_every, step)) or recorder.closed_pipe():
+        if number := stop_signal(recorder.due(train.log_every, step)) or recorder.closed_pipe():
             return state, step, Stop.SIGNAL, number
         state, logs = compiled(state, next(batches))
         recorder.after_step(step + 1, logs)
@@ -49,7 +49,7 @@ def train_steps(
 
 
 class Observers(NamedTuple):
-    """What a run shows to people. The loop composes none of it, so it needs neither reports nor a model of chips."""
+    """User-facing output of a run, passed in so that the loop does not depend on reports or chip models."""
 
     describe: Callable[[RunSpec, Mapping[str, Any], epath.Path, int], None] | None = None  # before the first step
     report: Callable[[epath.Path], Any] | None = None  # writes the report of a finished run and returns its path
@@ -61,18 +61,18 @@ def run(
     config: Config, workdir: epath.Path, prepare: Callable, build: Callable, observers: Observers | None = None,
     completed: Callable[[dict], dict] = dict,
 ) -> Summary:
-    """Trains and measures a config in `workdir`, going on from what is there.
+    """Trains and evaluates a config in `workdir`; resumes an existing run.
 
     Args:
       config: as checked by `read_config`.
       workdir: the folder of the run.
-      prepare: (config, folder) -> None, builds what the task needs besides weights; called once, by process 0.
+      prepare: (config, folder) -> None, builds what the task needs besides weights; process 0 calls it once.
       build: (config, folder) -> Task with its methods applied.
-      observers: functions that show the run; called by process 0 alone.
-      completed: (stored config) -> the same with all defaults, so that an older run of equal settings goes on.
+      observers: user-facing output; only process 0 calls them.
+      completed: (stored config) -> the config with all defaults, so that an older run with equal settings resumes.
 
     Raises:
-      UserError: for anything the user can put right.
+      UserError: for anything the user can fix.
     """
     check_main_guard()
     check_path(workdir)
@@ -95,7 +95,7 @@ def run(
     waited = times.get('waited for data', 0.0) / max(times.get('train', 0.0), 1e-9)
     summary = summary._replace(seconds=seconds, waited=waited)
     if jax.process_index() == 0:
-        if summary.stop != Stop.ALREADY_DONE:  # the times of the run, not of a look at it
+        if summary.stop != Stop.ALREADY_DONE:  # keep the times of the run itself
             store_environment(spec, workdir, times, seconds)
         if observers.report and summary.stop != Stop.SIGNAL:
             summary = summary._replace(report=str(observers.report(workdir)))
@@ -112,7 +112,7 @@ def train(
     spec: RunSpec, workdir: epath.Path, checkpoints: Checkpoints, times: dict[str, float],
     rebuild: Callable[[], Any], observers: Observers,
 ) -> Summary:  # fmt: skip
-    """Runs one spec to its end and measures it."""
+    """Trains one spec and evaluates it at the end."""
     config, main = spec.config, jax.process_index() == 0
     with stage('init or restore', times):
         state, start, meta = startup.restore_or_init(spec, checkpoints)
@@ -150,7 +150,7 @@ def train(
 def run_loop(
     recorder: Recorder, compiled: Callable, state: State, start: int, rebuild: Callable[[], Any]
 ) -> tuple[State, int, Stop, int]:
-    """Runs `train_steps` with its batches, its progress and the signals that may stop it."""
+    """Runs `train_steps` with data loader, progress display and signal handling."""
     spec, train = recorder.spec, recorder.spec.config.train
     loader = training_loader(
         spec.task.source('train'), spec.task.encode, range(start, spec.steps), train.batch_size, spec.seed,
@@ -158,8 +158,8 @@ def run_loop(
         spec.pad,
     )  # fmt: skip
     batches = iter(loader)
-    with stop_requested() as asked, recorder.progress:
-        result = train_steps(recorder, compiled, state, start, batches, asked)
+    with stop_requested() as stop_signal, recorder.progress:
+        result = train_steps(recorder, compiled, state, start, batches, stop_signal)
         recorder.flush()
     batches.close()  # pyright: ignore[reportAttributeAccessIssue]
     recorder.times['waited for data'] = loader.waited
@@ -167,5 +167,5 @@ def run_loop(
 
 
 def summarize(metrics: Mapping[str, Any], step: int, stop: Stop, number: int = 0) -> Summary:
-    """Returns the summary of a run whose times are not known yet."""
+    """The summary of a run, without its times."""
     return Summary(step, stop, number, dict(metrics), tuple(metrics_module.failures(metrics)))

@@ -1,16 +1,16 @@
-"""Values of any kind as a person reads them: cut texts, summed-up arrays, pictures in characters."""
+"""Readable forms of values: truncated texts, array summaries, pictures in characters."""
 
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-SHADES = ' .:-=+*#%@'  # of a picture in text, dark to light
-SHORT = 12  # numbers of a list that is shown as it is, such as the sides of a box
+SHADES = ' .:-=+*#%@'  # dark to light
+MAX_LISTED_NUMBERS = 12  # longer lists are summarized
 
 
 def readable(value: Any, limit: int = 400) -> Any:
-    """Returns a value as JSON for people: text is cut, a picture drawn in characters, an array summed up."""
+    """A JSON-compatible, readable form of a value: truncates text, draws pictures, summarizes arrays."""
     if isinstance(value, bytes):
         value = value.decode('utf-8', 'replace')
     if isinstance(value, str):
@@ -18,11 +18,11 @@ def readable(value: Any, limit: int = 400) -> Any:
     if isinstance(value, (bool, int, float)) or value is None:
         return value
     if isinstance(value, Mapping):
-        return {str(name): readable(each, limit) for name, each in value.items()}
+        return {str(name): readable(item, limit) for name, item in value.items()}
     if isinstance(value, (list, tuple)):
         if not all(isinstance(item, (int, float)) for item in value):
             return [readable(item, limit) for item in value[:8]]
-        if len(value) <= SHORT:
+        if len(value) <= MAX_LISTED_NUMBERS:
             return list(value)
     array = np.asarray(value)
     if array.ndim == 0:
@@ -33,7 +33,7 @@ def readable(value: Any, limit: int = 400) -> Any:
 
 
 def array_text(array: np.ndarray, count: int = 12) -> str:
-    """Returns type, shape and first values (or the range, for many axes) of an array in one line."""
+    """Type, shape and first values of an array in one line; the range if it has several axes."""
     shape = f'{array.dtype} [{", ".join(map(str, array.shape))}]' if array.ndim else str(array.dtype)
     if not array.size or array.dtype.kind not in 'biuf':
         return shape
@@ -46,7 +46,7 @@ def array_text(array: np.ndarray, count: int = 12) -> str:
 
 
 def picture_text(array: np.ndarray, width: int = 32) -> str:
-    """Returns a picture [height, width] or [height, width, channels] in characters, two for each pixel."""
+    """Draws a picture [height, width] or [height, width, channels], two characters per pixel."""
     grey = np.asarray(array, np.float32)
     grey = grey if grey.ndim == 2 else grey[..., :3].mean(-1)
     stride = -(-max(grey.shape) // width)

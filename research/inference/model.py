@@ -1,4 +1,4 @@
-"""A trained run as an object: predict, evaluate, and the pure functions underneath."""
+"""A trained run as an object that predicts and evaluates."""
 
 import functools
 import os
@@ -24,7 +24,7 @@ from research.inference.requests import check_list, encode_named, open_files, re
 
 
 class Trained(NamedTuple):
-    """A run as another task may use it: variables on the host, and nothing compiled."""
+    """A trained run for use by another task: variables on the host, nothing compiled."""
 
     config: Config
     task: Task
@@ -46,7 +46,7 @@ class Model(NamedTuple):
     def outputs(self, raws: Sequence[Raw], seed: int | None = None) -> Iterator[tuple[dict, dict, int]]:
         """Yields (batch, outputs, number of real rows) for requests, batch by batch.
 
-        A request's randomness depends on `seed` and on its position, not on the batch it travels in.
+        The randomness of a request depends on `seed` and its position, not on its batch.
         """
         seed = self.config.seed if seed is None else seed
         size = self.measure.batch_size
@@ -64,55 +64,55 @@ class Model(NamedTuple):
         """The answer to one request: a dict of fields, a text, the path of a file, or an array.
 
         Raises:
-          UserError: for a request that is wrong, or a file that holds several.
+          UserError: for an invalid request, or a file with several requests.
         """
         answers = self.predict([request], seed)
         if len(answers) != 1:
-            raise UserError(f'{request} holds {len(answers)} requests: use predict([{request!r}])')
+            raise UserError(f'{request} contains {len(answers)} requests: use predict([{request!r}])')
         return answers[0]
 
     def predict(self, raws: Sequence[Any], seed: int | None = None) -> list[Any]:
         """The decoded answer to each request, such as {'text': '...'} or {'image': array}.
 
-        A request is a dict of fields, where the path of a file may stand for its content, or what `--input` takes: a
-        text, a file or a folder, which give as many answers as they hold requests; or an array for the only field.
+        A request is a dict of fields, in which the path of a file may replace its content; a text, a file or a folder,
+        as for `--input`, which may contain several requests; or an array, for a task with one field.
 
         Raises:
-          UserError: names the request and the field that is wrong.
+          UserError: names the invalid request and field.
         """
         rows = [row for raw in raws for row in requests_from(self.task, raw)]
         return [self.task.decode(outputs) for _, outputs in self.answers(rows, seed)]
 
     def answers(self, raws: Sequence[Raw], seed: int | None = None) -> Iterator[tuple[Raw, dict[str, Any]]]:
-        """Yields (request, outputs of one example) in the order of the requests, as `predict` before decoding."""
+        """Yields (request, outputs of one example) in the order of the requests: `predict` without decoding."""
         raws = [check_request(self.task, open_files(self.task.inputs, raw)) for raw in raws]
         seed = self.config.seed if seed is None else seed
         encode = functools.partial(encode_named, self.task.encode)
         results = predictions(self.task, self.measure, self.variables, raws, seed, encode)
         while True:
-            with jax.set_mesh(self.mesh):  # around each step: a suspended generator must not leave it set
+            with jax.set_mesh(self.mesh):  # set per step: a suspended generator must not keep it set
                 result = next(results, None)
             if result is None:
                 return
             yield result
 
     def output_shapes(self) -> dict[str, jax.ShapeDtypeStruct]:
-        """Returns the names and shapes of the outputs for one batch of requests, without computing them."""
+        """The names and shapes of the outputs for one batch of requests, without computing them."""
         raws = list(self.task.examples[:1]) or [self.task.source('test')[0]]
         batch = requests(self.task.encode, raws, self.measure.batch_size)
         return jax.eval_shape(self.measure.predict, self.variables, batch, 0)
 
     def evaluate(self, split: str) -> Evaluation:
-        """The metrics of a split, its number of examples, the seconds it took, and what failed."""
+        """Evaluates a split: metrics, number of examples, seconds, and metrics that failed."""
         with jax.set_mesh(self.mesh):
             return evaluate(self.task, self.measure, self.variables, split)
 
 
 def requests_from(task: Task, value: Any) -> Sequence[Raw]:
-    """The requests of a value that is a dict of fields, a text, a path or an array.
+    """The requests in a dict of fields, a text, a path or an array.
 
     Raises:
-      UserError: for a value that is none of them, or a text or file that the task does not read.
+      UserError: for a value of another type, or a text or file that the task does not read.
     """
     if isinstance(value, Mapping):
         return [value]
@@ -125,7 +125,7 @@ def requests_from(task: Task, value: Any) -> Sequence[Raw]:
 
 
 def check_request(task: Task, raw: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Returns `raw` when it has the fields that the task reads.
+    """Checks the field names of a request, and returns it.
 
     Raises:
       UserError: for an unknown field (names the nearest), or a list that is too long or has unknown fields.
@@ -139,33 +139,33 @@ def check_request(task: Task, raw: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def read_trained(config: Config, workdir: epath.Path, build: Callable[[Config, epath.Path], Task]) -> Trained:
-    """Returns the weights of a run: the mean of its last checkpoints, its best or its newest, as config.train says.
+    """Reads a run with its final weights: averaged, best or newest, according to `config.train`.
 
     Raises:
-      UserError: when the run has no good checkpoint or its weights do not fit the config.
+      UserError: if the run has no intact checkpoint or its weights do not fit the config.
     """
     verify_contents(workdir)
     task = build(config, workdir / 'prepared')
     say = functools.partial(print, file=sys.stderr)  # standard output is for answers
     weights = read_chosen(workdir, bool(config.train.best), config.train.average_checkpoints, say)
     shapes = jax.eval_shape(task.init, jax.random.key(0))
-    found, report = transfer(shapes, eval_variables_from(weights, workdir))
+    variables, report = transfer(shapes, eval_variables_from(weights, workdir))
     if report.missing or report.misshapen:
         raise UserError(f'{workdir}: the weights do not fit the config\n{report}')
-    return Trained(config, task, found, int(weights['step']))
+    return Trained(config, task, variables, int(weights['step']))
 
 
 def load(config: Config, workdir: epath.Path, build: Callable[[Config, epath.Path], Task]) -> Model:
-    """Returns the model of a run on this machine's devices.
+    """Loads a run onto this machine's devices.
 
     Raises:
-      UserError: as of `read_trained`.
+      UserError: as `read_trained`.
     """
-    _, task, found, step = read_trained(config, workdir, build)
+    _, task, host_variables, step = read_trained(config, workdir, build)
     mesh = sharding_module.make_mesh(MeshSettings(data=1, fsdp=-1))
     shapes = jax.eval_shape(task.init, jax.random.key(0))
     shardings = sharding_module.state_shardings(shapes, mesh, config.mesh)
-    variables = jax.tree.map(jax.device_put, found, shardings)
+    variables = jax.tree.map(jax.device_put, host_variables, shardings)
     size = sharding_module.round_up(config.train.eval_batch_size or config.train.batch_size, mesh)
     measure = make_evaluator(task, config.seed, size, sharding_module.batch_sharding(mesh))
     return Model(config, task, variables, step, measure, mesh, workdir)

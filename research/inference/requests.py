@@ -1,4 +1,4 @@
-"""What a person types, or a folder holds, as requests of a task."""
+"""Requests of a task from typed text, files and folders."""
 
 import os
 import pathlib
@@ -15,7 +15,7 @@ from research.data.readers.text import decode_file, text_lines
 from research.data.readers.walk import notes_of, walk
 from research.errors import UserError, nearest
 
-TEXTS = ('text', 'sequence')  # kinds of input that a person types, or that a text file holds
+TEXT_KINDS = ('text', 'sequence')  # kinds of input that can be typed or read from a text file
 
 
 class FileContent(bytes):
@@ -25,7 +25,7 @@ class FileContent(bytes):
 
 
 class Request(dict):
-    """The fields of a request, with the name of the file that it came from, and its line, for people."""
+    """The fields of a request, with its file and line as `name` for messages."""
 
     def __init__(self, fields: Mapping[str, Any], name: str = ''):
         super().__init__(fields)
@@ -35,41 +35,41 @@ class Request(dict):
 def read_requests(
     inputs: Mapping[str, Input], values: Sequence[str], say: Callable[[str], None] = print
 ) -> list[dict[str, Any]]:
-    """Returns a request per value: a text, an object, a file (text, table, picture, sound) or a folder of them.
+    """Reads requests from texts, JSON objects, files (text, table, picture, sound) or folders of them.
 
     Args:
       inputs: the fields that the task reads.
-      values: what was typed.
-      say: takes a line about what was left out of a folder.
+      values: the typed values.
+      say: prints a line about each file of a folder that is skipped.
 
     Raises:
       UserError: for a file that does not exist or does not fit the task's inputs.
     """
-    found = [
+    requests = [
         Request(open_files(inputs, request), getattr(request, 'name', ''))
         for value in values
         for request in requests_of(inputs, value, say)
     ]
-    if not found:
+    if not requests:
         raise UserError('--input gave no requests: name a text, a file or a folder')
-    return found  # pyright: ignore[reportReturnType]
+    return requests  # pyright: ignore[reportReturnType]
 
 
 def open_files(inputs: Mapping[str, Input], request: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the request with the contents of the files that its image and audio fields name.
+    """Replaces file paths in the image and audio fields of a request by the contents of the files.
 
-    Only programs that a person runs do this: `encode` takes bytes, so a request from elsewhere reads no file.
+    Only local programs do this: `encode` takes bytes, so that a remote request cannot read files.
 
     Raises:
-      UserError: for a file that cannot be read, or a value of another type than its field has.
+      UserError: for a file that cannot be read, or a value whose type does not match its field.
     """
     return {name: opened(inputs, name, value) for name, value in normal_names(dict(request), 'the request').items()}
 
 
 def opened(inputs: Mapping[str, Input], name: str, value: Any) -> Any:
-    """Returns a field's value, the content of the file where it names one."""
+    """A field's value, or the content of the file that it names."""
     kind = inputs[name].kind if name in inputs else ''
-    if kind in TEXTS and not isinstance(value, str):
+    if kind in TEXT_KINDS and not isinstance(value, str):
         raise UserError(f'{name!r} must be a text, got {short(value)}')
     if kind not in ('image', 'audio') or not isinstance(value, (str, os.PathLike)):
         return value
@@ -80,20 +80,20 @@ def opened(inputs: Mapping[str, Input], name: str, value: Any) -> Any:
             reason = 'not a regular file' if file.exists() else 'there is no such file'
             raise UserError(f'{name}={path}: cannot be read ({reason})')
         if file.stat().st_size > MAX_FILE_BYTES:
-            raise UserError(f'{name}={path}: larger than the {MAX_FILE_BYTES:,} bytes that are read')
+            raise UserError(f'{name}={path}: larger than the limit of {MAX_FILE_BYTES:,} bytes')
         content = FileContent(file.read_bytes())
     except OSError as error:
         raise UserError(f'{name}={path}: cannot be read ({error.strerror})') from None
     except UserError:
         raise
-    except (ValueError, RuntimeError) as error:  # a null character, or a home that is not known
+    except (ValueError, RuntimeError) as error:  # a null character, or an unknown home directory
         raise UserError(f'{name}={path!r}: cannot be read ({error})') from None
     content.name = path
     return content
 
 
 def encode_named(encode: Callable[[Any], Any], request: Mapping[str, Any]) -> Any:
-    """Returns the encoded request; what is wrong with it is said with the names of its files."""
+    """Encodes a request; adds the names of its files to error messages."""
     try:
         return encode(request)
     except UserError as error:
@@ -104,7 +104,7 @@ def encode_named(encode: Callable[[Any], Any], request: Mapping[str, Any]) -> An
 
 
 def requests_of(inputs: Mapping[str, Input], value: str, say: Callable[[str], None]) -> Iterator[dict[str, Any]]:
-    """Yields the requests of one value."""
+    """Yields the requests in one typed value."""
     path = path_of(value)
     if value.lstrip().startswith('{'):
         yield parse_object(value, 'the --input text', UserError)
@@ -123,11 +123,11 @@ def requests_of(inputs: Mapping[str, Input], value: str, say: Callable[[str], No
 
 
 def path_of(value: str) -> pathlib.Path | None:
-    """Returns the file or folder that a value names, None for a text that names none."""
+    """The existing file or folder that a value names, None for other text."""
     try:
         path = os.path.expanduser(value)
         return pathlib.Path(path) if value.strip() and os.stat(path) else None
-    except (OSError, ValueError):  # nothing there, too long for a name, or a null byte
+    except (OSError, ValueError):  # no such file, name too long, or a null byte
         return None
 
 
@@ -138,28 +138,28 @@ def requests_of_file(
 
     Args:
       inputs: the fields that the task reads.
-      file: a regular one.
-      say: takes a line about a file that is left out.
-      inside: whether the file was found in a folder, where others may lie beside those that are meant.
+      file: a regular file.
+      say: prints a line about a file that is skipped.
+      inside: whether the file is from a folder, where files of other kinds are skipped.
     """
-    reads = {each.kind for each in inputs.values()}
+    reads = {field.kind for field in inputs.values()}
     ending = file.suffix.lower()
-    kind = kind_of_file(file)
+    file_kind = kind_of_file(file)
     if ending in TABLES or ending == '.json':
         for request in table_requests(inputs, file):
             yield Request(beside(inputs, request, file), request.name)
-    elif kind and kind in reads:
-        yield Request({only_field(inputs, kind, str(file)): file}, str(file))
-    elif inside and (not reads & {*TEXTS} or kind):
-        say(f'{file}: left out, this task reads {", ".join(sorted(reads))}')
-    elif kind:
-        only_field(inputs, kind, str(file))  # says what the task reads
+    elif file_kind and file_kind in reads:
+        yield Request({only_field(inputs, file_kind, str(file)): file}, str(file))
+    elif inside and (not reads & {*TEXT_KINDS} or file_kind):
+        say(f'{file}: skipped, this task reads {", ".join(sorted(reads))}')
+    elif file_kind:
+        only_field(inputs, file_kind, str(file))  # raises: the task does not read it
     else:
         yield Request({only_field(inputs, 'text', str(file)): read_utf8(file)}, str(file))
 
 
 def kind_of_file(file: pathlib.Path) -> str:
-    """Returns 'image' or 'audio' by the name or the first bytes of a file, as readers of data do; '' for others."""
+    """'image' or 'audio' by the name or first bytes of a file, as the data readers decide; '' for others."""
     if kind := kind_of_name(file.name):
         return kind
     try:
@@ -170,25 +170,26 @@ def kind_of_file(file: pathlib.Path) -> str:
 
 
 def table_requests(inputs: Mapping[str, Input], file: pathlib.Path) -> Iterator[Request]:
-    """Yields the requests of a file of JSON, JSON lines, CSV, TSV or Parquet, each with its line in messages."""
-    kind = TABLES.get(file.suffix.lower(), 'json')
-    if kind == 'json':
+    """Yields the requests in a JSON, JSON lines, CSV, TSV or Parquet file, each named by its line."""
+    table_format = TABLES.get(file.suffix.lower(), 'json')
+    if table_format == 'json':
         value = parse_json(read_utf8(file), str(file), UserError)
-        for number, each in enumerate(value if isinstance(value, list) else [value], 1):
-            if not isinstance(each, dict):
-                raise UserError(f'{file}, entry {number}: expected an object {{"field": value}}, got {short(each)}')
-            yield Request(each, f'{file}, entry {number}' if isinstance(value, list) else str(file))
-    elif kind == 'jsonl':
+        for number, item in enumerate(value if isinstance(value, list) else [value], 1):
+            if not isinstance(item, dict):
+                raise UserError(f'{file}, entry {number}: expected an object {{"field": value}}, got {short(item)}')
+            yield Request(item, f'{file}, entry {number}' if isinstance(value, list) else str(file))
+    elif table_format == 'jsonl':
         for number, line in enumerate(text_lines(read_utf8(file)), 1):
             if line.strip():
                 where = f'{file}, line {number}'
                 yield Request(parse_object(line, where, UserError), where)
     else:
         entry = Entry(str(file), file.name, str(file))
-        if kind == 'parquet':
+        if table_format == 'parquet':
             rows = read_parquet(entry, lambda row, where: row)
         else:
-            rows = read_delimited(entry, lambda row, where: row, '' if kind == 'csv' else '\t', kind == 'csv')
+            is_csv = table_format == 'csv'
+            rows = read_delimited(entry, lambda row, where: row, '' if is_csv else '\t', is_csv)
         for number, row in enumerate(rows):
             known = {name: value for name, value in row.items() if normal(name) in inputs}
             if not known:
@@ -197,40 +198,40 @@ def table_requests(inputs: Mapping[str, Input], file: pathlib.Path) -> Iterator[
 
 
 def beside(inputs: Mapping[str, Input], request: dict[str, Any], file: pathlib.Path) -> dict[str, Any]:
-    """Returns a request whose relative paths start from the folder of its file, as those of training data do."""
-    named = {
+    """Resolves relative paths in a request against the folder of its file, as for training data."""
+    resolved = {
         name: str(file.parent / os.path.expanduser(value))
         for name, value in request.items()
         if name in inputs and inputs[name].kind in ('image', 'audio') and isinstance(value, str)
     }
-    return {**request, **named}
+    return {**request, **resolved}
 
 
 def read_utf8(file: pathlib.Path) -> str:
-    """Returns the text of a file; a UserError that names it where it cannot be read or is no text."""
+    """The text of a file; raises UserError if it cannot be read or is not text."""
     try:
         return decode_file(file.read_bytes(), str(file))
     except OSError as error:
         raise UserError(f'{file}: cannot be read ({error.strerror})') from None
     except UserError:
-        known = f'a picture ({", ".join(PICTURES)}) nor a sound ({", ".join(SOUNDS)})'
-        raise UserError(f'{file} is neither UTF-8 text nor {known}') from None
+        other = f'a picture ({", ".join(PICTURES)}) nor a sound ({", ".join(SOUNDS)})'
+        raise UserError(f'{file} is neither UTF-8 text nor {other}') from None
 
 
-def only_field(inputs: Mapping[str, Input], kind: str, value: str) -> str:
-    """Returns the name of the one input field of a kind; a UserError when the task reads none, or several."""
-    kinds = TEXTS if kind == 'text' else (kind,)
-    names = [name for name, each in inputs.items() if each.kind in kinds]
+def only_field(inputs: Mapping[str, Input], input_kind: str, value: str) -> str:
+    """The name of the only input field of a kind; raises UserError if the task has none or several."""
+    kinds = TEXT_KINDS if input_kind == 'text' else (input_kind,)
+    names = [name for name, field in inputs.items() if field.kind in kinds]
     if len(names) == 1:
         return names[0]
-    fields = ', '.join(f'{name} ({each.kind})' for name, each in inputs.items()) or 'nothing: use --count'
-    hint = ' (there is no such file)' if kind == 'text' else ''
+    fields = ', '.join(f'{name} ({field.kind})' for name, field in inputs.items()) or 'nothing: use --count'
+    hint = ' (there is no such file)' if input_kind == 'text' else ''
     raise UserError(f'--input={value!r:.80}{hint}: this task reads {fields}; give a JSON object for several fields')
 
 
 def blank_requests(task: Task, count: int) -> list[Mapping[str, Any]]:
-    """Returns `count` requests for a model that needs no input, cycling through its examples."""
-    needed = [name for name, each in task.inputs.items() if each.kind not in ('category', 'number')]
+    """`count` requests for a model that needs no input; cycles through its examples."""
+    needed = [name for name, field in task.inputs.items() if field.kind not in ('category', 'number')]
     if needed:
         raise UserError(f'--count: this model reads {", ".join(needed)}; give --input')
     examples = list(task.examples) or [{}]
@@ -241,7 +242,7 @@ def check_list(name: str, value: Any, field: Input) -> None:
     """Checks a field of kind 'list': its number of items, and the fields of each.
 
     Raises:
-      UserError: names the item that is wrong, and the limit or the nearest field.
+      UserError: names the invalid item, and the limit or the nearest field.
     """
     if not isinstance(value, (list, tuple)):
         raise UserError(f'{name}: expected a list, got {value!r:.40}')

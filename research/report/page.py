@@ -10,7 +10,7 @@ from typing import Any
 from etils import epath
 from markupsafe import Markup
 
-from research.core.logs import FILE, read_records, write_text
+from research.core.logs import METRICS_FILE, read_records, write_text
 from research.core.metrics import read_metrics
 from research.ops.seal import KEY as SEAL
 from research.report import metrics as measured
@@ -60,7 +60,7 @@ def page(workdir: epath.Path) -> Markup:
         broken=broken,
         notes=[str(note) for note in description.get('notes') or ()] + failed_metrics(metrics),
         tables=measured.tables(metrics),
-        curves=measured.curves(read_records(workdir / FILE), groups, best),
+        curves=measured.curves(read_records(workdir / METRICS_FILE), groups, best),
         classes=classes,
         samples=sections.samples(workdir / 'samples'),
         flow=sections.flow(description, metrics),

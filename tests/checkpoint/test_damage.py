@@ -50,10 +50,10 @@ def remove_step(file):
 
 DAMAGES = {
     'truncated': truncate,
-    'something was added': extend,
+    'extended': extend,
     'has changed': flip,
     'is missing': pathlib.Path.unlink,
-    'does not belong there': add_file,
+    'is not in the manifest': add_file,
     '6 is missing': remove_step,
 }
 
@@ -134,7 +134,7 @@ def test_a_step_asked_for_by_number(tmp_path):
     for read in (restore, read_weights):
         with pytest.raises(UserError, match='step 2 .*manifest.ocdbt has changed.*delete .*2.json'):
             read(epath.Path(tmp_path), step=2)
-        with pytest.raises(UserError, match='no finished step 5; there is 1, 2, 3'):
+        with pytest.raises(UserError, match='no finished step 5; finished steps: 1, 2, 3'):
             read(epath.Path(tmp_path), step=5)
     assert snapshot(tmp_path) == before
 
@@ -164,9 +164,10 @@ def test_leftovers_of_a_killed_save(tmp_path):
     """Under another name (rename), in place (commit file), and committed but without its record."""
     save_steps(tmp_path, 1, 2, 3, 4)
     steps = tmp_path / 'checkpoints'
-    assert manifests.UNRENAMED == ocp.path.atomicity.TMP_DIR_SUFFIX
-    assert manifests.COMMITTED == ocp.path.atomicity.COMMIT_SUCCESS_FILE
-    shutil.copytree(steps / '4' / 'weights', steps / f'7{manifests.UNRENAMED}' / f'weights{manifests.UNRENAMED}')
+    assert manifests.TEMPORARY_SUFFIX == ocp.path.atomicity.TMP_DIR_SUFFIX
+    assert manifests.COMMIT_FILE == ocp.path.atomicity.COMMIT_SUCCESS_FILE
+    suffix = manifests.TEMPORARY_SUFFIX
+    shutil.copytree(steps / '4' / 'weights', steps / f'7{suffix}' / f'weights{suffix}')
     shutil.copytree(steps / '4' / 'weights', steps / '6' / 'weights')
     shutil.rmtree(steps / '2' / 'rest')
     for step in (2, 4):
@@ -176,7 +177,7 @@ def test_leftovers_of_a_killed_save(tmp_path):
     step, said = restore(tmp_path)
     assert step == 3
     for text, unfinished in zip(said, (4, 6, 7), strict=True):  # 2 is of no interest any more
-        assert f'step {unfinished} of' in text and f'{unfinished}.json, so it is not whole' in text
+        assert f'step {unfinished} of' in text and f'{unfinished}.json (interrupted save)' in text
         assert 'it is deleted and step 3 is used instead' in text
     assert sorted(path.name for path in steps.iterdir()) == ['1', '3', 'notes']
     assert sorted(path.name for path in (tmp_path / 'checksums').iterdir()) == ['1.json', '3.json']
@@ -187,7 +188,7 @@ def test_lost_manifests_lose_no_arrays(tmp_path):
     save_steps(tmp_path, 1)
     shutil.rmtree(tmp_path / 'checksums')  # as where the first save was killed
     step, said = restore(tmp_path)
-    assert step is None and len(said) == 1 and 'damaged/1 and training starts anew' in said[0]
+    assert step is None and len(said) == 1 and 'damaged/1 and training starts from the beginning' in said[0]
     assert [path.name for path in (tmp_path / 'damaged').iterdir()] == ['1']
     save_steps(tmp_path, 1)
     assert restore(tmp_path) == (1, [])
@@ -200,7 +201,7 @@ def test_a_run_whose_manifests_were_lost_does_not_start_anew(tmp_path, steps):
     shutil.rmtree(tmp_path / 'checksums')
     before = snapshot(tmp_path)
     for read in (restore, read_weights):
-        with pytest.raises(UserError, match='holds step .* and the manifest of none: .*checksums was lost'):
+        with pytest.raises(UserError, match='contains step .* but no manifest: .*checksums was lost'):
             read(epath.Path(tmp_path))
     assert snapshot(tmp_path) == before
 
@@ -228,11 +229,11 @@ def test_a_damaged_step_is_left_out_of_the_average(tmp_path):
     said = []
     found = read_chosen(tmp_path, False, 3, said.append)['variables'].params['model']['kernel']
     assert_equal(found, state_at(4).variables.params['model']['kernel'] * np.float32(0.625))
-    assert 'left out of the average' in said[0] and 'in place of 3' in said[1]
+    assert 'it is not averaged' in said[0] and 'instead of 3' in said[1]
 
 
 def test_a_path_that_orbax_takes_for_a_pattern_is_refused(tmp_path):
-    with pytest.raises(UserError, match=r'run\[1\]: the path of a run may not hold \[ \]'):
+    with pytest.raises(UserError, match=r'run\[1\]: the path of a run must not contain \[ \]'):
         open_checkpoints(epath.Path(tmp_path / 'run[1]'), 2)
 
 
@@ -257,7 +258,7 @@ def test_a_step_that_cannot_be_read_back_gets_no_manifest(tmp_path, monkeypatch)
 def test_saving_over_leftovers_without_restore(tmp_path, commit_file):
     (tmp_path / 'checkpoints' / '1' / 'weights' / 'd').mkdir(parents=True)
     (tmp_path / 'checkpoints' / '1' / 'weights' / 'd' / 'half').write_text('half')
-    (tmp_path / 'checkpoints' / f'1{manifests.UNRENAMED}').mkdir()
+    (tmp_path / 'checkpoints' / f'1{manifests.TEMPORARY_SUFFIX}').mkdir()
     save_steps(tmp_path, 1, commit_file=commit_file)
     assert restore(tmp_path) == (1, [])
 

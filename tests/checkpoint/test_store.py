@@ -122,7 +122,7 @@ def test_nothing_to_restore(tmp_path):
     assert not (tmp_path / 'none').exists()
     with pytest.raises(UserError, match='no finished checkpoint'):
         read_weights(tmp_path / 'none')
-    with pytest.raises(UserError, match='no finished step 4; there is none'):
+    with pytest.raises(UserError, match='no finished step 4; finished steps: none'):
         restore(tmp_path / 'none', step=4)
 
 
@@ -161,7 +161,7 @@ def test_a_strange_step_is_not_written_over(tmp_path):
     save_steps(tmp_path, 3, 6)
     for step in (3, 5, 6):
         checkpoints = open_checkpoints(epath.Path(tmp_path), 2)
-        with pytest.raises(UserError, match=f'step {step} cannot be saved.*already holds step 6'):
+        with pytest.raises(UserError, match=f'step {step} cannot be saved.*already contains step 6'):
             checkpoints.save(step, on_device(step), {})
         checkpoints.close()
     assert restore(tmp_path) == (6, [])
@@ -190,12 +190,12 @@ def test_another_config_is_refused_by_path(tmp_path):
         restore(tmp_path, target=target)
     text = str(error.value)
     assert f'{tmp_path}, step 4' in text
-    assert 'variables/params/model/kernel: float32[64] is saved, float32[32] is wanted' in text
-    assert 'variables/params/model/bias: nothing is saved, int8[2] is wanted' in text
-    assert 'average/params/model/kernel: float32[64] is saved, nothing is wanted' in text
+    assert 'variables/params/model/kernel: saved float32[64], expected float32[32]' in text
+    assert 'variables/params/model/bias: saved nothing, expected int8[2]' in text
+    assert 'average/params/model/kernel: saved float32[64], expected nothing' in text
     halved = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, jnp.float16), TARGET)
     with pytest.raises(
-        UserError, match=r'float32\[64\] is saved, float16\[64\] is wanted\n(.*\n)*  and 2 more'
+        UserError, match=r'saved float32\[64\], expected float16\[64\]\n(.*\n)*  and 2 more'
     ):
         restore(tmp_path, target=halved)
     assert snapshot(tmp_path) == before

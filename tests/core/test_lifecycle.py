@@ -9,7 +9,7 @@ from slope import make_config, slope_task, start
 
 from research.core import train
 from research.core.config import stored_values
-from research.core.finish import MARKER
+from research.core.finish import MARKER_FILE
 from research.core.logs import read_records
 from research.core.metrics import read_metrics, store_metrics
 from research.core.outcome import Stop
@@ -32,7 +32,7 @@ def test_metrics_of_an_earlier_moment_do_not_pass_for_final_ones(tmp_path):
     # As after `evaluate` on an earlier step, and a kill between the last checkpoint and the metrics:
     entry['metrics']['error']['value'] = 0.75
     store_metrics(epath.Path(tmp_path), {'test': entry})
-    (tmp_path / MARKER).unlink()
+    (tmp_path / MARKER_FILE).unlink()
     again = start(make_config(), tmp_path, slope_task())
     assert again.stop == Stop.DONE and again.metrics['test']['metrics']['error']['value'] == value
     assert start(make_config(), tmp_path, slope_task()).stop == Stop.ALREADY_DONE
@@ -43,7 +43,7 @@ def test_the_marker_names_the_settings(tmp_path):
     start(make_config(), tmp_path, slope_task())
     assert start(make_config(test_split=''), tmp_path, slope_task()).stop == Stop.DONE  # measured anew
     assert start(make_config(test_split='', log_every=3), tmp_path, slope_task()).stop == Stop.ALREADY_DONE
-    flip(tmp_path / MARKER)
+    flip(tmp_path / MARKER_FILE)
     assert start(make_config(test_split='', log_every=3), tmp_path, slope_task()).stop == Stop.DONE
 
 
@@ -70,7 +70,7 @@ def test_a_kill_at_the_end_or_an_early_stop_doubles_no_record(tmp_path):
     once = kinds(tmp_path)
     assert len(set(once)) == len(once) and once[-1] == (2, 'test')
     for _ in range(2):
-        (tmp_path / MARKER).unlink()  # killed before the last write
+        (tmp_path / MARKER_FILE).unlink()  # killed before the last write
         again = start(make_config(**settings), tmp_path, task)
         assert (again.stop, again.step) == (Stop.PATIENCE, 8) and kinds(tmp_path) == once
     assert start(make_config(**settings), tmp_path, task).stop == Stop.ALREADY_DONE
@@ -110,7 +110,7 @@ def test_other_rows_are_refused_after_a_saved_step_and_prepared_anew_before(tmp_
     with pytest.raises(UserError, match='not a finite number'):
         train.run(make_config(), epath.Path(tmp_path), prepare, build(slope_task((1.0, 2.0), explode_at=0)))
     run((1.0, 2.0, 4.0), steps=2)
-    assert len(prepared) == 2 and "'train' had 2 rows and now has 3; they are prepared anew" in capsys.readouterr().out
+    assert len(prepared) == 2 and "'train' had 2 rows and now has 3; preparing again" in capsys.readouterr().out
     for data, message in (
         ((1.0, 2.0, 4.0, 5.0), "the split 'train' had 3 rows and now has 4"),
         ((1.0, 2.0, 4.5), "the 3 rows of the split 'train' have other content"),
@@ -174,7 +174,7 @@ def test_a_run_of_version_0_1_goes_on(tmp_path):
     old['meta'] = {name: old['meta'][name] for name in ('best_value', 'best_step', 'since', 'account', 'best')}
     file.write_text(json.dumps(sealed(old)))
     (tmp_path / 'prepared' / 'splits.json').unlink()
-    (tmp_path / MARKER).unlink()
+    (tmp_path / MARKER_FILE).unlink()
     assert model.load(make_config(steps=4), epath.Path(tmp_path), build(slope_task())).step == 4
     assert start(make_config(steps=6), tmp_path, slope_task()).step == 6
     assert json.loads((tmp_path / 'checksums' / '6.json').read_text())['data']['train']['rows'] == 4
@@ -207,13 +207,13 @@ def test_leftovers_of_kills_are_removed(tmp_path):
         (tmp_path / name).write_text('half')
     (tmp_path / 'damaged' / '1').mkdir(parents=True)
     (tmp_path / 'environment.json').unlink()
-    (tmp_path / MARKER).unlink()
+    (tmp_path / MARKER_FILE).unlink()
     start(make_config(steps=2), tmp_path, slope_task())
     assert not list(tmp_path.rglob('*.part')) and not (tmp_path / 'damaged').exists()
     assert (tmp_path / 'environment.json').exists()
 
 
 def test_a_folder_with_brackets_is_refused_before_anything_is_written(tmp_path):
-    with pytest.raises(UserError, match='may not hold'):
+    with pytest.raises(UserError, match='must not contain'):
         start(make_config(), tmp_path / 'run[1]', slope_task())
     assert not list(tmp_path.iterdir())

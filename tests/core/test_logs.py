@@ -15,7 +15,7 @@ from research.core import logs
 
 
 def lines(folder) -> list[dict]:
-    return [json.loads(line) for line in (folder / logs.FILE).read_text().splitlines()]
+    return [json.loads(line) for line in (folder / logs.METRICS_FILE).read_text().splitlines()]
 
 
 def test_records_are_written_at_once_and_read_back(tmp_path):
@@ -23,23 +23,23 @@ def test_records_are_written_at_once_and_read_back(tmp_path):
         records.write(10, 'train', {'loss': 0.5, 'broken': math.inf})
         records.write(10, 'validation', {'loss': 0.25})
         assert [line['kind'] for line in lines(tmp_path)] == ['train', 'validation']  # before it is closed
-    first, second = logs.read_records(tmp_path / logs.FILE)
+    first, second = logs.read_records(tmp_path / logs.METRICS_FILE)
     assert first['step'] == 10 and first['values']['loss'] == 0.5 and math.isnan(first['values']['broken'])
     assert second['values'] == {'loss': 0.25} and second['time'] > 1e9
-    assert 'Infinity' not in (tmp_path / logs.FILE).read_text()  # it is no JSON
+    assert 'Infinity' not in (tmp_path / logs.METRICS_FILE).read_text()  # it is no JSON
 
 
 def test_resuming_drops_later_records_and_a_torn_line(tmp_path):
     with logs.MetricsWriter(tmp_path, tensorboard=False) as records:
         for step in (10, 20, 30):
             records.write(step, 'train', {'loss': step})
-    with (tmp_path / logs.FILE).open('a') as file:
+    with (tmp_path / logs.METRICS_FILE).open('a') as file:
         file.write('{"step": 15, "kind": "tr')
     with logs.MetricsWriter(tmp_path, step=20, tensorboard=False) as records:
         assert [line['step'] for line in lines(tmp_path)] == [10, 20]
         records.write(25, 'train', {'loss': 25})
     assert [line['step'] for line in lines(tmp_path)] == [10, 20, 25]
-    assert [file.name for file in tmp_path.iterdir()] == [logs.FILE]
+    assert [file.name for file in tmp_path.iterdir()] == [logs.METRICS_FILE]
 
 
 @given(cut=st.integers(0, 400))
@@ -49,7 +49,7 @@ def test_records_survive_a_kill_at_any_byte(tmp_path_factory, cut):
     with logs.MetricsWriter(folder, tensorboard=False) as records:
         for step in range(4):
             records.write(step, 'train', {'loss': 0.123456789})
-    path = folder / logs.FILE
+    path = folder / logs.METRICS_FILE
     whole = path.read_bytes()
     path.write_bytes(whole[:cut])
     kept = [record['step'] for record in logs.read_records(path)]
@@ -57,7 +57,7 @@ def test_records_survive_a_kill_at_any_byte(tmp_path_factory, cut):
 
 
 def test_no_file_is_no_records(tmp_path):
-    assert logs.read_records(tmp_path / logs.FILE) == []
+    assert logs.read_records(tmp_path / logs.METRICS_FILE) == []
 
 
 def test_only_the_first_process_writes(tmp_path):
@@ -110,14 +110,14 @@ def test_a_store_that_cannot_append_gets_the_file_whole(monkeypatch):
     folder = StorePath(store, 'mem://bucket/run')
     with logs.MetricsWriter(folder) as records:
         records.write(1, 'train', {'loss': 1.0})
-        assert store[f'mem://bucket/run/{logs.FILE}'] == b''  # not yet: writing it again costs
+        assert store[f'mem://bucket/run/{logs.METRICS_FILE}'] == b''  # not yet: writing it again costs
         records.flush()
-        assert store[f'mem://bucket/run/{logs.FILE}'].count(b'\n') == 1
+        assert store[f'mem://bucket/run/{logs.METRICS_FILE}'].count(b'\n') == 1
         records.write(2, 'train', {'loss': 0.5})
     with logs.MetricsWriter(folder, step=1) as records:
         records.write(3, 'train', {'loss': 0.25})
-    assert [record['step'] for record in logs.read_records(folder / logs.FILE)] == [1, 3]
-    assert list(store) == [f'mem://bucket/run/{logs.FILE}']  # no events, no part
+    assert [record['step'] for record in logs.read_records(folder / logs.METRICS_FILE)] == [1, 3]
+    assert list(store) == [f'mem://bucket/run/{logs.METRICS_FILE}']  # no events, no part
 
 
 def test_text_is_replaced_whole(tmp_path):

@@ -124,7 +124,7 @@ def test_rates_fall_by_layer_towards_the_input():
     }  # fmt: skip
     for path, factor in expected.items():
         np.testing.assert_allclose(new[path], params[path] - 0.1 * factor * gradient[path], rtol=1e-5, atol=1e-6)
-    with pytest.raises(UserError, match="no parameter lies below 'blocks'"):
+    with pytest.raises(UserError, match="no parameter is below 'blocks'"):
         make_optimizer(settings, UPDATES, {'norm': {'scale': jnp.ones(3), 'bias': jnp.ones(3)}})
 
 

@@ -45,11 +45,11 @@ def test_transfer_by_path_and_shape():
     assert report.missing == ['first/dense/bias'] and report.unused == ['first/old']
     assert report.misshapen == [('first/head', (3, 5), (3, 7))]
     assert str(report).splitlines() == [
-        '2 arrays were taken over',
-        '1 are not in the source and stay as they were:',
+        '2 arrays were loaded',
+        '1 are not in the source and keep their values:',
         '  first/dense/bias',
-        '1 have another shape in the source and stay as they were:',
-        '  first/head: (3, 5) is wanted, (3, 7) found',
+        '1 have another shape in the source and keep their values:',
+        '  first/head: expected (3, 5), got (3, 7)',
         '1 of the source are not used:',
         '  first/old',
     ]
@@ -59,7 +59,7 @@ def test_a_report_names_a_few_and_counts_the_rest():
     many = {f'layer{index}': np.zeros(1) for index in range(9)}
     text = str(transfer(many, {})[1])
     assert '  layer4\n  and 4 more' in text and 'layer5' not in text
-    with pytest.raises(UserError, match='and 4 more\ngo on with the config'):
+    with pytest.raises(UserError, match='and 4 more\nresume with the config'):
         check_fit(flat(many), {}, 'here')
     check_fit(flat(many), flat(many), 'here')
 

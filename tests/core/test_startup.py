@@ -20,7 +20,7 @@ def test_a_folder_with_somebody_elses_files_is_left_run_lock(tmp_path, name):
     file = tmp_path / 'mine' / name
     file.parent.mkdir(parents=True)
     file.write_text('x')
-    with pytest.raises(UserError, match=f'mine holds {name.split("/")[0]} and no config.json of a run'):
+    with pytest.raises(UserError, match=f'mine already contains {name.split("/")[0]} but no config.json'):
         store_config(api.read(TINY), epath.Path(tmp_path / 'mine'))
     assert file.read_text() == 'x' and not (tmp_path / 'mine' / 'config.json').exists()
 
@@ -34,7 +34,7 @@ def test_before_a_step_is_saved_a_setting_may_be_corrected_and_data_are_prepared
     assert json.loads((folder / 'config.json').read_text())['seed'] == 1 and not (folder / 'prepared').exists()
     (folder / 'checksums').mkdir()
     (folder / 'checksums' / '2.json').write_text('{}')
-    with pytest.raises(UserError, match='holds a run of another config:\n  seed: 1 there, 0 now'):
+    with pytest.raises(UserError, match='contains a run with another config:\n  seed: 1 there, 0 now'):
         store_config(api.read(TINY), folder)
     store_config(api.read(TINY, {'seed': '1', 'train.best': 'accuracy'}), folder)  # which step is chosen may change
 
@@ -64,7 +64,7 @@ def test_a_second_process_is_told_that_one_trains_there_until_it_ends(tmp_path):
     process.start()
     try:
         assert started.wait(120)
-        with pytest.raises(UserError, match='run: another process trains there now'):
+        with pytest.raises(UserError, match='run: another process is training there'):
             run_lock(epath.Path(tmp_path / 'run')).__enter__()
     finally:
         process.kill()  # without a chance to clean up

@@ -150,7 +150,7 @@ def test_weights_of_another_run_are_taken_by_path(tmp_path, capsys):
     moved = read_weights(tmp_path / 'second')['variables'].params['model']['kernel']
     assert (
         abs(moved - 2) < abs(given.params['model']['kernel'] - 2)
-        and '1 arrays were taken over' in capsys.readouterr().out
+        and '1 arrays were loaded' in capsys.readouterr().out
     )
     nothing = slope_task(load=lambda: Variables({'other': {'w': np.zeros(3)}}, {}))
     with pytest.raises(UserError, match='none of the given weights fit'):

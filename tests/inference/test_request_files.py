@@ -68,7 +68,7 @@ def test_every_picture_that_trains_is_answered(tmp_path, form, name):
     said = []
     found = read_requests(IMAGE, [str(tmp_path)], said.append)
     assert [each['image'].name for each in found] == [str(tmp_path / name)] == [each.name for each in found]
-    assert len(said) == 2 and 'readme.txt: left out, this task reads image' in said[0] and '2 hidden' in said[1]
+    assert len(said) == 2 and 'readme.txt: skipped, this task reads image' in said[0] and '2 hidden' in said[1]
     assert read(IMAGE, tmp_path / name)[0]['image'] == (tmp_path / name).read_bytes()
 
 

@@ -110,6 +110,6 @@ def private_task(
 
 
 def run_plan(task, config, devices, steps=3):
-    plan = make_run_spec(config, task, jax.devices()[:devices])
-    state, logs = run_steps(plan, plan.compile(), steps)
+    spec = make_run_spec(config, task, jax.devices()[:devices])
+    state, logs = run_steps(spec, spec.compile(), steps)
     return jax.device_get(state.variables.params), logs[-1]

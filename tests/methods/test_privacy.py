@@ -191,9 +191,9 @@ def test_three_private_steps_agree_on_1_and_8_devices_and_under_accumulation():
 def test_a_poisson_batch_is_divided_by_the_rows_expected():
     settings = privacy.Settings(clip=1e9, noise_multiplier=1e-15, delta=1e-3)
     task, config = private_task(settings, sampling='poisson')
-    plan = make_run_spec(config, task, jax.devices()[:1])
-    assert len(plan.rows(0)) == plan.capacity == plan.batch['mask'].shape[0] > 16
-    real = [row.index for row in plan.rows(0) if row.real]
+    spec = make_run_spec(config, task, jax.devices()[:1])
+    assert len(spec.rows(0)) == spec.capacity == spec.batch['mask'].shape[0] > 16
+    real = [row.index for row in spec.rows(0) if row.real]
     after, logs = run_plan(task, config, 1, steps=1)
     raws, params = task.source('train'), make_params()
     steps = {'head': {'bias': np.zeros(3)}}

@@ -191,7 +191,7 @@ def test_a_run_made_longer_keeps_its_noise_or_is_refused(tmp_path):
     task, config = private_task(settings, 'poisson', steps=4)
     start(config, tmp_path, task)
     task, longer = private_task(settings, 'poisson', steps=8)
-    with pytest.raises(UserError, match='this run stood at epsilon .* after step 4, and with the'):
+    with pytest.raises(UserError, match='the budget changed: the checkpoint at step 4 spent epsilon'):
         start(longer, tmp_path, task)
     given = privacy.Settings(noise_multiplier=2.0, delta=1e-3)
     before = private_task(given, 'poisson', steps=4)[0].budget(4)

@@ -230,7 +230,7 @@ def test_out_of_memory_names_the_numbers_and_the_settings():
     text = memory.out_of_memory_message(
         caught.value, {**numbers, 'estimate': True}, settings_of(remat=False)
     )
-    assert 'asked for 4.00 TiB' in text and '4.00 KiB on each device' in text
+    assert 'requested 4.00 TiB' in text and '4.00 KiB on each device' in text
     for flag in ('train.microbatches=3', 'model.remat=True', 'train.batch_size=6', 'mesh.fsdp=8'):
         assert f'--config.{flag}' in text
 
