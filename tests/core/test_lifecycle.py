@@ -115,7 +115,7 @@ def test_other_rows_are_refused_after_a_saved_step_and_prepared_anew_before(tmp_
         ((1.0, 2.0, 4.0, 5.0), "the split 'train' had 3 rows and now has 4"),
         ((1.0, 2.0, 4.5), "the 3 rows of the split 'train' have other content"),
     ):
-        with pytest.raises(UserError, match=f'{message}.*start afresh in another --workdir'):
+        with pytest.raises(UserError, match=f'{message}.*train in another --workdir'):
             run(data, steps=4)
     assert run((1.0, 2.0, 4.0), steps=4).step == 4 and len(prepared) == 2
 

@@ -49,7 +49,7 @@ def uncounted(task, values):
 
 
 def test_a_batch_in_which_no_target_counts_names_its_rows(tmp_path):
-    with pytest.raises(UserError, match=r'step 1: no target .*loss has weight 0.* row 0; row 1; row 2; row 3$'):
+    with pytest.raises(UserError, match=r'the batch has no target .*loss has weight 0.* row 0; row 1; row 2; row 3$'):
         start(make_config(), tmp_path / 'none', uncounted(slope_task(), (1.0, 2.0, 3.0, 4.0)))
     assert not finished_steps(epath.Path(tmp_path) / 'none')
     summary = start(make_config(), tmp_path / 'one', uncounted(slope_task(), (1.0, 2.0, 3.0)))
