@@ -29,7 +29,7 @@ def test_fewer_checkpoints_are_told(tmp_path):
     np.testing.assert_allclose(
         found['variables'].params['model']['kernel'], state_at(3).variables.params['model']['kernel']
     )
-    assert len(said) == 1 and 'holds 2 checkpoints' in said[0]
+    assert len(said) == 1 and 'has only 2 usable checkpoints' in said[0]
     with pytest.raises(UserError, match='no finished checkpoint'):
         read_average(tmp_path / 'nothing', 5)
 
