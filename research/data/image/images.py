@@ -251,9 +251,10 @@ def right_and_wrong(
     shown = wrong[: max(MAX_PREDICTIONS // 2, MAX_PREDICTIONS - len(right))]
     shown = np.concatenate([shown, right[: MAX_PREDICTIONS - len(shown)]])
     mistaken = set(wrong.tolist())
+    names = {row: classes[int(predicted[row])] for row in shown.tolist()}
     captions = [
-        f'{classes[predicted[row]]}, is {classes[true[row]]}' if row in mistaken else classes[predicted[row]]
-        for row in shown  # pyright: ignore[reportCallIssue, reportArgumentType]
+        f'{names[row]}, is {classes[int(true[row])]}' if row in mistaken else names[row]
+        for row in shown.tolist()
     ]
     frames = [RED if row in mistaken else None for row in shown]
     pictures = [picture(row) for row in shown]

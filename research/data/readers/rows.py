@@ -68,8 +68,8 @@ def chain(parts: Sequence[Rows]) -> Rows:
 
     skipped = tuple(text for part in parts for text in part.skipped)
     notes = tuple(dict.fromkeys(text for part in parts for text in part.notes))
-    functions = (chained(name) for name in ('get', 'where', 'key', 'label'))
-    return Rows(ends[-1] if ends else 0, *functions, skipped, notes)
+    size = ends[-1] if ends else 0
+    return Rows(size, chained('get'), chained('where'), chained('key'), chained('label'), skipped, notes)  # pyright: ignore[reportArgumentType]
 
 
 def of_part(functions: Sequence[Callable[[int], Any]], ends: Sequence[int], number: int) -> Any:
