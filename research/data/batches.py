@@ -277,14 +277,15 @@ class Loader:
                     yield self._take(pending)
             while pending:
                 yield self._take(pending)
-        except concurrent.futures.process.BrokenProcessPool:
-            raise UserError(WORKER_ENDED) from None
         finally:
             self.close()
 
     def _take(self, pending: list[concurrent.futures.Future]) -> dict[str, jax.Array]:
         started = time.perf_counter()
-        local = pending.pop(0).result()
+        try:
+            local = pending.pop(0).result()
+        except concurrent.futures.process.BrokenProcessPool:
+            raise UserError(WORKER_ENDED) from None
         self.waited += time.perf_counter() - started
         return place(local, self._positions, self._batch_size, self._sharding)
 
