@@ -4,11 +4,17 @@ tests/golden.json holds, for each config at ':tiny', the losses of its first ste
 sum and L2 norm of every parameter leaf. To record them anew, with a reason in the commit:
 
     TESSERA_RECORD=1 python -m pytest -p no:xdist tests/test_contract.py -k recorded
+
+Rounding differs between processors and versions of XLA, and Adam makes whole updates of gradients that are rounding
+alone. So values are compared within 1e-5 where they were recorded, and within 2% elsewhere.
 """
 
+import hashlib
+import importlib.metadata
 import json
 import os
 import pathlib
+import platform
 from typing import Any
 
 import jax
@@ -21,6 +27,8 @@ from research.ops import paths
 
 FILE = pathlib.Path(__file__).with_suffix('.json')
 TOLERANCE = 1e-5  # relative: a leaf's sum to its L1 norm, for sums cancel
+ELSEWHERE = 0.02  # on another processor, or with another Python or XLA
+MADE_WITH = 'made with'  # the key of what the values were recorded with
 
 
 def summarize(built: Built) -> dict[str, Any]:
@@ -42,6 +50,15 @@ def summarize(built: Built) -> dict[str, Any]:
     return rounded({'losses': losses, 'metrics': metrics, 'parameters': leaves})
 
 
+def made_with() -> str:
+    """Returns a digest of what rounding depends on: the processor, Python, whose library is data, and XLA."""
+    processor = pathlib.Path('/proc/cpuinfo')
+    lines = processor.read_text().splitlines() if processor.exists() else []
+    flags = sorted({line for line in lines if line.startswith(('model name', 'flags', 'Features'))})
+    parts = [platform.machine(), platform.python_version(), importlib.metadata.version('jaxlib'), *flags]
+    return hashlib.sha256('\n'.join(parts).encode()).hexdigest()[:16]
+
+
 def rounded(value: Any) -> Any:
     """Returns nested values with eight significant digits, as they stand in the file."""
     if isinstance(value, dict):
@@ -56,23 +73,29 @@ def check(name: str, built: Built) -> None:
     known = json.loads(FILE.read_text()) if FILE.exists() else {}
     new = summarize(built)
     if os.environ.get('TESSERA_RECORD'):
-        lines = (f'{json.dumps(key)}: {json.dumps(value)}' for key, value in sorted({**known, name: new}.items()))
+        known |= {name: new, MADE_WITH: made_with()}
+        lines = (f'{json.dumps(key)}: {json.dumps(value)}' for key, value in sorted(known.items()))
         FILE.write_text('{\n' + ',\n'.join(lines) + '\n}\n')
         return
     assert name in known, f'{name} was never recorded: see tests/golden.py'
-    old = known[name]
+    old, same = known[name], known[MADE_WITH] == made_with()
+    tolerance = TOLERANCE if same else ELSEWHERE
     for step, (before, now) in enumerate(zip(old['losses'], new['losses'], strict=True)):
-        compare(f'losses of step {step + 1}', before, now)
-    compare('metrics', old['metrics'], new['metrics'])
+        compare(f'losses of step {step + 1}', before, now, tolerance)
+    assert old['metrics'].keys() == new['metrics'].keys()
     assert old['parameters'].keys() == new['parameters'].keys()
+    if same:
+        compare('metrics', old['metrics'], new['metrics'], tolerance)
     for path, (total, norm, size) in new['parameters'].items():
         expected = old['parameters'][path]
-        np.testing.assert_allclose(norm, expected[1], rtol=TOLERANCE, atol=TOLERANCE * 1e-3, err_msg=path)
-        np.testing.assert_allclose(total, expected[0], rtol=0, atol=TOLERANCE * (size + 1e-3), err_msg=path)
+        smallest = TOLERANCE * 1e-3 if same else ELSEWHERE
+        np.testing.assert_allclose(norm, expected[1], rtol=tolerance, atol=smallest, err_msg=path)
+        if same:
+            np.testing.assert_allclose(total, expected[0], rtol=0, atol=TOLERANCE * (size + 1e-3), err_msg=path)
 
 
-def compare(what: str, old: dict[str, float], new: dict[str, float]) -> None:
+def compare(what: str, old: dict[str, float], new: dict[str, float], tolerance: float) -> None:
     """Asserts that two dicts hold the same names and values."""
     assert old.keys() == new.keys(), what
     for name, value in old.items():
-        np.testing.assert_allclose(new[name], value, rtol=TOLERANCE, atol=1e-7, err_msg=f'{what}: {name}')
+        np.testing.assert_allclose(new[name], value, rtol=tolerance, atol=1e-7, err_msg=f'{what}: {name}')
