@@ -1,7 +1,6 @@
 """Audio classification: one class per recording, from its log-mel spectrogram.
 
-A row is {'audio', 'rate', 'label'}. A request is {'audio'}, the bytes of a WAV or FLAC file, or samples with their
-'rate'. Spectrograms and augmentation are computed on the device, inside the model and its loss.
+A row is {'audio', 'rate', 'label'}. A request is {'audio'}: the bytes of a WAV or FLAC file, or samples and 'rate'.
 """
 
 import functools

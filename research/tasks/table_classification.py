@@ -9,18 +9,17 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
-from research.core.task import Host, Input, Metric, Task
+from research.core.task import Host, Input, Task
 from research.data.dataset import DataSet, open_dataset
 from research.data.readers.rows import label_text, sort_names
 from research.data.table.columns import Columns, ColumnSettings, column_notes, make_encode_columns, measure_columns
 from research.errors import UserError, nearest, task_settings
 from research.ops import heads
 from research.ops.heads import OutputHead
-from research.ops.logistic import Logistic, fit_logistic, logistic_scores
+from research.ops.logistic import Logistic, fit_logistic
 
 MODELS = 'table'  # builder module in research/models/
 LINEAR_ROWS = 20_000  # training rows up to which a logistic regression is fitted, to compare the model with
@@ -146,23 +145,6 @@ def make_head(settings: Settings, stats: TableStats) -> OutputHead:
     return heads.single(stats.classes, stats.counts, settings.label_smoothing, settings.top)
 
 
-def with_linear(task: Task, weights: Logistic) -> Task:
-    """Adds the metric `linear_accuracy`: of the logistic regression on the evaluated split."""
-
-    def metric_sums(variables, batch, context):
-        scores = logistic_scores(weights, batch['numbers'], batch['categories'])
-        right = (jnp.argmax(scores, axis=-1) == batch['label']) * batch['mask']
-        return {**task.metric_sums(variables, batch, context), 'linear_right': jnp.sum(right)}
-
-    def metrics(sums):
-        share = float(sums['linear_right'] / sums['count'])
-        about = 'accuracy of a logistic regression on the same columns and training rows, to compare with'
-        accuracy, *others = task.metrics(sums).items()
-        return dict([accuracy, ('linear_accuracy', Metric(share, better='', about=about)), *others])
-
-    return task._replace(metric_sums=metric_sums, metrics=metrics)
-
-
 def host(config: Any, folder: epath.Path) -> Host:
     """Builds the host part of the task."""
     settings, stats = task_settings(Settings, config), read_stats(folder)
@@ -175,6 +157,7 @@ def make(config: Any, folder: epath.Path) -> Task:
     Raises:
       UserError: if a setting is unknown or a value impossible.
     """
+    from research.families.linear_referee import with_linear
     from research.families.supervised import supervised
     from research.models.table import table_model
 
