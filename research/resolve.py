@@ -84,11 +84,17 @@ def method_defaults(chosen: Any = ()) -> dict[str, dict[str, Any]]:
 def model_settings(task: Any, name: str) -> Known:
     """The settings of the model `name` of a task: `MODELS` of its module, a module of `research/models` or a mapping.
 
-    The name may be '' if the task has only one model.
+    The name may be '' if the task has only one model. Without flax, as on a machine that only serves, none are known:
+    the config of a run holds them all.
     """
     models = getattr(task, 'MODELS', {})
     if isinstance(models, str):
-        models = importlib.import_module(f'research.models.{models}').SETTINGS
+        try:
+            models = importlib.import_module(f'research.models.{models}').SETTINGS
+        except ModuleNotFoundError as error:
+            if error.name not in (None, 'flax'):
+                raise
+            models = {}
     if '.' in name:
         models = {**models, name: getattr(importlib.import_module(name), 'SETTINGS', {})}
     options = next(iter(models.values())) if not name and len(models) == 1 else models.get(name, {})

@@ -334,7 +334,7 @@ from research import api
 
 values, folder, raws, outputs = pickle.load(sys.stdin.buffer)
 config = api.read(values)
-host = api.task_module(config).host(config, epath.Path(folder))
+host = api.task_module(config.task['name']).host(config, epath.Path(folder))
 answer = sorted(host.inputs), [host.encode(raw) for raw in raws], host.decode(outputs)
 sys.stdout.buffer.write(pickle.dumps(answer))
 """

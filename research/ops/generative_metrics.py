@@ -154,7 +154,7 @@ def kernel_metrics(
     sums: Mapping[str, np.ndarray], train: ReferenceStats, space: str, drawn: str, floor: str, inception: bool
 ) -> dict[str, Row]:
     """Computes the kernel distance of the generated images, and that of the training images."""
-    rows = min(MAX_STORED_POINTS, sums['real_count'])
+    rows = min(MAX_STORED_POINTS, float(sums['real_count']))
     real, fake = (kernel_stats(sums, sums[f'{name}_count'], f'{name}_', rows) for name in ('real', 'fake'))
     point = f'always the training mean of the {space}'
     baseline = kernel_distance_of_point(train.moments.mean, real)

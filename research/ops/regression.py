@@ -53,7 +53,7 @@ def regression_metrics(sums: Mapping[str, np.ndarray], deviation: float) -> dict
     }
 
 
-def ranks(values: Sequence[float]) -> Float[np.ndarray, 'count']:
+def ranks(values: Sequence[float] | np.ndarray) -> Float[np.ndarray, 'count']:
     """Ranks values from 1; ties share their mean rank."""
     values = np.asarray(values, float)
     _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)

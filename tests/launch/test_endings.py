@@ -84,7 +84,7 @@ def test_training_saves_when_its_terminal_or_its_reader_goes(tmp_path):
             break
     process.send_signal(signal.SIGHUP)
     text, _ = process.communicate(timeout=60)
-    assert process.returncode == 128 + signal.SIGHUP and 'by SIGHUP' in text and 'goes on from here' in text
+    assert process.returncode == 128 + signal.SIGHUP and 'by SIGHUP' in text and 'resumes from here' in text
     process = train(tmp_path / 'pipe', 100_000, stderr=subprocess.PIPE)
     for line in process.stdout:
         if line.startswith('step 3/'):

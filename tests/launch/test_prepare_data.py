@@ -76,7 +76,7 @@ def test_preparing_again_says_what_is_there(prepared, capsys):
 
 
 def test_what_is_not_there_or_not_prepared_is_said_with_the_command(prepared, tmp_path):
-    with pytest.raises(UserError, match="TFDS has no such set.*did you mean 'mnist'"):
+    with pytest.raises(UserError, match="has such a set.*did you mean 'mnist'"):
         prepare_data.prepare('mnits', str(tmp_path), '')
     with pytest.raises(UserError, match='there is no such file'):
         prepare_data.prepare('x', str(tmp_path), 'nowhere.py')

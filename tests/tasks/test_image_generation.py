@@ -236,7 +236,7 @@ def test_a_label_may_be_a_name(folder):
     (settings({**MLP, 'name': 'mpl'}), "did you mean 'mlp'"),
     (settings({**MLP, 'latent': 0}), 'latent'),
     (settings({**MLP, 'generator': {'width': (3,)}}), 'config.model.generator.width'),
-    (settings({**CONV, 'generator': {'widths': (2,) * 5}}), 'give fewer'),
+    (settings({**CONV, 'generator': {'widths': (2,) * 5}}), 'use fewer'),
     (settings(RESNET_TOO_DEEP, gradient_penalty=1.0), 'halvings=5: 8x8 pixels cannot be halved 5 times'),
 ])  # fmt: skip
 def test_impossible_settings_are_refused(folder, config, message):

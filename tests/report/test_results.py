@@ -4,9 +4,10 @@ import json
 import re
 
 import pytest
+from contract import ROOT
 
-from launch import record
 from research.errors import UserError
+from research.report import results
 from research.resolve import read_file
 
 
@@ -36,7 +37,7 @@ def run(tmp_path):
 
 
 def test_runs_of_several_seeds_are_one_row(run):
-    row = record.row_of([run(0, 0.9888), run(1, 0.9926)], 'test', 'accuracy')
+    row = results.row_of([run(0, 0.9888), run(1, 0.9926)], 'test', 'accuracy')
     assert (row['config'], row['overrides']) == ('digits:mlp', '--config.task.shift=1')
     assert (row['commit'], row['data_hash']) == ('abc', '0123456789abcdef')
     assert (row['values'], row['seeds'], row['baseline'], row['time']) == ('98.88 99.26', '0 1', '10.00', '12-13 s')
@@ -45,41 +46,41 @@ def test_runs_of_several_seeds_are_one_row(run):
 def test_runs_of_several_configs_are_refused(run):
     other = run(1, 0.9, 'python -m launch.train --config=configs/adult.py')
     with pytest.raises(UserError, match='several configs'):
-        record.row_of([run(0, 0.9), other], 'test', 'accuracy')
+        results.row_of([run(0, 0.9), other], 'test', 'accuracy')
 
 
 @pytest.mark.parametrize(('split', 'metric', 'words'), [('test', 'acuracy', 'accuracy'), ('tset', 'accuracy', 'test')])
 def test_a_wrong_name_is_answered_with_the_nearest(run, split, metric, words):
     with pytest.raises(UserError, match=words):
-        record.row_of([run(0, 0.9)], split, metric)
+        results.row_of([run(0, 0.9)], split, metric)
 
 
 def test_a_folder_that_is_no_finished_run_is_refused(tmp_path):
     with pytest.raises(UserError, match='metrics.json'):
-        record.row_of([str(tmp_path)], 'test', 'accuracy')
+        results.row_of([str(tmp_path)], 'test', 'accuracy')
 
 
 def test_a_table_with_other_columns_is_refused(tmp_path):
     (tmp_path / 'images.csv').write_text('config,values\ndigits,1\n')
     with pytest.raises(UserError, match='columns'):
-        record.render(tmp_path)
+        results.render(tmp_path)
 
 
 def test_what_is_written_is_read_back(tmp_path):
-    rows = [dict.fromkeys(record.COLUMNS, 'a, "b"\nc')]
-    record.write_table(tmp_path / 'text.csv', rows)
-    assert record.read_table(tmp_path / 'text.csv') == rows
+    rows = [dict.fromkeys(results.COLUMNS, 'a, "b"\nc')]
+    results.write_table(tmp_path / 'text.csv', rows)
+    assert results.read_table(tmp_path / 'text.csv') == rows
 
 
 def test_the_page_is_what_the_tables_give():
-    page = (record.ROOT / 'RESULTS.md').read_text(encoding='utf-8')
-    assert page == record.render(record.ROOT / 'results'), 'run: python -m launch.record'
+    page = (ROOT / 'RESULTS.md').read_text(encoding='utf-8')
+    assert page == results.render(ROOT / 'results'), 'run: python -m launch.record'
 
 
-@pytest.mark.parametrize('name', record.TITLES)
+@pytest.mark.parametrize('name', results.TITLES)
 def test_rows_name_configs_numbers_and_notes_that_exist(name):
-    rows = record.read_table(record.ROOT / 'results' / f'{name}.csv')
-    notes = set(re.findall(r'^(\d+)\. ', (record.ROOT / 'results' / 'notes.md').read_text(encoding='utf-8'), re.M))
+    rows = results.read_table(ROOT / 'results' / f'{name}.csv')
+    notes = set(re.findall(r'^(\d+)\. ', (ROOT / 'results' / 'notes.md').read_text(encoding='utf-8'), re.M))
     assert rows
     for row in rows:
         file, _, variants = row['config'].partition(':')
