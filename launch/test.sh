@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Sets up the environment with the extra `test` and runs the test suite; no network after that.
-#   bash launch/test.sh [--fast] [any arguments of pytest]
-# --fast leaves out the tests marked slow. TESSERA_VENV chooses the environment's folder.
+#   bash launch/test.sh [--fast] [--coverage] [any arguments of pytest]
+# --fast leaves out the tests marked slow; --coverage prints the lines that no test reaches. TESSERA_VENV chooses the environment's folder.
 set -eu
 root=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
 venv=${TESSERA_VENV:-$root/.venv}
@@ -9,7 +9,11 @@ venv=${TESSERA_VENV:-$root/.venv}
 fast=
 for argument in "$@"; do
     shift
-    if [ "$argument" = --fast ]; then fast=yes; else set -- "$@" "$argument"; fi
+    case "$argument" in
+        --fast) fast=yes ;;
+        --coverage) set -- "$@" --cov=research --cov-report=term:skip-covered ;;
+        *) set -- "$@" "$argument" ;;
+    esac
 done
 if [ -n "$fast" ]; then set -- -m 'not slow' "$@"; fi
 
