@@ -292,7 +292,7 @@ def stored_values(file: epath.Path) -> dict[str, Any]:
     except ValueError as error:
         raise UserError(f'{file} is damaged ({error}): restore the file, or use another --workdir') from None
     task = values.get('task')
-    task_names = OLD_TASK_NAMES.get(task.get('name'), {}) if isinstance(task, dict) else {}
+    task_names = OLD_TASK_NAMES.get(task.get('name', ''), {}) if isinstance(task, dict) else {}
     for section, names in {**OLD_NAMES, 'task': task_names}.items():
         if isinstance(values.get(section), dict):
             values[section] = {names.get(name, name): value for name, value in values[section].items()}

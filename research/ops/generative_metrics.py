@@ -155,7 +155,7 @@ def kernel_metrics(
 ) -> dict[str, Row]:
     """Computes the kernel distance of the generated images, and that of the training images."""
     rows = min(MAX_STORED_POINTS, float(sums['real_count']))
-    real, fake = (kernel_stats(sums, sums[f'{name}_count'], f'{name}_', rows) for name in ('real', 'fake'))
+    real, fake = (kernel_stats(sums, float(sums[f'{name}_count']), f'{name}_', rows) for name in ('real', 'fake'))
     point = f'always the training mean of the {space}'
     baseline = kernel_distance_of_point(train.moments.mean, real)
     called = 'Kernel Inception distance (KID)' if inception else 'kernel distance (KID, but not of Inception features)'
@@ -167,7 +167,7 @@ def kernel_metrics(
             f'{called}: {meaning}; {drawn}', point,
         ),
         f'kernel_{space}_floor': (
-            kernel_distance(train.kernel, real), baseline, 'lower',
+            kernel_distance(train.kernel, real), baseline, 'lower',  # pyright: ignore[reportArgumentType]
             f'the same from the training images to this split; {floor}', point,
         ),
     }  # fmt: skip
