@@ -28,9 +28,8 @@ def main(overrides: dict[str, str]) -> None:
         if field not in shapes:
             raise UserError(f'{model.workdir}: its answers contain {", ".join(shapes)}, but no {field!r}')
     images = [
-        image
-        for _, outputs, count in generator.outputs(blank_requests(generator.task, COUNT.value), SEED.value)
-        for image in outputs['image'][:count]
+        outputs['image']
+        for _, outputs in generator.answers(blank_requests(generator.task, COUNT.value), SEED.value)
     ]
     answers = classifier.predict([{'image': image} for image in images])
     result = summarize([answer['label'] for answer in answers], [answer['probability'] for answer in answers])

@@ -11,7 +11,6 @@ import functools
 import json
 import pathlib
 import sys
-from collections.abc import Sequence
 from typing import Any
 
 from absl import flags
@@ -45,33 +44,32 @@ def main(overrides: dict[str, str]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     unfinished = folder / 'answers.jsonl.unfinished' if folder else None
     lines = unfinished.open('w', encoding='utf-8', errors='backslashreplace') if unfinished else sys.stdout
-    number = 0
-    for number, (_, outputs) in enumerate(model.answers(requests, SEED.value), 1):
+    number, shown = 0, []
+    for number, (request, outputs) in enumerate(model.answers(requests, SEED.value), 1):
         answer = model.task.decode(outputs)
         name = getattr(requests[number - 1], 'name', '')
         if name and isinstance(answer, dict):
             answer = {'file': name, **answer}
         answer = save(answer, folder, f'{number - 1:05d}') if folder else plain(answer)  # pyright: ignore[reportArgumentType]
         print(json.dumps(answer, ensure_ascii=False), file=lines)
+        shown.append((request, outputs))
+        if len(shown) == model.measure.batch_size or number == len(requests):
+            save_pictures(model.task, shown, folder, number - len(shown))
+            shown = []
     if folder and unfinished:
         lines.close()
         unfinished.replace(folder / 'answers.jsonl')
-        save_pictures(model, requests, folder)
         print(f'{number} answers in {folder}')
 
 
-def save_pictures(model: Any, requests: Sequence[Any], folder: pathlib.Path) -> None:
-    """Writes the images that the task renders from its answers, one per batch and name."""
+def save_pictures(task: Any, shown: list[tuple[Any, Any]], folder: pathlib.Path | None, first: int) -> None:
+    """Writes the pictures that the task renders of some answers; `first` is the number of the first answer."""
+    from research.core.predictions import rendered
     from research.data.outputs import png
 
-    if not model.task.render or model.task.split or model.task.buckets:
-        return
-    start = 0
-    for batch, outputs, count in model.outputs(requests, SEED.value):
-        rows = [{name: value[:count] for name, value in values.items()} for values in (batch, outputs)]
-        for name, picture in model.task.render(*rows).items():
-            (folder / f'{name}_{start:05d}.png').write_bytes(png(picture))
-        start += count
+    if folder:
+        for name, picture in rendered(task, *zip(*shown, strict=True)).items():
+            (folder / f'{name}_{first:05d}.png').write_bytes(png(picture))
 
 
 if __name__ == '__main__':

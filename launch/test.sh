@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Sets up the environment with the extra `test` and runs the test suite; no network after that.
 #   bash launch/test.sh [--fast] [--coverage] [any arguments of pytest]
-# --fast leaves out the tests marked slow; --coverage prints the lines that no test reaches. TESSERA_VENV chooses the environment's folder.
+# --fast leaves out the tests marked slow; --coverage prints the lines that no test reaches. TESSERA_VENV chooses the
+# environment's folder.
 set -eu
 root=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
 venv=${TESSERA_VENV:-$root/.venv}

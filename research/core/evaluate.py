@@ -68,9 +68,8 @@ def evaluate(
     failed: dict[str, str] = {}
     metrics = attempt('metrics', lambda: task.metrics(totals), failed)
     if whole and task.finalize is not None:
-        count = min(task.finalize_count or len(source), len(source))
-        rows = [source[row] for row in range(count)]
-        metrics |= attempt('finalize', lambda: task.finalize(decoded(task, measure, variables, rows)), failed)  # pyright: ignore[reportOptionalCall]
+        finalize, answers = task.finalize, decoded(task, measure, variables, source, task.finalize_count)
+        metrics |= attempt('finalize', lambda: finalize(answers), failed)
     return Evaluation(metrics, len(source), time.perf_counter() - started, failed)
 
 

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from research.core.task import Raw, Task, Variables
-from research.data.batches import place, stack
+from research.data.batches import place, requests, stack
 
 CHUNK_BATCHES = 8  # batches of requests encoded together, to fill buckets
 
@@ -29,6 +29,7 @@ def predictions(
     raws: Sequence[Raw],
     seed: int | None = None,
     encode: Callable[[Raw], Mapping[str, np.ndarray]] | None = None,
+    limit: int = 0,
 ) -> Iterator[tuple[Raw, dict[str, np.ndarray]]]:
     """Yields (request, outputs of one example as host arrays) in the order of the requests.
 
@@ -41,11 +42,13 @@ def predictions(
       raws: the requests.
       seed: seed of sampled answers; None for that of the evaluator.
       encode: replaces `task.encode`, for error messages that name files.
+      limit: answer the first requests only; 0 answers all. They are read chunk by chunk.
     """
     encode, start = encode or task.encode, 0
     chunk = evaluator.batch_size * (CHUNK_BATCHES if task.buckets or task.split else 1)
-    for first in range(0, len(raws), chunk):
-        rows = raws[first : first + chunk]
+    count = min(limit, len(raws)) if limit else len(raws)
+    for first in range(0, count, chunk):
+        rows = [raws[number] for number in range(first, min(first + chunk, count))]
         parts = [list(task.split(raw)) if task.split else [raw] for raw in rows]
         examples = [encode(part) for group in parts for part in group]
         outputs = predict_examples(task, evaluator, variables, examples, start, seed)
@@ -91,8 +94,20 @@ def groups(task: Task, examples: Sequence[Mapping[str, np.ndarray]], size: int) 
 
 
 def decoded(
-    task: Task, evaluator: Evaluator, variables: Variables, raws: Sequence[Raw]
+    task: Task, evaluator: Evaluator, variables: Variables, raws: Sequence[Raw], limit: int = 0
 ) -> Iterator[tuple[Raw, Any]]:
     """Yields (raw row, decoded answer) in order."""
-    for raw, outputs in predictions(task, evaluator, variables, raws):
+    for raw, outputs in predictions(task, evaluator, variables, raws, limit=limit):
         yield raw, task.decode(outputs)
+
+
+def rendered(task: Task, raws: Sequence[Raw], outputs: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """The pictures that the task renders of requests and their outputs; {} if it renders none."""
+    if not task.render or not raws or task.split or task.buckets:
+        return {}
+    return task.render(requests(task.encode, raws, len(raws)), stacked(outputs))
+
+
+def stacked(outputs: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """The outputs of single examples as one batch."""
+    return {name: np.stack([row[name] for row in outputs]) for name in outputs[0]}

@@ -1,7 +1,6 @@
 """Samples of a run during training: answers to a few requests, and pictures."""
 
 import json
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -9,10 +8,9 @@ import numpy as np
 from etils import epath
 
 from research.core.logs import write_text
-from research.core.predictions import Evaluator, predictions
+from research.core.predictions import Evaluator, predictions, rendered, stacked
 from research.core.private import is_private
 from research.core.task import Task, Variables
-from research.data.batches import requests
 from research.data.outputs import plain, png, save
 from research.data.readable import readable
 
@@ -32,9 +30,7 @@ def write_samples(
     order = range(len(source)) if task.examples else np.random.default_rng(0).permutation(len(source)).tolist()
     raws = [source[row] for row in order[: measure.batch_size]]
     answers = [outputs for _, outputs in predictions(task, measure, variables, raws)]
-    pictures = {}
-    if task.render and raws and not (task.split or task.buckets):
-        pictures = task.render(requests(task.encode, raws, len(raws)), stacked(answers))
+    pictures = rendered(task, raws, answers)
     if last and task.final_pictures:
         pictures |= task.final_pictures(
             lambda raws: stacked([outputs for _, outputs in predictions(task, measure, variables, raws)])
@@ -54,7 +50,3 @@ def write_samples(
     write_text(folder / 'examples.json', json.dumps(examples, indent=2, ensure_ascii=False))
     for name, picture in pictures.items():
         (folder / f'{name}.png').write_bytes(png(picture))
-
-
-def stacked(outputs: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    return {name: np.stack([row[name] for row in outputs]) for name in outputs[0]}

@@ -18,7 +18,7 @@ from research.core.predictions import predictions
 from research.core.pytree import transfer
 from research.core.state import eval_variables_from
 from research.core.task import Raw, Task, Variables
-from research.data.batches import place, requests
+from research.data.batches import requests
 from research.errors import UserError, nearest
 from research.inference.requests import check_list, encode_named, open_files, read_requests
 
@@ -42,23 +42,6 @@ class Model(NamedTuple):
     measure: Evaluator
     mesh: jax.sharding.Mesh
     workdir: epath.Path
-
-    def outputs(self, raws: Sequence[Raw], seed: int | None = None) -> Iterator[tuple[dict, dict, int]]:
-        """Yields (batch, outputs, number of real rows) for requests, batch by batch.
-
-        The randomness of a request depends on `seed` and its position, not on its batch.
-        """
-        seed = self.config.seed if seed is None else seed
-        size = self.measure.batch_size
-        encode = functools.partial(encode_named, self.task.encode)
-        for start in range(0, len(raws), size):
-            part = raws[start : start + size]
-            batch = requests(encode, [check_request(self.task, raw) for raw in part], size)
-            batch['index'] = batch['index'] + start
-            placed = place(batch, range(size), size, self.measure.sharding)
-            with jax.set_mesh(self.mesh):
-                outputs = self.measure.predict(self.variables, placed, seed)
-            yield batch, jax.device_get(outputs), len(part)
 
     def __call__(self, request: Any, seed: int | None = None) -> Any:
         """The answer to one request: a dict of fields, a text, the path of a file, or an array.
