@@ -22,11 +22,16 @@ def main(overrides: dict[str, str]) -> None:
     from research.errors import UserError
     from research.inference.requests import blank_requests
 
+    for flag in (GENERATOR, CLASSIFIER):
+        if not flag.value:
+            raise UserError(f'--{flag.name} is missing: name the folder of a run, for example runs/digits')
     generator, classifier = research.load(GENERATOR.value, overrides), research.load(CLASSIFIER.value)
     for model, field in ((generator, 'image'), (classifier, 'probability')):
         shapes = model.output_shapes()
         if field not in shapes:
             raise UserError(f'{model.workdir}: its answers contain {", ".join(shapes)}, but no {field!r}')
+    if 'image' not in classifier.task.inputs:
+        raise UserError(f'{classifier.workdir} reads {", ".join(classifier.task.inputs)}, but no image')
     images = [
         outputs['image']
         for _, outputs in generator.answers(blank_requests(generator.task, COUNT.value), SEED.value)
@@ -45,7 +50,7 @@ def summarize(labels: list, probabilities: list[float]) -> dict:
         'count': len(labels),
         'classes_seen': len(names),
         'counts': {str(name): int(count) for name, count in zip(names, counts, strict=True)},
-        'entropy_bits': float(-(shares * np.log2(shares)).sum()),
+        'entropy_bits': float((shares * -np.log2(shares)).sum()),
         'mean_confidence': float(np.mean(probabilities)),
     }
 
@@ -55,7 +60,7 @@ def text_of(result: dict) -> str:
     largest = max(result['counts'].values())
     bars = [f'  {name:>8} {count:5} {"#" * round(40 * count / largest)}' for name, count in result['counts'].items()]
     head = (
-        f'{result["count"]} images: the classifier predicts {result["classes_seen"]} classes, '
+        f'{result["count"]} images, classes predicted: {result["classes_seen"]}, '
         f'entropy {result["entropy_bits"]:.2f} bits, mean confidence {result["mean_confidence"]:.3f}'
     )
     return '\n'.join([head, *bars])

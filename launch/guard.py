@@ -1,6 +1,7 @@
 """Error handling of all programs: mistakes, full disks, closed pipes and signals become one message and a status."""
 
 import codecs
+import errno
 import os
 import signal
 import sys
@@ -13,6 +14,13 @@ from research.disk import disk_text, is_disk_full
 from research.errors import UserError
 
 SIGPIPE = 13  # Windows has none
+REASONS = {
+    errno.EEXIST: 'a file of this name exists where a folder is needed',
+    errno.ENOTDIR: 'a part of this path is a file, not a folder',
+    errno.EISDIR: 'this is a folder, but a file is needed',
+    errno.EACCES: 'this user may not read or write it',
+    errno.EROFS: 'the file system is read-only',
+}
 
 
 def guarded(main: Callable[[], int | None]) -> int | None:
@@ -51,7 +59,7 @@ def message(error: Exception) -> str:
         first = f'{os.fsdecode(filename)}: the disk is full' if filename else 'the disk is full'
         return '\n'.join([first, *map(disk_text, folders)])
     if isinstance(error, OSError) and error.filename is not None:
-        return f'{os.fsdecode(error.filename)}: {error.strerror}'
+        return f'{os.fsdecode(error.filename)}: {REASONS.get(error.errno or 0, error.strerror)}'
     return ''
 
 

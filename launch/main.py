@@ -27,7 +27,12 @@ def main() -> None:
         print('usage: tessera PROGRAM [flags]\n')
         for program, description in known.items():
             print(f'  {program:16} {description}')
-        print('\ntessera PROGRAM --help shows its flags.')
+        print('\ntessera PROGRAM --help shows its flags, tessera --version the version.')
+        return
+    if name == '--version':
+        import research
+
+        print(f'tessera {research.__version__}')
         return
     if name not in known:
         sys.exit(f'error: there is no program {name!r}; {nearest(name, known)}')
@@ -35,3 +40,7 @@ def main() -> None:
     from launch import flags
 
     flags.run(module.main, [f'tessera {name}', *sys.argv[2:]])
+
+
+if __name__ == '__main__':
+    main()

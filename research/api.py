@@ -7,6 +7,7 @@ import dataclasses
 import functools
 import html
 import inspect
+import os
 import pathlib
 import sys
 import webbrowser
@@ -19,6 +20,7 @@ from etils import epath
 from research.cluster.platform import choose_platform
 from research.core import config as config_module
 from research.core.config import Config, method_section
+from research.core.logs import is_local
 from research.core.outcome import Stop, Summary
 from research.core.task import Task
 from research.errors import UserError, unpack
@@ -81,9 +83,13 @@ def read_run(workdir: Any, overrides: Mapping[str, Any] | None = None, task: Any
     """The config stored in a run's folder, with overrides; raises UserError without one."""
     if not str(workdir):
         raise UserError('--workdir is missing: name the folder of a run, for example runs/digits')
-    file = run_folder(workdir) / 'config.json'
+    folder = run_folder(workdir)
+    file = folder / 'config.json'
     if not file.exists():
-        raise UserError(f'{workdir} is not a run folder: it has no config.json')
+        if is_local(folder) and folder.is_dir() and not os.access(folder, os.R_OK | os.X_OK):
+            raise UserError(f'{workdir} cannot be read: this user may not open the folder')
+        problem = 'it has no config.json' if folder.exists() else 'there is no such folder'
+        raise UserError(f'{workdir} is not a run folder: {problem}')
     return read(config_module.stored_values(file), overrides, task)
 
 

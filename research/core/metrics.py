@@ -33,10 +33,9 @@ def verdict(metric: Metric) -> str:
         return ''
     if not math.isfinite(metric.value):
         return 'not a number'
-    name = metric.baseline_about or 'the trivial baseline'
     if metric.value == metric.baseline:
-        return f'no better than {name}'
-    return f'better than {name}' if better else f'WORSE than {name}: no useful learning'
+        return 'no better than its baseline'
+    return 'better than its baseline' if better else 'WORSE than its baseline: no useful learning'
 
 
 def record(
@@ -132,7 +131,8 @@ def metrics_text(entry: Mapping[str, Any]) -> str:
             continue
         cells = [f'  {name:<24} {row["value"]:>10.4g}']
         if row['baseline'] is not None:
-            remark = f' ({row["verdict"]})' if row.get('beats_baseline') is False else ''
+            meaning = f' ({row["baseline_about"]})' if row.get('baseline_about') else ''
+            remark = f'{meaning}: {row["verdict"]}' if row.get('beats_baseline') is False else ''
             cells.append(f'baseline {row["baseline"]:.4g}{remark}')
         if row['expected']:
             low, high = row['expected']

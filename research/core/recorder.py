@@ -155,13 +155,15 @@ class Recorder:
         self.progress.say(f'step {step}: {train.eval_split} {shown}')
         for name, why in result.failed.items():
             self.progress.say(f'step {step}: {name} of {train.eval_split} could not be computed: {why}')
-        if not train.best or not step:  # untrained weights are evaluated for the curve, never selected
+        if not train.best:
+            return False
+        if train.best not in values and not result.failed:
+            raise UserError(f'config.train.best={train.best!r}: {train.eval_split} has the metrics {", ".join(values)}')
+        if not step:  # untrained weights are evaluated for the curve, never selected
             return False
         if train.best in values:
             return self.best.update(values[train.best], step, result.metrics[train.best].better)
-        if result.failed:
-            return self.best.update(math.nan, step, '')
-        raise UserError(f'config.train.best={train.best!r}: {train.eval_split} has the metrics {", ".join(values)}')
+        return self.best.update(math.nan, step, '')
 
     def measure(self, state: State) -> Evaluation:
         """Evaluates `train.eval_split`, with the metrics of `finalize` if `train.best` is one of them."""

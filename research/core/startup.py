@@ -39,6 +39,7 @@ RUN_FILES = (
     'description.json', 'environment.json', 'report.html', 'finished.json', 'secret.json',
 )  # fmt: skip
 LOCK_FILE = 'running.lock'
+NAMES = ('task.name', 'model.name', 'data.name')  # they determine the other settings of their section
 SPLITS_FILE = 'splits.json'  # in prepared/: the digests of the splits
 
 
@@ -47,7 +48,7 @@ def run_lock(workdir: epath.Path) -> Iterator[None]:
     """Holds an exclusive lock on the folder; the system releases it when the process dies.
 
     Raises:
-      UserError: if another process trains there.
+      UserError: if another process trains there, or the folder cannot be written.
     """
     try:
         import fcntl
@@ -56,8 +57,7 @@ def run_lock(workdir: epath.Path) -> Iterator[None]:
     if fcntl is None or jax.process_index() or not is_local(workdir):
         yield
         return
-    workdir.mkdir(parents=True, exist_ok=True)
-    with (workdir / LOCK_FILE).open('w') as file:
+    with open_lock(workdir) as file:
         try:
             fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -67,6 +67,21 @@ def run_lock(workdir: epath.Path) -> Iterator[None]:
         except OSError:  # a file system without locks
             pass
         yield
+
+
+def open_lock(workdir: epath.Path) -> Any:
+    """Creates the run folder and opens its lock file.
+
+    Raises:
+      UserError: if the path is not a folder, or may not be written.
+    """
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        return (workdir / LOCK_FILE).open('w')
+    except (FileExistsError, NotADirectoryError):
+        raise UserError(f'--workdir={workdir}: a file of this name exists; name a folder') from None
+    except PermissionError:
+        raise UserError(f'--workdir={workdir}: this user may not write there; use another --workdir') from None
 
 
 def as_dicts(config: Config) -> dict[str, Any]:
@@ -90,11 +105,7 @@ def store_config(config: Config, workdir: epath.Path, completed: Callable[[dict]
             dotted(json.loads(json.dumps(completed(values))))
             for values in (config_module.stored_values(file), as_dicts(config))
         )
-        differing = [
-            f'  {key}: {old.get(key)!r} there, {new.get(key)!r} now'
-            for key in sorted(old.keys() | new.keys())
-            if old.get(key) != new.get(key) and not may_change_on_resume(key)
-        ]
+        differing = differences(old, new)
         if differing and not jax.process_index() and not any(map(has_files, saved_in(workdir))):
             print(f'{workdir}: no step was saved there; restarting with the new settings')
             if (workdir / 'prepared').exists():
@@ -114,6 +125,23 @@ def store_config(config: Config, workdir: epath.Path, completed: Callable[[dict]
         remove_parts(workdir)
         write_text(file, json.dumps(sealed(as_dicts(config)), indent=2))
         distributed.wait_for_all('config')
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """Lists the dotted settings that differ and may not change on resume; of a renamed section only its name."""
+    keys = [
+        key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key) and not may_change_on_resume(key)
+    ]
+    renamed = [key for key in keys if key in NAMES]
+    within = tuple(f'{key.partition(".")[0]}.' for key in renamed)
+    return [
+        f'  {key}: {setting_text(old, key)} there, {setting_text(new, key)} now'
+        for key in [*renamed, *(key for key in keys if not key.startswith(within))]
+    ]
+
+
+def setting_text(values: Mapping[str, Any], key: str) -> str:
+    return repr(values[key]) if key in values else 'not set'
 
 
 def remove_parts(workdir: epath.Path) -> None:

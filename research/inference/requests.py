@@ -51,7 +51,8 @@ def read_requests(
         for request in requests_of(inputs, value, say)
     ]
     if not requests:
-        raise UserError('--input gave no requests: name a text, a file or a folder')
+        reads = ', '.join(dict.fromkeys(field.kind for field in inputs.values()))
+        raise UserError(f'--input={" ".join(values)}: there is no request to answer; this task reads {reads}')
     return requests  # pyright: ignore[reportReturnType]
 
 
@@ -225,15 +226,15 @@ def only_field(inputs: Mapping[str, Input], input_kind: str, value: str) -> str:
     if len(names) == 1:
         return names[0]
     fields = ', '.join(f'{name} ({field.kind})' for name, field in inputs.items()) or 'nothing: use --count'
-    hint = ' (there is no such file)' if input_kind == 'text' else ''
+    hint = ' (there is no such file)' if input_kind == 'text' and path_of(value) is None else ''
     raise UserError(f'--input={value!r:.80}{hint}: this task reads {fields}; give a JSON object for several fields')
 
 
 def blank_requests(task: Task, count: int) -> list[Mapping[str, Any]]:
-    """`count` requests for a model that needs no input; cycles through its examples."""
+    """`count` requests for a model that needs no input: its examples, repeated."""
     needed = [name for name, field in task.inputs.items() if field.kind not in ('category', 'number')]
-    if needed:
-        raise UserError(f'--count: this model reads {", ".join(needed)}; give --input')
+    if needed or (task.inputs and not task.examples):
+        raise UserError(f'--count: this model reads {some(needed or list(task.inputs))}; give --input')
     examples = list(task.examples) or [{}]
     return [examples[number % len(examples)] for number in range(count)]
 

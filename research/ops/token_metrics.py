@@ -61,7 +61,7 @@ def token_metrics(sums: Mapping[str, np.ndarray], token_name: str) -> dict[str, 
         metrics['bits_per_byte'] = MetricRow(*shares, 'lower', 'of text, including end tokens', UNIGRAMS)
     metrics['accuracy'] = MetricRow(
         values['correct'] / tokens, values['unigram_correct'] / tokens, 'higher',
-        f'share of each {token_name} that is predicted correctly',
+        f'share of correct predictions, per {token_name}',
         'always the commonest token',
     )  # fmt: skip
     return metrics

@@ -135,7 +135,7 @@ def summary_text(description: Mapping[str, Any]) -> str:
         flops = description['flops']
         share = 100 * flops['matrix'] / max(flops['total'], 1)
         lines.append(
-            f'Work      {count_text(flops["total"], "FLOP")} a step, {share:.0f}% of it in matrix products'
+            f'Work      {count_text(flops["total"], "FLOP")} per step, {share:.0f}% of it in matrix products'
         )
         lines += [f'          ({note})' for note in flops['notes']]
     todo = steps['steps'] - steps['start']
@@ -147,8 +147,8 @@ def summary_text(description: Mapping[str, Any]) -> str:
     if steps['seconds']:
         milliseconds = 1000 * steps['seconds_per_step']
         lines.append(
-            f'Time      roughly {time_text(steps["seconds"])}, {milliseconds:.3g} ms a step at a third of the rate '
-            'of a matrix product here; updated while training'
+            f'Time      about {time_text(steps["seconds"])}, {milliseconds:.3g} ms per step, at a third of the rate of '
+            'a large matrix product on this device'
         )
     return '\n'.join(lines)
 

@@ -130,7 +130,7 @@ def verdict(metrics: Mapping[str, Any], best: str = '') -> Verdict:
     failed = [triple for triple in ranged if triple[2].get('passed') is False]
     poor = [triple for triple in rows if below_baseline(triple[2])]
     state = 'fail' if failed else 'pass' if ranged else 'poor' if poor else 'none'
-    badge = {'fail': 'FAIL', 'pass': 'PASS', 'poor': 'BELOW BASELINE', 'none': 'MEASURED'}[state]
+    badge = {'fail': 'FAIL', 'pass': 'PASS', 'poor': 'WORSE THAN BASELINE', 'none': 'MEASURED'}[state]
     leading = failed or ranged or [triple for triple in rows if triple[1] == best] or rows
     sentences = [_sentence(*triple) for triple in leading[: 3 if ranged else 1]]
     return Verdict(state, badge, sentences, bool(ranged), [_warning(*triple) for triple in poor[:3]])
@@ -141,7 +141,7 @@ def _sentence(split: str, name: str, row: Mapping[str, Any]) -> Sentence:
     if row.get('expected'):
         after = f', {"inside" if row.get("passed") else "outside"} the expected {_range(*row["expected"])}'
     if row.get('baseline') is not None and not below_baseline(row):
-        relation = 'better than' if row.get('better') else 'beside'
+        relation = 'better than' if row.get('better') else 'compared with'
         after += f', {relation} the baseline of {_baseline(row)}'
     return Sentence(f'{words(name).capitalize()} on the {split} split is ', number(row['value']), f'{after}.')
 
@@ -171,7 +171,7 @@ def tables(metrics: Mapping[str, Any]) -> list[Table]:
 
 def _row(name: str, row: Mapping[str, Any]) -> Row:
     remark = row.get('verdict') or ''
-    if row.get('baseline_about'):  # it is in the column beside
+    if row.get('baseline_about'):  # runs before version 0.2 repeat it
         remark = remark.replace(row['baseline_about'], 'its baseline')
     return Row(
         name=words(name),

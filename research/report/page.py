@@ -146,7 +146,7 @@ def tiles(
         shown.append(('training examples', number(data)))
     if isinstance(environment.get('seconds'), (int, float)):
         earlier = environment.get('seconds_before') or 0.0
-        name = 'time in all, earlier starts too' if earlier else 'time in all'
+        name = 'total time, earlier starts included' if earlier else 'total time'
         shown.append((name, time_text(environment['seconds'] + earlier)))
     return shown
 

@@ -16,10 +16,12 @@ from research.core.outcome import Stop, Summary
 from research.core.private import contents_note, is_private
 from research.core.runspec import RunSpec
 from research.core.startup import as_dicts
+from research.core.task import Task
 from research.data.notes import data_notes
 from research.ops import paths
 from research.report.describe import describe, describe_example, describe_flow, summary_text
 from research.report.layers import call_order, describe_layers
+from research.units import time_text
 
 
 def describe_run(
@@ -52,9 +54,9 @@ def describe_run(
         {split: len(task.source(split)) for split in splits}, spec.steps, start, memory,
         flops, describe_flow(task, spec.batch, config.methods, words), seconds_per_step=seconds_per_step,
     )  # fmt: skip
-    own = task.notes() if task.notes else ()
+    of_task = task.notes() if task.notes else ()
     of_rows = [contents_note(workdir)] if is_private(task) else data_notes(task.source('train'))
-    description['notes'] = [*own, *of_rows, *coupling_notes(spec)]
+    description['notes'] = [*of_task, *of_rows, *coupling_notes(spec)]
     write_text(workdir / 'description.json', json.dumps(description, indent=2))
     print(summary_text(description))
     for note in description['notes']:
@@ -78,7 +80,10 @@ def coupling_notes(spec: RunSpec) -> list[str]:
     coupled = [group for group in spec.task.losses if 'batch_stats' in spec.state.variables.extra.get(group, {})]
     parts, notes = spec.config.train.microbatches, []
     if spec.task.couples_rows and parts > 1:
-        notes.append(f'rows are mixed ({spec.task.couples_rows}); with microbatches={parts}, those of one microbatch')
+        notes.append(
+            f'the rows of a batch are mixed ({spec.task.couples_rows}); with microbatches={parts}, only those of the '
+            'same microbatch'
+        )
     for group in coupled:
         if parts > 1:
             notes.append(
@@ -110,9 +115,10 @@ def end_text(summary: Summary, spec: RunSpec, workdir: epath.Path) -> str:
         lines.append(f'FAIL: outside the expected range: {", ".join(summary.failures)}')
     elif any(row['expected'] for row in rows):
         lines.append('PASS: every metric with an expected range is inside it')
-    lines.append(f'{summary.seconds:g} s in all; {summary.waited:.1%} of the training time waited for data')
+    waited = f'; {summary.waited:.1%} of the training time waiting for data'
+    lines.append(f'{time_text(summary.seconds)} in total' + ('' if summary.stop == Stop.ALREADY_DONE else waited))
     lines += ['', f'report    {summary.report}']
-    lines.append(f'next      python -m launch.predict --workdir={workdir} {next_flags(workdir)}')
+    lines.append(f'next      python -m launch.predict --workdir={workdir} {next_flags(spec.task, workdir)}')
     return '\n'.join(lines)
 
 
@@ -127,22 +133,21 @@ def stop_text(summary: Summary, spec: RunSpec) -> str:
             'evaluations'
         )
     if summary.stop == Stop.ALREADY_DONE:
-        return f'step {summary.step:,} was reached before; nothing is left to train'
+        return f'the run was finished before, at step {summary.step:,}: nothing is left to train'
     return ''
 
 
 def signal_name(number: int) -> str:
     """Returns the name of a signal, such as 'SIGTERM'."""
-    return next((each.name for each in signal.Signals if each == number), f'signal {number}')
+    return next((known.name for known in signal.Signals if known == number), f'signal {number}')
 
 
-def next_flags(workdir: epath.Path) -> str:
+def next_flags(task: Task, workdir: epath.Path) -> str:
     """Suggests flags of a prediction for the inputs of this run."""
-    file = workdir / 'description.json'
-    inputs = json.loads(file.read_text()).get('flow', {}).get('inputs', {}) if file.exists() else {}
-    kinds = set(inputs.values())
-    if not kinds & {'text', 'sequence', 'image', 'audio'}:
-        return f'--count=16 --output={workdir}/predictions'
-    if kinds & {'text', 'sequence'}:
-        return "--input='...'"
-    return '--input=picture.png' if 'image' in kinds else '--input=sound.wav'
+    kinds = {field.kind for field in task.inputs.values()}
+    for kind, value in (('text', "'...'"), ('sequence', "'...'"), ('image', 'picture.png'), ('audio', 'sound.wav')):
+        if kind in kinds:
+            return f'--input={value}'
+    if task.inputs and not task.examples:
+        return '--input=rows.csv'
+    return f'--count=16 --output={workdir}/predictions'

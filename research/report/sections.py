@@ -266,7 +266,7 @@ def environment(stored: Mapping[str, Any]) -> Environment | None:
     stages, whole = stored.get('stages') or {}, stored.get('seconds')
     longest = max(stages.values(), default=0) or 1
     shares = [Share(name, time_text(seconds), 100 * seconds / longest) for name, seconds in stages.items()]
-    total = f'{time_text(whole)} in all' if isinstance(whole, (int, float)) else ''
+    total = f'{time_text(whole)} in total' if isinstance(whole, (int, float)) else ''
     total += ' (of the last start)' if stored.get('seconds_before') else ''
     apart = ('stages', 'seconds', 'seconds_before', 'command')
     rest = {name: value for name, value in stored.items() if name not in apart}

@@ -7,9 +7,10 @@ import pytest
 from etils import epath
 
 from research import api
+from research.core.logs import read_records
 from research.core.metrics import read_metrics
 from research.core.recorder import Best, best_of
-from research.core.startup import run_lock, store_config
+from research.core.startup import differences, run_lock, store_config
 from research.errors import UserError
 
 TINY = 'configs/digits.py:tiny'
@@ -37,6 +38,25 @@ def test_before_a_step_is_saved_a_setting_may_be_corrected_and_data_are_prepared
     with pytest.raises(UserError, match='contains a run with another config:\n  seed: 1 there, 0 now'):
         store_config(api.read(TINY), folder)
     store_config(api.read(TINY, {'seed': '1', 'train.best': 'accuracy'}), folder)  # which step is chosen may change
+
+
+def test_a_folder_that_cannot_hold_a_run_is_named(tmp_path):
+    (tmp_path / 'file').write_text('x')
+    for folder in (tmp_path / 'file', tmp_path / 'file' / 'below'):
+        with pytest.raises(UserError, match=f'--workdir={folder}: a file of this name exists'), run_lock(
+            epath.Path(folder)
+        ):
+            pass
+    with pytest.raises(UserError, match='is not a run folder: there is no such folder'):
+        api.read_run(tmp_path / 'nowhere')
+    with pytest.raises(UserError, match='is not a run folder: it has no config.json'):
+        api.read_run(tmp_path)
+
+
+def test_of_a_section_with_another_name_only_the_name_is_reported():
+    old = {'data.name': 'digits', 'model.name': 'mlp', 'model.widths': [8], 'seed': 1, 'train.steps': 3}
+    new = {'data.name': 'digits', 'model.name': 'resnet', 'model.depths': [2], 'train.steps': 4}
+    assert differences(old, new) == ["  model.name: 'mlp' there, 'resnet' now", '  seed: 1 there, not set now']
 
 
 def test_damaged_files_of_a_run_are_named_or_made_anew(tmp_path):
@@ -85,3 +105,9 @@ def test_a_misspelt_metric_does_not_cost_what_was_trained(tmp_path):
     steps = [int(file.stem) for file in (tmp_path / 'run' / 'checksums').iterdir()]
     assert steps == [api.read(TINY).train.steps]
     assert api.run(TINY, tmp_path / 'run', {**wrong, 'train.best': 'accuracy'}).step == steps[0]
+
+
+def test_a_misspelt_metric_is_refused_before_the_first_step(tmp_path):
+    with pytest.raises(UserError, match="config.train.best='acuracy': validation has the metrics accuracy"):
+        api.run(TINY, tmp_path / 'run', {'train.best': 'acuracy', 'train.eval_every': '2'})
+    assert not read_records(tmp_path / 'run' / 'metrics.jsonl')[1:]  # only the evaluation of step 0

@@ -1,11 +1,13 @@
 """What a person types becomes requests; files are read here and nowhere below."""
 
+import types
+
 import pytest
 
 from research.core.task import Input
 from research.data.image.images import read_image
 from research.errors import UserError
-from research.inference.requests import check_list, encode_named, open_files, read_requests
+from research.inference.requests import blank_requests, check_list, encode_named, open_files, read_requests
 
 TEXT, IMAGE = {'text': Input('text')}, {'image': Input('image'), 'note': Input('text')}
 
@@ -41,6 +43,15 @@ def test_pictures_are_read_as_bytes_and_texts_stay_texts(tmp_path):
 def test_what_cannot_be_read_is_said(inputs, value, message):
     with pytest.raises(UserError, match=message):
         read_requests(inputs, [value])
+
+
+def test_an_existing_file_of_another_kind_is_not_called_missing(tmp_path):
+    (tmp_path / 'a.md').write_text('a text')
+    with pytest.raises(UserError, match=r"a.md': this task reads image \(image\)"):
+        read_requests({'image': Input('image')}, [str(tmp_path / 'a.md')])
+    (tmp_path / 'empty').mkdir()
+    with pytest.raises(UserError, match='empty: there is no request to answer; this task reads image'):
+        read_requests({'image': Input('image')}, [str(tmp_path / 'empty')])
 
 
 def test_a_long_text_is_a_text():
@@ -84,3 +95,13 @@ def test_a_list_that_does_not_fit_is_refused_by_its_item(value, words):
 
 def test_a_list_that_fits_is_taken():
     check_list('events', [{'code': 'a', 'parts': [{'x': 1}]}, {}], EVENTS)
+
+
+def test_only_a_model_without_input_answers_a_count():
+    task = types.SimpleNamespace(inputs={'x': Input('number')}, examples=())
+    with pytest.raises(UserError, match='--count: this model reads x; give --input'):
+        blank_requests(task, 2)
+    assert blank_requests(types.SimpleNamespace(inputs={'seed': Input('number')}, examples=[{'seed': 1}]), 2) == [
+        {'seed': 1}, {'seed': 1},
+    ]  # fmt: skip
+    assert blank_requests(types.SimpleNamespace(inputs={}, examples=()), 1) == [{}]

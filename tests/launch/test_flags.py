@@ -34,4 +34,15 @@ def test_a_file_that_cannot_be_written_is_one_message(tmp_path, capsys, monkeypa
     (tmp_path / 'x').write_text('')
     with pytest.raises(SystemExit) as ended:
         launch.flags.run(lambda overrides: (tmp_path / 'x').mkdir(), ['program'])
-    assert ended.value.code == 1 and capsys.readouterr().err == f'\nerror: {tmp_path}/x: File exists\n'
+    message = f'\nerror: {tmp_path}/x: a file of this name exists where a folder is needed\n'
+    assert ended.value.code == 1 and capsys.readouterr().err == message
+
+
+def test_the_version_is_printed_and_missing_flags_are_named():
+    done = subprocess.run(
+        [sys.executable, '-c', PROGRAM, '--version'], cwd=ROOT, text=True, capture_output=True, timeout=60
+    )
+    assert done.returncode == 0 and done.stdout.startswith('tessera 0')
+    command = [sys.executable, '-m', 'launch.classify_samples', '--generator=x']
+    done = subprocess.run(command, cwd=ROOT, text=True, capture_output=True, timeout=60)
+    assert done.returncode == 1 and '--classifier is missing' in done.stderr and 'Traceback' not in done.stderr

@@ -293,7 +293,7 @@ def test_summary_says_everything_before_step_one():
     text = describe_module.summary_text(description)
     for part in (
         '8 cpu devices', 'data 8', 'train 1,437, test 180', '3.40 GFLOP', '88%', 'a note', 'estimate on CPU',
-        '1,200 of 64 examples (53.4 epochs), 1,000 left', 'roughly 10 s', 'label: 3', 'blocks/mlp/up',
+        '1,200 of 64 examples (53.4 epochs), 1,000 left', 'about 10 s', 'label: 3', 'blocks/mlp/up',
     ):  # fmt: skip
         assert part in text, part
     assert '\x1b' not in text

@@ -160,7 +160,7 @@ def test_a_report_shows_everything_that_the_folder_holds(run):
     for text in (
         'a_run', 'PASS', '0.9833', '0.97 to 1', 'always the commonest class', 'finalize',
         '180', 'task.name=toy', 'blocks/mlp', 'kernel 3 × [8×8]', 'adam, every 3 steps', 'lora',
-        '3.40 MFLOP', 'an estimate on CPU', 'python -m launch.train', '1 min 10 s in all', '*kernel',
+        '3.40 MFLOP', 'an estimate on CPU', 'python -m launch.train', '1 min 10 s in total', '*kernel',
         'Made by Tessera', 'zero predicted as one: 1', 'frozen', 'held fixed', '44.5 epochs',
     ):  # fmt: skip
         assert text in page.text, text
@@ -174,8 +174,8 @@ def test_the_times_of_earlier_starts_are_shown(run):
     file = run / 'environment.json'
     file.write_text(json.dumps({**json.loads(file.read_text()), 'seconds_before': 50.0}))
     text = read(run).text
-    assert '2 min 00 s' in text and 'time in all, earlier starts too' in text
-    assert '1 min 10 s in all (of the last start)' in text
+    assert '2 min 00 s' in text and 'total time, earlier starts included' in text
+    assert '1 min 10 s in total (of the last start)' in text
 
 
 def test_a_report_needs_nothing_from_elsewhere(run):
@@ -292,7 +292,7 @@ def test_verdicts_in_words():
     failed = {'test': entry('test', accuracy=metric(0.9, 0.1, expected=[0.97, 1.0], passed=False))}
     assert 'FAIL' in text_of(failed) and 'outside the expected 0.97 to 1' in text_of(failed)
     poor = {'test': entry('test', loss=metric(2.5, 2.3, 'lower'))}
-    assert 'BELOW BASELINE' in text_of(poor) and 'is worse than its baseline, 2.3 (always the' in text_of(
+    assert 'WORSE THAN BASELINE' in text_of(poor) and 'is worse than its baseline, 2.3 (always the' in text_of(
         poor
     )
     plain = {'validation': entry('validation', loss=metric(2.5), accuracy=metric(0.5))}

@@ -185,7 +185,8 @@ def test_microbatches_are_said_to_mix_among_themselves(folder):
         state=SimpleNamespace(variables=Variables({}, {})),
     )  # fmt: skip
     (note,) = coupling_notes(plan)
-    assert note.startswith('rows are mixed (config.task.mixup and config.task.cutmix); with microbatches=2')
+    expected = 'the rows of a batch are mixed (config.task.mixup and config.task.cutmix); with microbatches=2'
+    assert note.startswith(expected)
 
 
 def test_a_transformer_reads_patches(folder):

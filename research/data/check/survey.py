@@ -222,7 +222,7 @@ def check_split(seen: Survey, inputs: Mapping[str, Any], error_limit: int = -1) 
             rows = ', '.join(map(seen.where, empty[:SHOWN]))
             add_finding(
                 'error' if len(empty) == len(texts) else 'warning',
-                f'{len(empty):,} empty texts in {name!r} ({rows})',
+                f'{len(empty):,} {"text is" if len(empty) == 1 else "texts are"} empty in {name!r} ({rows})',
             )
         limit = inputs[name].limit if name in inputs else 0
         long = sum(len(text) > limit for text in texts) if limit else 0

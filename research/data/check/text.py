@@ -11,7 +11,7 @@ from research.data.readers.fields import MISSING
 from research.data.table.cells import is_no_value, read_number
 
 BAR_WIDTH = 30  # characters of the longest bar
-MAX_LINE_CHARACTERS = 240
+MAX_LINE_CHARACTERS = 500
 MAX_CLASS_ROWS = 20  # lines of the class table
 
 
@@ -19,10 +19,10 @@ def sizes_text(surveys: Sequence[Survey]) -> list[str]:
     """Row counts of all splits on one line."""
     parts = [
         f'{seen.split} {seen.total:,}'
-        + (f' ({len(seen.numbers):,} looked at)' if len(seen.numbers) < seen.total else '')
+        + (f' ({len(seen.numbers):,} checked)' if len(seen.numbers) < seen.total else '')
         for seen in surveys
     ]
-    return ['rows       ' + '   '.join(parts)]
+    return ['rows       ' + ('   '.join(parts) or 'none')]
 
 
 def labels_text(surveys: Sequence[Survey]) -> list[str]:

@@ -50,7 +50,7 @@ def test_broken_refused_and_empty():
     errors, warnings = texts(found, 'error'), texts(found, 'warning')
     assert any('1 broken records' in text and 'a.jsonl, line 2: not JSON' in text for text in errors)
     assert any('1 rows cannot be encoded' in text and 'row 2: label 1 is none' in text for text in errors)
-    assert any("1 empty texts in 'text' (train row 2)" in text for text in warnings)
+    assert any("1 text is empty in 'text' (train row 2)" in text for text in warnings)
     assert any('longer than the 3 characters' in text for text in warnings)
     assert texts(check.check_split(seen, inputs, error_limit=5), 'error') == []  # broken ones may be left out
     assert 'the split is empty' in texts(check.check_split(check.survey('test', [], {}), {}), 'error')
@@ -189,7 +189,7 @@ def test_rows_are_chosen_evenly_and_the_report_ends_with_a_verdict():
     inputs = {'text': field('text')}
     seen = check.survey('train', rows, inputs, limit=20)
     report = check_text.report_text('data of x', [seen], check.check_split(seen, inputs))
-    assert 'train 40 (20 looked at)' in report and "train 'text', characters: 6 to 47" in report
+    assert 'train 40 (20 checked)' in report and "train 'text', characters: 6 to 47" in report
     assert report.endswith('verdict: fit, nothing found')
     finding = check.Finding('error', 'test', 'bad')
     assert check_text.verdict([finding]) == 'verdict: NOT FIT, 1 error and 0 warnings'
