@@ -21,6 +21,7 @@ from research.core.task import Tree
 from research.errors import UserError
 from research.memory import is_out_of_memory
 
+MAX_FAKE_DEVICES = 8192  # each takes threads and memory of this machine
 UNIT_BYTES = {'': 1, 'K': 2**10, 'M': 2**20, 'G': 2**30, 'T': 2**40}
 
 
@@ -111,8 +112,10 @@ def fake_devices(count: int) -> Sequence[Any]:
     """Creates `count` CPU devices that stand for accelerators.
 
     Raises:
-      UserError: if JAX is already initialized with fewer.
+      UserError: for more than `MAX_FAKE_DEVICES`, or if JAX is already initialized with fewer.
     """
+    if count > MAX_FAKE_DEVICES:
+        raise UserError(f'--topology: {count:,} chips are more than the {MAX_FAKE_DEVICES:,} that can be simulated')
     try:
         jax.config.update('jax_num_cpu_devices', count)
     except RuntimeError:

@@ -187,14 +187,14 @@ def group_size(text: str, devices: int) -> int:
 
     {{0,1},{2,3}} lists them, [2,4]<=[8] is 2 groups of 4, mesh['a'=2,'b'=4] {'b'} names axes of a mesh.
     """
-    if found := re.search(r"replica_groups=\w*mesh\[([^\]]*)\]\s*\{([^}]*)\}", text):
-        sizes = {name: int(size) for name, size in re.findall(r"'([^']+)'=(\d+)", found[1])}
-        parts = re.findall(r"'([^']+)'(?::\(\d+\)(\d+))?", found[2])
+    if match := re.search(r"replica_groups=\w*mesh\[([^\]]*)\]\s*\{([^}]*)\}", text):
+        sizes = {name: int(size) for name, size in re.findall(r"'([^']+)'=(\d+)", match[1])}
+        parts = re.findall(r"'([^']+)'(?::\(\d+\)(\d+))?", match[2])
         return math.prod(int(size) if size else sizes.get(name, 1) for name, size in parts)
-    if found := re.search(r'replica_groups=\[(\d+),(\d+)\]<=', text):
-        return int(found[2])
-    if found := re.search(r'replica_groups=\{\{([\d,]+)\}', text):
-        return len(found[1].split(','))
+    if match := re.search(r'replica_groups=\[(\d+),(\d+)\]<=', text):
+        return int(match[2])
+    if match := re.search(r'replica_groups=\{\{([\d,]+)\}', text):
+        return len(match[1].split(','))
     if 'source_target_pairs' in text:
         return 2
     return devices
@@ -208,12 +208,12 @@ def called_by(instruction: Instruction) -> Iterator[tuple[str, list[str]]]:
 
 def trip_count(loop: Instruction, condition: Sequence[Any], notes: list[str]) -> int:
     """Number of iterations of a loop: known, or the only integer constant in its condition."""
-    if found := re.search(r'known_trip_count[^\d]*(\d+)', loop.rest):
-        return int(found[1])
+    if match := re.search(r'known_trip_count[^\d]*(\d+)', loop.rest):
+        return int(match[1])
     constants = {
-        int(found[1])
+        int(match[1])
         for instruction in condition
-        if instruction.operation == 'constant' and (found := re.match(r'constant\((\d+)\)', instruction.rest))
+        if instruction.operation == 'constant' and (match := re.match(r'constant\((\d+)\)', instruction.rest))
     }
     if len(constants) == 1:
         return constants.pop()

@@ -19,17 +19,11 @@ def unchanged(batch: Batch, context: Context) -> Batch:
 
 
 def supervised(
-    host: Host,
-    source: Callable,
-    model: Model,
-    head: OutputHead,
-    *,
+    host: Host, source: Callable, model: Model, head: OutputHead, *,
     transform: Callable[[Batch, Context], Batch] = unchanged,
     extra_metrics: Callable[[dict[str, Metric]], Mapping[str, Metric]] | None = None,
-    label: str = 'label',
-    encode_once: bool = False,
-    **more: Any,
-) -> Task:
+    label: str = 'label', encode_once: bool = False, **more: Any,
+) -> Task:  # fmt: skip
     """Builds a task with one target per example: a class, a set of labels, or a number.
 
     Args:

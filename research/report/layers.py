@@ -118,9 +118,7 @@ def describe_layers(
             {
                 'group': group,
                 'path': path,
-                'arrays': sorted(
-                    rows[group, path], key=lambda array: (array['collection'] != 'params', -array['size'])
-                ),
+                'arrays': sorted(rows[group, path], key=lambda row: (row['collection'] != 'params', -row['size'])),
                 'parameters': sum(array['size'] for array in _parameters(rows[group, path])),
                 'bytes': sum(array['bytes'] for array in rows[group, path]),
             }

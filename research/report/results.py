@@ -80,6 +80,8 @@ def row_of(workdirs: Sequence[str], split: str, metric: str) -> dict[str, str]:
         if metric not in entry['metrics']:
             raise UserError(f'--metric={metric}: {workdir} has no such metric; {nearest(metric, entry["metrics"])}')
         measured = entry['metrics'][metric]
+        if isinstance(measured['value'], list):
+            raise UserError(f'--metric={metric}: a table records single numbers, and this metric has several')
         values.append(number_text(measured['value'], metric))
         seeds.append(str(stored(workdir, 'config.json')['seed']))
         seconds.append(environment['seconds'] + environment.get('seconds_before', 0.0))

@@ -203,6 +203,11 @@ def test_meshes():
     assert read_mesh('data:-1,fsdp:16', topology, MeshSettings()).data == -1
 
 
+def test_more_chips_than_can_be_simulated_are_refused():
+    with pytest.raises(UserError, match='100,000 chips are more than the 8,192'):
+        aot.fake_devices(100_000)
+
+
 def test_targets_that_cannot_be(monkeypatch):
     with pytest.raises(UserError, match='not a TPU'):
         aot.find_target(read_topology('h100:8'), 'tpu')

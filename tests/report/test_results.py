@@ -55,6 +55,11 @@ def test_a_wrong_name_is_answered_with_the_nearest(run, split, metric, words):
         results.row_of([run(0, 0.9)], split, metric)
 
 
+def test_a_metric_of_several_numbers_is_refused(run):
+    with pytest.raises(UserError, match='--metric=accuracy: a table records single numbers'):
+        results.row_of([run(0, [[1, 2], [3, 4]])], 'test', 'accuracy')
+
+
 def test_a_folder_that_is_no_finished_run_is_refused(tmp_path):
     with pytest.raises(UserError, match='metrics.json'):
         results.row_of([str(tmp_path)], 'test', 'accuracy')
