@@ -25,8 +25,17 @@ from research.core.outcome import Stop, Summary
 from research.core.task import Task
 from research.errors import UserError, unpack
 from research.locations import run_folder
-from research.overrides import override
-from research.resolve import completed, find_config, method_defaults, method_module, read_file, settable, task_module
+from research.overrides import check_values, override
+from research.resolve import (
+    completed,
+    find_config,
+    known_settings,
+    method_defaults,
+    method_module,
+    read_file,
+    settable,
+    task_module,
+)
 
 if TYPE_CHECKING:
     from research.inference.model import Model
@@ -68,7 +77,10 @@ def read(
     if overrides:
         texts = {name: value if isinstance(value, str) else text_of(value) for name, value in overrides.items()}
         values = override(values, texts, settable)
-    return config_module.read_config(completed(values), method_defaults(values.get('methods')))
+    values = completed(values)
+    checked = config_module.read_config(values, method_defaults(values.get('methods')))
+    check_values(values, known_settings(values))
+    return checked
 
 
 def as_dict(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,12 +4,13 @@ Every module may import this one. A program of `launch/` prints a `UserError` as
 other exception is a bug and keeps its stack trace.
 """
 
+import contextlib
 import difflib
 import inspect
 import math
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, NamedTuple
 
 
@@ -18,14 +19,23 @@ class UserError(ValueError):
 
 
 class SettingError(UserError):
-    """An invalid setting, raised by code that does not know the config section; `unpack` adds it."""
+    """An invalid setting, raised by code that does not know the config section; `in_section` adds it."""
 
     def __init__(self, field: str, problem: str):
         super().__init__(f'{field} {problem}')
 
 
+@contextlib.contextmanager
+def in_section(where: str) -> Iterator[None]:
+    """Completes every `SettingError` inside with the section of the config: 'model', 'optimizer.generator'."""
+    try:
+        yield
+    except SettingError as error:
+        raise UserError(f'config.{where}.{error}') from None
+
+
 class Range(NamedTuple):
-    """The allowed values of a number, as in `Annotated[float, Range(0, 1)]`; `unpack` checks them."""
+    """The allowed values of a number, as in `Annotated[float, Range(0, 1)]`; `check_value` checks them."""
 
     low: float = -math.inf
     high: float = math.inf
@@ -45,12 +55,24 @@ class Range(NamedTuple):
         return f'above {low} and {high}' if self.above else f'at least {low} and {high}'
 
 
+class NonEmpty:
+    """Marks a tuple that has at least one member."""
+
+    def __contains__(self, value: Any) -> bool:
+        return bool(value)
+
+    def __str__(self) -> str:
+        return 'non-empty'
+
+
 Positive = Annotated[float, Range(0, above=True)]
 NonNegative = Annotated[float, Range(0)]
 Fraction = Annotated[float, Range(0, 1)]
 Rate = Annotated[float, Range(0, 1, below=True)]  # a dropout rate or a decay
+OpenFraction = Annotated[float, Range(0, 1, above=True, below=True)]  # neither nothing nor the whole
 PositiveInt = Annotated[int, Range(0, above=True)]
 Count = Annotated[int, Range(0)]
+Sizes = Annotated[tuple[PositiveInt, ...], NonEmpty()]  # one size for each layer
 
 
 class Setting(NamedTuple):
@@ -128,17 +150,67 @@ def fit_each(values: Sequence[Any], kinds: tuple[Any, ...]) -> bool:
     return len(values) == len(kinds) and all(map(fits, values, kinds))
 
 
-def range_of(annotation: Any) -> Range:
-    """The range in an annotation; all numbers if it has none."""
-    return next((part for part in getattr(annotation, '__metadata__', ()) if isinstance(part, Range)), Range())
+def range_of(annotation: Any) -> Range | None:
+    """The range of a number's annotation, or of a tuple's members; None if it has none."""
+    if typing.get_origin(annotation) is Annotated:
+        own = next((part for part in annotation.__metadata__ if isinstance(part, Range)), None)
+        return own or range_of(typing.get_args(annotation)[0])
+    parts = [part for part in typing.get_args(annotation) if typing.get_origin(annotation) is not typing.Literal]
+    return next((limits for part in parts if (limits := range_of(part))), None)
+
+
+def exceeded(value: Any, annotation: Any) -> str:
+    """The limit in `annotation` that `value` exceeds, as 'above zero'; '' if it is within all of them.
+
+    `value` has the type `annotation`; the limits of a tuple's members count too.
+    """
+    origin, parts = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is Annotated:
+        limits = (part for part in annotation.__metadata__ if isinstance(part, (Range, NonEmpty)))
+        return next((str(limit) for limit in limits if value not in limit), '') or exceeded(value, parts[0])
+    if origin in (typing.Union, types.UnionType):
+        return exceeded(value, next(part for part in parts if fits(value, part)))
+    if origin is tuple and parts:
+        kinds = parts[:1] * len(value) if parts[-1] is Ellipsis else parts
+        return next(filter(None, map(exceeded, value, kinds)), '')
+    return ''
+
+
+def check_value(value: Any, annotation: Any, where: str) -> None:
+    """Checks the type and the range of a setting; `where` is its full name, 'config.model.width'.
+
+    Raises:
+      UserError: names the setting, the value and what is allowed.
+    """
+    if not fits(value, annotation):
+        raise UserError(f'{where}: expected {describe(annotation)}, got {value!r} ({type(value).__name__})')
+    if limit := exceeded(value, annotation):
+        raise UserError(f'{where} must be {limit}, got {value!r}')
+
+
+def check_ranges(settings: Any) -> None:
+    """Checks the ranges of an object's fields, for objects that code other than `unpack` creates as well.
+
+    Raises:
+      SettingError: for the first field outside its range.
+    """
+    for name, setting in settings_of(type(settings)).items():
+        value = getattr(settings, name)
+        if limit := exceeded(value, setting.kind):
+            raise SettingError(name, f'must be {limit}, got {value!r}')
 
 
 def describe(annotation: Any) -> str:
     """An annotation in a readable form: 'float', "'adam' or 'sgd'", 'tuple[int, ...]'."""
-    if typing.get_origin(annotation) is Annotated:
-        return describe(typing.get_args(annotation)[0])
-    if typing.get_origin(annotation) is typing.Literal:
-        return ' or '.join(map(repr, typing.get_args(annotation)))
+    origin, parts = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is Annotated:
+        return describe(parts[0])
+    if origin is typing.Literal:
+        return ' or '.join(map(repr, parts))
+    if origin is tuple:
+        return f'tuple[{", ".join("..." if part is Ellipsis else describe(part) for part in parts)}]'
+    if origin in (typing.Union, types.UnionType):
+        return ' | '.join('None' if part is types.NoneType else describe(part) for part in parts)
     if isinstance(annotation, type) and not typing.get_args(annotation):
         return annotation.__name__
     return str(annotation)
@@ -154,24 +226,19 @@ def unpack(function: Callable[..., Any], section: Mapping[str, Any], where: str,
       **given: arguments from the caller that are not settings.
 
     Raises:
-      UserError: for an unknown key (names the nearest), a missing one, or a value of the wrong type.
+      UserError: for an unknown key (names the nearest), a missing one, or a value of the wrong type or outside its
+        range.
     """
     settings = settings_of(function, given)
     for key, value in section.items():
         if key not in settings:
             raise UserError(f'config.{where}.{key}: there is no such setting; {nearest(key, settings)}')
-        kind = settings[key].kind
-        if not fits(value, kind):
-            raise UserError(f'config.{where}.{key}: expected {describe(kind)}, got {value!r} ({type(value).__name__})')
-        if (allowed := range_of(kind)) != Range() and value not in allowed:
-            raise UserError(f'config.{where}.{key} must be {allowed}, got {value!r}')
+        check_value(value, settings[key].kind, f'config.{where}.{key}')
     missing = [name for name, setting in settings.items() if name not in section and not setting.has_default]
     if missing:
         raise UserError(f'config.{where}: missing {", ".join(missing)}')
-    try:
+    with in_section(where):
         return function(**given, **{key: tuple(v) if isinstance(v, list) else v for key, v in section.items()})
-    except SettingError as error:
-        raise UserError(f'config.{where}.{error}') from None
 
 
 def without_name(section: Mapping[str, Any]) -> dict[str, Any]:
@@ -190,7 +257,5 @@ def task_settings(settings: Callable[..., Any], config: Any) -> Any:
     """The checked settings of `config.task`: `settings`, a named tuple, may have a method `check() -> itself`."""
     values = unpack(settings, without_name(config.task), 'task')
     check = getattr(values, 'check', None)  # a task may also have a setting named 'check'
-    try:
+    with in_section('task'):
         return check() if callable(check) else values
-    except SettingError as error:
-        raise UserError(f'config.task.{error}') from None

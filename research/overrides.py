@@ -8,7 +8,7 @@ import typing
 from collections.abc import Callable, Collection, Mapping
 from typing import Annotated, Any
 
-from research.errors import Setting, UserError, describe, fits, nearest
+from research.errors import Setting, UserError, check_value, describe, fits, nearest
 
 # Known settings: {section: {setting: Setting, or a dict of settings for a nested section}}.
 Known = Mapping[str, Any]
@@ -97,6 +97,20 @@ def with_defaults(section: Mapping[str, Any], options: Mapping[str, Any]) -> dic
         elif name not in result and option.has_default:
             result[name] = option.default
     return result
+
+
+def check_values(values: Mapping[str, Any], known: Known, where: str = 'config') -> None:
+    """Checks the types and ranges of all known settings of a config, before any data are read.
+
+    Raises:
+      UserError: for the first wrong value.
+    """
+    for name, option in known.items():
+        value = values.get(name)
+        if isinstance(option, Mapping):
+            check_values(value if isinstance(value, Mapping) else {}, option, f'{where}.{name}')
+        elif name in values and name != 'name' and option.kind is not types.NoneType:  # names may be modules
+            check_value(value, option.kind, f'{where}.{name}')
 
 
 def parse(text: str, annotation: Any, dotted: str) -> Any:

@@ -103,10 +103,10 @@ class OptimizerSettings:
     end_fraction: NonNegative = 0.0  # final rate of cosine, linear and trapezoid, relative to learning_rate
     # Fraction of the updates, at the end, over which the rate of 'trapezoid' falls.
     cooldown: Annotated[float, Range(0, 1, above=True)] = 0.25
-    b1: float = 0.9
-    b2: float = 0.999
+    b1: Rate = 0.9
+    b2: Rate = 0.999
     eps: Positive = 1e-8
-    momentum: float = 0.9  # for sgd
+    momentum: Rate = 0.9  # for sgd
     nesterov: bool = False
     weight_decay: NonNegative = 0.0  # decoupled (adamw, sgd)
     decay: tuple[str, ...] = ('*kernel', '*embedding')  # parameters under weight decay, l1 and l2
@@ -126,7 +126,7 @@ class MeshSettings:
     data: int = -1
     fsdp: int = 1
     tensor: int = 1
-    min_shard_size: int = 16384  # arrays with fewer elements stay replicated
+    min_shard_size: Count = 16384  # arrays with fewer elements stay replicated
 
     def __post_init__(self):
         sizes = (self.data, self.fsdp, self.tensor)

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, Int
 
 from research.core.config import OptimizerSettings
 from research.core.task import Tree
-from research.errors import UserError
+from research.errors import UserError, in_section
 from research.ops import paths
 
 
@@ -69,7 +69,8 @@ def make_optimizer(
       UserError: if a pattern of `frozen` matches no path, or settings contradict each other.
     """
     check(settings, where)
-    paths.require(paths.flatten_paths(params_shapes), settings.frozen, f'{where}.frozen')
+    with in_section(where):
+        paths.require(paths.flatten_paths(params_shapes), settings.frozen, 'frozen')
     parts = []
     if settings.l1 or settings.l2:
         parts.append(add_penalties(settings))

@@ -9,7 +9,7 @@ added, so models need no change. This costs one low-rank product per kernel and 
 
 import dataclasses
 import math
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from research.core.task import Task, Tree, Variables, fold, map_variables
-from research.errors import UserError, nearest
+from research.errors import NonEmpty, Positive, PositiveInt, UserError, in_section, nearest
 from research.ops import paths
 
 
@@ -26,17 +26,9 @@ class Settings:
     """Rank, scale and targets of the adapters."""
 
     group: str = 'model'
-    rank: int = 8
-    alpha: float = 16.0  # adapters are scaled by alpha / rank
-    target: tuple = ('*kernel',)  # patterns of paths; vectors (per layer) are skipped
-
-    def __post_init__(self):
-        if self.rank < 1:
-            raise UserError(f'config.lora.rank must be above zero, got {self.rank!r}')
-        if not self.alpha > 0:
-            raise UserError(f'config.lora.alpha must be above zero, got {self.alpha!r}')
-        if not self.target or not all(isinstance(pattern, str) for pattern in self.target):
-            raise UserError(f'config.lora.target: expected patterns of paths, got {self.target!r}')
+    rank: PositiveInt = 8
+    alpha: Positive = 16.0  # adapters are scaled by alpha / rank
+    target: Annotated[tuple[str, ...], NonEmpty()] = ('*kernel',)  # patterns of paths; vectors (per layer) are skipped
 
 
 def apply(task: Task, settings: Settings, config: Any = None) -> Task:
@@ -110,7 +102,8 @@ def find_targets(shapes: Tree, settings: Settings) -> dict[str, tuple[int, ...]]
       UserError: if a pattern matches nothing, or the patterns match no floating-point matrix.
     """
     flat = paths.flatten_paths(shapes)
-    paths.require(flat, settings.target, 'lora.target')
+    with in_section('lora'):
+        paths.require(flat, settings.target, 'target')
     targets = {}
     for path, leaf in flat.items():
         layers = leaf.shape[:1] if 'blocks' in path.split('/') else ()

@@ -21,7 +21,7 @@ from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from research.core.task import Aux, Batch, Context, Gradient, Loss, Task, Tree, Variables, fold
-from research.errors import UserError, nearest
+from research.errors import Count, NonNegative, OpenFraction, Positive, UserError, nearest
 from research.ops import accounting
 from research.ops.constrain import BATCH, constrain
 
@@ -32,24 +32,14 @@ NOISE_PURPOSE = 'privacy noise'  # folded into the key
 class Settings:
     """Clipping norm, noise, privacy budget, and the groups that need no privacy."""
 
-    clip: float = 1.0  # maximum L2 norm of a row's gradient over all parameters of a group
-    noise_multiplier: float = 1.0  # standard deviation of the noise in the sum, in units of `clip`
-    epsilon: float = 0.0  # above 0: budget of the whole run, which determines the noise multiplier
-    delta: float = 1e-5  # must be below 1 / (rows of the training split)
-    public: tuple = ()  # groups whose losses read no rows, such as a GAN's generator; all others are private
-    chunk: int = 0  # rows per device whose gradients are computed at once (16 is fast on a CPU); 0: all
+    clip: Positive = 1.0  # maximum L2 norm of a row's gradient over all parameters of a group
+    noise_multiplier: Positive = 1.0  # standard deviation of the noise in the sum, in units of `clip`
+    epsilon: NonNegative = 0.0  # above 0: budget of the whole run, which determines the noise multiplier
+    delta: OpenFraction = 1e-5  # must be below 1 / (rows of the training split)
+    public: tuple[str, ...] = ()  # groups whose losses read no rows, such as a GAN's generator; all others are private
+    chunk: Count = 0  # rows per device whose gradients are computed at once (16 is fast on a CPU); 0: all
 
     def __post_init__(self):
-        for name in ('clip', 'noise_multiplier'):
-            if not getattr(self, name) > 0:
-                raise UserError(f'config.privacy.{name} must be above zero, got {getattr(self, name)!r}')
-        if not 0 < self.delta < 1:
-            raise UserError(f'config.privacy.delta must be between 0 and 1, got {self.delta!r}')
-        if not self.epsilon >= 0 or self.chunk < 0:
-            raise UserError(
-                'config.privacy.epsilon and chunk must be zero or more, '
-                f'got {self.epsilon!r} and {self.chunk!r}'
-            )
         if self.epsilon and self.noise_multiplier != type(self).noise_multiplier:
             raise UserError(
                 'config.privacy: set epsilon or noise_multiplier, not both: one determines the other'
@@ -184,7 +174,8 @@ def make_budget(count: int, intervals: tuple[int, ...], settings: Settings, trai
     multiplier = settings.noise_multiplier
     if settings.epsilon:
         whole = releases(steps)
-        multiplier = accounting.calibrate(lambda value: accountant(value)(whole), settings.epsilon)
+        with in_section('privacy'):
+            multiplier = accounting.calibrate(lambda value: accountant(value)(whole), settings.epsilon)
     epsilon = accountant(multiplier)
     return Budget(multiplier, functools.cache(lambda step: epsilon(releases(step))), count, steps)
 

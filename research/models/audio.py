@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from research.errors import choose, unpack, unpack_part, without_name
+from research.errors import PositiveInt, choose, unpack, unpack_part, without_name
 from research.models.model import Model, builder_outside, defaults_of, model_of
 from research.nn.audio import SoundConvolution, SoundTransformer, patches_of
 from research.nn.resnet import ResNet
@@ -15,13 +15,13 @@ from research.nn.transformer_settings import TransformerSettings
 class Patches(NamedTuple):
     """Settings of the Transformer in addition to `TransformerSettings`."""
 
-    patch: int = 8  # size of a patch, in bands and frames
+    patch: PositiveInt = 8  # size of a patch, in bands and frames
 
 
 SETTINGS = {
     'convnet': defaults_of(SoundConvolution, 'classes'),
     'resnet': defaults_of(ResNet, 'classes'),
-    'transformer': defaults_of(TransformerSettings, 'vocabulary', 'length', 'causal') | Patches()._asdict(),
+    'transformer': defaults_of(TransformerSettings, 'vocabulary', 'length', 'causal') | defaults_of(Patches),
 }
 
 

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 
 from research.core.task import Variables, fold
-from research.errors import UserError, choose, unpack
+from research.errors import PositiveInt, choose, in_section, unpack
 from research.models.model import defaults_of
 from research.nn import dcgan, gan, sngan
 from research.nn.apply import initialize, run_group
@@ -26,14 +26,14 @@ class GAN(NamedTuple):
     name: str
     generator: dict
     discriminator: dict
-    latent: int = 64  # dimension of the noise
+    latent: PositiveInt = 64  # dimension of the noise
 
 
 SETTINGS = {
     name: {
         'generator': defaults_of(generator, 'classes'),
         'discriminator': defaults_of(discriminator, 'classes'),
-        'latent': GAN._field_defaults['latent'],
+        **defaults_of(GAN),
     }
     for name, (generator, discriminator) in PAIRS.items()
 }
@@ -60,8 +60,6 @@ def gan_pair(section: Mapping[str, Any], shape: tuple[int, int, int], classes: i
       UserError: if the model or a setting is unknown, or a value impossible.
     """
     settings = unpack(GAN, section, 'model')
-    if settings.latent < 1:
-        raise UserError(f'config.model.latent must be above zero, got {settings.latent}')
     makers = choose(settings.name, PAIRS, 'config.model.name')
     generator = unpack(makers[0], settings.generator, 'model.generator', shape=shape, classes=classes)
     discriminator = unpack(makers[1], settings.discriminator, 'model.discriminator', classes=classes)
@@ -80,10 +78,10 @@ def gan_pair(section: Mapping[str, Any], shape: tuple[int, int, int], classes: i
             'discriminator': (discriminator, jnp.zeros((1, *shape))),
             'generator': (generator, jnp.zeros((1, settings.latent))),
         }
-        initialized = {
-            group: initialize(module, fold(key, group), first, label)
-            for group, (module, first) in inputs.items()
-        }
+        initialized = {}
+        for group, (module, first) in inputs.items():
+            with in_section(f'model.{group}'):
+                initialized[group] = initialize(module, fold(key, group), first, label)
         extra = {group: collections for group, (_, collections) in initialized.items() if collections}
         return Variables({group: params for group, (params, _) in initialized.items()}, extra)
 

@@ -7,7 +7,7 @@ import numpy as np
 from etils import epath
 
 from research.core.task import Variables
-from research.errors import UserError, choose, unpack, unpack_part, without_name
+from research.errors import PositiveInt, UserError, choose, unpack, unpack_part, without_name
 from research.interop import pretrained
 from research.models.model import GROUP, Model, builder_outside, defaults_of, model_of
 from research.nn.mlp import MLP
@@ -25,7 +25,7 @@ VIT = {
 class Patches(NamedTuple):
     """Settings of the vision Transformer in addition to `TransformerSettings`."""
 
-    patch: int = 4  # side of a patch in pixels; ignored with pretrained weights
+    patch: PositiveInt = 4  # side of a patch in pixels; ignored with pretrained weights
 
 
 class Images(NamedTuple):
@@ -40,7 +40,7 @@ SHAPE_GIVEN = ('vocabulary', 'length', 'causal')
 SETTINGS = {
     'mlp': defaults_of(MLP, 'classes'),
     'resnet': defaults_of(ResNet, 'classes'),
-    'vit': defaults_of(TransformerSettings, *SHAPE_GIVEN) | VIT | Patches()._asdict() | pretrained.DEFAULTS,
+    'vit': defaults_of(TransformerSettings, *SHAPE_GIVEN, **VIT) | defaults_of(Patches) | pretrained.DEFAULTS,
 }
 
 
@@ -87,7 +87,7 @@ def vision_transformer(settings: Mapping[str, Any], images: Images, folder: epat
     weights = pretrained.read_description(section, folder)
     side = weights['image']['patch'] if weights else patches.patch
     height, width, _ = images.shape
-    if side < 1 or height % side or width % side:
+    if height % side or width % side:
         raise UserError(f'config.model.patch={side} does not divide images of {height}x{width} pixels')
     length = (height // side) * (width // side) + 1
     shape = pretrained.read_shape(section, folder, vocabulary=1, length=length, causal=False)

@@ -1,18 +1,17 @@
 """A model as pure functions of `Variables`, and the defaults of its settings.
 
 `research/models/<kind>.py` builds models for one kind of input from `config.model` and the sizes of the data. Each
-module has `SETTINGS`, {model name: {setting: default}}: every setting that a config may give.
+module has `SETTINGS`, {model name: {setting: its type, range and default}}: every setting that a config may give.
 """
 
 import importlib
-import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from jaxtyping import PRNGKeyArray
 
 from research.core.task import Batch, Context, Variables
-from research.errors import UserError
+from research.errors import Setting, UserError, in_section, settings_of
 from research.nn.apply import initialize, run_group
 
 GROUP = 'model'  # the parameter group of a task that has one model
@@ -41,7 +40,8 @@ def model_of(
     """
 
     def init(key: PRNGKeyArray) -> Variables:
-        params, collections = initialize(module, key, *inputs(blank))
+        with in_section('model'):
+            params, collections = initialize(module, key, *inputs(blank))
         return Variables({group: params}, {group: collections} if collections else {})
 
     def apply(variables: Variables, batch: Batch, context: Context) -> tuple[Any, dict[str, Any]]:
@@ -67,12 +67,13 @@ def builder_outside(name: str, function: str) -> Callable[..., Model] | None:
     return getattr(module, function)
 
 
-def defaults_of(kind: Any, *without: str) -> dict[str, Any]:
-    """Returns the parameters of `kind` that have a default, except `without`, which the task provides."""
-    parameters = inspect.signature(kind).parameters
-    hidden = {*without, *({'parent', 'name'} if 'parent' in parameters else ())}  # flax adds those two
+def defaults_of(kind: Any, *without: str, **changed: Any) -> dict[str, Setting]:
+    """Returns the parameters of `kind` that have a default, except `without`, which the task provides.
+
+    `changed` holds other defaults.
+    """
     return {
-        name: parameter.default
-        for name, parameter in parameters.items()
-        if name not in hidden and parameter.default is not parameter.empty
+        name: setting._replace(default=changed.get(name, setting.default))
+        for name, setting in settings_of(kind, without).items()
+        if setting.has_default
     }

@@ -6,7 +6,7 @@ from typing import Any, Literal, NamedTuple
 import jax.numpy as jnp
 
 from research.core.task import Batch
-from research.errors import UserError, choose, unpack, unpack_part, without_name
+from research.errors import Rate, UserError, choose, unpack, unpack_part, without_name
 from research.models.model import Model, builder_outside, defaults_of, model_of
 from research.nn.sequence_models import SequenceConvolution
 from research.nn.text_transformer import TextTransformer
@@ -17,12 +17,12 @@ class Pooled(NamedTuple):
     """Settings of the Transformer in addition to `TransformerSettings`."""
 
     pool: Literal['max', 'mean'] = 'mean'
-    head_dropout: float = 0.1
+    head_dropout: Rate = 0.1
 
 
 SETTINGS = {
     'convolution': defaults_of(SequenceConvolution, 'vocabulary'),
-    'transformer': defaults_of(TransformerSettings, 'vocabulary', 'length', 'causal') | Pooled()._asdict(),
+    'transformer': defaults_of(TransformerSettings, 'vocabulary', 'length', 'causal') | defaults_of(Pooled),
 }
 
 

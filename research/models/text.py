@@ -13,7 +13,7 @@ from research.data.text.corpus import load_array
 from research.data.text.ngrams import GramSettings
 from research.data.text.text_arrays import RATIOS, TextArrays, gram_settings
 from research.data.text.tokens import pretrained_tokens
-from research.errors import UserError, choose, unpack, unpack_part, without_name
+from research.errors import Rate, UserError, choose, unpack, unpack_part, without_name
 from research.interop import pretrained
 from research.models.model import Model, builder_outside, defaults_of, model_of
 from research.nn.text_models import NGramBag, TextConvolution, TextLSTM
@@ -25,15 +25,15 @@ class Pooled(NamedTuple):
     """Settings of the Transformer in addition to `TransformerSettings`."""
 
     pool: Literal['pooler', 'first', 'mean', 'max'] = 'first'
-    head_dropout: float = 0.1
+    head_dropout: Rate = 0.1
 
 
 SHAPE_GIVEN = ('vocabulary', 'length', 'causal', 'types', 'pooler')
 SETTINGS = {
-    'ngrams': GramSettings()._asdict() | defaults_of(NGramBag),
+    'ngrams': defaults_of(GramSettings) | defaults_of(NGramBag),
     'convolution': defaults_of(TextConvolution),
     'lstm': defaults_of(TextLSTM),
-    'transformer': defaults_of(TransformerSettings, *SHAPE_GIVEN) | Pooled()._asdict() | pretrained.DEFAULTS,
+    'transformer': defaults_of(TransformerSettings, *SHAPE_GIVEN) | defaults_of(Pooled) | pretrained.DEFAULTS,
 }
 
 

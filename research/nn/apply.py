@@ -21,13 +21,12 @@ method, and `method='...'` to call a method other than `__call__`. It also passe
 further code.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from flax import linen as nn
 from jaxtyping import Array, PRNGKeyArray
 
-from research.errors import SettingError
 from research.nn.tap import DELTAS, OBSERVED
 from research.ops.paths import flatten_paths, unflatten_paths
 
@@ -109,13 +108,3 @@ def seen_of(group: str, changed: Mapping[str, Any]) -> dict[str, dict[str, Array
     `changed` is the second value that `run` or `run_group` returns.
     """
     return {group: changed[OBSERVED]} if OBSERVED in changed else {}
-
-
-def check_settings(dropout: float = 0.0, **sizes: Sequence[int]) -> None:
-    """Checks a module's settings; raises `SettingError` if dropout is outside [0, 1) or a size is below 1."""
-    if not 0 <= dropout < 1:
-        raise SettingError('dropout', f'must be at least 0 and below 1, got {dropout!r}')
-    for name, values in sizes.items():
-        if not values or min(values) < 1:
-            given = ', '.join(map(str, values)) or '()'
-            raise SettingError(name, f'must be above zero, got {given}')

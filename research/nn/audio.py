@@ -7,8 +7,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from research.errors import UserError
-from research.nn.apply import check_settings
+from research.errors import PositiveInt, Rate, SettingError, Sizes
 from research.nn.convolution import Conv
 from research.nn.resnet import normalize
 from research.nn.tap import tap
@@ -36,20 +35,15 @@ class SoundConvolution(nn.Module):
     """
 
     classes: int
-    filters: tuple[int, ...] = (16, 32, 64, 128)  # of each layer
-    kernel: int = 3  # along each side
-    convolutions: int = 1  # in each layer, before it pools
+    filters: Sizes = (16, 32, 64, 128)  # of each layer
+    kernel: PositiveInt = 3  # along each side
+    convolutions: PositiveInt = 1  # in each layer, before it pools
     norm: Literal['batch', 'group', 'none'] = 'batch'
-    groups: int = 8  # maximum per group norm
+    groups: PositiveInt = 8  # maximum per group norm
     pool: Literal['flat', 'mean', 'both'] = 'mean'
-    hidden: tuple[int, ...] = ()  # widths of layers before the last
-    dropout: float = 0.0  # before every dense layer
+    hidden: tuple[PositiveInt, ...] = ()  # widths of layers before the last
+    dropout: Rate = 0.0  # before every dense layer
     dtype: Literal['float32', 'bfloat16'] = 'float32'
-
-    def __post_init__(self):
-        check_settings(self.dropout, filters=self.filters, kernel=(self.kernel,), groups=(self.groups,))
-        check_settings(convolutions=(self.convolutions,), hidden=self.hidden or (1,))
-        super().__post_init__()
 
     @nn.compact
     def __call__(
@@ -58,15 +52,16 @@ class SoundConvolution(nn.Module):
         """Computes float32 logits.
 
         Raises:
-          UserError: if the spectrogram is too small to be halved by every layer.
+          SettingError: if the spectrogram is too small to be halved by every layer.
         """
         features = spectrogram
         size = (self.kernel, self.kernel)
         if min(spectrogram.shape[1:3]) < 2 ** len(self.filters):
-            raise UserError(
-                f'config.model.filters: {len(self.filters)} layers halve both sides of the spectrogram, which has '
-                f'{spectrogram.shape[1]} bands x {spectrogram.shape[2]} frames: use fewer layers, or more bands and '
-                'frames'
+            raise SettingError(
+                'filters',
+                f'has {len(self.filters)} layers, which halve both sides of the spectrogram: '
+                f'{spectrogram.shape[1]} bands x {spectrogram.shape[2]} frames are too few; use fewer layers, or '
+                'more bands and frames',
             )
         for number, filters in enumerate(self.filters):
             for part in range(self.convolutions):
@@ -116,7 +111,5 @@ class SoundTransformer(nn.Module):
 
 
 def patches_of(bands: int, frames: int, patch: int) -> int:
-    """Number of patches of a spectrogram; raises `UserError` if `patch` is below 1."""
-    if patch < 1:
-        raise UserError(f'config.model.patch must be above zero, got {patch}')
+    """Number of patches of a spectrogram."""
     return -(-bands // patch) * -(-frames // patch)

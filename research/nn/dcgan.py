@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
-from research.nn.apply import check_settings
+from research.errors import Sizes
 from research.nn.gan import MAX_NORM_GROUPS, ConvDiscriminator, check_doublings, with_label
 from research.nn.resnet import normalize
 from research.ops.convolution import convolution
@@ -52,12 +52,11 @@ class DCGANGenerator(nn.Module):
 
     shape: tuple[int, ...]  # height, width, channels; two widths start 28, 32 and 64 pixels from 7, 8 and 16
     classes: int = 0
-    widths: tuple[int, ...] = (128, 64)  # channels of each feature map, coarsest first; each is doubled in size
+    widths: Sizes = (128, 64)  # channels of each feature map, coarsest first; each is doubled in size
     norm: Literal['none', 'batch', 'group'] = 'batch'
     dtype: Literal['float32', 'bfloat16'] = 'float32'
 
     def __post_init__(self):
-        check_settings(widths=self.widths)
         check_doublings(self.shape, len(self.widths), self.widths)
         super().__post_init__()
 
@@ -83,7 +82,7 @@ class DCGANGenerator(nn.Module):
 class DCGANDiscriminator(ConvDiscriminator):
     """4x4 convolutions of stride 2, LeakyReLU 0.2, batch norm after all but the first."""
 
-    widths: tuple[int, ...] = (64, 128)
+    widths: Sizes = (64, 128)
     norm: Literal['none', 'batch', 'group'] = 'batch'
 
     def convolution(self, number: int) -> dict:

@@ -15,8 +15,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
-from research.errors import UserError
-from research.nn.apply import check_settings
+from research.errors import Rate, SettingError, Sizes
 from research.nn.convolution import Conv
 from research.nn.resnet import normalize
 
@@ -39,11 +38,12 @@ def score(features: Array, labels: Array, classes: int, dtype: str) -> Array:
 
 
 def check_doublings(shape: tuple[int, ...], count: int, widths: tuple[int, ...]) -> None:
-    """Raises `UserError` if an image of this shape cannot be reached by `count` doublings."""
+    """Raises `SettingError` if an image of this shape cannot be reached by `count` doublings."""
     if shape[0] % 2**count or shape[1] % 2**count:
-        raise UserError(
-            f'config.model.generator.widths: {len(widths)} widths double the image {count} times, which does not lead '
-            f'to {shape[0]}x{shape[1]} pixels; use fewer widths, or images whose sides are multiples of {2**count}'
+        raise SettingError(
+            'widths',
+            f'has {len(widths)} members, which double the image {count} times and do not lead to {shape[0]}x{shape[1]} '
+            f'pixels; use fewer widths, or images whose sides are multiples of {2**count}',
         )
 
 
@@ -52,13 +52,9 @@ class MLPGenerator(nn.Module):
 
     shape: tuple[int, ...]  # height, width, channels
     classes: int = 0
-    widths: tuple[int, ...] = (128, 256, 512)
+    widths: Sizes = (128, 256, 512)
     norm: Literal['none', 'batch', 'group'] = 'none'
     dtype: Literal['float32', 'bfloat16'] = 'float32'
-
-    def __post_init__(self):
-        check_settings(widths=self.widths)
-        super().__post_init__()
 
     @nn.compact
     def __call__(
@@ -78,13 +74,9 @@ class MLPDiscriminator(nn.Module):
     """Hidden layers with LeakyReLU 0.2 and dropout; the loss applies the sigmoid."""
 
     classes: int = 0
-    widths: tuple[int, ...] = (512, 256)
-    dropout: float = 0.3
+    widths: Sizes = (512, 256)
+    dropout: Rate = 0.3
     dtype: Literal['float32', 'bfloat16'] = 'float32'
-
-    def __post_init__(self):
-        check_settings(self.dropout, widths=self.widths)
-        super().__post_init__()
 
     @nn.compact
     def __call__(
@@ -110,12 +102,11 @@ class ConvGenerator(nn.Module):
 
     shape: tuple[int, ...]  # height, width, channels
     classes: int = 0
-    widths: tuple[int, ...] = (64, 32)  # channels of each feature map, coarsest first; sizes double
+    widths: Sizes = (64, 32)  # channels of each feature map, coarsest first; sizes double
     norm: Literal['none', 'batch', 'group'] = 'batch'
     dtype: Literal['float32', 'bfloat16'] = 'float32'
 
     def __post_init__(self):
-        check_settings(widths=self.widths)
         check_doublings(self.shape, len(self.widths) - 1, self.widths)
         super().__post_init__()
 
@@ -142,14 +133,10 @@ class ConvDiscriminator(nn.Module):
     """3x3 convolutions with LeakyReLU 0.2 and dropout; all after the first have stride 2."""
 
     classes: int = 0
-    widths: tuple[int, ...] = (32, 64)
+    widths: Sizes = (32, 64)
     norm: Literal['none', 'batch', 'group'] = 'none'  # none after the first convolution
-    dropout: float = 0.0
+    dropout: Rate = 0.0
     dtype: Literal['float32', 'bfloat16'] = 'float32'
-
-    def __post_init__(self):
-        check_settings(self.dropout, widths=self.widths)
-        super().__post_init__()
 
     @nn.compact
     def __call__(

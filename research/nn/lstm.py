@@ -5,8 +5,6 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float
 
-from research.nn.apply import check_settings
-
 
 class LSTM(nn.Module):
     """One layer in one direction; dropout masks are drawn once per sequence and shared by all its steps.
@@ -22,10 +20,6 @@ class LSTM(nn.Module):
     dropout: float = 0.0  # rate of the inputs
     recurrent_dropout: float = 0.0  # rate of the state that the gates read
     reverse: bool = False  # read from the end
-
-    def __post_init__(self):
-        check_settings(max(self.dropout, self.recurrent_dropout), width=(self.width,))
-        super().__post_init__()
 
     @nn.compact
     def __call__(

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from research.nn.apply import check_settings
+from research.errors import PositiveInt, Rate
 from research.nn.tap import tap
 
 
@@ -19,16 +19,12 @@ class MLP(nn.Module):
     """
 
     classes: int
-    widths: tuple[int, ...] = (256, 128)
-    dropout: float = 0.0
+    widths: tuple[PositiveInt, ...] = (256, 128)
+    dropout: Rate = 0.0
     activation: Literal['relu', 'gelu', 'tanh'] = 'relu'
     dtype: Literal['float32', 'bfloat16'] = 'float32'
     # Variance 1 / inputs, or uniform with 2 / (inputs + outputs), Keras's default (Glorot & Bengio 2010, equation 16).
     initializer: Literal['fan_in', 'glorot'] = 'fan_in'
-
-    def __post_init__(self):
-        check_settings(self.dropout, widths=self.widths or (1,))  # no hidden layer: logistic regression
-        super().__post_init__()
 
     @nn.compact
     def __call__(

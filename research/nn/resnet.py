@@ -11,8 +11,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from research.errors import SettingError
-from research.nn.apply import check_settings
+from research.errors import PositiveInt, Rate, SettingError, Sizes
 from research.nn.convolution import Conv
 from research.nn.tap import DELTAS, OBSERVED, tap
 
@@ -115,21 +114,19 @@ class ResNet(nn.Module):
     """
 
     classes: int
-    widths: tuple[int, ...] = (16, 32, 64)  # channels of each stage; all but the first have stride 2
-    depths: tuple[int, ...] = (1, 1, 1)  # blocks of each stage
+    widths: Sizes = (16, 32, 64)  # channels of each stage; all but the first have stride 2
+    depths: Sizes = (1, 1, 1)  # blocks of each stage
     # A 3x3 convolution, a 5x5 with stride 2, or a 7x7 with stride 2 and 3x3 max-pooling.
     stem: Literal['small', 'half', 'large'] = 'small'
     bottleneck: bool = False
     norm: Literal['batch', 'group'] = 'batch'
-    groups: int = 8  # maximum per group norm
+    groups: PositiveInt = 8  # maximum per group norm
     zero_init: bool = False  # blocks start as the identity (Goyal et al. 2017, arXiv:1706.02677, section 5.1)
-    dropout: float = 0.0  # before the last layer
-    unroll: int = 1  # blocks per scan step; does not change results
+    dropout: Rate = 0.0  # before the last layer
+    unroll: PositiveInt = 1  # blocks per scan step; does not change results
     dtype: Literal['float32', 'bfloat16'] = 'float32'
 
     def __post_init__(self):
-        check_settings(self.dropout, widths=self.widths, depths=self.depths)
-        check_settings(groups=(self.groups,), unroll=(self.unroll,))
         if len(self.widths) != len(self.depths):
             raise SettingError(
                 'depths', f'and widths are both per stage, but there are {len(self.depths)} and {len(self.widths)}'

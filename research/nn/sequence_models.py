@@ -7,10 +7,9 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
-from research.errors import SettingError
-from research.nn.apply import check_settings
+from research.errors import Count, PositiveInt, Rate, Sizes
 from research.nn.tap import tap
-from research.nn.text_models import check_rates, masked_pool, windows
+from research.nn.text_models import masked_pool, windows
 
 
 class SequenceConvolution(nn.Module):
@@ -21,20 +20,13 @@ class SequenceConvolution(nn.Module):
 
     units: int
     vocabulary: int = 0  # number of k-mers; 0: the input is one-hot
-    width: int = 32  # of a k-mer's embedding
-    filters: tuple[int, ...] = (64, 64)  # of each layer
-    window: int = 7
-    hidden: int = 64  # 0: none
+    width: PositiveInt = 32  # of a k-mer's embedding
+    filters: Sizes = (64, 64)  # of each layer
+    window: PositiveInt = 7
+    hidden: Count = 64  # 0: none
     pool: Literal['flat', 'max', 'mean'] = 'flat'
-    dropout: float = 0.3
-    input_dropout: float = 0.0  # fraction of positions dropped entirely
-
-    def __post_init__(self):
-        check_settings(self.dropout, filters=self.filters, window=(self.window,), width=(self.width,))
-        check_rates(self, 'input_dropout')
-        if self.hidden < 0:
-            raise SettingError('hidden', f'must be zero (none) or more, got {self.hidden}')
-        super().__post_init__()
+    dropout: Rate = 0.3
+    input_dropout: Rate = 0.0  # fraction of positions dropped entirely
 
     @nn.compact
     def __call__(

@@ -14,8 +14,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
-from research.errors import UserError
-from research.nn.apply import check_settings
+from research.errors import Count, SettingError, Sizes
 from research.nn.gan import check_doublings
 from research.nn.spectral import Conv, Dense, Embed
 
@@ -110,11 +109,10 @@ class ResNetGenerator(nn.Module):
 
     shape: tuple[int, ...]  # height, width, channels
     classes: int = 0
-    widths: tuple[int, ...] = (128, 64, 32)  # channels of the coarse feature map and of each block
+    widths: Sizes = (128, 64, 32)  # channels of the coarse feature map and of each block
     dtype: Literal['float32', 'bfloat16'] = 'float32'
 
     def __post_init__(self):
-        check_settings(widths=self.widths)
         check_doublings(self.shape, len(self.widths) - 1, self.widths)
         super().__post_init__()
 
@@ -148,14 +146,10 @@ class ResNetDiscriminator(nn.Module):
     """Residual blocks, the first `halvings` of which downsample, then ReLU, sum over pixels, one logit."""
 
     classes: int = 0
-    widths: tuple[int, ...] = (32, 64, 128)  # channels of each block
-    halvings: int = 2
+    widths: Sizes = (32, 64, 128)  # channels of each block
+    halvings: Count = 2
     spectral: bool = True
     dtype: Literal['float32', 'bfloat16'] = 'float32'
-
-    def __post_init__(self):
-        check_settings(widths=self.widths, halvings=(self.halvings + 1,))
-        super().__post_init__()
 
     @nn.compact
     def __call__(
@@ -167,9 +161,8 @@ class ResNetDiscriminator(nn.Module):
         """Computes one logit per image; large values mean real."""
         halvings = min(self.halvings, len(self.widths))
         if min(images.shape[1:3]) < 2**halvings:
-            raise UserError(
-                f'config.model.discriminator.halvings={halvings}: {images.shape[1]}x{images.shape[2]} pixels '
-                f'cannot be halved {halvings} times'
+            raise SettingError(
+                f'halvings={halvings}:', f'{images.shape[1]}x{images.shape[2]} pixels cannot be halved {halvings} times'
             )
         hidden = images
         for number, width in enumerate(self.widths):
@@ -187,12 +180,8 @@ class ConvSNDiscriminator(nn.Module):
     """
 
     classes: int = 0
-    widths: tuple[int, ...] = (64, 128)  # channels of each 4x4 convolution
+    widths: Sizes = (64, 128)  # channels of each 4x4 convolution
     dtype: Literal['float32', 'bfloat16'] = 'float32'
-
-    def __post_init__(self):
-        check_settings(widths=self.widths)
-        super().__post_init__()
 
     @nn.compact
     def __call__(

@@ -8,8 +8,7 @@ import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
-from research.errors import SettingError
-from research.nn.apply import check_settings
+from research.errors import Count, PositiveInt, Rate
 from research.nn.mlp import MLP
 from research.nn.tap import tap
 
@@ -23,17 +22,11 @@ class TableMLP(nn.Module):
 
     classes: int
     sizes: tuple[int, ...]  # number of categories of each column
-    embedding: int = 8  # width of a category's embedding; 0: one-hot
-    widths: tuple[int, ...] = (128, 64)
-    dropout: float = 0.0
+    embedding: Count = 8  # width of a category's embedding; 0: one-hot
+    widths: tuple[PositiveInt, ...] = (128, 64)
+    dropout: Rate = 0.0
     activation: Literal['relu', 'gelu', 'tanh'] = 'relu'
     dtype: Literal['float32', 'bfloat16'] = 'float32'
-
-    def __post_init__(self):
-        check_settings(self.dropout, widths=self.widths or (1,))  # no hidden layer: logistic regression
-        if self.embedding < 0:
-            raise SettingError('embedding', f'must be zero (one-hot) or more, got {self.embedding}')
-        super().__post_init__()
 
     @nn.compact
     def __call__(

@@ -7,8 +7,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int
 
-from research.errors import SettingError
-from research.nn.apply import check_settings
+from research.errors import Count, Positive, PositiveInt, Rate, SettingError, Sizes
 from research.nn.lstm import LSTM
 from research.nn.tap import tap
 
@@ -73,18 +72,13 @@ class TextConvolution(nn.Module):
 
     vocabulary: int
     units: int
-    width: int = 300
-    windows: tuple[int, ...] = (3, 4, 5)
-    filters: int = 100  # per window size
-    dropout: float = 0.5
-    word_dropout: float = 0.0
-    embedding_dropout: float = 0.0
-    scale: float = 0.25
-
-    def __post_init__(self):
-        check_settings(self.dropout, width=(self.width,), windows=self.windows, filters=(self.filters,))
-        check_rates(self, 'word_dropout', 'embedding_dropout')
-        super().__post_init__()
+    width: PositiveInt = 300
+    windows: Sizes = (3, 4, 5)
+    filters: PositiveInt = 100  # per window size
+    dropout: Rate = 0.5
+    word_dropout: Rate = 0.0
+    embedding_dropout: Rate = 0.0
+    scale: Positive = 0.25
 
     @nn.compact
     def __call__(
@@ -115,21 +109,16 @@ class TextLSTM(nn.Module):
 
     vocabulary: int
     units: int
-    width: int = 128  # of a word
-    hidden: int = 64
+    width: PositiveInt = 128  # of a word
+    hidden: PositiveInt = 64
     bidirectional: bool = False
-    spatial_dropout: float = 0.4
-    dropout: float = 0.2
-    recurrent_dropout: float = 0.2
-    head_dropout: float = 0.0
+    spatial_dropout: Rate = 0.4
+    dropout: Rate = 0.2
+    recurrent_dropout: Rate = 0.2
+    head_dropout: Rate = 0.0
     pool: Literal['last', 'max', 'mean'] = 'last'
     skip_padding: bool = True  # False: the LSTM reads padding like words
-    scale: float = 0.05
-
-    def __post_init__(self):
-        check_settings(self.dropout, width=(self.width,), hidden=(self.hidden,))
-        check_rates(self, 'spatial_dropout', 'recurrent_dropout', 'head_dropout')
-        super().__post_init__()
+    scale: Positive = 0.05
 
     @nn.compact
     def __call__(
@@ -164,16 +153,13 @@ class NGramBag(nn.Module):
 
     features: int  # n-grams, and padding
     units: int
-    width: int = 10
-    dropout: float = 0.0  # rate of whole n-grams
+    width: Count = 10
+    dropout: Rate = 0.0  # rate of whole n-grams
     unit_length: bool = False  # with width 0: normalize the weights of a text's n-grams to length 1
 
     def __post_init__(self):
-        check_settings(self.dropout)
-        if self.width < 0 or (self.width and self.unit_length):
-            raise SettingError(
-                'width', f'must be zero (a linear model) or more, and zero with unit_length, got {self.width}'
-            )
+        if self.width and self.unit_length:
+            raise SettingError('width', f'must be zero (a linear model) with unit_length, got {self.width}')
         super().__post_init__()
 
     @nn.compact
@@ -202,10 +188,3 @@ class NGramBag(nn.Module):
                 total /= jnp.sqrt(jnp.maximum(jnp.sum(weights**2, axis=1), 1e-9))
             return total + self.param('bias', nn.initializers.zeros_init(), (self.units,))
         return nn.Dense(self.units, name='head')(tap(self, 'pooled', total / jnp.maximum(jnp.sum(valid, axis=1), 1)))
-
-
-def check_rates(module: nn.Module, *names: str) -> None:
-    """Raises `SettingError` if a rate is not in [0, 1)."""
-    for name in names:
-        if not 0 <= getattr(module, name) < 1:
-            raise SettingError(name, f'must be at least 0 and below 1, got {getattr(module, name)!r}')

@@ -9,7 +9,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from research.errors import UserError
+from research.errors import SettingError
 from research.nn.layers import Block, BlockContext, Head, dense, embedding, normalize
 from research.nn.positions import angles, frequencies, in_segments, relative_bias, sinusoids, stretch
 from research.nn.tap import DELTAS, OBSERVED, tap
@@ -100,7 +100,7 @@ class Stack(nn.Module):
         if settings.types:
             x = x + self.types(jnp.zeros(x.shape[:2], jnp.int32) if types is None else types)
         elif types is not None:
-            raise UserError('tokens have types, but config.model.types is 0: set it to the number of types')
+            raise SettingError('types', 'is 0, but the tokens have types: set it to their number')
         if settings.positions == 'learned':
             x = x + self.positions(positions + settings.position_offset)
         elif settings.positions in ('sinusoidal', 'halves'):
@@ -146,7 +146,8 @@ class Transformer(nn.Module):
           types: token types (BERT's segments); None if all are 0.
 
         Raises:
-          UserError: if there are more positions than `settings.length`, or types but `settings.types` is 0.
+          UserError: if there are more positions than `settings.length`.
+          SettingError: if tokens have types but `settings.types` is 0.
         """
         x, cache = self.features(tokens, length, segments, prefix, cache, read_from, types)
         if self.settings.pooler and self.is_initializing():

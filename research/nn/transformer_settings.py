@@ -1,21 +1,23 @@
 """The settings of a Transformer, which cover all published architectures."""
 
 import dataclasses
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 
-from research.errors import SettingError, UserError
+from research.errors import (
+    Count,
+    NonNegative,
+    Positive,
+    PositiveInt,
+    Range,
+    Rate,
+    SettingError,
+    UserError,
+    check_ranges,
+)
 from research.ops.attention import Implementation
 
-POSITIVE = (
-    'vocabulary', 'length', 'width', 'layers', 'heads', 'rotary_base', 'rotary_factor', 'relative_distance',
-    'norm_epsilon', 'initial_scale',
-)  # fmt: skip
-NON_NEGATIVE = (
-    'key_value_heads', 'head_width', 'hidden_width', 'window', 'decoder_layers', 'source_vocabulary', 'types',
-    'position_offset', 'rotary_length',
-)  # fmt: skip
 RATES = ('dropout', 'attention_dropout', 'embedding_dropout', 'hidden_dropout', 'output_dropout')
 
 
@@ -23,37 +25,37 @@ RATES = ('dropout', 'attention_dropout', 'embedding_dropout', 'hidden_dropout', 
 class TransformerSettings:
     """Sizes and options of a Transformer. Widths are numbers of features; 0 selects the usual value."""
 
-    vocabulary: int  # number of tokens
-    length: int  # maximum number of positions
-    width: int = 128  # of the residual stream
-    layers: int = 4
-    decoder_layers: int = 0  # of an encoder-decoder; 0: as many as layers
-    source_vocabulary: int = 0  # of an encoder-decoder; 0: source and target share tokens and embedding
-    heads: int = 4
-    key_value_heads: int = 0  # 0: as many as heads; fewer: grouped-query attention
-    head_width: int = 0  # 0: width / heads
-    hidden_width: int = 0  # of the feed-forward layer; 0: 4 * width, or 2/3 of that if gated
+    vocabulary: PositiveInt  # number of tokens
+    length: PositiveInt  # maximum number of positions
+    width: PositiveInt = 128  # of the residual stream
+    layers: PositiveInt = 4
+    decoder_layers: Count = 0  # of an encoder-decoder; 0: as many as layers
+    source_vocabulary: Count = 0  # of an encoder-decoder; 0: source and target share tokens and embedding
+    heads: PositiveInt = 4
+    key_value_heads: Count = 0  # 0: as many as heads; fewer: grouped-query attention
+    head_width: Count = 0  # 0: width / heads
+    hidden_width: Count = 0  # of the feed-forward layer; 0: 4 * width, or 2/3 of that if gated
     causal: bool = True  # False: an encoder
-    window: int = 0  # number of positions attended to, itself included; 0: all
-    windows: tuple[int, ...] = ()  # window of each layer, repeated cyclically (GPT-3: dense, banded, dense, ...)
+    window: Count = 0  # number of positions attended to, itself included; 0: all
+    windows: tuple[Count, ...] = ()  # window of each layer, repeated cyclically (GPT-3: dense, banded, dense, ...)
     norm: Literal['layer', 'rms'] = 'layer'
     norm_position: Literal['pre', 'post'] = 'pre'
     norm_bias: bool = True  # of a layer norm
-    norm_epsilon: float = 1e-5
+    norm_epsilon: Positive = 1e-5
     qk_norm: bool = False  # RMS norm of every query and key head
     attention_scale: bool = True  # logits divided by sqrt(width of a head); not in T5
     activation: Literal['gelu', 'gelu_tanh', 'silu', 'relu'] = 'gelu_tanh'
     gated: bool = False  # SwiGLU is gated silu
     positions: Literal['rotary', 'learned', 'sinusoidal', 'halves', 'relative', 'none'] = 'rotary'
-    position_offset: int = 0  # learned: index of the first position in the table
-    rotary_base: float = 10000.0
-    rotary_length: int = 0  # Llama 3.1 scaling: context length of pretraining; 0: off
-    rotary_factor: float = 8.0  # with rotary_length: divisor of low frequencies
-    rotary_low: float = 1.0  # with rotary_length: fewer periods in it mean a low frequency
-    rotary_high: float = 4.0  # with rotary_length: more periods in it mean a high frequency, which is kept
-    relative_buckets: int = 32  # relative: number of buckets (T5)
-    relative_distance: int = 128  # relative: larger distances share one bucket
-    types: int = 0  # number of token types, each with an embedding (BERT's segments)
+    position_offset: Count = 0  # learned: index of the first position in the table
+    rotary_base: Positive = 10000.0
+    rotary_length: Count = 0  # Llama 3.1 scaling: context length of pretraining; 0: off
+    rotary_factor: Positive = 8.0  # with rotary_length: divisor of low frequencies
+    rotary_low: NonNegative = 1.0  # with rotary_length: fewer periods in it mean a low frequency
+    rotary_high: Positive = 4.0  # with rotary_length: more periods in it mean a high frequency, which is kept
+    relative_buckets: Annotated[int, Range(4)] = 32  # relative: number of buckets (T5)
+    relative_distance: PositiveInt = 128  # relative: larger distances share one bucket
+    types: Count = 0  # number of token types, each with an embedding (BERT's segments)
     embedding_scale: bool = False  # token embeddings times sqrt(width) (Vaswani et al. 2017, section 3.4)
     embedding_norm: bool = False  # on the input of the first block
     query_key_value_bias: bool = False
@@ -65,48 +67,34 @@ class TransformerSettings:
     head_activation: Literal['', 'gelu', 'gelu_tanh', 'silu', 'relu'] = ''  # of head_transform; '': same as activation
     head_bias: bool = False  # of the output projection
     head_scale: bool = False  # multiply hidden states by width ** -0.5 before the output projection (T5, tied)
-    dropout: float = 0.0  # of each sublayer's output
-    hidden_dropout: float = 0.0  # inside the feed-forward layer, after its activation
-    output_dropout: float = 0.0  # of the last hidden states
-    attention_dropout: float = 0.0  # of the attention weights
-    embedding_dropout: float = 0.0
+    dropout: Rate = 0.0  # of each sublayer's output
+    hidden_dropout: Rate = 0.0  # inside the feed-forward layer, after its activation
+    output_dropout: Rate = 0.0  # of the last hidden states
+    attention_dropout: Rate = 0.0  # of the attention weights
+    embedding_dropout: Rate = 0.0
     initializer: Literal['fan_in', 'normal'] = 'fan_in'  # kernels: fan_in ** -0.5, or initial_scale
-    initial_scale: float = 0.02  # deviation of embeddings (and of kernels with 'normal')
+    initial_scale: Positive = 0.02  # deviation of embeddings (and of kernels with 'normal')
     dtype: Literal['float32', 'bfloat16'] = 'float32'  # of activations; all else stays float32
     attention: Implementation = 'auto'
     remat: bool = False  # recompute each block in the backward pass: less memory, a third more compute
     scan: bool = False  # run blocks as a loop, compiled once; False unrolls it, which runs faster
 
     def __post_init__(self):
-        for name in POSITIVE:
-            if not getattr(self, name) > 0:
-                raise SettingError(name, f'must be above zero, got {getattr(self, name)!r}')
-        for name in NON_NEGATIVE:
-            if getattr(self, name) < 0:
-                raise SettingError(name, f'must be zero or more, got {getattr(self, name)!r}')
-        for name in RATES:
-            if not 0 <= getattr(self, name) < 1:
-                raise SettingError(name, f'must be from 0 to below 1, got {getattr(self, name)!r}')
+        check_ranges(self)  # the settings of published weights come from files
         if not self.head_width and self.width % self.heads:
             raise SettingError(f'heads={self.heads}', f'does not divide width={self.width}: set head_width')
         if self.heads % self.key_heads:
             key_heads = self.key_heads
             raise SettingError(f'key_value_heads={key_heads}', f'does not divide heads={self.heads}')
         if self.positions == 'rotary' and self.width_of_head % 2:
-            raise UserError(f'rotary positions need an even width of heads, got {self.width_of_head}')
+            raise SettingError('heads', f'must have an even width for rotary positions, got {self.width_of_head}')
         if self.positions in ('sinusoidal', 'halves') and self.width % 2:
             raise SettingError('width', f'must be even for sinusoidal positions, got {self.width}')
-        if self.positions == 'relative' and not 4 <= self.relative_buckets < 2 * self.relative_distance:
-            raise SettingError(
-                'relative_buckets',
-                f'must be at least 4 and below twice relative_distance={self.relative_distance}, '
-                f'got {self.relative_buckets}',
-            )
-        if self.windows and (self.window or min(self.windows) < 0):
-            raise SettingError(
-                'windows',
-                f'must all be zero or more, and exclude window, got {self.windows}, window={self.window}',
-            )
+        if self.positions == 'relative' and self.relative_buckets >= 2 * self.relative_distance:
+            buckets, distance = self.relative_buckets, self.relative_distance
+            raise SettingError('relative_buckets', f'must be below 2 * relative_distance={2 * distance}, got {buckets}')
+        if self.windows and self.window:
+            raise SettingError('windows', f'and window exclude each other, got {self.windows} and {self.window}')
         if not self.rotary_low < self.rotary_high:
             raise SettingError('rotary_low', f'must be below rotary_high, got {self.rotary_low}, {self.rotary_high}')
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from research.data.batches import MAX_OVERFLOW_PROBABILITY
-from research.errors import UserError
+from research.errors import SettingError
 from research.extras import require
 
 Releases = Mapping[int, int]  # {k: number of steps whose rows take part in k releases}
@@ -114,7 +114,7 @@ def calibrate(epsilon: Callable[[float], float], target: float) -> float:
     `epsilon` must decrease in its argument.
 
     Raises:
-      UserError: if no noise multiplier from 0.01 to 10,000 reaches the target.
+      SettingError: if no noise multiplier from 0.01 to 10,000 reaches the target.
     """
     from scipy.optimize import brentq
 
@@ -130,9 +130,7 @@ def calibrate(epsilon: Callable[[float], float], target: float) -> float:
         if low < math.log(0.01):
             break
     if not math.log(0.01) <= low < high <= math.log(1e4):
-        raise UserError(
-            f'config.privacy.epsilon={target}: no noise multiplier from 0.01 to 10,000 reaches it'
-        )
+        raise SettingError(f'epsilon={target}:', 'no noise multiplier from 0.01 to 10,000 reaches it')
     log_multiplier = brentq(excess, low, high, xtol=1e-3)
     while excess(log_multiplier) > 0:
         log_multiplier += 1e-3  # pyright: ignore[reportOperatorIssue]

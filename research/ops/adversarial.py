@@ -59,7 +59,7 @@ def adversarial_loss(name: str) -> AdversarialLoss:
             0.5,
         ),
     }
-    discriminator, generator, boundary = choose(name, losses, 'config.task.loss')
+    discriminator, generator, boundary = choose(name, losses, 'loss')
     return AdversarialLoss(float32(discriminator), float32(generator), boundary)
 
 

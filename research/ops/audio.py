@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from research.errors import UserError
+from research.errors import SettingError
 
 DELTA_FRAMES = 4  # frames on either side in the fit of a slope
 MAX_WINDOW_SAMPLES = 8192  # 170 ms at 48 kHz
@@ -56,25 +56,25 @@ class Mel(NamedTuple):
         return 1 + samples // self.hop_samples
 
     def check(self) -> 'Mel':
-        """Validates the settings and returns them; raises `UserError` if they are impossible."""
-        if not 1 <= self.hop_samples or not 2 <= self.window_samples <= MAX_WINDOW_SAMPLES or self.bands < 1:
-            raise UserError(
-                f'config.task: at {self.rate} Hz a window of {self.window:g} ms has {self.window_samples} samples '
-                f'(allowed: 2 to {MAX_WINDOW_SAMPLES}), a hop of {self.hop:g} ms has {self.hop_samples} (1 or '
-                f'more), and there must be at least one mel band, got {self.bands}'
+        """Validates the settings and returns them; raises `SettingError` if they are impossible."""
+        if not 1 <= self.hop_samples or not 2 <= self.window_samples <= MAX_WINDOW_SAMPLES:
+            raise SettingError(
+                f'window={self.window:g}:',
+                f'at {self.rate} Hz such a window has {self.window_samples} samples (allowed: 2 to '
+                f'{MAX_WINDOW_SAMPLES}), and a hop of {self.hop:g} ms has {self.hop_samples} (1 or more)',
             )
-        if not 0 <= self.fmin < self.highest <= self.rate / 2 or not self.power_floor > 0:
-            raise UserError(
-                f'config.task: fmin and fmax must satisfy 0 <= fmin < fmax <= {self.rate / 2:g} Hz (half of '
-                f'sample_rate) and power_floor must be above zero, got {self.fmin:g}, {self.highest:g} and '
-                f'{self.power_floor:g}'
+        if not self.fmin < self.highest <= self.rate / 2:
+            raise SettingError(
+                'fmin',
+                f'and fmax must satisfy fmin < fmax <= {self.rate / 2:g} Hz (half of sample_rate), got '
+                f'{self.fmin:g} and {self.highest:g}',
             )
         empty = np.flatnonzero(filter_bank(self).max(axis=0) <= 0)
         if len(empty):
-            raise UserError(
-                f'config.task.mels={self.bands}: band {empty[0] + 1} contains none of the '
-                f'{self.transform_size // 2 + 1} frequencies of a window of {self.window:g} ms: use fewer bands, a '
-                'longer window, or a higher fmin'
+            raise SettingError(
+                f'mels={self.bands}:',
+                f'band {empty[0] + 1} contains none of the {self.transform_size // 2 + 1} frequencies of a window of '
+                f'{self.window:g} ms: use fewer bands, a longer window, or a higher fmin',
             )
         return self
 

@@ -60,7 +60,7 @@ def make_augment(names: Sequence[str]) -> Callable[[PRNGKeyArray, Image], Image]
       UserError: for an unknown name.
     """
     changes = [
-        choose(name, {'color': color, 'translation': translation, 'cutout': cutout}, 'config.task.augment')
+        choose(name, {'color': color, 'translation': translation, 'cutout': cutout}, 'augment')
         for name in names
     ]
 

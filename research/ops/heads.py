@@ -12,7 +12,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from research.errors import UserError
 from research.ops.claims import claim_label, claim_labels, label_score, multi_label_score, number_score
 from research.ops.classification import MetricRow, classification_metrics, classification_sums
 from research.ops.losses import sigmoid_cross_entropy, soft_cross_entropy, softmax_cross_entropy
@@ -32,15 +31,6 @@ class OutputHead(NamedTuple):
     decode: Callable[[Mapping[str, np.ndarray]], Any]  # outputs of one example -> JSON-able answer
     score: Callable[[Array, Array], Float[Array, 'batch']]  # (scores, labels) -> log-probability of the labels
     claim: Callable[[Mapping[str, Array]], Array]  # outputs -> predicted labels
-
-
-def check_single(label_smoothing: float, top: int) -> None:
-    """Validates settings of `single`; raises `UserError`."""
-    if not 0 <= label_smoothing < 1 or top < 0:
-        raise UserError(
-            'config.task: label_smoothing must be from 0 to below 1 and top zero or more, '
-            f'got {label_smoothing} and {top}'
-        )
 
 
 def decode_softmax(classes: Sequence[str], top: int) -> Callable[[Mapping[str, np.ndarray]], dict[str, Any]]:

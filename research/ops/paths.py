@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 
-from research.errors import UserError
+from research.errors import SettingError
 
 MAX_LISTED_PATHS = 12  # per message
 
@@ -90,17 +90,17 @@ def require(paths: Iterable[str], patterns: Iterable[str], where: str) -> None:
     Args:
       paths: the paths that exist.
       patterns: as given by the user.
-      where: the setting that contains them, for the message ('optimizer.model.frozen').
+      where: the setting that contains them, for the message ('frozen').
 
     Raises:
-      UserError: for the first pattern that matches nothing; suggests the nearest one that does.
+      SettingError: for the first pattern that matches nothing; suggests the nearest one that does.
     """
     paths = list(paths)
     for pattern in patterns:
         if not isinstance(pattern, str):
-            raise UserError(f'config.{where}: expected patterns of paths, got {pattern!r}')
+            raise SettingError(f'{where}:', f'expected patterns of paths, got {pattern!r}')
         if not any(match(path, (pattern,)) for path in paths):
-            raise UserError(f'config.{where}: {pattern!r} matches no parameter; {suggest(pattern, paths)}')
+            raise SettingError(f'{where}:', f'{pattern!r} matches no parameter; {suggest(pattern, paths)}')
 
 
 def suggest(pattern: str, paths: Iterable[str]) -> str:

@@ -9,24 +9,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from research.errors import UserError
-
 
 class Sampled(NamedTuple):
     """New tokens of each row, including the end token; 0 after a row's `length`."""
 
     tokens: Int[Array, 'batch max_tokens']
     length: Int[Array, 'batch']
-
-
-def check_sampling(temperature: float, top_k: int, top_p: float) -> None:
-    """Raises `UserError` if a setting is out of range."""
-    if temperature < 0:
-        raise UserError(f'temperature must be zero (greedy) or more, got {temperature}')
-    if top_k < 0:
-        raise UserError(f'top_k must be zero (off) or more, got {top_k}')
-    if not 0 < top_p <= 1:
-        raise UserError(f'top_p must be above 0 and at most 1 (off), got {top_p}')
 
 
 def filtered(

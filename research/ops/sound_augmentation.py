@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, UInt32
 
-from research.errors import UserError
+from research.errors import SettingError
 
 
 class Augmentation(NamedTuple):
@@ -21,16 +21,11 @@ class Augmentation(NamedTuple):
     band_mask: int = 0  # their maximum width in bands
 
     def check(self, frames: int, bands: int) -> 'Augmentation':
-        """Validates the settings and returns them; raises `UserError` if they are impossible."""
-        if min(self) < 0:
-            raise UserError(
-                'config.task: shift, gain, noise, time_masks, time_mask, band_masks and band_mask must be zero or '
-                f'more, got {", ".join(f"{value:g}" for value in self)}'
-            )
+        """Validates the settings and returns them; raises `SettingError` if masks are too wide."""
         if self.time_mask > frames or self.band_mask > bands:
-            raise UserError(
-                f'config.task: masks of {self.time_mask} frames and {self.band_mask} bands do not fit into '
-                f'{frames} frames and {bands} bands'
+            raise SettingError(
+                f'time_mask={self.time_mask}',
+                f'or band_mask={self.band_mask} does not fit into {frames} frames and {bands} bands',
             )
         return self
 

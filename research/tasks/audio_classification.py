@@ -6,7 +6,7 @@ A row is {'audio', 'rate', 'label'}. A request is {'audio'}: the bytes of a WAV 
 import functools
 import json
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import jax
 import numpy as np
@@ -17,7 +17,7 @@ from research.data.audio import sounds
 from research.data.dataset import DataSet, open_dataset
 from research.data.image import images
 from research.data.labels import LabelFacts, collect, make_encode_label, read_labels, write_labels
-from research.errors import UserError, task_settings
+from research.errors import Count, NonNegative, Positive, PositiveInt, Range, Rate, SettingError, task_settings
 from research.ops import heads
 from research.ops.audio import Mel
 from research.ops.heads import OutputHead
@@ -31,44 +31,35 @@ DRAWS = 2**32  # exclusive upper bound of the random number that seeds a row's a
 class Settings(NamedTuple):
     """Settings of `config.task`. Times are in seconds unless stated otherwise."""
 
-    sample_rate: int = 16000  # Hz; sounds of another rate are resampled
-    seconds: float = 1.0  # length of the model's input
+    sample_rate: Annotated[int, Range(*sounds.RATE_LIMITS)] = 16000  # Hz; sounds of another rate are resampled
+    seconds: Annotated[float, Range(0, sounds.MAX_SECONDS, above=True)] = 1.0  # length of the model's input
     crop: Literal['middle', 'start'] = 'middle'  # where longer sounds are cropped and shorter ones placed
     random_crop: bool = False  # in training, crop longer sounds at random
-    window: float = 25.0  # length of a frame, milliseconds
-    hop: float = 10.0  # step between frames, milliseconds
-    mels: int = 40  # mel bands
-    fmin: float = 0.0  # Hz, lower edge of the first band
-    fmax: float = 0.0  # Hz, upper edge of the last band; 0: half of sample_rate
+    window: Positive = 25.0  # length of a frame, milliseconds
+    hop: Positive = 10.0  # step between frames, milliseconds
+    mels: PositiveInt = 40  # mel bands
+    fmin: NonNegative = 0.0  # Hz, lower edge of the first band
+    fmax: NonNegative = 0.0  # Hz, upper edge of the last band; 0: half of sample_rate
     scale: Literal['slaney', 'htk'] = 'slaney'
-    power_floor: float = 1e-10  # minimum power in a band, for samples in [-1, 1]
+    power_floor: Positive = 1e-10  # minimum power in a band, for samples in [-1, 1]
     deltas: bool = False  # add the slope of each band over time as a second channel
-    shift: float = 0.0  # training: shift in time by up to this much
-    gain: float = 0.0  # training: change the gain by up to this many decibels, either way
-    noise: float = 0.0  # training: add white noise of up to this fraction of the signal's RMS
-    time_masks: int = 0  # SpecAugment: number of time masks,
-    time_mask: int = 0  # maximum frames of each,
-    band_masks: int = 0  # number of band masks,
-    band_mask: int = 0  # maximum bands of each
-    mixup: float = 0.0  # training: mix in up to this fraction of another sound and its label
-    label_smoothing: float = 0.0
-    top: int = 0  # report top-k accuracy for this k; 0: min(5, classes - 1)
+    shift: NonNegative = 0.0  # training: shift in time by up to this much
+    gain: NonNegative = 0.0  # training: change the gain by up to this many decibels, either way
+    noise: NonNegative = 0.0  # training: add white noise of up to this fraction of the signal's RMS
+    time_masks: Count = 0  # SpecAugment: number of time masks,
+    time_mask: Count = 0  # maximum frames of each,
+    band_masks: Count = 0  # number of band masks,
+    band_mask: Count = 0  # maximum bands of each
+    mixup: Annotated[float, Range(0, 0.5)] = 0.0  # training: mix in up to this fraction of another sound and its label
+    label_smoothing: Rate = 0.0
+    top: Count = 0  # report top-k accuracy for this k; 0: min(5, classes - 1)
 
     def check(self) -> 'Settings':
-        """Validates the settings; raises `UserError` for impossible values."""
-        low, high = sounds.RATE_LIMITS
-        if not low <= self.sample_rate <= high or not 0 < self.seconds <= sounds.MAX_SECONDS:
-            raise UserError(
-                f'config.task: sample_rate must be {low:,} to {high:,} and seconds above 0, at most '
-                f'{sounds.MAX_SECONDS}; got {self.sample_rate:,} and {self.seconds:g}'
-            )
+        """Raises `SettingError` for settings that do not fit together."""
         self.mel.check()
         if self.samples < self.mel.window_samples:
-            raise UserError(f'config.task.seconds={self.seconds:g} is less than one window of {self.window:g} ms')
+            raise SettingError(f'seconds={self.seconds:g}', f'is less than one window of {self.window:g} ms')
         self.augmentation.check(self.mel.frames(self.samples), self.mels)
-        if not 0 <= self.mixup <= 0.5:
-            raise UserError(f'config.task.mixup must be in 0 to 0.5, got {self.mixup}')
-        heads.check_single(self.label_smoothing, self.top)
         return self
 
     @property

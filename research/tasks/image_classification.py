@@ -6,7 +6,7 @@ A row is {'image', 'label'}. A request is {'image'}: an array, or the bytes of a
 import functools
 import json
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 from etils import epath
@@ -14,8 +14,8 @@ from etils import epath
 from research.core.task import Batch, Context, Host, Input, Task
 from research.data.dataset import DataSet, numbered, open_dataset
 from research.data.image import images
-from research.data.image.augmentations import Augmentations, augment, center_crop
-from research.errors import UserError, task_settings
+from research.data.image.augmentations import MAX_MAGNITUDE, Augmentations, augment, center_crop
+from research.errors import Count, Fraction, NonNegative, Range, Rate, UserError, task_settings
 from research.ops import heads
 from research.ops.heads import OutputHead
 from research.ops.mixing import mix_labelled
@@ -27,31 +27,20 @@ class Settings(NamedTuple):
     """Settings of `config.task`: augmentation, preprocessing and metrics."""
 
     # Augmentation on the host, in this order; see `research.data.image.augmentations.Augmentations`.
-    resized_crop: float = 0.0  # random resized crop: minimum fraction of the area (ImageNet: 0.08); 0: off
-    shift: int = 0  # random shift of up to this many pixels
+    resized_crop: Fraction = 0.0  # random resized crop: minimum fraction of the area (ImageNet: 0.08); 0: off
+    shift: Count = 0  # random shift of up to this many pixels
     flip: bool = False  # random horizontal flip
-    operations: int = 0  # RandAugment operations per image
-    magnitude: float = 9.0  # RandAugment magnitude, 0 to 10
-    erase: float = 0.0  # probability of random erasing
+    operations: Count = 0  # RandAugment operations per image
+    magnitude: Annotated[float, Range(0, MAX_MAGNITUDE)] = 9.0  # RandAugment magnitude, 0 to 10
+    erase: Fraction = 0.0  # probability of random erasing
     # Augmentation on the device, between rows of a batch; see `research.ops.mixing.mix`.
-    mixup: float = 0.0  # alpha of the Beta distribution; 0: off
-    cutmix: float = 0.0
-    label_smoothing: float = 0.0
-    center_crop: float = 0.0  # evaluation: center square of this fraction of the shorter side; 0: whole image
+    mixup: NonNegative = 0.0  # alpha of the Beta distribution; 0: off
+    cutmix: NonNegative = 0.0
+    label_smoothing: Rate = 0.0
+    center_crop: Fraction = 0.0  # evaluation: center square of this fraction of the shorter side; 0: whole image
     standardize: bool = True  # standardize channels by the training split's moments; False: keep [0, 1]
-    statistics: int = 0  # number of evenly spaced training rows used for the moments; 0: all
-    top: int = 0  # report top-k accuracy for this k; 0: min(5, classes - 1)
-
-    def check(self) -> 'Settings':
-        """Validates the settings; raises `UserError` for impossible values."""
-        values = self.statistics, self.mixup, self.cutmix
-        if min(values) < 0:
-            raise UserError(f'config.task: statistics, mixup and cutmix must be zero or more, got {values}')
-        if not 0 <= self.center_crop <= 1:
-            raise UserError(f'config.task: center_crop must be in 0 to 1, got {self.center_crop}')
-        heads.check_single(self.label_smoothing, self.top)
-        self.augmentations.check()
-        return self
+    statistics: Count = 0  # number of evenly spaced training rows used for the moments; 0: all
+    top: Count = 0  # report top-k accuracy for this k; 0: min(5, classes - 1)
 
     @property
     def augmentations(self) -> Augmentations:

@@ -18,8 +18,7 @@ from research.data.dataset import DataSet, numbered, open_dataset, shuffled
 from research.data.fields import share, whole_number
 from research.data.image import gallery, images
 from research.data.outputs import Picture
-from research.errors import UserError, task_settings
-from research.ops.diff_augment import make_augment
+from research.errors import Count, NonNegative, PositiveInt, UserError, task_settings
 from research.ops.generative_metrics import read_train, store_train, train_cloud
 from research.ops.noise import NO_INTERPOLATION, SAMPLE_LABEL
 
@@ -30,30 +29,20 @@ MAX_SEED = 2**31 - 1
 class Settings(NamedTuple):
     """Settings of `config.task`."""
 
-    loss: str = 'non_saturating'  # or 'minimax', 'hinge', 'wasserstein', 'least_squares'
+    loss: Literal['non_saturating', 'minimax', 'hinge', 'wasserstein', 'least_squares'] = 'non_saturating'
     halved: bool = False  # average the real and fake parts of the discriminator's loss instead of adding them
-    r1: float = 0.0  # gamma of the R1 gradient penalty on real images; 0: off
-    gradient_penalty: float = 0.0  # lambda of the WGAN-GP gradient penalty; 0: off
-    penalty_every: int = 1  # lazy regularization: discriminator updates between penalties, which are scaled up by it
-    augment: tuple[str, ...] = ()  # DiffAugment policies: 'color', 'translation', 'cutout'
+    r1: NonNegative = 0.0  # gamma of the R1 gradient penalty on real images; 0: off
+    gradient_penalty: NonNegative = 0.0  # lambda of the WGAN-GP gradient penalty; 0: off
+    penalty_every: PositiveInt = 1  # lazy: discriminator updates between penalties, which are scaled up by it
+    augment: tuple[Literal['color', 'translation', 'cutout'], ...] = ()  # DiffAugment policies
     conditional: bool = False  # condition both networks on the label
-    truncation: float = 0.0  # predictions resample noise beyond this magnitude; 0: off. Metrics never truncate
-    fakes: int = 4  # generated images per real image when metrics are computed
+    truncation: NonNegative = 0.0  # predictions resample noise beyond this magnitude; 0: off. Metrics never truncate
+    fakes: PositiveInt = 4  # generated images per real image when metrics are computed
     features: Literal['pixels', 'classifier', 'inception'] = 'pixels'  # feature space of the metrics
-    pixels: int = 16  # for features='pixels': images are downsampled to at most this many pixels per side
+    pixels: PositiveInt = 16  # for features='pixels': images are downsampled to at most this many pixels per side
     network: str = ''  # for 'classifier': the folder of its run; for 'inception': the file of its weights
     kernel: bool = False  # also report the kernel distance; above 128 features, on the first 2,000 images
-    neighbours: int = 5  # nearest training images shown for each of ten generated images; 0: none
-
-    def check(self) -> 'Settings':
-        """Validates the settings; raises `UserError` for impossible values."""
-        if self.fakes < 1 or self.pixels < 1 or self.penalty_every < 1:
-            raise UserError('config.task: fakes, pixels and penalty_every must be above zero')
-        for name in ('r1', 'gradient_penalty', 'truncation', 'neighbours'):
-            if not getattr(self, name) >= 0:
-                raise UserError(f'config.task.{name} must be zero or more, got {getattr(self, name)!r}')
-        make_augment(self.augment)
-        return self
+    neighbours: Count = 5  # nearest training images shown for each of ten generated images; 0: none
 
 
 class ImageStats(NamedTuple):

@@ -8,7 +8,7 @@ import dataclasses
 import functools
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from etils import epath
@@ -20,9 +20,8 @@ from research.data.text.packing import Packed
 from research.data.text.python_lines import python_lines
 from research.data.text.text_rows import TextRows, plain_text, row_prompt
 from research.data.text.token_streams import read_stats, read_stream, store_streams
-from research.errors import UserError, choose, task_settings
+from research.errors import Count, NonNegative, PositiveInt, Range, UserError, task_settings
 from research.interop.pretrained import read_shape, stream_tokenizer
-from research.ops.sampling import check_sampling
 
 MODELS = 'tokens'  # builder module in research/models/
 
@@ -32,25 +31,22 @@ class Settings:
     """Settings of `config.task`; lengths are in tokens."""
 
     tokenizer: Literal['bpe', 'character'] = 'bpe'
-    vocabulary: int = 2048
-    length: int = 128  # tokens per row, and the maximum context
+    vocabulary: PositiveInt = 2048
+    length: PositiveInt = 128  # tokens per row, and the maximum context
     documents: Literal['joined', 'packed'] = 'joined'  # 'packed': attention stays inside a document
-    stride: int = 0  # tokens between starts of training rows in joined documents; 0: length; 1: random crops
+    stride: Count = 0  # tokens between starts of training rows in joined documents; 0: length; 1: random crops
     objective: Literal['causal', 'prefix'] = 'causal'  # 'prefix': sees a prefix whole, predicts the rest
-    max_new_tokens: int = 64  # maximum length of a continuation
-    temperature: float = 0.8  # 0: greedy
-    top_k: int = 0  # 0: off
-    top_p: float = 0.95  # 1: off
+    max_new_tokens: PositiveInt = 64  # maximum length of a continuation
+    temperature: NonNegative = 0.8  # 0: greedy
+    top_k: Count = 0  # 0: off
+    top_p: Annotated[float, Range(0, 1, above=True)] = 0.95  # 1: off
     prompts: tuple[str, ...] = ()  # prompts continued in the report; (): the first rows of the split
     check: Literal['', 'python'] = ''  # 'python': fraction of generated lines that Python's tokenize accepts
-    check_count: int = 32  # number of continuations checked
+    check_count: PositiveInt = 32  # number of continuations checked
 
     def __post_init__(self):
-        for name in ('length', 'max_new_tokens', 'check_count'):
-            if getattr(self, name) < 1:
-                raise UserError(f'config.task.{name} must be above zero, got {getattr(self, name)}')
-        if not 0 <= self.stride <= self.length:
-            raise UserError(f'config.task.stride must be 0 to length={self.length}, got {self.stride}')
+        if self.stride > self.length:
+            raise UserError(f'config.task.stride must be at most length={self.length}, got {self.stride}')
         if self.documents == 'packed' and (self.stride or self.objective == 'prefix'):
             raise UserError("config.task.documents='packed' requires stride=0 and objective='causal'")
         if self.objective == 'prefix' and self.length < 2:
@@ -60,7 +56,6 @@ class Settings:
                 f'config.task.max_new_tokens={self.max_new_tokens} leaves no room for a prompt in '
                 f'config.task.length={self.length}'
             )
-        check_sampling(self.temperature, self.top_k, self.top_p)
 
 
 def prepare(config: Any, folder: epath.Path) -> None:
@@ -109,7 +104,7 @@ def make_finalize(rows: TextRows, settings: Settings) -> Callable | None:
         # The corpus score is a reference, not a bound: no direction is better.
         return {'python_lines': Metric(*shares, '', about, reference_about)}
 
-    return choose(settings.check, {'python': finalize, '': None}, 'config.task.check')
+    return {'python': finalize, '': None}[settings.check]
 
 
 def host_of(rows: TextRows) -> Host:

@@ -22,7 +22,7 @@ from research.data.dataset import open_dataset
 from research.data.text.corpus import Blocks
 from research.data.text.masked_rows import MASK, MaskedRows, Masking, block_length, marks_of
 from research.data.text.token_streams import read_stats, read_stream, store_streams
-from research.errors import UserError, task_settings
+from research.errors import Fraction, OpenFraction, PositiveInt, UserError, task_settings
 from research.interop import pretrained
 
 MODELS = 'tokens'  # builder module in research/models/
@@ -32,26 +32,21 @@ class Settings(NamedTuple):
     """Settings of `config.task`; lengths are in tokens."""
 
     tokenizer: Literal['bpe', 'character'] = 'bpe'
-    vocabulary: int = 2048
-    length: int = 128  # tokens per row, and the maximum context
-    rate: float = 0.15  # fraction of tokens to predict
-    mask_share: float = 0.8  # fraction of those replaced by [MASK]
-    random_share: float = 0.1  # fraction of those replaced by a random token; the rest stay unchanged
+    vocabulary: PositiveInt = 2048
+    length: PositiveInt = 128  # tokens per row, and the maximum context
+    rate: OpenFraction = 0.15  # fraction of tokens to predict
+    mask_share: Fraction = 0.8  # fraction of those replaced by [MASK]
+    random_share: Fraction = 0.1  # fraction of those replaced by a random token; the rest stay unchanged
     whole_words: bool = False  # mask whole words
-    top: int = 5  # candidates returned per mask
+    top: PositiveInt = 5  # candidates returned per mask
     prompts: tuple[str, ...] = ()  # texts with [MASK] answered in the report; (): the first rows of the split
 
     def check(self) -> 'Settings':
         """Validates the settings; raises `UserError` for impossible values."""
-        for name in ('length', 'top'):
-            if getattr(self, name) < 1:
-                raise UserError(f'config.task.{name} must be above zero, got {getattr(self, name)}')
-        if not 0 < self.rate < 1:
-            raise UserError(f'config.task.rate must be between 0 and 1, got {self.rate}')
-        if min(self.mask_share, self.random_share) < 0 or self.mask_share + self.random_share > 1 + 1e-9:
+        if self.mask_share + self.random_share > 1 + 1e-9:
             raise UserError(
-                f'config.task.mask_share={self.mask_share} and random_share={self.random_share}: both must be zero '
-                'or more, and their sum at most 1'
+                f'config.task.mask_share={self.mask_share} and random_share={self.random_share}: their sum must be at '
+                'most 1'
             )
         if self.top > self.vocabulary:
             raise UserError(f'config.task.top={self.top} exceeds the vocabulary of {self.vocabulary}')

@@ -5,7 +5,7 @@ A row is {'sequence', 'label'}. A request is {'sequence'}. IUPAC ambiguity codes
 
 import functools
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 from etils import epath
@@ -15,7 +15,7 @@ from research.data.dataset import DataSet, open_dataset
 from research.data.labels import LabelFacts, collect, make_encode_label, read_labels, write_labels
 from research.data.notes import cut_notes
 from research.data.sequence import genes
-from research.errors import UserError, task_settings
+from research.errors import Count, PositiveInt, Range, Rate, UserError, task_settings
 from research.ops import heads
 from research.ops.heads import OutputHead
 
@@ -26,19 +26,16 @@ MAX_CLASSES_WITH_OWN_ERROR = 12
 class Settings(NamedTuple):
     """Settings of `config.task`."""
 
-    length: int = 60  # letters in the model's input
-    kmer: int = 0  # embed windows of this many letters; 0: one-hot letters
+    length: PositiveInt = 60  # letters in the model's input
+    kmer: Annotated[int, Range(0, 8)] = 0  # embed windows of this many letters; 0: one-hot letters
     cut: Literal['end', 'start', 'both', 'refuse'] = 'refuse'  # which side of a longer sequence is cut
-    label_smoothing: float = 0.0
-    top: int = 0  # report top-k accuracy for this k; 0: min(5, classes - 1)
+    label_smoothing: Rate = 0.0
+    top: Count = 0  # report top-k accuracy for this k; 0: min(5, classes - 1)
 
     def check(self) -> 'Settings':
         """Validates the settings; raises `UserError` for impossible values."""
-        if not 0 <= self.kmer <= 8 or self.length < max(self.kmer, 1):
-            raise UserError(
-                f'config.task: kmer must be 0 to 8 and length at least kmer, got {self.kmer} and {self.length}'
-            )
-        heads.check_single(self.label_smoothing, self.top)
+        if self.length < self.kmer:
+            raise UserError(f'config.task.length must be at least kmer={self.kmer}, got {self.length}')
         return self
 
 

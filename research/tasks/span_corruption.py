@@ -6,7 +6,7 @@ the missing spans. With `config.model.weights` the tokenizer, sentinels, end and
 """
 
 import functools
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 from etils import epath
 
@@ -15,9 +15,8 @@ from research.data.dataset import open_dataset
 from research.data.text.corpus import Blocks
 from research.data.text.span_rows import SpanRows, SpanSizes, check_sentinels
 from research.data.text.token_streams import read_stats, read_stream, store_streams
-from research.errors import UserError, task_settings
+from research.errors import Count, NonNegative, OpenFraction, PositiveInt, Range, task_settings
 from research.interop import pretrained
-from research.ops.sampling import check_sampling
 
 MODELS = 'tokens'  # builder module in research/models/
 
@@ -26,25 +25,14 @@ class Settings(NamedTuple):
     """Settings of `config.task`; lengths are in tokens."""
 
     tokenizer: Literal['bpe', 'character'] = 'bpe'
-    vocabulary: int = 2048
-    length: int = 128  # tokens per row before corruption
-    density: float = 0.15  # fraction of tokens removed
-    mean_span: float = 3.0  # mean tokens per span
-    temperature: float = 0.0  # of sampled answers; 0: greedy
-    top_k: int = 0  # 0: off
-    top_p: float = 1.0  # 1: off
+    vocabulary: PositiveInt = 2048
+    length: Annotated[int, Range(2)] = 128  # tokens per row before corruption
+    density: OpenFraction = 0.15  # fraction of tokens removed
+    mean_span: Annotated[float, Range(1)] = 3.0  # mean tokens per span
+    temperature: NonNegative = 0.0  # of sampled answers; 0: greedy
+    top_k: Count = 0  # 0: off
+    top_p: Annotated[float, Range(0, 1, above=True)] = 1.0  # 1: off
     prompts: tuple[str, ...] = ()  # texts with sentinels answered in the report; (): the first rows of the split
-
-    def check(self) -> 'Settings':
-        """Validates the settings; raises `UserError` for impossible values."""
-        if self.length < 2:
-            raise UserError(f'config.task.length must be 2 or more, got {self.length}')
-        if not 0 < self.density < 1:
-            raise UserError(f'config.task.density must be between 0 and 1, got {self.density}')
-        if self.mean_span < 1:
-            raise UserError(f'config.task.mean_span must be 1 or more, got {self.mean_span}')
-        check_sampling(self.temperature, self.top_k, self.top_p)
-        return self
 
     @property
     def sizes(self) -> SpanSizes:

@@ -7,7 +7,7 @@ import collections
 import functools
 import json
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from etils import epath
@@ -16,7 +16,7 @@ from research.core.task import Host, Input, Task
 from research.data.dataset import DataSet, open_dataset
 from research.data.readers.rows import label_text, sort_names
 from research.data.table.columns import Columns, ColumnSettings, column_notes, make_encode_columns, measure_columns
-from research.errors import UserError, nearest, task_settings
+from research.errors import Count, PositiveInt, Rate, UserError, nearest, task_settings
 from research.ops import heads
 from research.ops.heads import OutputHead
 from research.ops.logistic import Logistic, fit_logistic
@@ -32,15 +32,14 @@ class Settings(NamedTuple):
     categorical: tuple[str, ...] = ()  # numeric columns to treat as categorical, such as postal codes
     ignore: tuple[str, ...] = ()  # columns hidden from the model
     missing: tuple[str, ...] = ColumnSettings().missing  # texts that mean a missing value
-    decimal: str = '.'  # decimal mark, '.' or ','
-    most_categories: int = 100  # categories kept per column, the most frequent; the rest share one
+    decimal: Literal['.', ','] = '.'  # decimal mark
+    most_categories: PositiveInt = 100  # categories kept per column, the most frequent; the rest share one
     strip: str = ''  # characters stripped from labels: '.' turns '>50K.' into '>50K'
-    label_smoothing: float = 0.0
-    top: int = 0  # report top-k accuracy for this k; 0: min(5, classes - 1)
+    label_smoothing: Rate = 0.0
+    top: Count = 0  # report top-k accuracy for this k; 0: min(5, classes - 1)
 
     def check(self) -> 'Settings':
         """Validates the settings; raises `UserError` for impossible values."""
-        heads.check_single(self.label_smoothing, self.top)
         return self._replace(**self.columns.check()._asdict())
 
     @property

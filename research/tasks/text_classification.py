@@ -5,7 +5,7 @@ A row is {'text', 'label'}, with a second text 'pair' if `config.task.pair` is s
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 from etils import epath
@@ -16,7 +16,7 @@ from research.data.labels import Kind, LabelFacts, collect, make_encode_label, r
 from research.data.notes import cut_notes
 from research.data.text.text_arrays import TextArrays, TextSettings, prepare_ratios, prepare_texts, read_texts
 from research.data.text.tokens import Kind as TokenKind
-from research.errors import UserError, task_settings
+from research.errors import Count, OpenFraction, PositiveInt, Range, Rate, UserError, task_settings
 from research.ops import heads
 from research.ops.heads import OutputHead
 from research.ops.regression import spearman
@@ -38,22 +38,18 @@ class Settings(NamedTuple):
     segment: Literal['words', 'space', 'chinese'] = TEXT_DEFAULTS.segment
     stop_words: Literal['', 'english', 'chinese'] = TEXT_DEFAULTS.stop_words
     stemmer: str = TEXT_DEFAULTS.stemmer
-    vocabulary: int = TEXT_DEFAULTS.vocabulary  # size: the most frequent tokens or n-grams are kept
-    min_count: int = TEXT_DEFAULTS.min_count  # minimum count in the training texts
-    length: int = TEXT_DEFAULTS.length  # tokens in the model's input
+    vocabulary: PositiveInt = TEXT_DEFAULTS.vocabulary  # size: the most frequent tokens or n-grams are kept
+    min_count: PositiveInt = TEXT_DEFAULTS.min_count  # minimum count in the training texts
+    length: Annotated[int, Range(4)] = TEXT_DEFAULTS.length  # tokens in the model's input
     cut: Literal['end', 'start', 'refuse'] = TEXT_DEFAULTS.cut  # which side of a longer text is cut
     padding: Literal['right', 'left'] = TEXT_DEFAULTS.padding
     label_separator: str = ','  # for labels='multi': separates the labels of a row
-    label_smoothing: float = 0.0
-    threshold: float = 0.5  # for labels='multi': minimum probability of a predicted label
-    top: int = 0  # report top-k accuracy for this k; 0: min(5, classes - 1)
+    label_smoothing: Rate = 0.0
+    threshold: OpenFraction = 0.5  # for labels='multi': minimum probability of a predicted label
+    top: Count = 0  # report top-k accuracy for this k; 0: min(5, classes - 1)
 
     def check(self) -> 'Settings':
         """Validates the settings; raises `UserError` for impossible values."""
-        self.text.check()
-        heads.check_single(self.label_smoothing, self.top)
-        if not 0 < self.threshold < 1:
-            raise UserError(f'config.task: threshold must be between 0 and 1, got {self.threshold}')
         if self.one_unit and self.labels != 'single':
             raise UserError(f"config.task.one_unit requires labels='single', got {self.labels!r}")
         return self

@@ -8,7 +8,7 @@ tokens are those of the weights (T5, Marian).
 import functools
 import json
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 from etils import epath
 from tokenizers import Tokenizer
@@ -18,9 +18,8 @@ from research.data.dataset import DataSet, open_dataset
 from research.data.text.corpus import load_array
 from research.data.text.pair_arrays import PairArrays
 from research.data.text.pair_rows import SIDES, Tokenizers, read_pairs, read_rows, train_tokenizers, write_pairs
-from research.errors import UserError, task_settings
+from research.errors import Count, NonNegative, PositiveInt, Range, Rate, UserError, task_settings
 from research.interop import pretrained
-from research.ops.beam_search import check_beam
 from research.ops.corpus_scores import BleuTokenizer, translation_scores
 
 MODELS = 'tokens'  # builder module in research/models/
@@ -34,32 +33,24 @@ SCORE_DESCRIPTIONS = {
 class Settings(NamedTuple):
     """Settings of `config.task`. Lengths are in tokens and include end tokens."""
 
-    vocabulary: int = 8000  # per tokenizer
+    vocabulary: PositiveInt = 8000  # per tokenizer
     shared: bool = True  # one BPE for both sides, trained on both
     prefix: str = ''  # prepended to every source, such as 'translate English to German: ' for T5
-    length: int = 64  # maximum per text; longer training pairs are dropped
-    row_length: int = 64  # of a packed row, per side
-    label_smoothing: float = 0.1
-    beams: int = 5
-    length_penalty: float = 1.0  # exponent of the length penalty; 0: none
+    length: Annotated[int, Range(2)] = 64  # maximum per text; longer training pairs are dropped
+    row_length: PositiveInt = 64  # of a packed row, per side
+    label_smoothing: Rate = 0.1
+    beams: PositiveInt = 5
+    length_penalty: NonNegative = 1.0  # exponent of the length penalty; 0: none
     bleu_tokenizer: BleuTokenizer = '13a'
     examples: tuple[str, ...] = ()  # sources translated in the report; (): the first rows of the split
-    score_count: int = 0  # number of pairs translated and scored; 0: all
+    score_count: Count = 0  # number of pairs translated and scored; 0: all
 
     def check(self) -> 'Settings':
         """Validates the settings; raises `UserError` for impossible values."""
-        check_beam(self.beams, 1, self.length_penalty)
-        if self.length < 2 or self.score_count < 0:
-            raise UserError(
-                'config.task: length must be above 1 and score_count zero or more, got '
-                f'{self.length} and {self.score_count}'
-            )
         if self.row_length < self.length:
             raise UserError(
                 f'config.task.row_length={self.row_length} is too short for a pair of config.task.length={self.length}'
             )
-        if not 0 <= self.label_smoothing < 1:
-            raise UserError(f'config.task.label_smoothing must be in 0 to 1, got {self.label_smoothing}')
         return self
 
 

@@ -9,7 +9,6 @@ from research.data.batches import Row, encode_rows
 from research.data.image import augmentations
 from research.data.image.augmentations import OPERATIONS, Augmentations, augment
 from research.data.image.images import fit_image
-from research.errors import UserError
 
 RNG = np.random.default_rng(0)
 COLOUR = RNG.integers(0, 256, (9, 12, 3)).astype(np.uint8)
@@ -163,15 +162,3 @@ def test_colours_and_signs(monkeypatch):
     image = fit_image(COLOUR, (9, 12, 3))
     strong = {augmentations.rand_augment(image, generator(seed), 1, 10.0).std(-1).mean() for seed in range(20)}
     assert len(strong) == 2 and min(strong) < image.std(-1).mean() < max(strong)  # nearly grey, or more vivid
-
-
-@pytest.mark.parametrize(('settings', 'message'), [
-    ({'shift': -1}, 'zero or more'),
-    ({'operations': -1}, 'zero or more'),
-    ({'resized_crop': 1.5}, 'share of the area'),
-    ({'erase': -0.1}, 'probability'),
-    ({'magnitude': 11.0}, 'magnitude must be in 0 to 10'),
-])  # fmt: skip
-def test_impossible_settings_are_refused(settings, message):
-    with pytest.raises(UserError, match=message):
-        Augmentations(**settings).check()

@@ -6,7 +6,7 @@ from etils import epath
 
 from research.data.text import ngrams
 from research.data.text.ngrams import GramSettings
-from research.errors import UserError
+from research.errors import UserError, unpack
 
 
 def test_grams_are_looked_up_or_hashed(tmp_path):
@@ -49,4 +49,4 @@ def test_subwords_beyond_their_room_are_cut_off(tmp_path):
 @pytest.mark.parametrize('wrong', [{'order': 0}, {'subwords': (3,)}, {'subwords': (4, 3)}, {'subword_room': 0}])
 def test_impossible_settings_are_refused(wrong):
     with pytest.raises(UserError, match=next(iter(wrong))):
-        GramSettings(**wrong).check()
+        unpack(GramSettings, wrong, 'model').check()

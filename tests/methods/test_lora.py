@@ -9,7 +9,7 @@ import optax
 import pytest
 
 from research.core.task import Aux, Context, Generate, Gradient, Task, Variables
-from research.errors import UserError
+from research.errors import UserError, unpack
 from research.methods import lora
 from research.ops.paths import flatten_paths, unflatten_paths
 
@@ -309,6 +309,6 @@ def test_twice_on_one_group():
 def test_bad_settings():
     for settings, message in (({'rank': 0}, 'rank'), ({'alpha': 0.0}, 'alpha'), ({'target': ()}, 'target')):
         with pytest.raises(UserError, match=f'config.lora.{message}'):
-            lora.Settings(**settings)
+            unpack(lora.Settings, settings, 'lora')
     with pytest.raises(UserError, match='no adapters to merge'):
         lora.merge(Variables({'model': {}}, {}), SETTINGS)

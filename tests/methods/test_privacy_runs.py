@@ -19,7 +19,7 @@ from research.core.private import draw_secret, read_secret
 from research.core.runspec import make_run_spec
 from research.core.startup import check_account
 from research.core.task import Aux, Gradient, Variables
-from research.errors import UserError
+from research.errors import UserError, unpack
 from research.methods import lora, privacy
 from research.ops import accounting
 
@@ -67,7 +67,7 @@ def test_what_cannot_be_private_is_refused():
         ({'epsilon': 1.0, 'noise_multiplier': 2.0}, 'not both'),
     ):  # fmt: skip
         with pytest.raises(UserError, match=message):
-            privacy.Settings(**settings)
+            unpack(privacy.Settings, settings, 'privacy')
 
 
 def test_a_missing_library_is_said_before_anything_compiles(monkeypatch):

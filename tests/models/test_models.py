@@ -33,8 +33,9 @@ def title(value):
 def test_listed_settings_are_the_defaults(module, name):
     """A config that spells every setting out builds the model of one that spells out none."""
     build, settings = BUILDERS[module], module.SETTINGS[name]
+    defaults = {key: getattr(setting, 'default', setting) for key, setting in settings.items()}
     small = {'filters': (8,)} if name == 'convnet' else {}
-    bare, full = (build({'name': name, **each, **small}) for each in ({}, settings))
+    bare, full = (build({'name': name, **each, **small}) for each in ({}, defaults))
     assert bare.module == full.module and bare.load is full.load is None
     with pytest.raises(UserError, match=r'config\.model\.wydth: there is no such setting'):
         build({'name': name, 'wydth': 1})

@@ -117,5 +117,5 @@ def test_the_noise_multiplier_for_a_target():
         sigma = accounting.calibrate(lambda each: accounting.gaussian_epsilon(each, 1e-5, {1: 5}), target)
         assert 0.98 * target < accounting.gaussian_epsilon(sigma, 1e-5, {1: 5}) <= target
     for target in (1e-6, 1e9):
-        with pytest.raises(UserError, match='privacy.epsilon'):
+        with pytest.raises(UserError, match='^epsilon='):
             accounting.calibrate(lambda each: accounting.gaussian_epsilon(each, 1e-5, {1: 5}), target)

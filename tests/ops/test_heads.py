@@ -6,7 +6,6 @@ import pytest
 import scipy.stats
 from sklearn import metrics as sklearn_metrics
 
-from research.errors import UserError
 from research.ops import heads
 from research.ops.regression import ranks, spearman
 
@@ -102,9 +101,3 @@ def test_an_answer_lists_the_classes_that_are_measured_and_two_at_least(top, lis
     sums = head.sums(jnp.zeros((2, len(classes))), jnp.array([0, 1]), jnp.ones(2))
     metrics = head.metrics({name: np.asarray(value) for name, value in sums.items()})
     assert {name for name in metrics if name.startswith('top_')} == measured
-
-
-@pytest.mark.parametrize('values', [(1.0, 0), (-0.1, 0), (0.0, -1)])
-def test_settings_of_one_class_are_checked(values):
-    with pytest.raises(UserError, match='label_smoothing must be from 0 to below 1 and top zero or more'):
-        heads.check_single(*values)

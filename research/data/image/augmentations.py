@@ -12,7 +12,6 @@ from jaxtyping import Float, Shaped
 from PIL import Image, ImageEnhance, ImageOps
 
 from research.data.image.images import check_image, fit_image, shift_image
-from research.errors import UserError
 
 MAX_BOX_DRAWS = 10  # attempts to draw a box that fits
 CROP_RATIOS = (3 / 4, 4 / 3)  # width over height of a crop, before it is resized (Szegedy et al. 2015, section 6)
@@ -32,21 +31,6 @@ class Augmentations(NamedTuple):
     operations: int = 0  # RandAugment operations per picture
     magnitude: float = 9.0  # of RandAugment, from 0 to 10
     erase: float = 0.0  # probability of covering a box with noise
-
-    def check(self) -> 'Augmentations':
-        """Validates the settings; raises UserError for invalid values."""
-        if self.shift < 0 or self.operations < 0:
-            raise UserError(
-                f'config.task: shift and operations must be zero or more, got {self.shift} and {self.operations}'
-            )
-        if not 0 <= self.resized_crop <= 1 or not 0 <= self.erase <= 1:
-            raise UserError(
-                'config.task: resized_crop (share of the area) and erase (probability) must be in 0 to 1, got '
-                f'{self.resized_crop} and {self.erase}'
-            )
-        if not 0 <= self.magnitude <= MAX_MAGNITUDE:
-            raise UserError(f'config.task.magnitude must be in 0 to {MAX_MAGNITUDE:g}, got {self.magnitude}')
-        return self
 
 
 def augment(

@@ -6,7 +6,7 @@ from typing import Literal
 
 from research.data.readers.archives import split_paths
 from research.data.readers.fields import MISSING, normal
-from research.errors import UserError
+from research.errors import Count, Rate, UserError
 
 FILES = ('text_folder', 'image_folder', 'audio_folder')
 READERS_OF = {  # settings that only some readers use
@@ -37,23 +37,23 @@ class DataSettings:
     delimiter: str = ''  # of 'csv' and 'tsv'; '' detects it from the first lines
     missing: str | tuple = MISSING  # labels that mean no label: such rows are broken records
     label_pattern: str = ''  # matches the label in a file's path ('': the first folder), or in a FASTA header
-    validation_fraction: float = 0.1  # cut off from 'train' if `validation` is ''
-    test_fraction: float = 0.1  # cut off from 'train' if `test` is ''
+    validation_fraction: Rate = 0.1  # cut off from 'train' if `validation` is ''
+    test_fraction: Rate = 0.1  # cut off from 'train' if `test` is ''
     every_class: bool = True  # move rows between cut-off splits so that each contains every class
     on_error: Literal['stop', 'skip'] = 'stop'  # a broken record stops the run, or is left out and counted
-    error_limit: int = 100  # with 'skip': more broken records in one split stop the run
-    examples: int = 0  # number of training rows to use, evenly spaced; 0: all
+    error_limit: Count = 100  # with 'skip': more broken records in one split stop the run
+    examples: Count = 0  # number of training rows to use, evenly spaced; 0: all
     shape: tuple = ()  # (height, width, channels) of the model input; (): that of the first image
 
     def __post_init__(self):
         fractions = self.validation_fraction, self.test_fraction
-        if min(fractions) < 0 or sum(fractions) >= 1:
+        if sum(fractions) >= 1:
             raise UserError(
-                'config.data: validation_fraction and test_fraction must be zero or more and together '
-                f'below 1, got {fractions[0]} and {fractions[1]}'
+                'config.data: validation_fraction and test_fraction must together be below 1, got '
+                f'{fractions[0]} and {fractions[1]}'
             )
-        if self.error_limit < 0 or len(self.delimiter) > 1:
-            raise UserError('config.data: error_limit must be zero or more and delimiter one character')
+        if len(self.delimiter) > 1:
+            raise UserError(f'config.data.delimiter must be one character, got {self.delimiter!r}')
         for setting, readers in READERS_OF.items():
             if getattr(self, setting) and self.reader not in readers:
                 raise UserError(

@@ -15,6 +15,7 @@ from research.data.readers.rows import Row, Rows, chain
 from research.data.sequence.uci import FRACTIONS
 from research.data.source import Source, github_files
 from research.data.splitting import by_class
+from research.errors import Count
 
 SOURCE = Source(
     'gene_sequences',
@@ -29,7 +30,7 @@ SOURCE = Source(
 FILES = {'promoter': 'Arabidopsis_tata.fa', 'other': 'Arabidopsis_non_prom.fa'}
 
 
-def open(folder: str = '', split_seed: int = 0, examples: int = 0) -> DataSet:
+def open(folder: str = '', split_seed: Count = 0, examples: Count = 0) -> DataSet:
     """Opens the set; a row is {'sequence', 'name', 'label'}.
 
     Args:

@@ -5,30 +5,25 @@ a hash of the sentence.
 """
 
 import pathlib
+from typing import Annotated
 
 from research.data.dataset import DataSet
 from research.data.readers.archives import find
 from research.data.readers.rows import Rows, select
 from research.data.readers.tables import read_delimited
 from research.data.splitting import by_hash
-from research.errors import UserError
+from research.errors import Range
 
 TOPICS = ('天气', '饮食', '交通', '学习')  # weather, food, transport, study
 FRACTIONS = {'test': 0.2, 'validation': 0.2}
 
 
-def open(topics: int = 4) -> DataSet:
+def open(topics: Annotated[int, Range(2, len(TOPICS))] = 4) -> DataSet:
     """Opens the set; a row is {'text', 'label', 'english'}.
 
     Args:
       topics: 2 to 4; the first of weather, food, transport and study.
-
-    Raises:
-      UserError: for another number.
     """
-    if not 2 <= topics <= len(TOPICS):
-        raise UserError(f'config.data.topics must be 2 to {len(TOPICS)}, got {topics}')
-
     def read() -> Rows:
         file = pathlib.Path(__file__).parent / 'samples' / 'chinese.tsv'
         rows = read_delimited(find(str(file), 'config.data')[0], lambda row, where: row, '\t', False)

@@ -11,6 +11,7 @@ import dataclasses
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import numpy as np
 
@@ -21,7 +22,7 @@ from research.data.readers.folders import SOUNDS, read_folder, read_sound
 from research.data.readers.rows import Row, Rows, select
 from research.data.source import File, Source, archive_url
 from research.data.splitting import by_assignment
-from research.errors import UserError
+from research.errors import OpenFraction, UserError
 
 RESAMPLED = 'esc10_16k.tar.xz'  # WAV files already processed by `read_clip`
 SOURCE = Source(
@@ -48,23 +49,14 @@ FOLDS = (1, 2, 3)
 RATE, SAMPLES = 16_000, 80_000
 
 
-def open(folder: str = '', fold: int = 1, validation_share: float = 0.125) -> DataSet:
+def open(folder: str = '', fold: Literal[1, 2, 3] = 1, validation_share: OpenFraction = 0.125) -> DataSet:
     """Opens the set; a row is {'audio': float32 [80,000], 'rate', 'label'}.
 
     Args:
       folder: of esc10.tar.
       fold: the test fold: 1, 2 or 3.
       validation_share: share of the clips of each class of the other folds.
-
-    Raises:
-      UserError: for another fold or an invalid share.
     """
-    if fold not in FOLDS or not 0 < validation_share < 1:
-        raise UserError(
-            f'config.data: fold must be 1, 2 or 3 and validation_share between 0 and 1, got {fold} and '
-            f'{validation_share:g}'
-        )
-
     def read() -> tuple[Rows, list[str]]:
         root = folder_of(SOURCE, folder)
         original = present(root, 'esc10.tar')

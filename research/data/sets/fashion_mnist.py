@@ -6,6 +6,7 @@ training file are the validation split. Oddities: intensities 0 to 255 become fl
 """
 
 import functools
+from typing import Annotated
 
 import numpy as np
 
@@ -15,7 +16,7 @@ from research.data.readers.archives import find
 from research.data.readers.idx import read_array
 from research.data.readers.rows import Rows, in_memory
 from research.data.source import Source, github_files
-from research.errors import UserError, choose
+from research.errors import Range, choose
 
 SOURCE = Source(
     'fashion_mnist',
@@ -39,7 +40,7 @@ CLASSES = (
 TRAIN, VALIDATION = 55_000, 5_000  # rows of the training file, in its order
 
 
-def open(folder: str = '', examples: int = 0) -> DataSet:
+def open(folder: str = '', examples: Annotated[int, Range(0, TRAIN)] = 0) -> DataSet:
     """Opens the set; a row is {'image': float32 [28, 28, 1] in [0, 1], 'label': of `CLASSES`}.
 
     Args:
@@ -47,10 +48,8 @@ def open(folder: str = '', examples: int = 0) -> DataSet:
       examples: number of leading training rows to use; 0 for all 55,000. The validation split stays the same.
 
     Raises:
-      UserError: for an invalid number; missing or broken files are named when they are read.
+      UserError: missing or broken files are named when they are read.
     """
-    if not 0 <= examples <= TRAIN:
-        raise UserError(f'config.data.examples must be 0 (all) to {TRAIN:,}, got {examples}')
 
     @functools.cache
     def arrays(name: str) -> tuple[np.ndarray, np.ndarray]:

@@ -5,30 +5,28 @@ a hash of the sequence.
 """
 
 import random
+from typing import Annotated
 
 from research.data.dataset import DataSet
 from research.data.readers.rows import Row, in_memory
 from research.data.sequence.genes import BASES
 from research.data.sequence.uci import FRACTIONS
 from research.data.splitting import by_class
-from research.errors import UserError
+from research.errors import Count, Range
 
 MOTIFS = {'first': 'TATAAT', 'second': 'GGCGCC', 'none': ''}
 
 
-def open(examples: int = 240, width: int = 24, split_seed: int = 0) -> DataSet:
+def open(
+    examples: Annotated[int, Range(30)] = 240, width: Annotated[int, Range(12)] = 24, split_seed: Count = 0
+) -> DataSet:
     """Opens the set; a row is {'sequence', 'label'}.
 
     Args:
       examples: rows of all splits together, 30 or more.
       width: bases per sequence, 12 or more.
       split_seed: seed of the split.
-
-    Raises:
-      UserError: for smaller values.
     """
-    if examples < 30 or width < 12:
-        raise UserError(f'config.data: examples must be 30 or more and width 12 or more, got {examples} and {width}')
     source = by_class(lambda: in_memory(make_rows(examples, width), 'motifs'), FRACTIONS, split_seed)
     return DataSet(source, f'random sequences with motifs: {width} bases', fields=('sequence', 'label'))
 

@@ -10,6 +10,7 @@ from research.data.readers.rows import Rows
 from research.data.sequence.uci import FRACTIONS, read_uci
 from research.data.source import Source, github_files
 from research.data.splitting import by_class
+from research.errors import Count
 
 SOURCE = Source(
     'gene_sequences',
@@ -22,7 +23,7 @@ SOURCE = Source(
 )  # fmt: skip
 
 
-def open(folder: str = '', split_seed: int = 0, examples: int = 0) -> DataSet:
+def open(folder: str = '', split_seed: Count = 0, examples: Count = 0) -> DataSet:
     """Opens the set; a row is {'sequence', 'name', 'label'}.
 
     Args:

@@ -13,7 +13,7 @@ import sysconfig
 
 from research.data.dataset import DataSet
 from research.data.readers.rows import Rows, in_memory
-from research.errors import UserError
+from research.errors import NonNegative, UserError
 
 SKIPPED_FOLDERS = frozenset(('site-packages', 'dist-packages', 'test', 'tests', 'idle_test', '__pycache__'))
 # Generated tables and quotations are not code, and near copies of them would leak between splits.
@@ -21,18 +21,13 @@ SKIPPED_MODULES = ('encodings/', 'pydoc_data/', '_sysconfigdata', 'config-')
 SHARES = {'train': 0.9, 'validation': 0.05, 'test': 0.05}
 
 
-def open(megabytes: float = 6.0, folder: str = '') -> DataSet:
+def open(megabytes: NonNegative = 6.0, folder: str = '') -> DataSet:
     """Opens the set; a row is {'text', 'name': 'json/decoder.py'}.
 
     Args:
       megabytes: approximate size of the corpus, split 90/5/5 into train, validation and test; 0 for all.
       folder: of the library; '' for that of the running interpreter.
-
-    Raises:
-      UserError: for a negative size.
     """
-    if megabytes < 0:
-        raise UserError(f'config.data.megabytes must be zero (all) or more, got {megabytes}')
     library = functools.cache(functools.partial(read_library, folder, megabytes))
     about = f'standard library of {platform.python_implementation()} {platform.python_version()}'
     return DataSet(lambda split: library()[split], about, fields=('text', 'name'))

@@ -13,7 +13,7 @@ from research.data.readers.archives import find
 from research.data.readers.rows import Broken, Row, Rows, change, parts_by_hash
 from research.data.readers.tables import read_delimited
 from research.data.source import Source, github_files
-from research.errors import UserError
+from research.errors import Rate
 
 SOURCE = Source(
     'sst2',
@@ -30,19 +30,13 @@ FILES = {'train': 'train.tsv', 'validation': 'dev.tsv', 'test': 'test.tsv'}
 CLASSES = {'0': 'negative', '1': 'positive'}
 
 
-def open(folder: str = '', validation_share: float = 0.0) -> DataSet:
+def open(folder: str = '', validation_share: Rate = 0.0) -> DataSet:
     """Opens the set; a row is {'text', 'label': 'negative' or 'positive'}.
 
     Args:
       folder: of train.tsv, dev.tsv and test.tsv.
       validation_share: share of training rows to use for validation, by a hash of the text; 0 for the official split.
-
-    Raises:
-      UserError: for an invalid share.
     """
-    if not 0 <= validation_share < 1:
-        raise UserError(f'config.data.validation_share must be at least 0 and below 1, got {validation_share:g}')
-
     @functools.cache
     def read(split: str) -> Rows:
         entry = find(located(folder_of(SOURCE, folder), FILES[split]), 'config.data.folder')[0]

@@ -15,23 +15,17 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from research.data.dataset import DataSet
 from research.data.readers.rows import SPLITS, Rows, in_memory
 from research.data.text.corpus import END
-from research.errors import UserError
+from research.errors import PositiveInt, UserError
 
 SYLLABLES = ('ba', 'do', 'ki', 'lu', 'me', 'no', 'ra', 'si', 'ta', 've')
 
 
-def open(kilobytes: int = 64) -> DataSet:
+def open(kilobytes: PositiveInt = 64) -> DataSet:
     """Opens the set; each split is one row {'text'}, the same on every machine.
 
     Args:
       kilobytes: size of the text in each split; a row needs about two bytes per token.
-
-    Raises:
-      UserError: for a size below one.
     """
-    if kilobytes < 1:
-        raise UserError(f'config.data.kilobytes must be above zero, got {kilobytes}')
-
     @functools.cache
     def source(split: str) -> Rows:
         return in_memory([{'text': words(SPLITS.index(split), kilobytes * 1000)}], f'synthetic, {split}')

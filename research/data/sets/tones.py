@@ -5,13 +5,14 @@ and one for validation.
 """
 
 import functools
+from typing import Annotated
 
 import numpy as np
 from jaxtyping import Float
 
 from research.data.dataset import DataSet
 from research.data.readers.rows import Rows
-from research.errors import UserError, choose
+from research.errors import Count, Range, choose
 
 KINDS = ('falling', 'high', 'low', 'rising')
 RATE = 8000  # Hz
@@ -35,18 +36,13 @@ def tone(name: str, seed: int, number: int) -> Float[np.ndarray, 'samples']:
     return np.float32(loud * np.sin(phase) + 0.02 * draw.normal(size=count)).clip(-1, 1)
 
 
-def open(examples: int = 96, seed: int = 0) -> DataSet:
+def open(examples: Annotated[int, Range(SPLIT_PERIOD * len(KINDS))] = 96, seed: Count = 0) -> DataSet:
     """Opens the set; a row is {'audio': float32 [samples], 'rate', 'label': of `KINDS`}, equally many of each class.
 
     Args:
       examples: rows of all splits together, 24 or more.
       seed: of the sounds.
-
-    Raises:
-      UserError: for too few examples.
     """
-    if examples < SPLIT_PERIOD * len(KINDS):
-        raise UserError(f'config.data.examples must be {SPLIT_PERIOD * len(KINDS)} or more, got {examples}')
     remainders = {'train': range(2, SPLIT_PERIOD), 'validation': (1,), 'test': (0,)}
 
     @functools.cache

@@ -26,10 +26,6 @@ class ColumnSettings(NamedTuple):
 
     def check(self) -> 'ColumnSettings':
         """Validates the settings and converts names to text; raises UserError for invalid values."""
-        if self.most_categories < 1:
-            raise UserError(f'config.task: most_categories must be above zero, got {self.most_categories}')
-        if self.decimal not in ('.', ','):
-            raise UserError(f"config.task.decimal must be '.' or ',', got {self.decimal!r}")
         names = {name: texts_of(name, getattr(self, name)) for name in ('categorical', 'ignore', 'missing')}
         return self._replace(**names)
 

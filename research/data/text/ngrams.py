@@ -11,7 +11,7 @@ from etils import epath
 from jaxtyping import Int
 
 from research.data.text.tokens import commonest
-from research.errors import UserError
+from research.errors import Count, PositiveInt, UserError
 
 JOINT = '\x1f'  # separates the tokens of an n-gram
 INSIDE = '\x1e'  # precedes character n-grams
@@ -20,20 +20,15 @@ INSIDE = '\x1e'  # precedes character n-grams
 class GramSettings(NamedTuple):
     """Which n-grams are features."""
 
-    order: int = 2  # n from 1 to this
-    buckets: int = 0  # number of hash buckets; 0: the most frequent n-grams of the training texts
-    subwords: tuple = ()  # (3, 6) adds n-grams of 3 to 6 characters inside a word
-    subword_room: int = 16  # average positions in a row for the subwords of a word; the rest is cut off
+    order: PositiveInt = 2  # n from 1 to this
+    buckets: Count = 0  # number of hash buckets; 0: the most frequent n-grams of the training texts
+    subwords: tuple[PositiveInt, ...] = ()  # (3, 6) adds n-grams of 3 to 6 characters inside a word
+    subword_room: PositiveInt = 16  # average positions in a row for the subwords of a word; the rest is cut off
     naive_bayes: bool = False  # count each n-gram once, weighted by its log-count ratio; for a linear model
 
     def check(self) -> 'GramSettings':
         """Validates the settings; raises UserError for invalid values."""
-        if self.order < 1 or self.buckets < 0 or self.subword_room < 1:
-            raise UserError(
-                'config.model: order and subword_room must be above zero and buckets zero or more, got '
-                f'{self.order}, {self.subword_room} and {self.buckets}'
-            )
-        if self.subwords and (len(self.subwords) != 2 or not 1 <= self.subwords[0] <= self.subwords[1]):
+        if self.subwords and (len(self.subwords) != 2 or self.subwords[0] > self.subwords[1]):
             raise UserError(
                 'config.model.subwords must be empty or the fewest and the most characters, such as (3, 6), got '
                 f'{self.subwords!r}'

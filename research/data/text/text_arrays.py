@@ -34,15 +34,6 @@ class TextSettings(NamedTuple):
     padding: Literal['right', 'left'] = 'right'
     pair: bool = False  # a row has a second text
 
-    def check(self) -> 'TextSettings':
-        """Validates the settings; raises UserError for invalid values."""
-        if min(self.vocabulary, self.min_count) < 1 or self.length < 4:
-            raise UserError(
-                'config.task: vocabulary and min_count must be above zero and length 4 or more, '
-                f'got {self.vocabulary}, {self.min_count} and {self.length}'
-            )
-        return self
-
     @property
     def words(self) -> WordSettings:
         """Settings of word segmentation and cleaning."""
