@@ -55,7 +55,7 @@ def gpt3(config):
     config.train.update(batch_size=1536)
 
 
-def llama(config):
+def _llama(config):
     """Shared by the Llama 3 models: rotary positions, RMS norms, SwiGLU, grouped heads, no biases."""
     config.task.update(vocabulary=128256, length=8192)
     config.model.update(
@@ -67,7 +67,7 @@ def llama(config):
 
 def _8b(config):
     """Llama 3 8B; batches of 2.1 million tokens."""
-    llama(config)
+    _llama(config)
     config.model.update(width=4096, layers=32, heads=32, hidden_width=14336)
     config.optimizer.model.update(learning_rate=3e-4)
     config.train.update(batch_size=256)
@@ -75,7 +75,7 @@ def _8b(config):
 
 def _70b(config):
     """Llama 3 70B; batches of 4.2 million tokens."""
-    llama(config)
+    _llama(config)
     config.model.update(width=8192, layers=80, heads=64, hidden_width=28672)
     config.optimizer.model.update(learning_rate=1.5e-4)
     config.train.update(batch_size=512)

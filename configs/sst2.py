@@ -39,7 +39,7 @@ def get_config():
     return config
 
 
-def in_order(config):
+def _in_order(config):
     """Shared by the models of word sequences."""
     config.task.update(vocabulary=20000, min_count=2)
     config.optimizer.model.learning_rate = 5e-4
@@ -49,14 +49,14 @@ def in_order(config):
 
 def convolution(config):
     """Convolutions over words (Kim 2014, CNN-rand)."""
-    in_order(config)
+    _in_order(config)
     config.model = {'name': 'convolution', 'width': 128}
     config.expected = {'test': {'accuracy': (0.79, 0.825)}}
 
 
 def lstm(config):
     """A bidirectional LSTM with max pooling."""
-    in_order(config)
+    _in_order(config)
     config.model = {
         'name': 'lstm', 'hidden': 96, 'bidirectional': True, 'head_dropout': 0.3, 'pool': 'max', 'scale': 0.25,
     }  # fmt: skip
@@ -64,7 +64,7 @@ def lstm(config):
 
 def transformer(config):
     """A small Transformer encoder from scratch, or a pretrained one with `weights`."""
-    in_order(config)
+    _in_order(config)
     config.model = {
         'name': 'transformer', 'pool': 'mean', 'head_dropout': 0.3, 'layers': 2, 'dropout': 0.3,
         'embedding_dropout': 0.3,

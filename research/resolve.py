@@ -5,6 +5,7 @@ A name is a file name in the folder of tasks, methods or models, or the dotted p
 """
 
 import dataclasses
+import functools
 import importlib
 import importlib.util
 import inspect
@@ -185,6 +186,9 @@ def find_config(path: str) -> pathlib.Path:
 def read_file(spec: str) -> dict[str, Any]:
     """Runs the config file of 'path' or 'path:variant,variant'; applies the variants in order.
 
+    Expected ranges belong to one variant: of several that set them or change the data, none are known. A variant that
+    changes the data without setting them clears them.
+
     Raises:
       UserError: if the file, its `get_config` or a variant does not exist, or running it fails.
     """
@@ -203,18 +207,31 @@ def read_file(spec: str) -> dict[str, Any]:
     if not isinstance(config, ml_collections.ConfigDict):
         result = type(config).__name__
         raise UserError(f'{path}: get_config() must return a config made by base(), not {result}')
-    available = variants(module)
+    available, stated = variants(module), []
     for name in filter(None, names.split(',')):
         if name not in available:
             raise UserError(f'--config={spec}: {path} has no variant {name!r}; {nearest(name, available)}')
-        lengths_before = lengths(config)
-        guarded(file, lambda name=name: available[name](config))
-        keep_last_length(config, lengths_before)
-    return config.to_dict()
+        stated += apply_variant(config, functools.partial(guarded, file, functools.partial(available[name], config)))
+    values = config.to_dict()
+    return {**values, 'expected': stated[0] if len(stated) == 1 else {}} if stated else values
+
+
+def apply_variant(config: Any, change: Callable[[], Any]) -> list[Any]:
+    """Changes a config in place; returns the expected ranges that the variant leaves, [] if it concerns none."""
+    before, expected = config.to_dict(), config.expected
+    change()
+    keep_last_length(config, before['train'])
+    after = config.to_dict()
+    if config.expected is not expected or after['expected'] != before['expected']:
+        return [after['expected']]
+    return [{}] if after['data'] != before['data'] else []
 
 
 def variants(module: types.ModuleType) -> dict[str, Callable]:
-    """{name: function} of a config file's functions of one argument; `_8b` is the variant '8b'."""
+    """{name: function} of a config file's functions of one argument; `_8b` is the variant '8b'.
+
+    Other names with a leading underscore are helpers.
+    """
     return {
         name[1:] if name[0] == '_' and name[1:2].isdigit() else name: function
         for name, function in vars(module).items()
@@ -223,17 +240,13 @@ def variants(module: types.ModuleType) -> dict[str, Callable]:
     }  # fmt: skip
 
 
-def lengths(config: Any) -> dict[str, float]:
-    """`train.steps` and `train.epochs` of a config."""
-    return {name: config.train.get(name, 0) for name in LENGTHS.values()}
-
-
-def keep_last_length(config: Any, before: Mapping[str, float]) -> None:
+def keep_last_length(config: Any, before: Mapping[str, Any]) -> None:
     """Sets steps or epochs to 0, in place, if a variant changed the other one: the last change counts."""
-    changed = [name for name, value in lengths(config).items() if value and value != before[name]]
+    after = {name: config.train.get(name, 0) for name in LENGTHS.values()}
+    changed = [name for name, value in after.items() if value and value != before.get(name, 0)]
     if len(changed) == 1:
         other = LENGTHS[f'train.{changed[0]}']
-        config.train[other] = type(before[other])(0)
+        config.train[other] = type(before.get(other, 0))(0)
 
 
 def guarded(file: pathlib.Path, function: Callable[[], Any]) -> Any:

@@ -1,6 +1,7 @@
 """What every config promises, found by glob: a new task is tested by being there."""
 
 import json
+import types
 
 import golden
 import jax
@@ -19,6 +20,7 @@ from research.data.batches import Row, encode_rows, place, requests
 from research.data.outputs import plain
 from research.errors import UserError
 from research.ops import paths
+from research.resolve import variants
 
 EVERY_COMMIT = tuple(  # one of each family; the others before a change is handed in
     f'configs/{name}.py' for name in ('adult', 'digits', 'digits_gan', 'masked_lm', 'multi30k_translation', 'python_lm')
@@ -203,3 +205,12 @@ def test_config_file_says_how_to_run_it_and_what_to_expect(planned):
     header = api.find_config(name).read_text(encoding='utf-8').split('"""')[1]
     assert f'--config={name}' in header, 'the run command stands on top'
     assert 'xpect' in header, 'the expected result stands on top'
+
+
+@pytest.mark.parametrize('name', all_configs())
+def test_every_variant_is_documented_and_no_helper_is_one(name):
+    module = types.ModuleType('config')
+    module.__file__ = name
+    exec(api.find_config(name).read_bytes(), module.__dict__)
+    for variant in variants(module):
+        assert f':{variant}`' in module.__doc__, f'{name}: its docstring does not list :{variant}'

@@ -87,6 +87,7 @@ CONFIG = """from research.core.config import base
 def get_config():
     config = base('image_classification', model='mlp', data='digits')
     config.train.epochs = 2.0
+    config.expected = {'test': {'accuracy': (0.9, 1.0)}}
     return config
 def wide(config):
     config.model.widths = (64,)
@@ -97,6 +98,18 @@ def _8b(config):
 def long(config):
     config.train.epochs = 9.0
 def helper(config, more): pass
+def _shared(config):
+    config.model.widths = (4,)
+def other_data(config):
+    config.data.name = 'fashion_mnist'
+def better(config):
+    _shared(config)
+    config.expected = {'test': {'accuracy': (0.98, 1.0)}}
+def none(config):
+    config.expected = {}
+def both(config):
+    other_data(config)
+    better(config)
 """
 
 
@@ -109,8 +122,26 @@ def test_variants_are_functions_and_compose(tmp_path):
     assert api.read(f'{file}:short,long').train.steps == 0
     with pytest.raises(UserError, match="no variant 'wid'; did you mean 'wide'"):
         api.read(f'{file}:wid')
-    with pytest.raises(UserError, match="no variant 'helper'"):
-        api.read(f'{file}:helper')
+    for helper in ('helper', '_shared', 'shared'):
+        with pytest.raises(UserError, match=f"no variant '{helper}'"):
+            api.read(f'{file}:{helper}')
+
+
+@pytest.mark.parametrize(('names', 'accuracy'), [
+    ('', (0.9, 1.0)), (':wide,short', (0.9, 1.0)), (':better', (0.98, 1.0)), (':better,wide', (0.98, 1.0)),
+    (':other_data', None), (':other_data,better', None), (':better,other_data', None), (':none,better', None),
+    (':better,better', None), (':both', (0.98, 1.0)), (':both,wide', (0.98, 1.0)),
+])  # fmt: skip
+def test_expected_ranges_belong_to_one_variant(tmp_path, names, accuracy):
+    file = tmp_path / 'mine.py'
+    file.write_text(CONFIG)
+    assert api.read(f'{file}{names}').expected == ({'test': {'accuracy': accuracy}} if accuracy else {})
+
+
+def test_ranges_of_a_direction_are_not_those_of_another_size():
+    assert api.read('configs/multi30k_translation.py:gpu').expected['test']['bleu'] == (39.0, 41.0)
+    for names in ('de_en,gpu', 'gpu,de_en', 'de_en', 'gpu,tiny'):
+        assert api.read(f'configs/multi30k_translation.py:{names}').expected == {}
 
 
 @pytest.mark.parametrize(('text', 'words'), [
@@ -118,7 +149,7 @@ def test_variants_are_functions_and_compose(tmp_path):
     ('import nothing_here\ndef get_config(): pass\n', 'mine.py:1: ModuleNotFoundError'),
     ('def get_config():\n    return 1 / 0\n', 'mine.py:2: ZeroDivisionError'),
     ('def get_config():\n    return {}\n', 'must return a config'),
-    (CONFIG + 'def broken(config):\n    config.train.update(nothing)\n', 'mine.py:16: NameError'),
+    (CONFIG + 'def broken(config):\n    config.train.update(nothing)\n', 'mine.py:29: NameError'),
 ])  # fmt: skip
 def test_a_config_with_an_error_is_one_message(tmp_path, text, words):
     (tmp_path / 'mine.py').write_text(text)
