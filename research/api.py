@@ -11,7 +11,7 @@ import os
 import pathlib
 import sys
 import webbrowser
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import ml_collections
@@ -23,7 +23,7 @@ from research.core.config import Config, method_section
 from research.core.logs import is_local
 from research.core.outcome import Stop, Summary
 from research.core.task import Task
-from research.errors import UserError, unpack
+from research.errors import UserError, name_of, unpack
 from research.locations import run_folder
 from research.overrides import check_values, override
 from research.resolve import (
@@ -59,7 +59,8 @@ def load_config(spec: str) -> ml_collections.ConfigDict:
 
 
 def read(
-    config: str | Mapping[str, Any], overrides: Mapping[str, Any] | None = None, task: Any = None
+    config: str | Mapping[str, Any], overrides: Mapping[str, Any] | None = None, task: Any = None, data: Any = None,
+    methods: Sequence[Any] | None = None,
 ) -> Config:
     """A checked config from a path ('configs/digits.py:tiny'), a ConfigDict, or the dict of a stored run.
 
@@ -67,13 +68,21 @@ def read(
       config: a path, a ConfigDict or nested dicts.
       overrides: {'train.steps': 100}; values may be text, as on the command line.
       task: a module with `prepare` and `make` (or an object with these functions), instead of `task.name`.
+      data: a module or an object with `open`, instead of `data.name`.
+      methods: names, or modules or objects with `Settings` and `apply`, instead of `methods`. An object has the name of
+        its `__name__`, which is also the section of its settings.
 
     Raises:
       UserError: for an invalid setting; names the nearest valid one.
     """
     values = read_file(config) if isinstance(config, str) else as_dict(config)
-    if task is not None:
-        values = {**values, 'task': {**values.get('task', {}), 'name': task}}
+    for section, module in (('task', task), ('data', data)):
+        if module is not None:
+            old = values.get(section, {})
+            replaced = old.get('name') and name_of(old['name']) != name_of(module)
+            values = {**values, section: {**old, 'name': module}, **({'expected': {}} if replaced else {})}
+    if methods is not None:
+        values = {**values, 'methods': tuple(methods)}
     if overrides:
         texts = {name: value if isinstance(value, str) else text_of(value) for name, value in overrides.items()}
         values = override(values, texts, settable)
@@ -91,8 +100,8 @@ def text_of(value: Any) -> str:
     return repr(tuple(value)) if isinstance(value, (tuple, list)) else str(value)
 
 
-def read_run(workdir: Any, overrides: Mapping[str, Any] | None = None, task: Any = None) -> Config:
-    """The config stored in a run's folder, with overrides; raises UserError without one."""
+def read_run(workdir: Any, overrides: Mapping[str, Any] | None = None, **objects: Any) -> Config:
+    """The config stored in a run's folder, with overrides and objects as for `read`; raises UserError without one."""
     if not str(workdir):
         raise UserError('--workdir is missing: name the folder of a run, for example runs/digits')
     folder = run_folder(workdir)
@@ -102,7 +111,7 @@ def read_run(workdir: Any, overrides: Mapping[str, Any] | None = None, task: Any
             raise UserError(f'{workdir} cannot be read: this user may not open the folder')
         problem = 'it has no config.json' if folder.exists() else 'there is no such folder'
         raise UserError(f'{workdir} is not a run folder: {problem}')
-    return read(config_module.stored_values(file), overrides, task)
+    return read(config_module.stored_values(file), overrides, **objects)
 
 
 def prepare(config: Config, folder: epath.Path) -> None:
@@ -176,17 +185,29 @@ def observers():
 
 
 def comparable(config: Config) -> Callable[[dict[str, Any]], dict[str, Any]]:
-    """A function that completes a stored config, also if the task of `config` is an object without an import path."""
-    task = config.task.get('name', '')
-    name = config_module.name_of(task)
+    """A function that completes a stored config, also if `config` contains objects without an import path."""
+
+    def with_object(values: dict[str, Any], section: str) -> dict[str, Any]:
+        module = getattr(config, section).get('name', '')
+        same = values[section].get('name') == name_of(module)
+        return {**values[section], 'name': module} if same and not isinstance(module, str) else values[section]
 
     def complete_stored(values: dict[str, Any]) -> dict[str, Any]:
-        if isinstance(task, str) or values['task'].get('name') != name:
-            return completed(values)
-        whole = completed({**values, 'task': {**values['task'], 'name': task}})
-        return {**whole, 'task': {**whole['task'], 'name': name}}
+        same = list(values['methods']) == list(map(name_of, config.methods))
+        values = {**values, 'methods': config.methods if same else values['methods']}
+        whole = completed({**values, 'task': with_object(values, 'task'), 'data': with_object(values, 'data')})
+        names = {section: config_module.with_name(whole[section]) for section in ('task', 'data')}
+        return {**whole, **names, 'methods': tuple(map(name_of, whole['methods']))}
 
     return complete_stored
+
+
+def objects_of(config: Config) -> dict[str, Any]:
+    """The task, data set and methods of a config that are modules or objects, as arguments of `read`."""
+    objects = {section: getattr(config, section).get('name', '') for section in ('task', 'data')}
+    objects = {section: module for section, module in objects.items() if not isinstance(module, str)}
+    named = all(isinstance(method, str) for method in config.methods)
+    return objects if named else {**objects, 'methods': config.methods}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -227,8 +248,7 @@ class Run:
 
     def model(self, overrides: Mapping[str, Any] | None = None) -> 'Model':
         """The trained model, as `load`."""
-        task = self.config.task.get('name', '')
-        return load(self.workdir, overrides, None if isinstance(task, str) else task)
+        return load(self.workdir, overrides, **objects_of(self.config))
 
     def show(self) -> None:
         """Shows the report: in a notebook below the cell, elsewhere in the browser."""
@@ -243,12 +263,12 @@ class Run:
 
 def run(
     config: str | Mapping[str, Any] | Config, workdir: Any, overrides: Mapping[str, Any] | None = None,
-    task: Any = None,
+    task: Any = None, data: Any = None, methods: Sequence[Any] | None = None,
 ) -> Run:
     """Trains, evaluates and reports a config in `workdir`; resumes an existing run.
 
     Args:
-      config, overrides, task: as for `read`; a checked `Config` accepts no overrides and no task.
+      config, overrides, task, data, methods: as for `read`; a checked `Config` accepts no others.
       workdir: the folder of the run.
 
     Raises:
@@ -256,21 +276,24 @@ def run(
     """
     from research.core import train
 
-    if isinstance(config, Config) and (overrides or task is not None):
-        raise UserError('this config is already checked: give overrides and task to research.read')
-    checked = config if isinstance(config, Config) else read(config, overrides, task)
+    if isinstance(config, Config) and (overrides or any(each is not None for each in (task, data, methods))):
+        raise UserError('this config is already checked: give overrides, task, data and methods to research.read')
+    checked = config if isinstance(config, Config) else read(config, overrides, task, data, methods)
     choose_platform()
     folder = run_folder(workdir)
     return Run(checked, folder, train.run(checked, folder, prepare, build, observers(), comparable(checked)))
 
 
-def load(workdir: Any, overrides: Mapping[str, Any] | None = None, task: Any = None) -> 'Model':
+def load(
+    workdir: Any, overrides: Mapping[str, Any] | None = None, task: Any = None, data: Any = None,
+    methods: Sequence[Any] | None = None,
+) -> 'Model':
     """The trained model of a run.
 
     Args:
       workdir: the folder of the run.
       overrides: settings for prediction, such as {'task.temperature': 0.5}.
-      task: the task object that the run was started with, if its name is not an import path.
+      task, data, methods: as for `read`: the objects that the run was started with, if they have no import path.
 
     Raises:
       UserError: if there is no run, or it has no intact checkpoint.
@@ -278,4 +301,5 @@ def load(workdir: Any, overrides: Mapping[str, Any] | None = None, task: Any = N
     from research.inference import model
 
     choose_platform()
-    return model.load(read_run(workdir, overrides, task), run_folder(workdir), build)
+    checked = read_run(workdir, overrides, task=task, data=data, methods=methods)
+    return model.load(checked, run_folder(workdir), build)

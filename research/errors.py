@@ -241,6 +241,11 @@ def unpack(function: Callable[..., Any], section: Mapping[str, Any], where: str,
         return function(**given, **{key: tuple(v) if isinstance(v, list) else v for key, v in section.items()})
 
 
+def name_of(module: Any) -> str:
+    """The name of a task, data set or method, given as a string, a module or an object."""
+    return module if isinstance(module, str) else getattr(module, '__name__', type(module).__name__)
+
+
 def without_name(section: Mapping[str, Any]) -> dict[str, Any]:
     """A section of the config without its 'name', which chooses a task, a model or a data set."""
     return {key: value for key, value in section.items() if key != 'name'}

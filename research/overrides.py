@@ -102,6 +102,8 @@ def with_defaults(section: Mapping[str, Any], options: Mapping[str, Any]) -> dic
 def check_values(values: Mapping[str, Any], known: Known, where: str = 'config') -> None:
     """Checks the types and ranges of all known settings of a config, before any data are read.
 
+    Names and methods may be modules; what resolves them checks them.
+
     Raises:
       UserError: for the first wrong value.
     """
@@ -109,7 +111,7 @@ def check_values(values: Mapping[str, Any], known: Known, where: str = 'config')
         value = values.get(name)
         if isinstance(option, Mapping):
             check_values(value if isinstance(value, Mapping) else {}, option, f'{where}.{name}')
-        elif name in values and name != 'name' and option.kind is not types.NoneType:  # names may be modules
+        elif name in values and name not in ('name', 'methods') and option.kind is not types.NoneType:
             check_value(value, option.kind, f'{where}.{name}')
 
 

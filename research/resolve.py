@@ -4,7 +4,6 @@ A name is a file name in the folder of tasks, methods or models, or the dotted p
 ('my_lab.folding').
 """
 
-import dataclasses
 import functools
 import importlib
 import importlib.util
@@ -23,7 +22,7 @@ from research import tasks as tasks_folder
 from research.core.config import SECTIONS, MeshSettings, OptimizerSettings, TrainSettings, method_section
 from research.data.dataset import set_module
 from research.data.readers.settings import DataSettings
-from research.errors import Setting, UserError, nearest, settings_of
+from research.errors import Setting, UserError, name_of, nearest, settings_of
 from research.locations import split_variant
 from research.nn.transformer_settings import TransformerSettings
 from research.overrides import LENGTHS, Known, complete
@@ -49,16 +48,24 @@ def module_named(name: Any, package: types.ModuleType, setting: str, functions: 
         if name not in known and '.' not in name:
             raise UserError(
                 f'{setting}: {name!r} is unknown; {nearest(name, known)} (use a dotted path for a module outside this '
-                'package)'
+                'package, and pass an object of a notebook again)'
             )
         try:
             module = importlib.import_module(known.get(name, name))
         except ImportError as error:
             raise UserError(f'{setting}={name!r}: its module cannot be imported ({error})') from error
+    check_own_name(module, modules_of(package), setting)
     for function in functions:
         if not callable(getattr(module, function, None)):
             raise UserError(f'{setting}={name!r}: the module has no {function}')
     return module
+
+
+def check_own_name(module: Any, known: Mapping[str, str], setting: str) -> None:
+    """Refuses an object named like a module of the package, because a stored config would mean the latter."""
+    name = name_of(module)
+    if name in known and module is not importlib.import_module(known[name]):
+        raise UserError(f'{setting}: the object has the name {name!r} of a module of this package; set its __name__')
 
 
 def task_module(name: Any) -> Any:
@@ -71,15 +78,23 @@ def method_module(name: Any) -> Any:
     return module_named(name, methods_folder, 'config.methods', ('Settings', 'apply'))
 
 
-def method_names(chosen: Any = ()) -> tuple[str, ...]:
-    """All methods of this package, and those of `chosen` that are elsewhere."""
+def all_methods(chosen: Any = ()) -> tuple[Any, ...]:
+    """All methods of this package, and those of `chosen` that are elsewhere: dotted paths, modules or objects."""
     chosen = chosen if isinstance(chosen, (tuple, list)) else ()
-    return tuple(dict.fromkeys([*modules_of(methods_folder), *(name for name in chosen if '.' in str(name))]))
+    outside = [method for method in chosen if not isinstance(method, str) or '.' in method]
+    return tuple({name_of(method): method for method in (*modules_of(methods_folder), *outside)}.values())
 
 
 def method_defaults(chosen: Any = ()) -> dict[str, dict[str, Any]]:
     """{method: its default settings}, so that a flag switches any method on in any config."""
-    return {name: dataclasses.asdict(method_module(name).Settings()) for name in method_names(chosen)}
+    return {
+        name_of(method): {
+            name: setting.default
+            for name, setting in settings_of(method_module(method).Settings).items()
+            if setting.has_default
+        }
+        for method in all_methods(chosen)
+    }
 
 
 def model_settings(task: Any, name: str) -> Known:
@@ -139,8 +154,8 @@ def known_settings(values: Mapping[str, Any]) -> Known:
         'seed': Setting(int),
         'expected': {},
         **{
-            method_section(name): settings_of(method_module(name).Settings)
-            for name in method_names(values.get('methods'))
+            method_section(method): settings_of(method_module(method).Settings)
+            for method in all_methods(values.get('methods'))
         },
     }
 

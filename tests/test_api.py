@@ -1,6 +1,7 @@
 """Python's way in: a run and its model as objects, and tasks, methods, models and data sets outside the package."""
 
 import importlib
+import json
 import sys
 import types
 
@@ -110,6 +111,53 @@ def test_a_task_may_be_an_object(lab, tmp_path):
     with pytest.raises(UserError, match="'in_a_notebook' is unknown"):
         research.load(tmp_path / 'run')
     assert research.load(tmp_path / 'run', task=module).step == 2
+
+
+def module_of(name, text):
+    module = types.ModuleType(name)
+    exec(text, module.__dict__)
+    return module
+
+
+@pytest.mark.parametrize('given', ['in the config', 'as arguments'])
+def test_data_sets_and_methods_may_be_objects(lab, tmp_path, given):
+    data, method = module_of('a_line', DATA), module_of('loud', METHOD)
+    method = types.SimpleNamespace(__name__='loud', Settings=method.Settings, apply=method.apply)
+    arguments = {'data': data, 'methods': (method, 'my_lab.louder')}
+    config = research.base('my_lab.lines', data=data if given == 'in the config' else '')
+    config.train.update(steps=2, batch_size=16)
+    if given == 'in the config':
+        config.methods = arguments.pop('methods')
+        arguments.pop('data')
+    overrides = {'data.slope': '2', 'loud.factor': '3'}
+    run = research.run(config, tmp_path / 'run', overrides, **arguments)
+    assert run.stop is research.Stop.DONE and run.model()({'x': 1.0})
+    assert run.config.settings == {'loud': {'factor': 3.0}, 'louder': {'factor': 2.0}}
+    assert research.run(config, tmp_path / 'run', overrides, **arguments).stop is research.Stop.ALREADY_DONE
+    stored = json.loads((tmp_path / 'run' / 'config.json').read_text())
+    assert stored['data'] == {'name': 'a_line', 'slope': 2.0} and stored['methods'] == ['loud', 'my_lab.louder']
+    with pytest.raises(UserError, match="config.data.name='a_line' is unknown.*passed again"):
+        research.load(tmp_path / 'run')
+    with pytest.raises(UserError, match="config.loud: there is no such section|config.methods: 'loud' is unknown"):
+        research.load(tmp_path / 'run', data=data)
+    loaded = research.load(tmp_path / 'run', data=data, methods=(method, 'my_lab.louder'))
+    assert loaded.evaluate('test').count == 32
+
+
+def test_an_importable_module_is_stored_by_its_path(lab, tmp_path):
+    data, method = importlib.import_module('my_lab.line_data'), importlib.import_module('my_lab.louder')
+    config = research.base('my_lab.lines', data=data)
+    config.methods = (method,)
+    config.train.update(steps=2, batch_size=16)
+    research.run(config, tmp_path / 'run')
+    assert research.load(tmp_path / 'run').step == 2
+
+
+@pytest.mark.parametrize(('name', 'text', 'argument'), [('digits', DATA, 'data'), ('lora', METHOD, 'methods')])
+def test_an_object_must_not_be_named_like_a_module_of_the_package(lab, name, text, argument):
+    module = module_of(name, text)
+    with pytest.raises(UserError, match=f'the object has the name {name!r}.*set its __name__'):
+        api.read(str(lab / 'config.py'), **{argument: (module,) if argument == 'methods' else module})
 
 
 @pytest.mark.parametrize(('overrides', 'words'), [

@@ -25,6 +25,7 @@ from research.errors import (
     UserError,
     choose,
     fits,
+    name_of,
     nearest,
     unpack,
 )
@@ -142,7 +143,7 @@ class Config:
     model: Mapping[str, Any]
     data: Mapping[str, Any]
     optimizer: Mapping[str, OptimizerSettings]
-    methods: tuple[str, ...]
+    methods: tuple[Any, ...]  # names, modules or objects
     settings: Mapping[str, Mapping[str, Any]]  # {method: its section}
     mesh: MeshSettings
     train: TrainSettings
@@ -151,12 +152,12 @@ class Config:
 
 
 def base(
-    task: str = '', model: str = '', data: str = '', groups: tuple[str, ...] = ('model',)
+    task: Any = '', model: str = '', data: Any = '', groups: tuple[str, ...] = ('model',)
 ) -> ml_collections.ConfigDict:
     """A config with every setting of the training loop at its default.
 
     Args:
-      task, model, data: names, or '' to be set later.
+      task, model, data: names, or '' to be set later; a task or a data set may be a module or an object.
       groups: of parameters, each with its optimizer.
     """
     defaults = dataclasses.asdict
@@ -212,9 +213,9 @@ def read_config(config: Mapping[str, Any], methods: Mapping[str, Mapping[str, An
     if not fits(values['methods'], tuple):
         raise UserError(f'config.methods: expected names in parentheses, such as ("lora",), got {values["methods"]!r}')
     chosen = tuple(values['methods'])
-    for name in chosen:
-        choose(name, methods, 'config.methods')
-        section = method_section(name)
+    for method in chosen:
+        choose(name_of(method), methods, 'config.methods')
+        section = method_section(method)
         if not isinstance(values.get(section) or {}, Mapping):
             raise UserError(f'config.{section} must be a section of settings, got {values[section]!r}')
     return Config(
@@ -238,9 +239,9 @@ def expected_of(values: Mapping[str, Any]) -> Mapping[str, Any]:
     return {} if replaced else values['expected']
 
 
-def method_section(name: str) -> str:
+def method_section(method: Any) -> str:
     """The section of a method's settings: the last part of its name, which may be a dotted path."""
-    return name.rpartition('.')[2]
+    return name_of(method).rpartition('.')[2]
 
 
 def read_optimizer(group: str, section: Any) -> OptimizerSettings:
@@ -260,11 +261,6 @@ def read_ranges(split: str, metrics: Any) -> dict[str, tuple[float, float]]:
             raise UserError(f'{where}: the low end {pair[0]} is above the high end {pair[1]}')
         ranges[name] = (float(pair[0]), float(pair[1]))
     return ranges
-
-
-def name_of(module: Any) -> str:
-    """The name of a task, data set or method, given as a string, a module or an object."""
-    return module if isinstance(module, str) else getattr(module, '__name__', type(module).__name__)
 
 
 def with_name(section: Mapping[str, Any]) -> dict[str, Any]:

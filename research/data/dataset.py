@@ -24,7 +24,7 @@ from research.data.readers.rows import SPLITS, Broken, Rows, class_names, in_mem
 from research.data.readers.settings import DataSettings
 from research.data.readers.sources import has_own, open_parts, split_places, with_classes
 from research.data.readers.walk import Note
-from research.errors import UserError, nearest, unpack
+from research.errors import UserError, name_of, nearest, unpack
 
 MAX_IMPLICIT_SIDE = 256  # pixels; larger images require an explicit config.data.shape
 Shape = tuple[int, ...]
@@ -85,7 +85,7 @@ def open_dataset(settings: Mapping[str, Any], fields: Sequence[str] = (), ignore
         )
     module = set_module(name)
     data = unpack(module.open, set_settings(settings, module), 'data')
-    label = name if isinstance(name, str) else module.__name__
+    label = name_of(name)
     missing = [field for field in fields if data.fields and field not in data.fields]
     if missing:
         raise UserError(
@@ -126,19 +126,20 @@ def set_module(name: str | types.ModuleType) -> types.ModuleType:
     Raises:
       UserError: for an unknown name or a module that cannot be imported.
     """
-    module = name
+    module, known = name, set_names()
     if isinstance(name, str):
-        known = set_names()
         if name not in known and '.' not in name:
             raise UserError(
                 f'config.data.name={name!r} is unknown; {nearest(name, known)} (a set outside this package is named by '
-                'the dotted path of its module; TensorFlow Datasets need config.data.reader=tfds, your own files '
-                'another reader)'
+                'the dotted path of its module, an object of a notebook is passed again; TensorFlow Datasets need '
+                'config.data.reader=tfds, your own files another reader)'
             )
         try:
             module = importlib.import_module(f'{sets.__name__}.{name}' if name in known else name)
         except ImportError as error:
             raise UserError(f'config.data.name={name!r}: its module cannot be imported ({error})') from error
+    elif name_of(name) in known and name is not importlib.import_module(f'{sets.__name__}.{name_of(name)}'):
+        raise UserError(f'config.data.name: the object has the name {name_of(name)!r} of a set; set its __name__')
     if not callable(getattr(module, 'open', None)):
         raise UserError(f'config.data.name={name!r}: the module has no function open(**settings) that gives a DataSet')
     return module  # pyright: ignore[reportReturnType]
@@ -161,7 +162,7 @@ def set_settings(settings: Mapping[str, Any], module: types.ModuleType) -> dict[
     for key, value in settings.items():
         plain = tuple(value) if isinstance(value, list) else value  # stored configs hold lists instead of tuples
         if key not in known and key in unused and key != 'name' and (plain or '') != (unused[key] or ''):
-            name = module.__name__.removeprefix(f'{sets.__name__}.')
+            name = name_of(module).removeprefix(f'{sets.__name__}.')
             raise UserError(
                 f'config.data.{key}={value!r}: the data set {name!r} has no such setting (it has: '
                 f'{", ".join(known) or "none"}); to read your own files set config.data.reader, such as '

@@ -19,7 +19,7 @@ from jaxtyping import Array, Float
 
 from research.core.task import Batch, Context, Variables
 from research.data.image.images import fit_image
-from research.errors import UserError, choose
+from research.errors import UserError, choose, name_of
 from research.interop.inception import read_inception
 from research.nn.inception import SIDE, InceptionV3
 from research.ops.paths import flatten_paths
@@ -145,7 +145,7 @@ def classifier_space(shape: tuple[int, int, int], network: str, load: Callable |
         width = jax.eval_shape(of, jax.ShapeDtypeStruct((2, *shape), jnp.float32)).shape[1]
     except LookupError:
         raise UserError(f'{where}={network!r}: the model {model!r} reports no features (tap {POOLED!r})') from None
-    data = trained.config.data.get('name') or trained.config.data.get('reader', '')
+    data = name_of(trained.config.data.get('name') or trained.config.data.get('reader', ''))
     signature = (
         f'features:{trained.config.task["name"]}/{model}-before-head|trained-on:{data}|step:{trained.step}'
         f'|sha256:{digest(trained.variables)}|values:{width}|resize:{resize_text(shape, size)}'

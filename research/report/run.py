@@ -18,6 +18,7 @@ from research.core.runspec import RunSpec
 from research.core.startup import as_dicts
 from research.core.task import Task
 from research.data.notes import data_notes
+from research.errors import name_of
 from research.ops import paths
 from research.report.describe import describe, describe_example, describe_flow, summary_text
 from research.report.layers import call_order, describe_layers
@@ -52,7 +53,8 @@ def describe_run(
     description = describe(
         as_dicts(config), describe_devices(spec.mesh), layers, first_example(spec),
         {split: len(task.source(split)) for split in splits}, spec.steps, start, memory,
-        flops, describe_flow(task, spec.batch, config.methods, words), seconds_per_step=seconds_per_step,
+        flops, describe_flow(task, spec.batch, tuple(map(name_of, config.methods)), words),
+        seconds_per_step=seconds_per_step,
     )  # fmt: skip
     of_task = task.notes() if task.notes else ()
     of_rows = [contents_note(workdir)] if is_private(task) else data_notes(task.source('train'))
