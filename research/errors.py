@@ -48,11 +48,15 @@ class Range(NamedTuple):
         return above_low and below_high  # False for nan and infinity
 
     def __str__(self) -> str:
-        low = 'zero' if self.low == 0 else f'{self.low:g}'
+        low = 'zero' if self.low == 0 else number_text(self.low)
         if self.high == math.inf:
             return f'above {low}' if self.above else f'{low} or more'
-        high = f'below {self.high:g}' if self.below else f'at most {self.high:g}'
+        high = f'below {number_text(self.high)}' if self.below else f'at most {number_text(self.high)}'
         return f'above {low} and {high}' if self.above else f'at least {low} and {high}'
+
+
+def number_text(value: float) -> str:
+    return f'{value:,.0f}' if value == round(value) else f'{value:g}'
 
 
 class NonEmpty:
@@ -183,9 +187,25 @@ def check_value(value: Any, annotation: Any, where: str) -> None:
       UserError: names the setting, the value and what is allowed.
     """
     if not fits(value, annotation):
-        raise UserError(f'{where}: expected {describe(annotation)}, got {value!r} ({type(value).__name__})')
+        hint = nearest_literal(value, annotation)
+        raise UserError(f'{where}: expected {describe(annotation)}, got {value!r} ({type(value).__name__}){hint}')
     if limit := exceeded(value, annotation):
         raise UserError(f'{where} must be {limit}, got {value!r}')
+
+
+def nearest_literal(value: Any, annotation: Any) -> str:
+    """The hint '; did you mean 'adam'?' for a misspelt name of a Literal, or in a tuple of them; '' without one."""
+    names = [name for name in literals_of(annotation) if isinstance(name, str)]
+    wrong = [name for name in (value if isinstance(value, (tuple, list)) else [value]) if name not in names]
+    close = difflib.get_close_matches(wrong[0], names, n=1, cutoff=0.5) if wrong and isinstance(wrong[0], str) else []
+    return f'; did you mean {close[0]!r}?' if close else ''
+
+
+def literals_of(annotation: Any) -> list[Any]:
+    parts = list(typing.get_args(annotation))
+    if typing.get_origin(annotation) is typing.Literal:
+        return parts
+    return [name for part in parts for name in literals_of(part)]
 
 
 def check_ranges(settings: Any) -> None:

@@ -112,7 +112,7 @@ def model_settings(task: Any, name: str) -> Known:
                 raise
             models = {}
     if '.' in name:
-        models = {**models, name: getattr(importlib.import_module(name), 'SETTINGS', {})}
+        models = {**models, name: getattr(module_named(name, methods_folder, 'config.model.name', ()), 'SETTINGS', {})}
     options = next(iter(models.values())) if not name and len(models) == 1 else models.get(name, {})
     return as_settings(options)
 

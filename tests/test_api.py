@@ -205,6 +205,81 @@ def test_a_model_of_another_package_and_one_request(lab, tmp_path):
     assert len(model.predict([folder])) == 2
 
 
+PAIR = """
+import jax.numpy as jnp
+from research.core.task import Variables
+from research.models.gan import Pair
+from research.models.model import model_of
+from research.nn.gan import MLPDiscriminator, MLPGenerator
+from research.nn.apply import initialize, run_group
+
+SETTINGS = {'latent': 3}
+
+def gan_pair(section, shape, classes):
+    makers = {'generator': MLPGenerator(shape, classes, (4,)), 'discriminator': MLPDiscriminator(classes, (4,))}
+    one = jnp.zeros(1, jnp.int32)
+    inputs = {'generator': jnp.zeros((1, section['latent'])), 'discriminator': jnp.zeros((1, *shape))}
+    def init(key):
+        return Variables({name: initialize(makers[name], key, inputs[name], one)[0] for name in makers}, {})
+    def generate(variables, noise, labels, context):
+        return run_group(makers['generator'], variables, 'generator', context, noise, labels)
+    def judge(variables, images, labels, context, collections):
+        return run_group(makers['discriminator'], variables, 'discriminator', context, images, labels)
+    return Pair(generate, judge, init, section['latent'])
+"""
+TOKENS = """
+import jax, jax.numpy as jnp
+from research.core.task import Variables
+from research.models.model import Model
+
+SETTINGS = {'scale': 1.0}
+
+def logits_of(variables, tokens):
+    table = variables.params['model']['table']
+    before = jnp.cumsum(table[tokens], axis=1) / (1 + jnp.arange(tokens.shape[1]))[:, None]
+    return before @ table.T
+
+def made(section, vocabulary, apply):
+    init = lambda key: Variables({'model': {'table': section['scale'] * jax.random.normal(key, (vocabulary, 8))}}, {})
+    return Model(init, lambda variables, batch, context: (apply(variables, batch), {}))
+
+def decoder(section, folder, vocabulary, length):
+    return made(section, vocabulary, lambda variables, batch: logits_of(variables, batch['tokens']))
+
+def encoder(section, folder, vocabulary, length):
+    def apply(variables, batch):
+        logits = logits_of(variables, batch['tokens'])
+        return jnp.take_along_axis(logits, batch['positions'][..., None], axis=1)
+    return made(section, vocabulary, apply)
+
+def encoder_decoder(section, folder, row_length, vocabulary, length, source_vocabulary=0):
+    def apply(variables, batch):
+        source = logits_of(variables, batch['source']).mean(axis=1, keepdims=True)
+        return logits_of(variables, batch['tokens']) + source
+    return made(section, vocabulary, apply)
+"""
+
+
+def test_a_pair_of_another_package(lab, tmp_path):
+    (lab / 'pair.py').write_text(PAIR)
+    run = research.run('configs/digits_gan.py:tiny', tmp_path / 'run', {'model.name': 'my_lab.pair'})
+    assert run.config.model == {'name': 'my_lab.pair', 'latent': 3} and run.stop is research.Stop.DONE
+    assert run.model()({'seed': 1})['image'] is not None
+
+
+@pytest.mark.parametrize(('config', 'request_'), [
+    ('python_lm', 'def f'), ('masked_lm', 'def [MASK](x):'), ('multi30k_translation', 'The rain stopped.'),
+])  # fmt: skip
+def test_token_models_of_another_package(lab, tmp_path, config, request_):
+    (lab / 'net.py').write_text(TOKENS)
+    overrides = {'model.name': 'my_lab.net', 'train.sample_every': 0, 'train.steps': 2}
+    run = research.run(f'configs/{config}.py:tiny', tmp_path / 'run', overrides)
+    assert run.config.model == {'name': 'my_lab.net', 'scale': 1.0} and run.stop is research.Stop.DONE
+    assert run.model()(request_)
+    with pytest.raises(UserError, match="config.model.name='my_lab.nothing': its module cannot be imported"):
+        api.read(f'configs/{config}.py:tiny', {'model.name': 'my_lab.nothing'})
+
+
 def test_names_are_there_for_people_and_tools():
     assert all(getattr(research, name) is not None for name in research.__all__)
     assert set(research.__all__) == set(research.WHERE) and research.__version__

@@ -3,12 +3,26 @@
 import dataclasses
 from collections.abc import Callable, Mapping
 from types import SimpleNamespace
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import pytest
 from flax import linen
 
-from research.errors import UserError, choose, describe, fits, nearest, task_settings, unpack, unpack_part
+from research.errors import (
+    PositiveInt,
+    Range,
+    SettingError,
+    Sizes,
+    UserError,
+    choose,
+    describe,
+    fits,
+    in_section,
+    nearest,
+    task_settings,
+    unpack,
+    unpack_part,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,6 +104,33 @@ def test_given_arguments_are_no_settings():
 def test_wrong_types(key, value, expected):
     text = refused(Sample, {'width': 3, key: value})
     assert text.startswith(f'config.model.{key}: {expected}')
+
+
+def test_ranges_of_numbers_members_and_alternatives():
+    def layers(
+        widths: Sizes = (1,), rate: Annotated[float, Range(0, 0.5)] = 0.0, size: PositiveInt | None = None,
+        kinds: tuple[Literal['color', 'cutout'], ...] = (), shift: Annotated[int, Range(1_000, 55_000)] = 1_000,
+    ):
+        return widths
+
+    assert unpack(layers, {'widths': [3, 4], 'rate': 0.5, 'size': None, 'kinds': ['color']}, 'model') == (3, 4)
+    for section, message in (
+        ({'widths': (3, 0)}, 'widths must be above zero, got (3, 0)'),
+        ({'widths': ()}, 'widths must be non-empty, got ()'),
+        ({'rate': 0.6}, 'rate must be at least zero and at most 0.5, got 0.6'),
+        ({'rate': float('nan')}, 'rate must be at least zero and at most 0.5, got nan'),
+        ({'size': 0}, 'size must be above zero, got 0'),
+        ({'shift': 60_000}, 'shift must be at least 1,000 and at most 55,000, got 60000'),
+        ({'kinds': ('colour',)}, "kinds: expected tuple['color' or 'cutout', ...], got ('colour',) (tuple); did you "
+                                 "mean 'color'?"),
+        ({'size': 'a'}, "size: expected int | None, got 'a' (str)"),
+    ):  # fmt: skip
+        assert refused(layers, section) == f'config.model.{message}'
+
+
+def test_the_section_is_added_to_errors_that_do_not_know_it():
+    with pytest.raises(UserError, match='^config.optimizer.model.frozen: no such path'), in_section('optimizer.model'):
+        raise SettingError('frozen:', 'no such path')
 
 
 def test_flax_modules_hide_what_flax_adds():

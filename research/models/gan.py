@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from research.core.task import Variables, fold
 from research.errors import PositiveInt, choose, in_section, unpack
-from research.models.model import defaults_of
+from research.models.model import builder_outside, defaults_of
 from research.nn import dcgan, gan, sngan
 from research.nn.apply import initialize, run_group
 
@@ -59,6 +59,8 @@ def gan_pair(section: Mapping[str, Any], shape: tuple[int, int, int], classes: i
     Raises:
       UserError: if the model or a setting is unknown, or a value impossible.
     """
+    if outside := builder_outside(section.get('name', ''), 'gan_pair'):
+        return outside(section, shape, classes)
     settings = unpack(GAN, section, 'model')
     makers = choose(settings.name, PAIRS, 'config.model.name')
     generator = unpack(makers[0], settings.generator, 'model.generator', shape=shape, classes=classes)

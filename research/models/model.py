@@ -50,7 +50,7 @@ def model_of(
     return Model(init, apply, load, module)
 
 
-def builder_outside(name: str, function: str) -> Callable[..., Model] | None:
+def builder_outside(name: str, function: str) -> Callable[..., Any] | None:
     """Returns the function `function` of the module `name` if `name` is a dotted path, and None otherwise.
 
     Raises:

@@ -1,7 +1,8 @@
 """Transformers over tokens: a decoder, a masked encoder, and an encoder-decoder.
 
-Each is built from `config.model`, which gives the shape of a Transformer or names pretrained weights, and computes
-float32 logits of the targets. `generate_text` and `generate_target` build `Task.generate`.
+Each is built from `config.model`, which gives the shape of a Transformer, names pretrained weights, or is the dotted
+path of a module with a function of the same name and arguments; it computes float32 logits of the targets.
+`generate_text` and `generate_target` build `Task.generate`.
 """
 
 import dataclasses
@@ -13,10 +14,10 @@ import jax.numpy as jnp
 from etils import epath
 from jaxtyping import Array
 
-from research.core.task import Generate, Variables
+from research.core.task import Context, Generate, Variables
 from research.errors import UserError
 from research.interop import pretrained
-from research.models.model import GROUP, Model, defaults_of
+from research.models.model import GROUP, Model, builder_outside, defaults_of
 from research.nn.apply import initialize, run_group
 from research.nn.encoder_decoder import EncoderDecoder
 from research.nn.transformer import Transformer, empty_cache
@@ -37,6 +38,8 @@ def decoder(section: Mapping[str, Any], folder: epath.Path, vocabulary: int, len
     Raises:
       UserError: if a setting is unknown or a value impossible.
     """
+    if outside := builder_outside(section.get('name', ''), 'decoder'):
+        return outside(section, folder, vocabulary, length)
     shape = pretrained.read_shape(section, folder, vocabulary=vocabulary, length=length)
     if not shape.causal:
         raise UserError('config.model.causal=False: a language model must be causal')
@@ -52,6 +55,8 @@ def decoder(section: Mapping[str, Any], folder: epath.Path, vocabulary: int, len
 
 def encoder(section: Mapping[str, Any], folder: epath.Path, vocabulary: int, length: int) -> Model:
     """Builds a bidirectional Transformer that reads 'tokens' and computes logits at 'positions'; see `decoder`."""
+    if outside := builder_outside(section.get('name', ''), 'encoder'):
+        return outside(section, folder, vocabulary, length)
     shape = pretrained.read_shape(section, folder, vocabulary=vocabulary, length=length)
     if shape.causal:
         raise UserError('config.model.causal=True: a masked model is bidirectional; set it to False')
@@ -86,6 +91,8 @@ def encoder_decoder(section: Mapping[str, Any], folder: epath.Path, row_length: 
       row_length: tokens of a packed row; 0: the length of a text.
       **sizes: vocabulary, length, and source_vocabulary if it differs.
     """
+    if outside := builder_outside(section.get('name', ''), 'encoder_decoder'):
+        return outside(section, folder, row_length, **sizes)
     module = EncoderDecoder(pair_shape(section, folder, row_length, **sizes))
 
     def apply(variables, batch, context):
@@ -101,8 +108,16 @@ def init_of(module: Any, *inputs: Any) -> Any:
     return lambda key: Variables({GROUP: initialize(module, key, *inputs)[0]}, {})
 
 
-def generate_text(model: Model, end: int) -> Generate:
-    """Builds cached generation for a decoder; every row keeps its own position."""
+def generate_text(model: Model, end: int, length: int) -> Generate:
+    """Builds cached generation for a decoder; every row keeps its own position.
+
+    Args:
+      model: of `decoder`; one from outside generates without a cache.
+      end: id of the end token.
+      length: maximum number of positions of a model from outside.
+    """
+    if not isinstance(model.module, Transformer):
+        return generate_uncached(model, end, length)
     module, settings = model.module, model.module.settings
 
     def start(variables, prompts, capacity):
@@ -128,11 +143,13 @@ def generate_target(model: Model, first: int, end: int, limit: int) -> Generate:
     """Builds cached generation for an encoder-decoder; prompts are encoded requests whose 'tokens' begin the target.
 
     Args:
-      model: of `encoder_decoder`.
+      model: of `encoder_decoder`; one from outside generates without a cache.
       first: id of the start token; never generated unless it is also `end`.
       end: id of the end token.
       limit: maximum number of positions.
     """
+    if not isinstance(model.module, EncoderDecoder):
+        return generate_uncached(model, end, limit, -1 if first == end else first)
     module = model.module
 
     def start(variables, prompts, capacity):
@@ -153,5 +170,33 @@ def generate_target(model: Model, first: int, end: int, limit: int) -> Generate:
     def step(variables, cache, tokens):
         cache, logits = module.apply({'params': variables.params[GROUP]}, cache, tokens, method='step')
         return cache, logits if first == end else logits.at[:, first].set(-jnp.inf)
+
+    return Generate(start, step, end, limit)
+
+
+def generate_uncached(model: Model, end: int, limit: int, never: int = -1) -> Generate:
+    """Builds generation for any model of tokens; each step applies it to all positions.
+
+    Args:
+      model: its logits at a position depend on the tokens up to it.
+      end: id of the end token.
+      limit: maximum number of positions.
+      never: id of a token that is not generated; -1: none.
+    """
+
+    def start(variables, prompts, capacity):
+        tokens, length = jnp.asarray(prompts['tokens']), jnp.asarray(prompts['length'])
+        space = jnp.zeros((tokens.shape[0], capacity - tokens.shape[1]), tokens.dtype)
+        more = {name: jnp.asarray(value) for name, value in prompts.items()}
+        return {**more, 'tokens': jnp.concatenate([tokens, space], axis=1), 'length': length - 1}
+
+    def step(variables, cache, tokens):
+        row, position = jnp.arange(tokens.shape[0]), cache['length']
+        batch = {
+            **cache, 'length': position + 1, 'tokens': cache['tokens'].at[row, position].set(tokens, mode='drop')
+        }
+        logits, _ = model.apply(variables, batch, Context(jax.random.key(0), jnp.int32(0), False))
+        logits = logits[row, jnp.minimum(position, logits.shape[1] - 1)]
+        return batch, logits if never < 0 else logits.at[:, never].set(-jnp.inf)
 
     return Generate(start, step, end, limit)

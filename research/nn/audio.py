@@ -58,10 +58,10 @@ class SoundConvolution(nn.Module):
         size = (self.kernel, self.kernel)
         if min(spectrogram.shape[1:3]) < 2 ** len(self.filters):
             raise SettingError(
-                'filters',
-                f'has {len(self.filters)} layers, which halve both sides of the spectrogram: '
-                f'{spectrogram.shape[1]} bands x {spectrogram.shape[2]} frames are too few; use fewer layers, or '
-                'more bands and frames',
+                'filters:',
+                f'{len(self.filters)} layers halve both sides of the spectrogram, which has '
+                f'{spectrogram.shape[1]} bands x {spectrogram.shape[2]} frames: use fewer layers, or more bands and '
+                'frames',
             )
         for number, filters in enumerate(self.filters):
             for part in range(self.convolutions):

@@ -41,8 +41,8 @@ def check_doublings(shape: tuple[int, ...], count: int, widths: tuple[int, ...])
     """Raises `SettingError` if an image of this shape cannot be reached by `count` doublings."""
     if shape[0] % 2**count or shape[1] % 2**count:
         raise SettingError(
-            'widths',
-            f'has {len(widths)} members, which double the image {count} times and do not lead to {shape[0]}x{shape[1]} '
+            'widths:',
+            f'{len(widths)} widths double the image {count} times, which does not lead to {shape[0]}x{shape[1]} '
             f'pixels; use fewer widths, or images whose sides are multiples of {2**count}',
         )
 

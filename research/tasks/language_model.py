@@ -134,7 +134,7 @@ def make(config: Any, folder: epath.Path) -> Task:
     model = decoder(config.model, folder, settings.vocabulary, settings.length)
     rows = read_rows(config, settings, folder)
     end = rows.stats.tokenizer.token_to_id(END)
-    generate = generate_text(model, end)  # pyright: ignore[reportArgumentType]
+    generate = generate_text(model, end, settings.length)  # pyright: ignore[reportArgumentType]
     write = tokens.sampled(
         generate, settings.max_new_tokens, settings.temperature, settings.top_k, settings.top_p
     )

@@ -44,7 +44,7 @@ def test_published_sets_have_their_published_sizes(data, monkeypatch):
 
 @pytest.mark.parametrize(('settings', 'pair', 'message'), [
     ({'name': 'sst'}, False, "did you mean 'sst2'"),
-    ({'name': 'chinese', 'topics': 9}, False, 'topics must be 2 to 4'),
+    ({'name': 'chinese', 'topics': 9}, False, 'topics must be at least 2 and at most 4'),
     ({'name': 'chinese', 'topcis': 2}, False, "did you mean 'topics'"),
     ({'name': 'chinese'}, True, "its rows have no 'pair'"),
     ({'name': 'trec', 'folder': 'nowhere'}, False, 'nowhere'),

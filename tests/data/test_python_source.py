@@ -99,8 +99,8 @@ def test_a_smaller_corpus_keeps_every_module_in_its_split(tmp_path):
 def test_impossible_corpora_are_refused(tmp_path):
     with pytest.raises(UserError, match='too little Python source'):
         read_documents(python_source.open(1.0, str(tmp_path)))
-    with pytest.raises(UserError, match='megabytes'):
-        python_source.open(-1.0)
+    with pytest.raises(UserError, match='megabytes must be zero or more'):
+        open_dataset({'name': 'python_source', 'megabytes': -1.0})
     with pytest.raises(UserError, match='python_source'):
         open_dataset({'name': 'pythn_source'})
     with pytest.raises(UserError, match='did you mean .megabytes'):

@@ -82,7 +82,7 @@ def test_columns_header_and_renaming(tmp_path):
 @pytest.mark.parametrize(('change', 'message'), [
     ({'reader': 'jsnol'}, 'reader: expected'),
     ({'trian': 'x'}, "did you mean 'train'"),
-    ({'validation_fraction': 0.6, 'test_fraction': 0.5}, 'together below 1'),
+    ({'validation_fraction': 0.6, 'test_fraction': 0.5}, 'must together be below 1'),
     ({'on_error': 'ignore'}, "'stop' or 'skip'"),
     ({'error_limit': -1}, 'zero or more'),
     ({'fields': 'a'}, 'column:field'),

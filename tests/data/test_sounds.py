@@ -121,7 +121,7 @@ def test_tones_are_a_function_of_the_seed_and_their_splits_share_none():
 
 @pytest.mark.parametrize(('settings', 'message'), [
     ({'name': 'esc50'}, "did you mean 'esc10'"),
-    ({'name': 'esc10', 'fold': 4}, 'fold must be 1, 2 or 3'),
+    ({'name': 'esc10', 'fold': 4}, 'fold: expected 1 or 2 or 3'),
     ({'name': 'free_spoken_digits', 'speaker': 'georg'}, "did you mean 'george'"),
     ({'name': 'tones', 'examples': 5}, 'examples must be 24 or more'),
 ])  # fmt: skip

@@ -2,6 +2,7 @@
 
 import pytest
 
+from research.data.dataset import open_dataset
 from research.data.sets import synthetic
 from research.data.sets.synthetic import counted_tokenizer
 from research.data.text.corpus import END, encode_text, read_documents
@@ -26,7 +27,7 @@ def test_the_text_is_the_same_every_time_and_as_long_as_asked():
 
 
 def test_impossible_sizes():
-    with pytest.raises(UserError, match='kilobytes'):
-        synthetic.open(0)
+    with pytest.raises(UserError, match='kilobytes must be above zero'):
+        open_dataset({'name': 'synthetic', 'kilobytes': 0})
     with pytest.raises(UserError, match='257'):
         counted_tokenizer(256)

@@ -50,7 +50,7 @@ def test_bfloat16_computes_with_float32_parameters_and_scores():
 
 @pytest.mark.parametrize(('settings', 'message'), [
     ({'widths': (8, 0)}, 'widths must be above zero'),
-    ({'dropout': 1.0}, 'dropout must be at least 0 and below 1'),
+    ({'dropout': 1.0}, 'dropout must be at least zero and below 1'),
     ({'width': (8,)}, "did you mean 'widths'"),
     ({'activation': 'relo'}, "'relu'"),
 ])  # fmt: skip

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from research.errors import UserError
+from research.errors import UserError, unpack
 from research.nn import apply
 from research.nn.lstm import LSTM
 from research.nn.sequence_models import SequenceConvolution
@@ -186,15 +186,15 @@ def test_a_sequence_is_padded_with_nothing(pool):
     np.testing.assert_array_equal(*scores)
 
 
-@pytest.mark.parametrize(('make', 'message'), [
-    (lambda: TextConvolution(8, 2, windows=()), 'windows'),
-    (lambda: TextConvolution(8, 2, word_dropout=1.0), 'word_dropout'),
-    (lambda: TextLSTM(8, 2, recurrent_dropout=-0.1), 'recurrent_dropout'),
-    (lambda: LSTM(0), 'width'),
-    (lambda: NGramBag(4, 2, width=-1), 'width'),
-    (lambda: NGramBag(4, 2, unit_length=True), 'unit_length'),
-    (lambda: SequenceConvolution(2, hidden=-1), 'hidden'),
+@pytest.mark.parametrize(('kind', 'settings', 'message'), [
+    (TextConvolution, {'windows': ()}, 'windows must be non-empty'),
+    (TextConvolution, {'word_dropout': 1.0}, 'word_dropout must be at least zero and below 1'),
+    (TextLSTM, {'recurrent_dropout': -0.1}, 'recurrent_dropout must be'),
+    (NGramBag, {'width': -1}, 'width must be zero or more'),
+    (NGramBag, {'unit_length': True}, 'width must be zero .a linear model. with unit_length, got 10'),
+    (SequenceConvolution, {'hidden': -1}, 'hidden must be zero or more'),
 ])  # fmt: skip
-def test_models_that_cannot_be_are_refused(make, message):
-    with pytest.raises(UserError, match=message):
-        make()
+def test_models_that_cannot_be_are_refused(kind, settings, message):
+    given = {'vocabulary': 8, 'units': 2} if kind is not NGramBag else {'features': 4, 'units': 2}
+    with pytest.raises(UserError, match=f'config.model.{message}'):
+        unpack(kind, settings, 'model', **given)

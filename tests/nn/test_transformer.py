@@ -162,7 +162,7 @@ def test_texts_and_ids_that_do_not_fit_are_refused():
     model, params, tokens = build(BASE)
     with pytest.raises(UserError, match='25 positions, and the model reads at most 24'):
         jax.eval_shape(lambda: model.apply({'params': params}, np.zeros((1, 25), np.int32)))
-    with pytest.raises(UserError, match='config.model.types is 0'):
+    with pytest.raises(UserError, match='^types is 0, but the tokens have types'):
         jax.eval_shape(lambda: model.apply({'params': params}, tokens, types=tokens))
     BASE.check_tokens(tokens)
     with pytest.raises(UserError, match='text: id 50 has no embedding; the model knows 0 to 49'):

@@ -108,12 +108,12 @@ def test_the_tutorials_network_has_its_shapes():
 
 
 @pytest.mark.parametrize(('section', 'values', 'message'), [
-    ('task', {'seconds': 0.0}, 'seconds above 0'),
+    ('task', {'seconds': 0.0}, 'seconds must be above zero and at most'),
     ('task', {'seconds': 0.02}, 'less than one window'),
-    ('task', {'sample_rate': 10}, 'sample_rate must be 1,000'),
+    ('task', {'sample_rate': 10}, 'sample_rate must be at least 1,000'),
     ('task', {'mels': 200}, 'config.task.mels=200'),
-    ('task', {'band_mask': 17}, 'masks of'),
-    ('task', {'mixup': 0.6}, 'mixup must be in 0 to 0.5'),
+    ('task', {'band_mask': 17}, 'band_mask=17 does not fit'),
+    ('task', {'mixup': 0.6}, 'mixup must be at least zero and at most 0.5'),
     ('model', {'name': 'convnett'}, "did you mean 'convnet'"),
     ('model', {'filters': (4,) * 6}, '6 layers halve both sides'),
     ('model', {'name': 'transformer', 'patch': 0}, 'config.model.patch must be above zero'),

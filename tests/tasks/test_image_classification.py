@@ -294,10 +294,10 @@ def test_wrong_pictures_come_first_in_a_red_frame_and_padding_is_left_out(folder
 
 @pytest.mark.parametrize(('config', 'message'), [
     (settings(shfit=1), "did you mean 'shift'"),
-    (settings(shift=-1), 'zero or more'),
+    (settings(shift=-1), 'config.task.shift must be zero or more'),
     (settings(label_smoothing=1.0), 'label_smoothing'),
-    (settings(mixup=-0.1), 'mixup and cutmix must be zero or more'),
-    (settings(center_crop=1.5), 'center_crop must be in 0 to 1'),
+    (settings(mixup=-0.1), 'config.task.mixup must be zero or more, got -0.1'),
+    (settings(center_crop=1.5), 'center_crop must be at least zero and at most 1'),
     (settings(erase=2.0), 'erase'),
     (settings({'name': 'vit', 'patch': 4, 'widht': 8}), 'config.model.widht'),
     (settings({'name': 'resnt'}), "did you mean 'resnet'"),

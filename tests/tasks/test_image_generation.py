@@ -227,7 +227,7 @@ def test_a_label_may_be_a_name(folder):
 
 @pytest.mark.parametrize(('config', 'message'), [
     (settings(loss='hing'), "did you mean 'hinge'"),
-    (settings(fakes=0), 'above zero'),
+    (settings(fakes=0), 'fakes must be above zero'),
     (settings(r1=-1.0), 'config.task.r1 must be zero or more'),
     (settings(augment=('colour',)), "did you mean 'color'"),
     (settings(features='pixel'), "expected 'pixels' or"),

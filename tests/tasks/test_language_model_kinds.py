@@ -181,7 +181,7 @@ def test_halves_of_characters_become_marks(cut):
 @pytest.mark.parametrize(
     'change, message',
     [
-        ({'stride': 17}, 'stride must be 0 to length=16'),
+        ({'stride': 17}, 'stride must be at most length=16'),
         ({'documents': 'packed', 'stride': 1}, 'requires stride=0'),
         ({'documents': 'packed', 'objective': 'prefix'}, 'causal'),
         ({'documents': 'apart'}, 'documents'),

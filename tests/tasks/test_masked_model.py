@@ -98,7 +98,7 @@ def test_impossible_requests_are_refused(task, text, message):
     'change, model, message',
     [
         ({'rate': 0.0}, {}, 'rate'),
-        ({'mask_share': 0.9, 'random_share': 0.2}, {}, 'their sum at most 1'),
+        ({'mask_share': 0.9, 'random_share': 0.2}, {}, 'their sum must be at most 1'),
         ({'top': 301}, {}, 'exceeds the vocabulary'),
         ({'length': 0}, {}, 'length'),
         ({}, {'causal': True}, 'is bidirectional'),

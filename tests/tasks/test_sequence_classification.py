@@ -55,7 +55,7 @@ def test_a_longer_sequence_is_cut_where_it_may_be(built, cut, kept):
 
 
 @pytest.mark.parametrize(('overrides', 'message'), [
-    ({'task__kmer': '9'}, 'kmer must be 0 to 8'),
+    ({'task__kmer': '9'}, 'kmer must be at least zero and at most 8'),
     ({'model__name': 'transfomer'}, "did you mean 'transformer'"),
     ({'data__name': 'slice'}, "did you mean 'splice'"),
     ({'data__examples': '5'}, 'examples must be 30 or more'),

@@ -125,8 +125,8 @@ def test_a_text_that_cannot_be_is_named(table, raw, message):
 
 @pytest.mark.parametrize(('change', 'message'), [
     ({'labels': 'number'}, "the label 'pos' is not a finite number"),
-    ({'threshold': 1.0}, 'threshold must be between 0 and 1'),
-    ({'length': 2}, 'length 4 or more'),
+    ({'threshold': 1.0}, 'threshold must be above zero and below 1'),
+    ({'length': 2}, 'length must be 4 or more'),
     ({'padding': 'left'}, "padding='left' requires config.model.name='lstm'"),
     ({'labels': 'multi', 'one_unit': True}, "one_unit requires labels='single'"),
     ({'model': {'name': 'ngrams', 'naive_bayes': True}}, 'set config.model.width to 0'),
