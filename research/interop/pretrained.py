@@ -190,7 +190,7 @@ def read_shape(model: Mapping[str, Any], folder: epath.Path, **sizes: int) -> Tr
       UserError: for an unknown setting, or a length beyond the positions of the weights.
     """
     if '.' in model.get('name', ''):  # a model of another package, which reads its settings itself
-        return TransformerSettings(**sizes)
+        return unpack(TransformerSettings, {}, 'model', **sizes)
     configured = unpack(TransformerSettings, without_weights(model), 'model', **sizes)
     description = read_description(model, folder)
     if description is None:

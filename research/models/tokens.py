@@ -116,9 +116,10 @@ def generate_text(model: Model, end: int, length: int) -> Generate:
       end: id of the end token.
       length: maximum number of positions of a model from outside.
     """
+    module = model.module
     if not isinstance(model.module, Transformer):
         return generate_uncached(model, end, length)
-    module, settings = model.module, model.module.settings
+    settings = module.settings
 
     def start(variables, prompts, capacity):
         tokens, length = prompts['tokens'], prompts['length']
@@ -148,9 +149,9 @@ def generate_target(model: Model, first: int, end: int, limit: int) -> Generate:
       end: id of the end token.
       limit: maximum number of positions.
     """
+    module = model.module
     if not isinstance(model.module, EncoderDecoder):
         return generate_uncached(model, end, limit, -1 if first == end else first)
-    module = model.module
 
     def start(variables, prompts, capacity):
         params = {'params': variables.params[GROUP]}
@@ -195,8 +196,8 @@ def generate_uncached(model: Model, end: int, limit: int, never: int = -1) -> Ge
         batch = {
             **cache, 'length': position + 1, 'tokens': cache['tokens'].at[row, position].set(tokens, mode='drop')
         }
-        logits, _ = model.apply(variables, batch, Context(jax.random.key(0), jnp.int32(0), False))
-        logits = logits[row, jnp.minimum(position, logits.shape[1] - 1)]
+        scores: Any = model.apply(variables, batch, Context(jax.random.key(0), jnp.int32(0), False))[0]
+        logits = scores[row, jnp.minimum(position, scores.shape[1] - 1)]
         return batch, logits if never < 0 else logits.at[:, never].set(-jnp.inf)
 
     return Generate(start, step, end, limit)

@@ -11,7 +11,7 @@ from etils import epath
 
 from research.core.task import Context, Host
 from research.families import tokens
-from research.models.tokens import decoder, generate_text
+from research.models.tokens import decoder, generate_text, generate_uncached
 
 LENGTH, NEW, WORDS = 8, 3, 6
 SHAPE = {'width': 16, 'layers': 1, 'heads': 2, 'initial_scale': 0.3}
@@ -26,7 +26,7 @@ def encode(raw, rng=None):
 def task():
     """Texts count upwards from any word, and begin again after the last."""
     model = decoder(SHAPE, epath.Path('unused'), WORDS, LENGTH)
-    generate = generate_text(model, -1)
+    generate = generate_text(model, -1, LENGTH)
     write = tokens.sampled(generate, NEW, 0.0, 0, 1.0)
     predict = tokens.continue_text(write, lambda batch: batch['length'] // 2, False)
     rows = [(np.arange(LENGTH + 1) + start).astype(np.int32) % WORDS for start in range(WORDS)]
@@ -87,6 +87,23 @@ def test_score_is_the_sum_of_log_probabilities_of_targets(task, functions, batch
     sums = functions['sums'](trained, batch)
     assert float(sums['nll']) == pytest.approx(float(total), rel=1e-6) and sums['tokens'] == 15
     assert task.metrics(sums)['loss'].baseline == pytest.approx(np.log(WORDS), rel=1e-6)
+
+
+def test_generation_without_a_cache_is_generation_with_one(task, batch, trained):
+    model = decoder(SHAPE, epath.Path('unused'), WORDS, LENGTH)
+    prompts, following = {'tokens': batch['tokens'][:, :4], 'length': np.array([1, 2, 3, 4, 4, 2])}, batch['tokens'].T
+    last = np.take_along_axis(prompts['tokens'], prompts['length'][:, None] - 1, axis=1)[:, 0]
+
+    def logits_of(generate):
+        cache, logits = generate.start(trained, prompts, LENGTH), []
+        for tokens in (last, following[0], following[3]):
+            cache, scores = generate.step(trained, cache, tokens)
+            logits.append(np.asarray(scores))
+        return np.stack(logits)
+
+    expected, without = logits_of(task.generate), logits_of(generate_uncached(model, -1, LENGTH, never=2))
+    assert np.isneginf(without[..., 2]).all()
+    np.testing.assert_allclose(np.delete(without, 2, -1), np.delete(expected, 2, -1), rtol=1e-4, atol=1e-4)
 
 
 def test_a_claim_is_the_text_that_was_written_and_only_that_is_scored(task, functions, batch, trained):
