@@ -96,8 +96,8 @@ def test_generation_without_a_cache_is_generation_with_one(task, batch, trained)
 
     def logits_of(generate):
         cache, logits = generate.start(trained, prompts, LENGTH), []
-        for tokens in (last, following[0], following[3]):
-            cache, scores = generate.step(trained, cache, tokens)
+        for row in (last, following[0], following[3]):
+            cache, scores = generate.step(trained, cache, row)
             logits.append(np.asarray(scores))
         return np.stack(logits)
 
