@@ -36,11 +36,22 @@ def main(overrides: dict[str, str]) -> int:
     name = pathlib.Path(path).stem
     workdir = WORKDIR.value or f'runs/{name}{"_" + variant if variant else ""}'
     config = research.read(CONFIG.value, overrides)
-    with distributed.joined(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value, TIMEOUT.value) as status:
+    flags_of_cluster = (COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value, TIMEOUT.value)
+    with distributed.joined(*flags_of_cluster, advice=lambda: resume_text(workdir)) as status:
         if status:
             print(status, flush=True)
         summary = research.run(config, workdir).summary
     return 128 + summary.signal if summary.stop == Stop.SIGNAL else 0  # nonzero: a cluster should restart the run
+
+
+def resume_text(workdir: str) -> str:
+    """What to do after the death of one of several processes."""
+    from research.checkpoint.manifest import finished_steps
+    from research.locations import run_folder
+
+    steps = finished_steps(run_folder(workdir))
+    where = f'from its checkpoint of step {steps[-1]}' if steps else 'from the start, as it has no checkpoint yet'
+    return f'Start the same command again in every process: the run in {workdir} resumes {where}'
 
 
 if __name__ == '__main__':

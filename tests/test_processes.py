@@ -2,16 +2,18 @@
 
 import os
 import pathlib
-import signal
+import re
 import socket
 import subprocess
 import sys
+import time
 
 import jax
 import numpy as np
 import pytest
 from contract import ROOT
 
+from research.checkpoint import manifest
 from research.checkpoint.store import read_weights
 from research.cluster import join as distributed
 from research.errors import UserError
@@ -26,11 +28,13 @@ def free_port() -> int:
         return server.getsockname()[1]
 
 
-def start(workdir: pathlib.Path, steps: int, number: int = 0, count: int = 1, port: int = 0, timeout: int = 60):
+def start(
+    workdir: pathlib.Path, steps: int, number: int = 0, count: int = 1, port: int = 0, timeout: int = 60, every: int = 3
+):  # fmt: skip
     """Starts one of `count` processes, each with one device."""
     settings = (
-        f'steps={steps}', 'batch_size=8', 'checkpoint_every=3', 'keep_last=9', 'log_every=1', 'eval_every=100000',
-        'eval_split=', 'test_split=', 'sample_every=100000',
+        f'steps={steps}', 'batch_size=12', f'checkpoint_every={every}', 'keep_last=9', 'log_every=1',
+        'eval_every=100000', 'eval_split=', 'test_split=', 'sample_every=100000',
     )  # fmt: skip
     flags = [f'--config={CONFIG}', f'--workdir={workdir}', f'--timeout={timeout}']
     flags += ['--config.optimizer.model.schedule=constant', *(f'--config.train.{each}' for each in settings)]
@@ -78,19 +82,77 @@ def test_a_missing_process_ends_the_others_with_a_message(tmp_path):
     assert 'step 1/' not in text
 
 
-@pytest.mark.slow
-def test_a_dead_process_ends_the_others(tmp_path):
+def start_all(workdir: pathlib.Path, steps: int, count: int = 2, timeout: int = 60) -> list[subprocess.Popen]:
     port = free_port()
-    processes = [start(tmp_path, 100_000, number, 2, port, timeout=10) for number in range(2)]
-    for text in processes[0].stdout:
-        if text.startswith('step 5/'):
-            break
-    processes[1].send_signal(signal.SIGKILL)
-    text, _ = processes[0].communicate(timeout=90)
+    return [start(workdir, steps, number, count, port, timeout, every=10) for number in range(count)]
+
+
+def await_step(process: subprocess.Popen, step: int) -> None:
+    """Reads the output of process 0 until it has trained `step` steps."""
+    for line in process.stdout:
+        if (match := re.match(r'step (\d+)/', line)) and int(match[1]) >= step:
+            return
+    raise AssertionError(f'step {step} was not reached')
+
+
+def assert_named(process: subprocess.Popen, problem: str) -> None:
+    """Asserts that a survivor ended with one message about the dead process and what to do."""
+    text, _ = process.communicate(timeout=60)
+    assert process.returncode == 1, text
+    message = text[text.index('error: ') :].splitlines()
+    assert message[0].startswith(f'error: {problem}') and len(message) == 2, text
+    assert message[1].startswith('Start the same command again in every process: the run in '), text
+    assert 'Traceback' not in text and ' @ 0x' not in text and 'PASS' not in text and 'report    ' not in text
+
+
+@pytest.mark.slow
+def test_a_dead_process_is_named(tmp_path):
+    processes = start_all(tmp_path, 100_000, timeout=10)
+    await_step(processes[0], 5)
+    processes[1].kill()
+    assert_named(processes[0], 'no heartbeat from process 1 for 10 s')
     processes[1].communicate()
-    assert processes[0].returncode == 1
-    assert 'error: no heartbeat from process 1 for 10 s' in text, text
-    assert 'PASS' not in text and 'report    ' not in text
+
+
+@pytest.mark.slow
+def test_a_second_death_is_named_by_the_survivor(tmp_path):
+    processes = start_all(tmp_path, 100_000, count=3)
+    await_step(processes[0], 5)
+    processes[1].kill()
+    time.sleep(0.5)
+    processes[0].kill()
+    assert_named(processes[2], 'process 0 is gone')
+    for process in processes[:2]:
+        process.communicate()
+
+
+@pytest.mark.slow
+def test_deaths_of_process_0_lose_nothing(tmp_path):
+    """Killed while it saves, then killed with process 1: the run equals one that was not killed."""
+    workdir, steps = tmp_path / 'killed', 80
+
+    def finish(processes: list[subprocess.Popen]) -> None:
+        for process in processes:
+            text, _ = process.communicate(timeout=120)
+            assert process.returncode == 0, text
+
+    processes = start_all(workdir, steps)
+    await_step(processes[0], 15)
+    while not list((workdir / 'checkpoints').glob('*tmp*')):
+        time.sleep(0.001)
+    processes[0].kill()
+    assert_named(processes[1], 'process 0 is gone')
+
+    processes = start_all(workdir, steps)
+    await_step(processes[0], max(manifest.finished_steps(workdir), default=0) + 12)
+    for process in processes[::-1]:
+        process.kill()
+        time.sleep(0.3)
+
+    finish(start_all(workdir, steps))
+    finish(start_all(tmp_path / 'whole', steps))
+    ends = [read_weights(folder, steps) for folder in (workdir, tmp_path / 'whole')]
+    jax.tree.map(np.testing.assert_array_equal, *ends)
 
 
 def test_clusters_are_recognised():

@@ -1,7 +1,9 @@
+import threading
+
 import jax
 import pytest
 
-from research.cluster.heartbeat import DONE, FAILED, HeartbeatTable, Watch, failure
+from research.cluster.heartbeat import FAILED, LOST, HeartbeatTable, Watch, failure
 from research.errors import UserError
 
 
@@ -16,10 +18,10 @@ def test_a_process_that_never_came_is_named():
     assert 'process 1' in HeartbeatTable(2, 0, 10, now=0).update({0: '1'}, now=11)
 
 
-def test_a_finished_process_may_be_silent_and_a_failed_one_says_why():
-    beats = HeartbeatTable(2, 0, 10, now=0)
-    assert beats.update({1: DONE}, now=5) == beats.update({1: DONE}, now=500) == ''
-    assert 'process 1 ended with an error: the disk is full' in beats.update({1: f'{FAILED}the disk is full'}, now=501)
+def test_a_failed_process_says_why_and_a_dead_one_is_named_by_all():
+    beats = HeartbeatTable(3, 0, 10, now=0)
+    assert 'process 1 ended with an error: the disk is full' in beats.update({1: f'{FAILED}the disk is full'}, now=1)
+    assert beats.update({1: '1', 2: f'{LOST}no heartbeat from process 1'}, now=2) == 'no heartbeat from process 1'
 
 
 class Store:
@@ -37,22 +39,36 @@ class Store:
         return list(self.values.items())
 
 
-@pytest.mark.parametrize(('broken', 'named'), [(False, 'no heartbeat from process 0'), (True, 'process 0 is gone')])
-def test_the_thread_ends_its_process_when_another_is_dead(broken, named):
-    problems = []
-    watch = Watch(Store(broken), 2, 1, 0.2, problems.append)
-    watch.thread.start()
+@pytest.mark.parametrize('process', [0, 1])
+def test_the_thread_ends_its_process_when_another_is_dead(process):
+    problems, store = [], Store()
+    watch = Watch(store, 2, process, 0.2, problems.append)
+    watch.start()
     watch.thread.join(10)
-    assert named in problems[0]
+    assert f'no heartbeat from process {1 - process}' in problems[0]
+    assert store.values[f'tessera/alive/{process}'] == LOST + problems[0]
 
 
-def test_a_closed_watch_leaves_its_last_word():
-    store = Store()
-    watch = Watch(store, 2, 1, 60, pytest.fail)
-    watch.thread.start()
-    watch.close(DONE)
+@pytest.mark.parametrize('connected', [False, True])
+def test_a_lost_service_ends_the_process(connected):
+    problems, lost, ended = [], threading.Event(), threading.Event()
+    watch = Watch(Store(broken=True), 2, 1, 60 if not connected else 0.2, problems.append, lost)
+    watch.end = lambda problem: (problems.append(problem), ended.set())
+    watch.start()
+    if not connected:  # else it does not answer
+        lost.set()
+    assert ended.wait(10) and 'process 0 is gone' in problems[0]
+    watch.close()
+
+
+def test_a_closed_watch_ends_nothing():
+    lost = threading.Event()
+    watch = Watch(Store(), 2, 1, 60, pytest.fail, lost)
+    watch.start()
+    watch.close()
+    lost.set()
     watch.thread.join(10)
-    assert not watch.thread.is_alive() and store.values == {'tessera/alive/1': DONE}
+    assert not watch.thread.is_alive()
 
 
 def test_what_others_are_told():
