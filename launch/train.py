@@ -45,13 +45,13 @@ def main(overrides: dict[str, str]) -> int:
 
 
 def resume_text(workdir: str) -> str:
-    """What to do after the death of one of several processes."""
+    """A line on what to do after the death of one of several processes."""
     from research.checkpoint.manifest import finished_steps
     from research.locations import run_folder
 
     steps = finished_steps(run_folder(workdir))
     where = f'from its checkpoint of step {steps[-1]}' if steps else 'from the start, as it has no checkpoint yet'
-    return f'Start the same command again in every process: the run in {workdir} resumes {where}'
+    return f'Start the same command again in every process: the run in {workdir} resumes {where}\n'
 
 
 if __name__ == '__main__':

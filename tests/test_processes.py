@@ -138,7 +138,7 @@ def test_deaths_of_process_0_lose_nothing(tmp_path):
 
     processes = start_all(workdir, steps)
     await_step(processes[0], 15)
-    while not list((workdir / 'checkpoints').glob('*tmp*')):
+    while processes[0].poll() is None and not list((workdir / 'checkpoints').glob('*tmp*')):
         time.sleep(0.001)
     processes[0].kill()
     assert_named(processes[1], 'process 0 is gone')

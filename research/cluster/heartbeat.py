@@ -16,6 +16,7 @@ from typing import Any
 
 import jax
 
+from research.cluster.signals import Interrupted
 from research.errors import UserError
 
 KEY_PREFIX = 'tessera/alive/'
@@ -124,7 +125,7 @@ class Watch:
 def end_process(problem: str, advice: Callable[[], str] = str) -> None:
     """Prints the reason and the advice, and exits immediately, as devices may be blocked in a collective."""
     print(f'\nerror: {problem}', file=sys.stderr, flush=True)
-    thread = threading.Thread(target=lambda: print(advice(), file=sys.stderr, flush=True), daemon=True)
+    thread = threading.Thread(target=lambda: print(advice(), end='', file=sys.stderr, flush=True), daemon=True)
     thread.start()
     thread.join(ADVICE_SECONDS)
     with contextlib.suppress(OSError):  # nobody may read the output
@@ -135,5 +136,5 @@ def end_process(problem: str, advice: Callable[[], str] = str) -> None:
 def failure(error: BaseException) -> str:
     """One line that describes an error to the other processes."""
     text = str(error).strip().splitlines() or ['']
-    prefix = '' if isinstance(error, UserError) else f'{type(error).__name__}: '
+    prefix = '' if isinstance(error, (UserError, Interrupted)) else f'{type(error).__name__}: '
     return f'{prefix}{text[0][:300]}'
