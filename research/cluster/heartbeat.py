@@ -98,7 +98,7 @@ class Watch:
                 return
 
     def await_loss(self, lost: threading.Event) -> None:
-        """Ends this process when the service of process 0 is lost; requests to a lost service block for ever."""
+        """Ends this process when the service of process 0 is lost; requests to a lost service never return."""
         while not lost.wait(self.interval) and time.monotonic() - self.last_answer < self.timeout:
             pass
         if not self.closed.is_set():
@@ -128,7 +128,7 @@ def end_process(problem: str, advice: Callable[[], str] = str) -> None:
     thread = threading.Thread(target=lambda: print(advice(), end='', file=sys.stderr, flush=True), daemon=True)
     thread.start()
     thread.join(ADVICE_SECONDS)
-    with contextlib.suppress(OSError):  # nobody may read the output
+    with contextlib.suppress(OSError):  # the output may be a closed pipe
         sys.stdout.flush()
     os._exit(1)
 
