@@ -41,7 +41,7 @@ MAY_IMPORT = {
     'research.disk': (),
     'research.errors': (),
     'research.extras': ('research.errors',),
-    'research.locations': (),
+    'research.locations': ('research.errors',),
     'research.explain': (
         'research.explain', 'research.core', 'research.ops', 'research.data', 'research.errors',
     ),

@@ -194,8 +194,10 @@ def find_config(path: str) -> pathlib.Path:
         for candidate in (folder / path, folder / f'{path}.py', folder / 'configs' / f'{path}.py'):
             if candidate.is_file():
                 return candidate
-    known = [str(file.relative_to(ROOT)) for file in (ROOT / 'configs').rglob('*.py') if file.stem != '__init__']
-    raise UserError(f'--config={path}: no such file; {nearest(path, known)}')
+    files = [file.relative_to(ROOT / 'configs') for file in (ROOT / 'configs').rglob('*.py') if file.stem != '__init__']
+    known = [file.with_suffix('').as_posix() for file in files]
+    name = path.removeprefix('configs/').removesuffix('.py')
+    raise UserError(f'--config={path}: no such file; {nearest(name, known)}')
 
 
 def read_file(spec: str) -> dict[str, Any]:
@@ -270,6 +272,8 @@ def guarded(file: pathlib.Path, function: Callable[[], Any]) -> Any:
         return function()
     except UserError:
         raise
+    except SystemExit as error:
+        raise UserError(f'{file}: the config ends the program: sys.exit({error.code!r})') from error
     except SyntaxError as error:
         raise UserError(f'{error.filename or file}:{error.lineno}: {error.msg}') from None
     except Exception as error:

@@ -79,7 +79,7 @@ class TrainSettings:
         if self.average_checkpoints > self.keep_last:
             raise SettingError(
                 f'average_checkpoints={self.average_checkpoints}',
-                f'needs as many checkpoints: keep_last is {self.keep_last}',
+                f'is more than the checkpoints that are kept, keep_last={self.keep_last}',
             )
         if self.patience and not (self.best and (self.eval_every or self.evaluations)):
             raise SettingError('patience', 'needs train.best and train.eval_every or train.evaluations')

@@ -149,6 +149,7 @@ def test_ranges_of_a_direction_are_not_those_of_another_size():
     ('import nothing_here\ndef get_config(): pass\n', 'mine.py:1: ModuleNotFoundError'),
     ('def get_config():\n    return 1 / 0\n', 'mine.py:2: ZeroDivisionError'),
     ('def get_config():\n    return {}\n', 'must return a config'),
+    ('import sys\ndef get_config():\n    sys.exit(3)\n', r'mine.py: the config ends the program: sys.exit\(3\)'),
     (CONFIG + 'def broken(config):\n    config.train.update(nothing)\n', 'mine.py:29: NameError'),
 ])  # fmt: skip
 def test_a_config_with_an_error_is_one_message(tmp_path, text, words):
@@ -252,8 +253,9 @@ def test_what_is_stored_is_enough_to_run_again():
 
 def test_configs_are_found_by_path_or_name_and_misses_are_named(tmp_path):
     assert api.find_config('digits').name == 'digits.py'
-    with pytest.raises(UserError, match='did you mean .configs/digits.py'):
-        api.find_config('configs/digitz.py')
+    for name in ('configs/digitz.py', 'digitz', 'digitz.py'):
+        with pytest.raises(UserError, match=f"--config={name}: no such file; did you mean 'digits'"):
+            api.find_config(name)
     (tmp_path / 'empty.py').write_text('')
     with pytest.raises(UserError, match='no function get_config'):
         api.load_config(str(tmp_path / 'empty.py'))

@@ -1,7 +1,9 @@
 """The folder of a run: whose files are in it, who may train there, and what a correction may change."""
 
+import importlib.util
 import json
 import multiprocessing
+import os
 
 import pytest
 from etils import epath
@@ -12,6 +14,7 @@ from research.core.metrics import read_metrics
 from research.core.recorder import Best, best_of
 from research.core.startup import differences, run_lock, store_config
 from research.errors import UserError
+from research.locations import run_folder
 
 TINY = 'configs/digits.py:tiny'
 
@@ -51,6 +54,13 @@ def test_a_folder_that_cannot_hold_a_run_is_named(tmp_path):
         api.read_run(tmp_path / 'nowhere')
     with pytest.raises(UserError, match='is not a run folder: it has no config.json'):
         api.read_run(tmp_path)
+
+
+def test_an_object_store_without_its_package_is_one_message(monkeypatch):
+    monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None)
+    with pytest.raises(UserError, match='gs://bucket/run: the package gcsfs is needed for gs:// paths'):
+        run_folder('gs://bucket/run')
+    assert os.fspath(run_folder('~/x')) == os.path.expanduser('~/x')
 
 
 def test_of_a_section_with_another_name_only_the_name_is_reported():
