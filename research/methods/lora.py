@@ -47,7 +47,8 @@ def apply(task: Task, settings: Settings, config: Any = None) -> Task:
     base = base_of(settings.group)
     if group not in task.losses:
         raise UserError(
-            f'config.lora.group: the task trains no group {group!r}; {nearest(group, task.losses)}'
+            f'config.lora.group: the task trains no group {group!r}; {nearest(group, task.losses)} '
+            f'(it trains {", ".join(task.losses)})'
         )
     shapes = jax.eval_shape(lambda: task.init(jax.random.key(0))).params  # traced, never compiled
     if base in shapes:
