@@ -131,15 +131,25 @@ def metrics_text(entry: Mapping[str, Any]) -> str:
             continue
         cells = [f'  {name:<24} {row["value"]:>10.4g}']
         if row['baseline'] is not None:
-            meaning = f' ({row["baseline_about"]})' if row.get('baseline_about') else ''
-            remark = f'{meaning}: {row["verdict"]}' if row.get('beats_baseline') is False else ''
-            cells.append(f'baseline {row["baseline"]:.4g}{remark}')
+            cells.append(baseline_text(row))
         if row['expected']:
             low, high = row['expected']
             cells.append(f'expected {low:g} to {high:g}: {"PASS" if row["passed"] else "FAIL"}')
         lines.append('   '.join(cells))
     lines += [f'  {name} could not be computed: {why}' for name, why in entry.get('failed', {}).items()]
     return '\n'.join(lines)
+
+
+def baseline_text(row: Mapping[str, Any]) -> str:
+    """The baseline of a stored metric; what it means only if the metric is not better."""
+    baseline = f'baseline {row["baseline"]:.4g}'
+    if row.get('beats_baseline') is not False:
+        return baseline
+    if row.get('baseline_about'):
+        baseline += f' ({row["baseline_about"]})'
+    if row['value'] == row['baseline']:
+        return f'no better than {baseline}'
+    return f'WORSE than {baseline}: no useful learning'
 
 
 def failures(metrics: Mapping[str, Any]) -> list[str]:
