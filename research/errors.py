@@ -43,11 +43,13 @@ class Range(NamedTuple):
     below: bool = False  # high is excluded
 
     def __contains__(self, value: Any) -> bool:
-        above_low = value > self.low if self.above else value >= self.low
+        above_low = value > self.low if self.above or self.low == -math.inf else value >= self.low
         below_high = value < self.high if self.below or self.high == math.inf else value <= self.high
         return above_low and below_high  # False for nan and infinity
 
     def __str__(self) -> str:
+        if self.low == -math.inf:
+            return f'at most {number_text(self.high)}' if self.high < math.inf else 'a finite number'
         low = 'zero' if self.low == 0 else number_text(self.low)
         if self.high == math.inf:
             return f'above {low}' if self.above else f'{low} or more'
@@ -74,6 +76,7 @@ NonNegative = Annotated[float, Range(0)]
 Fraction = Annotated[float, Range(0, 1)]
 Rate = Annotated[float, Range(0, 1, below=True)]  # a dropout rate or a decay
 OpenFraction = Annotated[float, Range(0, 1, above=True, below=True)]  # neither nothing nor the whole
+Finite = Annotated[float, Range()]  # any number
 PositiveInt = Annotated[int, Range(0, above=True)]
 Count = Annotated[int, Range(0)]
 Sizes = Annotated[tuple[PositiveInt, ...], NonEmpty()]  # one size for each layer

@@ -9,6 +9,7 @@ import pytest
 from flax import linen
 
 from research.errors import (
+    Finite,
     PositiveInt,
     Range,
     SettingError,
@@ -109,7 +110,8 @@ def test_wrong_types(key, value, expected):
 def test_ranges_of_numbers_members_and_alternatives():
     def layers(
         widths: Sizes = (1,), rate: Annotated[float, Range(0, 0.5)] = 0.0, size: PositiveInt | None = None,
-        kinds: tuple[Literal['color', 'cutout'], ...] = (), shift: Annotated[int, Range(1_000, 55_000)] = 1_000,
+        kinds: tuple[Literal['color', 'cutout'], ...] = (), margin: Finite = 0.0,
+        shift: Annotated[int, Range(1_000, 55_000)] = 1_000,
     ):
         return widths
 
@@ -120,6 +122,7 @@ def test_ranges_of_numbers_members_and_alternatives():
         ({'rate': 0.6}, 'rate must be at least zero and at most 0.5, got 0.6'),
         ({'rate': float('nan')}, 'rate must be at least zero and at most 0.5, got nan'),
         ({'size': 0}, 'size must be above zero, got 0'),
+        ({'margin': -float('inf')}, 'margin must be a finite number, got -inf'),
         ({'shift': 60_000}, 'shift must be at least 1,000 and at most 55,000, got 60000'),
         ({'kinds': ('colour',)}, "kinds: expected tuple['color' or 'cutout', ...], got ('colour',) (tuple); did you "
                                  "mean 'color'?"),
