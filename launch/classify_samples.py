@@ -18,7 +18,7 @@ SEED = flags.DEFINE_integer('seed', 0, 'Seed of the images.', lower_bound=0, upp
 
 
 def main(overrides: dict[str, str]) -> None:
-    """Prints the count of each class, and stores the result as judge.json in the generator's run."""
+    """Prints the count of each class and stores the result as judge.json in the generator's run."""
     from research.errors import UserError
     from research.inference.requests import blank_requests
 

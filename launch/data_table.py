@@ -22,12 +22,12 @@ its source, size and licence, and compare every file with its recorded SHA-256. 
 
 | variable | effect |
 | --- | --- |
-| `TESSERA_DATA` | a folder with one subfolder per set, used as it is where the files are present |
-| `TESSERA_MIRROR` | a URL or folder with `<set>/<file>`, used in place of the origins |
-| `TESSERA_FETCH` | `0` is `--nofetch` for programs of your own |
+| `TESSERA_DATA` | a folder with one subfolder per set; files that are present are used, others are fetched into it |
+| `TESSERA_MIRROR` | a URL or folder with `<set>/<file>`, used instead of the original URLs |
+| `TESSERA_FETCH` | `0` has the effect of `--nofetch` in your own programs |
 | `XDG_CACHE_HOME` | without `TESSERA_DATA`, files are kept in `tessera/data` below this, or else in the user's cache |
 
-Several processes may start at once: one fetches, the others wait. A transfer that breaks off is resumed. Without a
+Several processes may start at once: one fetches, the others wait. An interrupted transfer resumes. Without a
 network, the message names each missing file with its URL, its SHA-256 and the folder to put it in.
 
 This page is written by `python -m launch.data_table`.
@@ -40,7 +40,7 @@ This page is written by `python -m launch.data_table`.
 SETS = """
 ## All public sets
 
-Each is pinned to a commit of its repository. The subfolder is that of `TESSERA_DATA` and of a mirror.
+Each is pinned to a commit of its repository. `TESSERA_DATA` and mirrors have the same subfolders.
 
 | set | fetched | subfolder | licence | source | remarks |
 | --- | --- | --- | --- | --- | --- |

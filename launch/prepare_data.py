@@ -86,7 +86,7 @@ def load_module(path: str) -> None:
     folder = [str(file.parent.absolute())]
     loader = importlib.util.spec_from_file_location(file.stem, file, submodule_search_locations=folder)
     if loader is None or loader.loader is None:
-        raise UserError(f'--module={path!r}: this is no Python file; its name must end in .py')
+        raise UserError(f'--module={path!r}: not a Python file: its name must end in .py')
     loaded = importlib.util.module_from_spec(loader)
     sys.modules[file.stem] = loaded  # TFDS looks up the module of a builder by its name
     loader.loader.exec_module(loaded)

@@ -35,7 +35,7 @@ def describe_devices(mesh: jax.sharding.Mesh | None = None) -> dict[str, Any]:
 
 
 def commit() -> str:
-    """Returns the commit of a checkout of this project, with '-dirty' for uncommitted changes; '' elsewhere."""
+    """The commit of a checkout of this project, with '-dirty' for uncommitted changes; '' elsewhere."""
     root = pathlib.Path(__file__).parents[2]
     if not (root / '.git').exists():
         return ''

@@ -104,5 +104,5 @@ def add(totals: dict[str, np.ndarray], sums: Mapping[str, jax.Array] | None) -> 
 
 
 def scalars(metrics: Mapping[str, Metric]) -> dict[str, float]:
-    """Returns the metrics that are single numbers."""
+    """The metrics that are single numbers."""
     return {name: float(metric.value) for name, metric in metrics.items() if np.ndim(metric.value) == 0}

@@ -217,12 +217,12 @@ class Progress:
         return (step - before) / (now - then) if now > then else 0.0
 
     def left(self) -> float:
-        """Returns the seconds until the last step; NaN before the first update."""
+        """Seconds until the last step; NaN before the first update."""
         rate = self.rate()
         return (self._total - self._marks[-1][1]) / rate if rate else math.nan
 
     def update(self, step: int, values: Mapping[str, float]) -> None:
-        """Shows that `step` steps are done, and the values that matter: the losses, above all."""
+        """Shows that `step` steps are done, and some values, such as the loss."""
         self._marks.append((self._clock(), step))
         if not self._write:
             return

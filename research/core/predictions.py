@@ -42,7 +42,7 @@ def predictions(
       raws: the requests.
       seed: seed of sampled answers; None for that of the evaluator.
       encode: replaces `task.encode`, for error messages that name files.
-      limit: answer the first requests only; 0 answers all. They are read chunk by chunk.
+      limit: answer only the first `limit` requests; 0 answers all. Requests are read chunk by chunk.
     """
     encode, start = encode or task.encode, 0
     chunk = evaluator.batch_size * (CHUNK_BATCHES if task.buckets or task.split else 1)

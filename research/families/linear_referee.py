@@ -1,4 +1,4 @@
-"""A logistic regression beside a model of tables: what a model must beat to be worth its size."""
+"""A logistic regression as a reference: a larger model of a table should be more accurate."""
 
 import jax.numpy as jnp
 
@@ -7,7 +7,7 @@ from research.ops.logistic import Logistic, logistic_scores
 
 
 def with_linear(task: Task, weights: Logistic) -> Task:
-    """Adds the metric `linear_accuracy`: of the logistic regression on the evaluated split."""
+    """Adds the metric `linear_accuracy`: the accuracy of a logistic regression on the evaluated split."""
 
     def metric_sums(variables, batch, context):
         scores = logistic_scores(weights, batch['numbers'], batch['categories'])
@@ -16,7 +16,7 @@ def with_linear(task: Task, weights: Logistic) -> Task:
 
     def metrics(sums):
         share = float(sums['linear_right'] / sums['count'])
-        about = 'accuracy of a logistic regression on the same columns and training rows, to compare with'
+        about = 'accuracy of a logistic regression on the same columns and training rows, for comparison'
         accuracy, *others = task.metrics(sums).items()
         return dict([accuracy, ('linear_accuracy', Metric(share, better='', about=about)), *others])
 

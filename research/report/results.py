@@ -22,13 +22,13 @@ TITLES = {
 HEAD = """# Results
 
 This page is written by `python -m launch.record` from `results/*.csv`; do not edit it. Each row is the metric of
-`python -m launch.train --config=configs/<config>.py` with the overrides beside it. Accuracies and errors are percent.
-Several values are those of the seeds, in order. Published values and baselines stand beside ours, better or worse;
-notes are in [results/notes.md](results/notes.md), signatures in the tables.
+`python -m launch.train --config=configs/<config>.py` with the overrides in the same cell. Accuracies and errors are
+percent. Several values are those of the seeds, in order. Baselines and published values are listed next to ours, better
+or worse; notes are in [results/notes.md](results/notes.md), metric signatures in the tables.
 
-Machines: "2 CPU cores" are x86-64 with AVX-512, 24 GiB, Python 3.11, jax 0.10.2, usually with other work beside, so
-times are upper bounds. "H200" is one NVIDIA H200 with 16 CPU cores, Python 3.12, jax 0.11.2, bfloat16 where a config
-sets it, several trainings at once, so times mean little. Nothing was measured on a TPU or on several devices.
+Machines: "2 CPU cores" are x86-64 with AVX-512, 24 GiB, Python 3.11, jax 0.10.2, usually with other programs running,
+so times are upper bounds. "H200" is one NVIDIA H200 with 16 CPU cores, Python 3.12, jax 0.11.2, bfloat16 where a config
+sets it, shared by several trainings, so its times mean little. Nothing was measured on a TPU or on several devices.
 """
 PERCENT = re.compile(r'accuracy|top_\d+|error_.*|precision|recall|f1')
 

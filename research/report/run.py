@@ -66,7 +66,7 @@ def describe_run(
 
 
 def first_example(spec: RunSpec) -> dict[str, Any]:
-    """Returns the first training row for people; of a private run only the shapes of what it becomes."""
+    """The first training row in readable form; of a private run, only the shapes of its encoded fields."""
     task = spec.task
     raw = task.source('train')[0]
     encoded = task.encode(raw)
@@ -125,7 +125,7 @@ def end_text(summary: Summary, spec: RunSpec, workdir: epath.Path) -> str:
 
 
 def stop_text(summary: Summary, spec: RunSpec) -> str:
-    """Explains why a run stopped before its last step, '' for one that did not."""
+    """Explains why a run stopped early, or that it was finished before; '' after the last step."""
     train = spec.config.train
     if summary.stop == Stop.SIGNAL:
         return f'stopped at step {summary.step:,} by {signal_name(summary.signal)}'
@@ -140,7 +140,7 @@ def stop_text(summary: Summary, spec: RunSpec) -> str:
 
 
 def signal_name(number: int) -> str:
-    """Returns the name of a signal, such as 'SIGTERM'."""
+    """The name of a signal, such as 'SIGTERM'."""
     return next((known.name for known in signal.Signals if known == number), f'signal {number}')
 
 

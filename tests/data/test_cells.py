@@ -81,7 +81,7 @@ def test_one_value_among_numbers_is_named():
     assert "set config.task.decimal to ','" in column_note('z', found['z'], 'a.csv, line 2')
     assert not column_note('y', found['y'], '') and not column_note('w', found['w'], '')
     assert read_columns(rows, (), ('n.d.',))['x'].is_number and 'y' not in read_columns(rows, ('y',))
-    with pytest.raises(UserError, match="column 'x' holds"):
+    with pytest.raises(UserError, match="column 'x' contains"):
         read_columns([{'x': [1]}], ())
 
 

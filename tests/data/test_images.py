@@ -99,7 +99,7 @@ def test_a_picture_that_fits_is_returned_as_it_is():
     (np.zeros((8, 8, 2)), r'\[8, 8, 2\]'),
     (np.zeros((0, 8)), '0x8 pixels'),
     (np.zeros((1, 9000)), '1 to 8192'),
-    (np.full((8, 8), 16.0), 'whole numbers.*from 16.0 to 16.0'),
+    (np.full((8, 8), 16.0), 'real numbers.*from 16.0 to 16.0'),
     (np.float32(np.full((8, 8, 1), 16.0)), 'from 16.0 to 16.0'),
     (np.full((8, 8), -1), 'from -1 to -1'),
     (np.full((8, 8), np.nan), 'from nan'),

@@ -185,5 +185,5 @@ def test_an_idx_file_cut_in_its_head_is_named(tmp_path):
 
 def test_an_empty_folder_is_called_empty(tmp_path):
     (tmp_path / 'empty').mkdir()
-    with pytest.raises(UserError, match="empty': the folder holds no file"):
+    with pytest.raises(UserError, match="empty': the folder contains no files"):
         find(str(tmp_path / 'empty'), 'config.data.train')

@@ -239,5 +239,5 @@ def test_a_path_with_a_null_character(tmp_path):
     with pytest.raises(UserError, match='null character'):
         find_all('a\0b', 'config.data.train')
     (tmp_path / 'a.jsonl').write_text('{"image": "x\\u0000.png", "label": "a"}\n')
-    with pytest.raises(Broken, match="a.jsonl, line 1: the path in 'image' holds a null character"):
+    with pytest.raises(Broken, match="a.jsonl, line 1: the path in 'image' contains a null character"):
         list(open_dataset({'reader': 'jsonl', 'train': str(tmp_path / 'a.jsonl'), **WHOLE}, ('image',)).source('train'))

@@ -47,7 +47,7 @@ def mono(values: Any) -> Float[np.ndarray, 'samples']:
     samples = scaled(samples)
     if np.abs(samples).max() > MAX_AMPLITUDE:
         raise UserError(
-            f'the samples of a sound must lie in -1 to 1 (real numbers) or be 16-bit whole numbers; the largest '
+            f'the samples of a sound must be real numbers from -1 to 1 or 16-bit integers; the largest '
             f'is {np.abs(samples).max():g}'
         )
     return samples if samples.ndim == 1 else samples.mean(axis=1, dtype=np.float32)

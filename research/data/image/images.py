@@ -104,7 +104,7 @@ def check_image(values: Any) -> np.ndarray:
     top = 255 if image.dtype.kind in 'iu' else 1
     if not (image.min() >= 0 and image.max() <= top):
         raise UserError(
-            f'image values must lie in 0 to 255 (whole numbers) or 0 to 1 (real numbers); got {image.dtype} '
+            f'image values must be integers from 0 to 255 or real numbers from 0 to 1; got {image.dtype} '
             f'from {image.min()} to {image.max()}'
         )
     return image

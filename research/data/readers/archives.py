@@ -261,7 +261,7 @@ def find_all(paths: str | tuple, setting: str) -> tuple[list[Entry], list[LeftOu
         if unset:
             raise UserError(f'{setting}={text!r}: the environment variable {unset[1]} is not set')
         if '\0' in path:
-            raise UserError(f'{setting}={text!r}: a path holds no null character')
+            raise UserError(f'{setting}={text!r}: a path must not contain a null character')
         entries, others = find_in_archive(path)
         if not entries and not others:
             entries, others = find_outside(path)
@@ -353,7 +353,7 @@ def is_named(name: str, inner: str) -> bool:
 def absence(path: str) -> str:
     """Explains why there is no file at a path, and what to do."""
     if is_local(path) and os.path.isdir(path):
-        return 'the folder holds no file (hidden ones do not count)'
+        return 'the folder contains no files (hidden files are ignored)'
     return f'there is no such file; {neighbours(path)}'
 
 

@@ -113,7 +113,7 @@ def decoded(row: Mapping[str, Any], where: str, fields: Sequence[str]) -> Row:
                 raise Broken(f'{where}: the lists of {field!r} differ in length') from None
         elif isinstance(value, str):
             if '\0' in value:
-                raise Broken(f'{where}: the path in {field!r} holds a null character')
+                raise Broken(f'{where}: the path in {field!r} contains a null character')
             row.update(read(read_file(Entry(value, '', value), where), f'{where}: {value}'))
         elif isinstance(value, bytes):
             row.update(read(value, where))

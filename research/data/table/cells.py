@@ -123,7 +123,7 @@ def read_columns(
             if name == 'label' or name in ignored:
                 continue
             if isinstance(value, (list, dict, bytes)):
-                raise UserError(f'column {name!r} holds {value!r:.40}: put it in config.task.ignore')
+                raise UserError(f'column {name!r} contains {value!r:.40}: add it to config.task.ignore')
             count = counts.setdefault(name, [0, 0, -1, ''])
             try:
                 count[0] += read_number(value, missing, decimal) is not None
