@@ -136,6 +136,8 @@ def stop_text(summary: Summary, spec: RunSpec) -> str:
         )
     if summary.stop == Stop.ALREADY_DONE:
         return f'the run was finished before, at step {summary.step:,}: nothing is left to train'
+    if summary.step > spec.steps:
+        return f'the run had {summary.step:,} steps already, more than the {spec.steps:,} of this config'
     return ''
 
 
