@@ -185,10 +185,14 @@ def turns_of(settings: TransformerSettings, positions: Int[Array, '#batch length
 
 def stacked_blocks(settings: TransformerSettings, train: bool, cross: bool = False) -> nn.Module:
     """Scans one block over a leading layer axis of its parameters, as a loop or unrolled."""
-    block = Block
+    return scanned(Block, settings, train, cross)
+
+
+def scanned(block: Any, settings: TransformerSettings, *arguments: Any) -> nn.Module:
+    """Scans `block(settings, *arguments)`, which is called with (carry, layer, context), over the layers."""
     if settings.remat:  # only in unrolled code would CSE undo the recomputation
-        block = nn.remat(Block, prevent_cse=not settings.scan)
-    scanned = nn.scan(
+        block = nn.remat(block, prevent_cse=not settings.scan)
+    stack = nn.scan(
         block,
         variable_axes={'params': 0, OBSERVED: 0, DELTAS: 0},
         split_rngs={'params': True, 'dropout': True},
@@ -197,4 +201,4 @@ def stacked_blocks(settings: TransformerSettings, train: bool, cross: bool = Fal
         unroll=1 if settings.scan else settings.layers,
         metadata_params={nn.PARTITION_NAME: 'layers'},
     )
-    return scanned(settings, train, cross)
+    return stack(settings, *arguments)

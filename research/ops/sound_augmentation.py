@@ -56,17 +56,20 @@ def augment_samples(
     return jax.vmap(one)(samples, keys_of(draws, 0))
 
 
-def interval_mask(key: Array, length: int, masks: int, widest: int) -> Float[Array, 'length']:
-    """Draws a mask that is 0 in `masks` intervals and 1 elsewhere.
+def interval_mask(
+    key: Array, length: int, masks: int, widest: int | Int[Array, ''], inside: int | Int[Array, ''] | None = None
+) -> Float[Array, 'length']:
+    """Draws a mask that is 0 in `masks` intervals of the first `inside` positions (None: of all) and 1 elsewhere.
 
     The width is uniform in 0 to `widest`, the start uniform over all positions that fit: Park et al. 2019
     (arXiv:1904.08779), section 2.
     """
-    if not masks or not widest:
+    if not masks or (isinstance(widest, int) and not widest):
         return jnp.ones(length)
+    inside = length if inside is None else inside
     width_key, start_key = jax.random.split(key)
     widths = jax.random.randint(width_key, (masks, 1), 0, widest + 1)
-    starts = jnp.floor(jax.random.uniform(start_key, (masks, 1)) * (length - widths + 1)).astype(jnp.int32)
+    starts = jnp.floor(jax.random.uniform(start_key, (masks, 1)) * (inside - widths + 1)).astype(jnp.int32)
     position = jnp.arange(length)
     return 1.0 - jnp.any((position >= starts) & (position < starts + widths), axis=0)
 
@@ -83,6 +86,34 @@ def augment_spectrogram(
         return row * times[:, None, None] * kept_bands[:, None]
 
     return jax.vmap(one)(features, keys_of(draws, 1))
+
+
+class UtteranceMasks(NamedTuple):
+    """Strengths of SpecAugment for utterances of different lengths; 0: off."""
+
+    time_masks: int = 0  # number of masked time intervals
+    time_share: float = 0.0  # their maximum width, as a share of the utterance
+    band_masks: int = 0  # number of masked ranges of bands
+    band_mask: int = 0  # their maximum width in bands
+
+
+def mask_utterances(
+    features: Float[Array, 'batch frames bands channels'],
+    lengths: Int[Array, 'batch'],
+    draws: UInt32[Array, 'batch'],
+    settings: UtteranceMasks,
+) -> Float[Array, 'batch frames bands channels']:
+    """Masks time intervals and bands with 0, the mean; intervals lie in the valid frames, whatever the padding."""
+    _, frames, bands, _ = features.shape
+
+    def one(row, length, key):
+        widest = jnp.floor(settings.time_share * length).astype(jnp.int32)
+        masks = settings.time_masks if settings.time_share else 0
+        times = interval_mask(jax.random.fold_in(key, 0), frames, masks, widest, length)
+        kept_bands = interval_mask(jax.random.fold_in(key, 1), bands, settings.band_masks, settings.band_mask)
+        return row * times[:, None, None] * kept_bands[:, None]
+
+    return jax.vmap(one)(features, lengths, keys_of(draws, 1))
 
 
 def shares(draws: UInt32[Array, 'batch'], max_share: float) -> Float[Array, 'batch']:

@@ -1,0 +1,84 @@
+"""Tasks that write the text of a sequence of frames without an alignment: CTC."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Int
+
+from research.core.task import Aux, Batch, Context, Host, Metric, Task
+from research.models.model import GROUP, Model
+from research.nn.apply import seen_of
+from research.ops.ctc import best_path, ctc_loss, frames_needed, is_before
+
+
+def transcription(
+    host: Host,
+    source: Callable,
+    model: Model,
+    transform: Callable[[Batch, Context], Batch],
+    shortened: Callable[[Int[Array, 'batch']], Int[Array, 'batch']],
+    **more: Any,
+) -> Task:
+    """Builds a task with a CTC loss.
+
+    A text that needs more frames than the model gives has no alignment: it has no part in the loss and its metric, and
+    `metrics` counts it. Its answer is still scored by `finalize`.
+
+    Args:
+      host: inputs, encode, decode and buckets. A row has 'frames', and 'labels' [count] with their number 'count'; a
+        request has no labels.
+      source: (split) -> rows.
+      model: computes logits [batch, shorter, labels]; label 0 is the blank.
+      transform: (batch, context) -> batch, on the device: the features of raw inputs and, in training, augmentation.
+      shortened: frames of the logits for each number of frames of a row.
+      **more: further fields of `Task`, such as `finalize` and `notes`.
+    """
+
+    def logits_of(variables, batch, context):
+        logits, changed = model.apply(variables, transform(batch, context), context)
+        return logits, shortened(batch['frames']), changed
+
+    def nats_and_weight(logits, frames, batch):
+        labels, count = batch['labels'], batch['count']
+        fits = batch['mask'] * (frames_needed(labels, count) <= frames)
+        nats = ctc_loss(logits, frames, labels, jnp.minimum(count, labels.shape[1]))
+        return jnp.sum(jnp.where(fits > 0, nats, 0.0)), jnp.sum(fits * count), jnp.sum(batch['mask'] - fits)
+
+    def loss(variables, batch, context):
+        logits, frames, changed = logits_of(variables, batch, context)
+        nats, weight, _ = nats_and_weight(logits, frames, batch)
+        valid = is_before(frames, logits.shape[1]) * batch['mask'][:, None]
+        return nats, Aux(weight, {GROUP: changed} if changed else {}, {}, {'logits': logits, 'mask': valid})
+
+    def predict(variables, batch, context):
+        logits, frames, _ = logits_of(variables, batch, context._replace(train=False))
+        labels, count = best_path(logits, frames)
+        log_probabilities = jax.nn.log_softmax(logits)
+        return {'log_probabilities': log_probabilities, 'frames': frames, 'labels': labels, 'count': count}
+
+    def metric_sums(variables, batch, context):
+        logits, frames, _ = logits_of(variables, batch, context._replace(train=False))
+        nats, characters, unfit = nats_and_weight(logits, frames, batch)
+        return {'nats': nats, 'characters': characters, 'unfit': unfit}
+
+    def metrics(sums):
+        nats = sums['nats'] / np.maximum(sums['characters'], 1)
+        return {
+            'loss': Metric(nats, None, 'lower', 'nats per character, CTC'),
+            'unfit': Metric(sums['unfit'], None, 'lower', 'texts that need more frames than there are'),
+        }
+
+    def score(variables, batch, context):
+        logits, frames, changed = logits_of(variables, batch, context._replace(train=False))
+        return -ctc_loss(logits, frames, batch['labels'], batch['count']), seen_of(GROUP, changed)
+
+    def claim(batch, outputs):
+        return {**batch, 'labels': outputs['labels'], 'count': outputs['count']}
+
+    return Task(
+        source=source, init=model.init, load=model.load, losses={GROUP: loss}, predict=predict,
+        metric_sums=metric_sums, metrics=metrics, score=score, claim=claim, **{**host._asdict(), **more},
+    )  # fmt: skip
