@@ -224,23 +224,6 @@ OTHERS = {
         about='170 pictures at full resolution; the prepared copy is downscaled by half',
         prepared=('penn_fudan_half.tar', 'boxes.csv'),
     ),
-    'an4': Source(
-        'speech_an4_features',
-        'that of CMU AN4: free for any use',
-        'https://github.com/cphazen/Machine-Learning-Project-ASR',
-        (
-            File(
-                'an4.tar',
-                archive_url('cphazen/Machine-Learning-Project-ASR', '5e478f0ee6c5b060edf702acdd563948cad5545f'),
-                '895836c11b96bf128ce3a653ee1f145802cabc9a8b3d381ddd6f371f0f8a7114',
-                16_107_520,
-                members=r'an4/(feat|etc)/.+$|an4/(LICENSE|README)$',
-                transfer=18_000_000,
-            ),
-        ),
-        about='MFCC features: big-endian float32 after a count; no audio',
-        prepared=('an4_mfcc13_f16.npy.xz', 'an4_index.jsonl'),
-    ),
     'speech_samples': Source(
         'speech_samples',
         'BSD-2-Clause, the recordings public domain',

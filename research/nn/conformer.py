@@ -97,7 +97,7 @@ class Conformer(nn.Module):
         turns = turns_of(settings, jnp.arange(x.shape[1])[None])
         context = BlockContext(Mask(causal=False, window=settings.window, key_length=length), turns)
         x = nn.Dropout(settings.embedding_dropout, deterministic=not self.train)(constrain(x, BATCH))
-        blocks = scanned(ConformerBlock, settings, self.train, self.kernel)
+        blocks = scanned(ConformerBlock, settings, self.train, self.kernel, name='blocks')
         (x, _), _ = blocks((x, length), jnp.arange(settings.layers), context)
         return x
 

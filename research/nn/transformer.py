@@ -188,7 +188,7 @@ def stacked_blocks(settings: TransformerSettings, train: bool, cross: bool = Fal
     return scanned(Block, settings, train, cross)
 
 
-def scanned(block: Any, settings: TransformerSettings, *arguments: Any) -> nn.Module:
+def scanned(block: Any, settings: TransformerSettings, *arguments: Any, **keywords: Any) -> nn.Module:
     """Scans `block(settings, *arguments)`, which is called with (carry, layer, context), over the layers."""
     if settings.remat:  # only in unrolled code would CSE undo the recomputation
         block = nn.remat(block, prevent_cse=not settings.scan)
@@ -201,4 +201,4 @@ def scanned(block: Any, settings: TransformerSettings, *arguments: Any) -> nn.Mo
         unroll=1 if settings.scan else settings.layers,
         metadata_params={nn.PARTITION_NAME: 'layers'},
     )
-    return stack(settings, *arguments)
+    return stack(settings, *arguments, **keywords)

@@ -8,8 +8,8 @@ Oddities: features, not sounds; no mean is subtracted. 26 of the 130 test transc
 """
 
 import hashlib
+import io
 import json
-import lzma
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -79,8 +79,7 @@ def is_test(name: str) -> bool:
 def read_stored(root: str) -> tuple[list[str], list[str], Sequence[np.ndarray]]:
     """The names, transcripts and features of all utterances, from the prepared files."""
     file, index = (located(root, path) for path in STORED)
-    data = lzma.decompress(read_bytes(find(file, 'config.data.folder')[0])) if file.endswith('.xz') else b''
-    values = whole_array(data, file)
+    values = whole_array(read_bytes(find(file, 'config.data.folder')[0]), file)
     rows = [json.loads(line) for line in read_bytes(find(index, 'config.data.folder')[0]).decode().splitlines()]
     if sum(row['frames'] for row in rows) != len(values):
         raise UserError(f'{file} has {len(values):,} frames, {index} another number: fetch both again')
@@ -90,8 +89,6 @@ def read_stored(root: str) -> tuple[list[str], list[str], Sequence[np.ndarray]]:
 
 def whole_array(data: bytes, file: str) -> np.ndarray:
     """The stored array as float32; raises UserError if it is damaged."""
-    import io
-
     try:
         return np.load(io.BytesIO(data)).astype(np.float32)
     except ValueError as error:
