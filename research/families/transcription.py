@@ -1,17 +1,18 @@
 """Tasks that write the text of a sequence of frames without an alignment: CTC."""
 
-from collections.abc import Callable
+import collections
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Int
 
 from research.core.task import Aux, Batch, Context, Host, Metric, Task
 from research.models.model import GROUP, Model
 from research.nn.apply import seen_of
-from research.ops.ctc import best_path, ctc_loss, frames_needed, is_before
+from research.ops.ctc import best_path, ctc_loss, frames_needed, is_before, shortened
+from research.ops.transcripts import corpus_errors
 
 
 def transcription(
@@ -19,7 +20,6 @@ def transcription(
     source: Callable,
     model: Model,
     transform: Callable[[Batch, Context], Batch],
-    shortened: Callable[[Int[Array, 'batch']], Int[Array, 'batch']],
     **more: Any,
 ) -> Task:
     """Builds a task with a CTC loss.
@@ -33,7 +33,6 @@ def transcription(
       source: (split) -> rows.
       model: computes logits [batch, shorter, labels]; label 0 is the blank.
       transform: (batch, context) -> batch, on the device: the features of raw inputs and, in training, augmentation.
-      shortened: frames of the logits for each number of frames of a row.
       **more: further fields of `Task`, such as `finalize` and `notes`.
     """
 
@@ -82,3 +81,47 @@ def transcription(
         source=source, init=model.init, load=model.load, losses={GROUP: loss}, predict=predict,
         metric_sums=metric_sums, metrics=metrics, score=score, claim=claim, **{**host._asdict(), **more},
     )  # fmt: skip
+
+
+def error_rates(
+    known: Sequence[str], normalize: Callable[[str], str], form: str, search: str
+) -> Callable[[Iterator[tuple[Mapping[str, Any], Any]]], dict[str, Metric]]:
+    """Builds a task's `finalize`: word, character and sentence errors of a corpus, with and without a language model.
+
+    Answers have 'text', and 'greedy', the text of the best path. The baseline is the better of the empty answer and
+    the commonest training transcript.
+
+    Args:
+      known: the training transcripts.
+      normalize: the form of transcripts that is compared.
+      form: describes `normalize`, for the signature.
+      search: describes the search and its language model, for the signature.
+    """
+    commonest = collections.Counter(known).most_common(1)[0][0]
+
+    def finalize(pairs: Iterator[tuple[Mapping[str, Any], Any]]) -> dict[str, Metric]:
+        rows = [(normalize(raw['text']), answer['text'], answer['greedy']) for raw, answer in pairs]
+        searched, greedy, always = (
+            corpus_errors((row[0], answer) for row, answer in zip(rows, answers, strict=True))
+            for answers in ([row[1] for row in rows], [row[2] for row in rows], [commonest] * len(rows))
+        )
+        constant = f'the empty answer; always {commonest!r}: {always.wer:.0f} WER'
+
+        def metric(name: str, errors: Any, how: str) -> Metric:
+            unit = {'wer': f'of {errors.words:,} words', 'cer': f'of {errors.characters:,} letters and spaces',
+                    'sentence_errors': f'of {errors.sentences:,} utterances'}[name]  # fmt: skip
+            baseline = min(100.0, getattr(always, name))
+            return Metric(getattr(errors, name), baseline, 'lower', f'percent {unit}, {how}: {form}', constant)
+
+        seen, plain = set(known), 'best path, no language model'
+        new = [row for row in rows if row[0] not in seen]
+        metrics = {name: metric(name, searched, search) for name in ('wer', 'cer', 'sentence_errors')}
+        metrics |= {f'{name}_greedy': metric(name, greedy, plain) for name in ('wer', 'cer', 'sentence_errors')}
+        if 0 < len(new) < len(rows):
+            for name, column, how in (('wer_new', 1, search), ('wer_new_greedy', 2, plain)):
+                errors = corpus_errors((row[0], row[column]) for row in new)
+                about = f'{how}, the {len(new):,} utterances whose transcript is not in the training split'
+                metrics[name] = metric('wer', errors, about)
+        return metrics
+
+    return finalize

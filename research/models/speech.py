@@ -7,10 +7,9 @@ import numpy as np
 
 from research.errors import UserError, choose, unpack, unpack_part, without_name
 from research.models.model import Model, builder_outside, defaults_of, model_of
-from research.nn.conformer import SUBSAMPLING, SpeechEncoder, shortened
+from research.nn.conformer import SpeechEncoder
 from research.nn.transformer_settings import TransformerSettings
-
-__all__ = ['SETTINGS', 'SUBSAMPLING', 'shortened', 'speech_model']
+from research.ops.ctc import SUBSAMPLING, shortened
 
 
 class Convolutions(NamedTuple):
@@ -46,7 +45,7 @@ def speech_model(section: Mapping[str, Any], units: int, features: int, longest:
             raise UserError(f'config.model.kernel must be an odd number of frames, got {kernel}')
         if settings.get('positions', 'rotary') not in ('rotary', 'none'):
             raise UserError("config.model.positions: the Conformer has 'rotary' positions or 'none'")
-    length = -(-longest // SUBSAMPLING)
+    length = shortened(longest)
     encoder = unpack(TransformerSettings, settings, 'model', vocabulary=1, length=length, causal=False)
     blank = {'features': np.zeros((1, SUBSAMPLING, features), np.float32), 'frames': np.full(1, SUBSAMPLING, np.int32)}
     module = SpeechEncoder(encoder, units, kernel)

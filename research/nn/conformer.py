@@ -13,13 +13,7 @@ from research.ops.attention import Mask
 from research.ops.constrain import BATCH, constrain
 from research.ops.ctc import is_before
 
-SUBSAMPLING = 4  # frames of the input per frame of the output
 KERNEL = 3  # of each strided convolution
-
-
-def shortened(frames: Array) -> Array:
-    """Frames of the output for each number of frames of the input: halved twice, rounded up."""
-    return (frames + SUBSAMPLING - 1) // SUBSAMPLING
 
 
 def strided_windows(x: Float[Array, 'batch frames width']) -> Float[Array, 'batch half inside']:

@@ -4,11 +4,19 @@ Label 0 is the blank. A text of `count` labels needs `count` frames, and one mor
 before it, because a blank must separate the two.
 """
 
+from typing import Any
+
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Int
 
 BLANK = 0
+SUBSAMPLING = 4  # frames of the input of an encoder per frame of its output
+
+
+def shortened(frames: Any) -> Any:
+    """Frames of the output of an encoder for frames of its input: halved twice, rounded up."""
+    return (frames + SUBSAMPLING - 1) // SUBSAMPLING
 
 
 def is_before(length: Int[Array, 'batch'], size: int) -> Bool[Array, 'batch size']:

@@ -1,8 +1,8 @@
 """Decoding of CTC outputs on the host: the best path, and a prefix beam search with a language model of words."""
 
 import math
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -86,11 +86,30 @@ def prefix_search(
     return [(text_of(prefix, alphabet), texts[prefix]) for prefix in sorted(texts, key=lambda prefix: -texts[prefix])]
 
 
+def transcriber(
+    alphabet: Sequence[str], settings: Search, word_score: WordScore | None = None
+) -> Callable[[Mapping[str, np.ndarray]], dict[str, Any]]:
+    """Builds a task's `decode`: 'text' of the beam search with its 'score', and 'greedy', the text of the best path.
+
+    It reads 'log_probabilities' [frames, labels], of which the first 'frames' are valid.
+    """
+
+    def decode(outputs: Mapping[str, np.ndarray]) -> dict[str, Any]:
+        frames = np.asarray(outputs['log_probabilities'], np.float64)[: int(outputs['frames'])]
+        text, score = prefix_search(frames, alphabet, settings, word_score)[0]
+        plain = text_of(tuple(greedy(frames)), alphabet)
+        return {'text': ' '.join(text.split()), 'greedy': ' '.join(plain.split()), 'score': round(score, 3)}
+
+    return decode
+
+
 def next_beams(beams: dict[Prefix, Beam], frame: Sequence[float], labels: Sequence[int]) -> dict[Prefix, Beam]:
     """Extends every prefix by one frame: with a blank, its last label again, or each of `labels`."""
     new: dict[Prefix, Beam] = {}
 
     def add(prefix: Prefix, blank: float, label: float) -> None:
+        if max(blank, label) == -math.inf:
+            return
         old = new.get(prefix, Beam())
         new[prefix] = Beam(log_add(old.blank, blank), log_add(old.label, label))
 

@@ -17,25 +17,20 @@ class WordModel(NamedTuple):
     """
 
     order: int
-    following: dict[tuple[str, ...], dict[str, int]]  # {history: {word: count}}
-
-    @property
-    def words(self) -> frozenset[str]:
-        """The words of the training texts."""
-        return frozenset(self.following.get((), {}))
+    following: dict[tuple[str, ...], tuple[int, dict[str, int]]]  # {history: (its count, {word: count})}
 
     def probability(self, word: str, history: Sequence[str]) -> float:
         """P(word | the last words of the history, after the start of the text)."""
-        counts = self.following.get((), {})
-        result = 1 / (len(counts) + 1)
-        word = word if word in counts else UNKNOWN
+        known = self.following[()][1] if self.following else {}
+        result = 1 / (len(known) + 1)
+        word = word if word in known else UNKNOWN
         before = (*[START] * (self.order - 1), *history)
         for size in range(self.order):
-            counts = self.following.get(tuple(before[len(before) - size :]))
-            if counts is None:
+            entry = self.following.get(tuple(before[len(before) - size :]))
+            if entry is None:
                 break
-            total, types = sum(counts.values()), len(counts)
-            result = (counts.get(word, 0) + types * result) / (total + types)
+            total, counts = entry
+            result = (counts.get(word, 0) + len(counts) * result) / (total + len(counts))
         return result
 
     def score(self, words: tuple[str, ...]) -> float:
@@ -51,4 +46,4 @@ def count_words(texts: Iterable[str], order: int) -> WordModel:
         for position in range(order - 1, len(words)):
             for size in range(order):
                 following[tuple(words[position - size : position])][words[position]] += 1
-    return WordModel(order, {history: dict(counts) for history, counts in following.items()})
+    return WordModel(order, {history: (sum(counts.values()), dict(counts)) for history, counts in following.items()})

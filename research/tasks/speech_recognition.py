@@ -6,37 +6,34 @@ FLAC file, or samples. An answer has 'text', by beam search with a language mode
 """
 
 import functools
-import json
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
-import numpy as np
 from etils import epath
 
-from research.core.task import Host, Input, Metric, Task
+from research.core.task import Host, Input, Task
 from research.data.audio import sounds
 from research.data.audio.utterances import (
     Front,
-    Plan,
     bucket_sizes,
     lengths_of,
     make_buckets,
     make_encode,
+    read_plan,
     survey,
     utterances,
+    write_plan,
 )
 from research.data.dataset import DataSet, open_dataset
 from research.errors import UserError, task_settings
 from research.ops.audio import Mel
-from research.ops.prefix_search import Search, greedy, prefix_search, text_of
+from research.ops.ctc import shortened
+from research.ops.prefix_search import Search, transcriber
 from research.ops.sound_augmentation import UtteranceMasks
 from research.ops.speech_features import SpeechFeatures, speech_features
-from research.ops.transcripts import Case, corpus_errors, normalize, signature
+from research.ops.transcripts import Case, normalize, signature
 from research.ops.word_model import count_words
 
 MODELS = 'speech'  # builder module in research/models/
-SUBSAMPLING = 4  # of every model in research/models/speech.py
-NAMED = 3  # dropped utterances that are named
 
 
 class Settings(NamedTuple):
@@ -60,7 +57,7 @@ class Settings(NamedTuple):
     band_mask: int = 0  # maximum bands of each
     case: Case = 'lower'  # of transcripts
     punctuation: bool = False  # keep it in transcripts
-    unfit: str = 'drop'  # 'stop': a training transcript that does not fit its frames stops the run
+    unfit: Literal['drop', 'stop'] = 'drop'  # what to do with training transcripts that do not fit their frames
     beams: int = 16  # of the prefix beam search
     lm_order: int = 3  # words of an n-gram of the language model
     lm_weight: float = 0.5  # exponent of its probability; 0: none
@@ -85,8 +82,6 @@ class Settings(NamedTuple):
                 'config.task: features, masks and score_count must be zero or more, lm_order and buckets above zero, '
                 f'time_share from 0 to below 1, deltas 0, 1 or 2; got {self!r}'
             )
-        if self.unfit not in ('drop', 'stop'):
-            raise UserError(f"config.task.unfit must be 'drop' or 'stop', got {self.unfit!r}")
         self.search.check()
         return self
 
@@ -101,15 +96,18 @@ class Settings(NamedTuple):
         """Settings of the beam search."""
         return Search(self.beams, self.lm_weight, self.word_bonus)
 
+    @property
+    def about(self) -> str:
+        """Describes the search, for the signature of metrics."""
+        if not self.lm_weight:
+            return f'beam {self.beams}, no language model'
+        words = f'{self.lm_order}-gram of the training words'
+        return f'beam {self.beams}, {words}, weight {self.lm_weight:g}, bonus {self.word_bonus:g}'
+
     def front(self, alphabet: str = '') -> Front:
         """How rows become the input of the model."""
         form = functools.partial(normalize, case=self.case, punctuation=self.punctuation)
         return Front(self.mel, self.features, round(self.seconds * 1000 / self.hop), alphabet, form, self.speeds)
-
-
-def shortened(frames: int) -> int:
-    """Frames of the model's output for frames of its input."""
-    return -(-frames // SUBSAMPLING)
 
 
 def open_utterances(config: Any, settings: Settings) -> DataSet:
@@ -118,107 +116,23 @@ def open_utterances(config: Any, settings: Settings) -> DataSet:
 
 
 def prepare(config: Any, folder: epath.Path) -> None:
-    """Chooses the training utterances, and stores their lengths, transcripts and alphabet."""
+    """Chooses the training utterances, and stores their lengths and transcripts."""
     settings = task_settings(Settings, config)
-    data, front = open_utterances(config, settings), settings.front()
-    rows = data.source('train')
-    plan = survey(rows, utterances(data.source, front, range(len(rows)))('train'), front, shortened)
-    if plan.unfit and settings.unfit == 'stop':
-        raise UserError(
-            f'{len(plan.unfit):,} transcripts need more frames than their sounds have, the first: {plan.unfit[0]}; '
-            "mend them, or set config.task.unfit='drop'"
-        )
-    if not plan.kept:
-        raise UserError('no training utterance can be learned: all are empty, too long or too short for their text')
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / 'plan.json').write_text(json.dumps(plan._asdict(), ensure_ascii=False))
-
-
-def read_plan(folder: epath.Path) -> Plan:
-    """Reads what `prepare` stored."""
-    return Plan(**json.loads((folder / 'plan.json').read_text()))
-
-
-def alphabet_of(plan: Plan) -> str:
-    """The letters of the training transcripts and the space, sorted."""
-    return ''.join(sorted({' ', *(letter for text in plan.texts for letter in text)}))
-
-
-def make_decode(settings: Settings, plan: Plan) -> Callable[[Mapping[str, np.ndarray]], dict[str, Any]]:
-    """Builds `decode`: the text of the beam search, and that of the most probable letters."""
-    labels = ('', *alphabet_of(plan))
-    words = count_words(plan.texts, settings.lm_order) if settings.lm_weight else None
-
-    def decode(outputs):
-        frames = np.asarray(outputs['log_probabilities'], np.float64)[: int(outputs['frames'])]
-        text, score = prefix_search(frames, labels, settings.search, words and words.score)[0]
-        plain = text_of(tuple(greedy(frames)), labels)
-        return {'text': ' '.join(text.split()), 'greedy': ' '.join(plain.split()), 'score': round(score, 3)}
-
-    return decode
-
-
-def make_finalize(settings: Settings, plan: Plan) -> Callable:
-    """Builds the error rates of a split, with and without the language model."""
-    commonest = max(sorted(set(plan.texts)), key=plan.texts.count)
-    form = settings.front().normalize
-    how = signature(settings.case, settings.punctuation)
-    search = f'beam {settings.beams}' + (
-        f', {settings.lm_order}-gram of the training words, weight {settings.lm_weight:g}, bonus '
-        f'{settings.word_bonus:g}' if settings.lm_weight else ', no language model'
-    )  # fmt: skip
-
-    def finalize(pairs: Iterator[tuple[Mapping[str, Any], Any]]) -> dict[str, Metric]:
-        texts = [(form(raw['text']), answer['text'], answer['greedy']) for raw, answer in pairs]
-        known = set(plan.texts)
-        found = corpus_errors((wanted, text) for wanted, text, _ in texts)
-        plain = corpus_errors((wanted, text) for wanted, _, text in texts)
-        new = [(wanted, text) for wanted, text, _ in texts if wanted not in known]
-        always = corpus_errors((wanted, commonest) for wanted, *_ in texts)
-        about = f'percent of {found.words:,} words, {search}: {how}'
-        constant = f'always {commonest!r}; the empty answer: 100'
-        metrics = {
-            'wer': Metric(found.wer, min(100.0, always.wer), 'lower', about, constant),
-            'wer_greedy': Metric(plain.wer, min(100.0, always.wer), 'lower', f'no language model: {how}', constant),
-            'cer': Metric(found.cer, min(100.0, always.cer), 'lower', f'percent of letters and spaces, {search}: {how}',
-                          constant),
-            'cer_greedy': Metric(plain.cer, min(100.0, always.cer), 'lower', f'no language model: {how}', constant),
-            'sentence_errors': Metric(found.sentence_errors, always.sentence_errors, 'lower',
-                                      f'percent of {found.sentences:,} texts with an error, {search}: {how}', constant),
-        }  # fmt: skip
-        if 0 < len(new) < len(texts):
-            about = f'of the {len(new):,} texts that are not in the training split, {search}: {how}'
-            metrics['wer_new'] = Metric(corpus_errors(new).wer, None, 'lower', about)
-        return metrics
-
-    return finalize
-
-
-def notes_of(plan: Plan) -> list[str]:
-    """Names the training utterances that were dropped."""
-    reasons = {
-        'transcript needs more frames than there are': plan.unfit,
-        'longer than config.task.seconds': plan.too_long,
-        'transcript has no letter': plan.empty,
-    }
-    return [
-        f'dropped {len(names):,} training utterances, {reason}: {", ".join(names[:NAMED])}'
-        + (', ...' if len(names) > NAMED else '')
-        for reason, names in reasons.items()
-        if names
-    ]
+    rows = open_utterances(config, settings).source('train')
+    write_plan(survey(rows, settings.front(), shortened, settings.unfit == 'drop'), folder)
 
 
 def host(config: Any, folder: epath.Path) -> Host:
     """Builds the host part of the task."""
     settings, plan = task_settings(Settings, config), read_plan(folder)
-    front = settings.front(alphabet_of(plan))
+    front = settings.front(plan.alphabet)
     sizes = bucket_sizes(front.slower(plan.lengths), settings.buckets, int(front.room))
     data = functools.cache(lambda: utterances(open_utterances(config, settings).source, front, plan.kept))
     lengths = lengths_of(lambda split: data()(split), front, plan.lengths)
     about = f'an utterance of at most {settings.seconds:g} s'
     if settings.features:
-        inputs = {'features': Input('number', (0, settings.features), about=f'{about}, a frame each {settings.hop:g} ms')}
+        about += f' in frames of {settings.hop:g} ms'
+        inputs = {'features': Input('number', (0, settings.features), about=about)}
     else:
         about += f' at {settings.sample_rate:,} Hz; the bytes of a file, or samples with their rate'
         inputs = {
@@ -226,7 +140,9 @@ def host(config: Any, folder: epath.Path) -> Host:
             'rate': Input('number', about='samples per second; only for audio given as samples'),
         }
     buckets = make_buckets(front, sizes, shortened, lengths)
-    return Host(inputs, make_encode(front, shortened), make_decode(settings, plan), buckets=buckets)
+    words = count_words(plan.texts, settings.lm_order).score if settings.lm_weight else None
+    decode = transcriber(('', *front.alphabet), settings.search, words)
+    return Host(inputs, make_encode(front, shortened), decode, buckets=buckets)
 
 
 def make(config: Any, folder: epath.Path) -> Task:
@@ -235,20 +151,20 @@ def make(config: Any, folder: epath.Path) -> Task:
     Raises:
       UserError: if a setting is unknown or a value impossible.
     """
-    from research.families.transcription import transcription
-    from research.models import speech
+    from research.families.transcription import error_rates, transcription
+    from research.models.speech import speech_model
 
     settings, plan = task_settings(Settings, config), read_plan(folder)
-    front = settings.front(alphabet_of(plan))
+    front = settings.front(plan.alphabet)
     masks = UtteranceMasks(settings.time_masks, settings.time_share, settings.band_masks, settings.band_mask)
     features = SpeechFeatures(None if settings.features else settings.mel, settings.deltas, masks)
     size = (settings.features or settings.mels) * (1 + settings.deltas)
     source = utterances(open_utterances(config, settings).source, front, plan.kept)
+    form = signature(settings.case, settings.punctuation)
     return transcription(
-        host(config, folder), source, speech.speech_model(config.model, 1 + len(front.alphabet), size, int(front.room)),
+        host(config, folder), source, speech_model(config.model, 1 + len(front.alphabet), size, int(front.room)),
         lambda batch, context: {**batch, 'features': speech_features(features, batch, context.train)},
-        speech.shortened,
-        finalize=make_finalize(settings, plan),
+        finalize=error_rates(plan.texts, front.normalize, form, settings.about),
         finalize_count=settings.score_count,
-        notes=lambda: notes_of(plan),
+        notes=plan.notes,
     )  # fmt: skip

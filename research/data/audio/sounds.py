@@ -142,6 +142,7 @@ class SoundRows(collections.abc.Sequence):
     def __init__(self, rows: Rows, rate: int, shortest: int):
         self.rows, self.rate, self.shortest = rows, rate, shortest  # Hz; samples
         self.cache, self.free_bytes = {}, MAX_CACHE_BYTES
+        self.facts: dict[int, dict[str, Any]] = {}  # the other fields of rows that were read
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -166,7 +167,9 @@ class SoundRows(collections.abc.Sequence):
         if number in self.cache:
             return self.cache[number]
         try:
-            sound = prepared(self.rows[number], self.rate, self.shortest)
+            row = self.rows[number]
+            self.facts[number] = {name: value for name, value in row.items() if name != 'audio'}
+            sound = prepared(row, self.rate, self.shortest)
         except Broken:
             raise
         except UserError as error:
@@ -193,7 +196,10 @@ class SoundRow(collections.abc.Mapping):
         return self.rows.prepared(self.number)
 
     def __getitem__(self, name: str) -> Any:
-        return self.rows.label(self.number) if name == 'label' else self.raw[name]
+        if name == 'label':
+            return self.rows.label(self.number)
+        facts = self.rows.facts.get(self.number, {})
+        return facts[name] if name in facts else self.raw[name]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.raw)

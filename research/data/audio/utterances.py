@@ -1,10 +1,12 @@
 """Utterances on the host: encoding of sounds or stored features with their transcripts, lengths, and length buckets."""
 
 import functools
+import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from etils import epath
 from jaxtyping import Float, Int
 
 from research.data.audio import sounds
@@ -15,6 +17,7 @@ from research.ops.audio import Mel
 
 DRAWS = 2**32  # exclusive upper bound of the random number that seeds a row's augmentation
 FEWEST_FRAMES = 4
+NAMED = 3  # dropped utterances that a note names
 
 
 class Front(NamedTuple):
@@ -169,7 +172,7 @@ def bucket_sizes(lengths: Int[np.ndarray, 'rows'], count: int, longest: int) -> 
 
 
 class Plan(NamedTuple):
-    """What `prepare` finds out about the training utterances."""
+    """What a task's `prepare` finds out about the training utterances."""
 
     kept: list[int]  # rows to train on
     lengths: list[int]  # frames of each of them
@@ -178,47 +181,84 @@ class Plan(NamedTuple):
     too_long: list[str]
     empty: list[str]  # without a letter
 
+    @property
+    def alphabet(self) -> str:
+        """The letters of the training transcripts and the space, sorted."""
+        return ''.join(sorted({' '}.union(*map(set, self.texts))))
 
-def survey(rows: Rows, content: Sequence[Any], front: Front, shortened: Callable[[int], int]) -> Plan:
+    def notes(self) -> list[str]:
+        """Names the training utterances that were dropped."""
+        reasons = {
+            'their transcripts need more frames than they have': self.unfit,
+            'they are longer than config.task.seconds': self.too_long,
+            'their transcripts have no letter': self.empty,
+        }
+        return [
+            f'dropped {len(names):,} training utterances because {reason}: {", ".join(names[:NAMED])}'
+            + (', ...' if len(names) > NAMED else '')
+            for reason, names in reasons.items()
+            if names
+        ]
+
+
+def write_plan(plan: Plan, folder: epath.Path) -> None:
+    """Stores a plan in a run's prepared folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / 'plan.json').write_text(json.dumps(plan._asdict(), ensure_ascii=False))
+
+
+def read_plan(folder: epath.Path) -> Plan:
+    """Reads what `write_plan` stored."""
+    return Plan(**json.loads((folder / 'plan.json').read_text()))
+
+
+def survey(rows: Rows, front: Front, shortened: Callable[[int], int], drop: bool) -> Plan:
     """Reads all training utterances and chooses those that can be learned; `front.alphabet` is not used.
 
     Args:
-      rows: of the reader, for the names of the utterances.
-      content: the same rows, with sounds that are prepared once.
+      rows: of the training split.
       front: how rows are encoded.
       shortened: frames of the model's output.
+      drop: leave out utterances whose transcript does not fit their frames; otherwise the first is an error.
+
+    Raises:
+      UserError: if a transcript does not fit and `drop` is False, or no utterance is left.
     """
     plan = Plan([], [], [], [], [], [])
-    for number, row in enumerate(content):
-        text = front.normalize(row['text'])
-        frames = front.frames_of(front.content(row))
-        labels = np.array([ord(c) for c in text])
+    for number, row in enumerate(prepared_once(rows, front)):
+        frames, text, name = front.frames_of(front.content(row)), front.normalize(row['text']), rows.where(number)
+        labels = np.array([ord(letter) for letter in text])
         if not text:
-            plan.empty.append(rows.where(number))
+            plan.empty.append(name)
         elif frames > front.longest:
-            plan.too_long.append(rows.where(number))
+            plan.too_long.append(name)
         elif needed(labels) > shortened(frames):
-            plan.unfit.append(f'{rows.where(number)} ({text!r:.60}, {frames} frames)')
+            plan.unfit.append(f'{name} ({text!r:.60} needs {needed(labels)} of {shortened(frames)} frames)')
+            if not drop:
+                raise UserError(f"{plan.unfit[0]}: mend the transcript, or set config.task.unfit='drop'")
         else:
             plan.kept.append(number)
             plan.lengths.append(frames)
             plan.texts.append(text)
+    if not plan.kept:
+        raise UserError(f'no training utterance can be learned: {"; ".join(plan.notes())}')
     return plan
 
 
-def utterances(
-    source: Callable[[str], Rows], front: Front, kept: Sequence[int]
-) -> Callable[[str], Any]:
+def prepared_once(rows: Rows, front: Front) -> Any:
+    """The rows, whose sounds are mixed and resampled once."""
+    return rows if front.values else sounds.SoundRows(rows, front.mel.rate, front.mel.window_samples)
+
+
+def utterances(source: Callable[[str], Rows], front: Front, kept: Sequence[int]) -> Callable[[str], Any]:
     """(split) -> rows, of 'train' only the kept ones; sounds are prepared once."""
 
     @functools.cache
-    def chosen(split: str) -> Rows:
+    def chosen(split: str) -> Any:
         rows = source(split)
-        return select(rows, kept) if split == 'train' else rows
+        return prepared_once(select(rows, kept) if split == 'train' else rows, front)
 
-    if front.values:
-        return chosen
-    return sounds.sound_rows(chosen, front.mel.rate, front.mel.window_samples)
+    return chosen
 
 
 def lengths_of(

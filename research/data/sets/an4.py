@@ -125,6 +125,6 @@ def read_mfc(entry: Entry) -> np.ndarray:
     data: Any = read_bytes(entry)
     count = int.from_bytes(data[:4], 'big')
     if len(data) != 4 + 4 * count or count % COEFFICIENTS:
-        raise UserError(f'{entry.name}: expected {count} values of {COEFFICIENTS} coefficients, got {len(data) - 4} bytes')
+        raise UserError(f'{entry.name}: {len(data):,} bytes are not a count and frames of {COEFFICIENTS} coefficients')
     values = np.frombuffer(data, '>f4', offset=4).reshape(-1, COEFFICIENTS)
     return values.astype(np.float16).astype(np.float32)
