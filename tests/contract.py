@@ -11,7 +11,7 @@ from research import api
 from research.core.config import Config
 from research.core.runspec import RunSpec, make_run_spec
 from research.core.state import State
-from research.data.batches import encode_rows, place
+from research.data.batches import Row, encode_rows, place, requests
 
 ROOT = pathlib.Path(__file__).parent.parent
 STEPS = 3
@@ -49,6 +49,23 @@ def batch_of(spec: RunSpec, step: int) -> dict[str, jax.Array]:
     rows = spec.rows(step)
     local = encode_rows(spec.task.source('train'), spec.task.encode, rows, spec.config.seed, spec.pad)
     return place(local, range(len(rows)), len(rows), spec.batch_sharding)
+
+
+def padded_requests(spec: RunSpec, raws: list[Any], size: int) -> dict[str, np.ndarray]:
+    """Returns one batch of requests, in the shapes of the last bucket if the task has buckets."""
+    bucket, task = max(spec.bucketed, default=-1), spec.task
+
+    def encode(raw: Any) -> dict[str, np.ndarray]:
+        return task.buckets.pad(task.encode(raw), bucket) if task.buckets else task.encode(raw)
+
+    return requests(encode, raws, size)
+
+
+def padded_rows(spec: RunSpec, count: int) -> dict[str, np.ndarray]:
+    """Returns encoded training rows with their targets, in the shapes of the last bucket if the task has buckets."""
+    source, bucket = spec.task.source('train'), max(spec.bucketed, default=-1)
+    rows = [Row(number % len(source), None, True, bucket) for number in range(count)]
+    return encode_rows(source, spec.task.encode, rows, 0, spec.pad)
 
 
 def run_steps(

@@ -15,14 +15,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from contract import ROOT, all_configs, plan_of
+from contract import ROOT, all_configs, padded_requests, padded_rows, plan_of
 from etils import epath
 
 from research import api, nn
 from research.core.config import to_json
 from research.core.runspec import make_run_spec
 from research.core.task import READERS, Aux, Context, Generate, Gradient, Task, Variables, map_variables, unchanged
-from research.data.batches import Row, encode_rows, place, requests
+from research.data.batches import place
 from research.ops.paths import flatten_paths
 
 EVERY_COMMIT = tuple(
@@ -194,15 +194,14 @@ def without_taps(config: Any) -> bool:
 
 def rows_of(spec: Any) -> dict[str, np.ndarray]:
     """Returns eight encoded training rows with their targets."""
-    rows = [Row(number % len(spec.task.source('train')), None, True) for number in range(8)]
-    return encode_rows(spec.task.source('train'), spec.task.encode, rows, 0)
+    return padded_rows(spec, 8)
 
 
 def requests_of(spec: Any) -> dict[str, np.ndarray]:
     """Returns eight encoded requests: the task's examples, or rows of which it knows the targets."""
     task = spec.task
     raws = list(task.examples) or [task.source('train')[row] for row in range(2)]
-    return requests(task.encode, [raws[number % len(raws)] for number in range(8)], 8)
+    return padded_requests(spec, [raws[number % len(raws)] for number in range(8)], 8)
 
 
 def needs_score(task: Task, name: str) -> None:

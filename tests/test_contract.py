@@ -7,7 +7,7 @@ import golden
 import jax
 import numpy as np
 import pytest
-from contract import all_configs, assert_equal, build, plan_of, run_steps
+from contract import all_configs, assert_equal, build, padded_requests, plan_of, run_steps
 from etils import epath
 
 from research import api
@@ -16,7 +16,7 @@ from research.core import config as config_module
 from research.core.evaluate import evaluate, make_evaluator, scalars
 from research.core.runspec import make_run_spec
 from research.core.state import eval_variables
-from research.data.batches import Row, encode_rows, place, requests
+from research.data.batches import Row, encode_rows, place
 from research.data.outputs import plain
 from research.errors import UserError
 from research.ops import paths
@@ -80,12 +80,13 @@ def test_batch_has_the_planned_shapes_whatever_the_row(planned):
     source = built.spec.task.source('train')
     for row in (0, len(source) - 1):
         for epoch in (0, None):
-            batch = encode_rows(source, built.spec.task.encode, [Row(row, epoch, True)], 0)
-            assert batch.keys() == built.spec.batch.keys()
+            buckets = built.spec.task.buckets
+            bucket = int(buckets.of('train')[row]) if buckets else -1
+            planned = built.spec.bucketed.get(bucket, built.spec.batch)
+            batch = encode_rows(source, built.spec.task.encode, [Row(row, epoch, True, bucket)], 0, built.spec.pad)
+            assert batch.keys() == planned.keys()
             for name, value in batch.items():
-                assert (
-                    value.shape[1:] == built.spec.batch[name].shape[1:] and value.dtype == built.spec.batch[name].dtype
-                )
+                assert value.shape[1:] == planned[name].shape[1:] and value.dtype == planned[name].dtype
 
 
 def test_losses_are_finite_and_weighted(built):
@@ -157,7 +158,7 @@ def test_predict_and_decode_answer_a_person(built):
     answers = []
     for size in (2, 4):
         measure = make_evaluator(task, 0, size, built.spec.batch_sharding)
-        batch = requests(task.encode, raws, size)
+        batch = padded_requests(built.spec, raws, size)
         with jax.set_mesh(built.spec.mesh):
             outputs = measure.predict(
                 eval_variables(built.after), place(batch, range(size), size, built.spec.batch_sharding), 0
@@ -174,7 +175,7 @@ def test_pictures_are_pictures(built):
     if task.render is None:
         pytest.skip('this task shows no pictures')
     source = task.examples or task.source('train')
-    batch = requests(task.encode, [source[row] for row in range(4)], 4)
+    batch = padded_requests(built.spec, [source[row] for row in range(4)], 4)
     measure = make_evaluator(task, 0, 4, built.spec.batch_sharding)
     with jax.set_mesh(built.spec.mesh):
         outputs = measure.predict(eval_variables(built.after), place(batch, range(4), 4, built.spec.batch_sharding), 0)

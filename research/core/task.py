@@ -107,7 +107,9 @@ class Generate(NamedTuple):
 class Input(NamedTuple):
     """One field of a request: its kind, its shape (0 for a variable size), and the largest accepted size."""
 
-    kind: str  # 'text', 'sequence' (letters without words, such as DNA), 'image', 'audio', 'number', 'category', 'list'
+    # 'text', 'sequence' (letters without words, such as DNA), 'image', 'audio', 'number', 'category', 'list', or
+    # 'array' of numbers, such as features that were computed elsewhere
+    kind: str
     shape: tuple[int, ...] = ()
     limit: int = 0  # characters, pixels along a side, seconds, items of a list; 0: none
     about: str = ''

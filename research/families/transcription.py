@@ -61,10 +61,10 @@ def transcription(
     def metric_sums(variables, batch, context):
         logits, frames, _ = logits_of(variables, batch, context._replace(train=False))
         nats, characters, unfit = nats_and_weight(logits, frames, batch)
-        return {'nats': nats, 'characters': characters, 'unfit': unfit}
+        return {'nll': nats, 'characters': characters, 'unfit': unfit}
 
     def metrics(sums):
-        nats = sums['nats'] / np.maximum(sums['characters'], 1)
+        nats = sums['nll'] / np.maximum(sums['characters'], 1)
         return {
             'loss': Metric(nats, None, 'lower', 'nats per character, CTC'),
             'unfit': Metric(sums['unfit'], None, 'lower', 'texts that need more frames than there are'),

@@ -149,7 +149,7 @@ def signal_name(number: int) -> str:
 def next_flags(task: Task, workdir: epath.Path) -> str:
     """Suggests flags of a prediction for the inputs of this run."""
     kinds = {field.kind for field in task.inputs.values()}
-    for kind, value in (('text', "'...'"), ('sequence', "'...'"), ('image', 'picture.png'), ('audio', 'sound.wav')):
+    for kind, value in (('text', "'...'"), ('sequence', "'...'"), ('image', 'picture.png'), ('audio', 'sound.wav'), ('array', 'request.json')):
         if kind in kinds:
             return f'--input={value}'
     if task.inputs and not task.examples:

@@ -132,7 +132,7 @@ def host(config: Any, folder: epath.Path) -> Host:
     about = f'an utterance of at most {settings.seconds:g} s'
     if settings.features:
         about += f' in frames of {settings.hop:g} ms'
-        inputs = {'features': Input('number', (0, settings.features), about=about)}
+        inputs = {'features': Input('array', (0, settings.features), about=about)}
     else:
         about += f' at {settings.sample_rate:,} Hz; the bytes of a file, or samples with their rate'
         inputs = {

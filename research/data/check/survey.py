@@ -139,6 +139,7 @@ def encode_all(
     bounds: Mapping[str, int],
     limit: int = 0,
     say: Callable[[str], None] = silent,
+    one_shape: bool = True,
 ) -> list[Finding]:
     """Encodes every row as for evaluation and checks the result: shapes, labels and ids out of range.
 
@@ -148,6 +149,7 @@ def encode_all(
       encode: of the task.
       bounds: {encoded integer field: exclusive upper bound}.
       limit, say: as in `survey`.
+      one_shape: all rows must have the same shapes; False for a task with buckets.
     """
     findings, shapes, beyond = [], {}, {}
     seen.refused = list(getattr(rows, 'refused', ()))
@@ -177,7 +179,7 @@ def encode_all(
         )
         findings.append(Finding('error', seen.split, text))
     for name, counter in shapes.items():
-        if len(counter) > 1:
+        if len(counter) > 1 and one_shape:
             shapes_text = ', '.join(f'{list(shape)} x{count:,}' for shape, count in counter.most_common(SHOWN))
             findings.append(
                 Finding('error', seen.split, f'encoded field {name!r} has several shapes: {shapes_text}')

@@ -58,7 +58,10 @@ def check_data(
             surveyed = chosen_rows(raw, rows, inputs)
             seen = check.survey(split, surveyed, inputs, limit, say)
             seen.broken = list(dict.fromkeys([*seen.broken, *getattr(raw, 'skipped', ())]))
-            encoding_errors = check.encode_all(seen, rows, task.encode, bounds, limit, say) if rows is not None else []  # pyright: ignore[reportOptionalMemberAccess]
+            encoding_errors = []
+            if task and rows is not None:
+                one_shape = task.buckets is None
+                encoding_errors = check.encode_all(seen, rows, task.encode, bounds, limit, say, one_shape)
             resolved += [split] if rows is not None and not encoding_errors else []
             surveys.append(seen)
             limits = inputs if surveyed is rows else without_limits(inputs)

@@ -78,6 +78,8 @@ def own_split(builder: Any, split: str) -> str:
 def read_tfds(builder: Any, split: str, setting: str) -> Rows:
     """Rows of a split such as 'train' or 'train[:90%]'; texts are str, class indices become names.
 
+    Rows of a set of sounds with one sample rate have that 'rate'.
+
     Raises:
       UserError: for a split that does not exist.
     """
@@ -92,10 +94,12 @@ def read_tfds(builder: Any, split: str, setting: str) -> Rows:
         if getattr(feature, 'names', None)
     }
     where = functools.partial(row_name, f'{builder.info.full_name}, {split}')
+    rates = {getattr(feature, 'sample_rate', None) for feature in dict(builder.info.features).values()} - {None}
+    facts = {'rate': int(rates.pop())} if len(rates) == 1 and 'rate' not in builder.info.features else {}
     label = None
     if 'label' in dict(builder.info.features):  # read labels without decoding a million pictures
         label = functools.partial(tfds_label, label_source(builder, split), names)
-    return Rows(len(source), functools.partial(tfds_row, source, names), where, label=label)
+    return Rows(len(source), functools.partial(tfds_row, source, names, facts), where, label=label)
 
 
 def label_source(builder: Any, split: str) -> Any:
@@ -109,12 +113,12 @@ def label_source(builder: Any, split: str) -> Any:
 
 def tfds_label(source: Any, names: Mapping[str, tuple[str, ...]], number: int) -> Any:
     """The label of one row, or None."""
-    return tfds_row(source, names, number).get('label')
+    return tfds_row(source, names, {}, number).get('label')
 
 
-def tfds_row(source: Any, names: Mapping[str, tuple[str, ...]], number: int) -> Row:
-    """One row in Python types; a label of -1, which TFDS uses for no label, is left out."""
-    row = {name: plain(value) for name, value in source[number].items()}
+def tfds_row(source: Any, names: Mapping[str, tuple[str, ...]], facts: Row, number: int) -> Row:
+    """One row in Python types, with `facts` of the set; a label of -1, which TFDS uses for no label, is left out."""
+    row = {name: plain(value) for name, value in source[number].items()} | facts
     for field, class_names in names.items():
         value = row.get(field)
         if isinstance(value, int):
