@@ -11,15 +11,17 @@ from research.core.config import base, few_steps
 def get_config():
     config = base('speech_recognition', model='conformer', data='an4')
     config.task.update(
-        features=13, seconds=6.5, deltas=2, speeds=(0.9, 1.0, 1.1), time_masks=4, time_share=0.05, band_masks=1,
-        band_mask=3, case='upper', beams=16,
+        features=13, seconds=6.5, buckets=3, deltas=2, speeds=(0.9, 1.0, 1.1), time_masks=4, time_share=0.05, band_masks=1,
+        band_mask=3, case='upper',
     )  # fmt: skip
-    config.model.update(width=144, layers=4, heads=4, hidden_width=288, kernel=15, activation='silu', dropout=0.1)
+    config.model.update(
+        width=112, layers=4, heads=4, hidden_width=224, kernel=15, activation='silu', dropout=0.1, scan=True
+    )
     config.optimizer.model.update(
-        learning_rate=2e-3, schedule='cosine', warmup_steps=300, weight_decay=0.05, clip=1.0, b2=0.98
+        learning_rate=1.5e-3, schedule='cosine', warmup_steps=300, weight_decay=0.05, clip=1.0, b2=0.98
     )
     config.train.update(
-        epochs=100.0, batch_size=16, eval_batch_size=32, evaluations=10, checkpoint_every=500, best='wer',
+        epochs=75.0, batch_size=16, eval_batch_size=32, evaluations=8, checkpoint_every=400, best='wer',
         ema_decay=0.995,
     )  # fmt: skip
     return config
