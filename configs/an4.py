@@ -11,8 +11,8 @@ from research.core.config import base, few_steps
 def get_config():
     config = base('speech_recognition', model='conformer', data='an4')
     config.task.update(
-        features=13, seconds=6.5, buckets=3, deltas=2, speeds=(0.9, 1.0, 1.1), time_masks=4, time_share=0.05, band_masks=1,
-        band_mask=3, case='upper',
+        features=13, seconds=6.5, buckets=3, deltas=2, speeds=(0.9, 1.0, 1.1), time_masks=4, band_masks=1, band_mask=3,
+        case='upper',
     )  # fmt: skip
     config.model.update(
         width=112, layers=4, heads=4, hidden_width=224, kernel=15, activation='silu', dropout=0.1, scan=True

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from research.errors import UserError, choose, unpack, unpack_part, without_name
+from research.errors import PositiveInt, UserError, choose, unpack, unpack_part, without_name
 from research.models.model import Model, builder_outside, defaults_of, model_of
 from research.nn.conformer import SpeechEncoder
 from research.nn.transformer_settings import TransformerSettings
@@ -15,7 +15,7 @@ from research.ops.ctc import SUBSAMPLING, shortened
 class Convolutions(NamedTuple):
     """Settings of the Conformer in addition to `TransformerSettings`."""
 
-    kernel: int = 15  # frames of each convolution, odd
+    kernel: PositiveInt = 15  # frames of each convolution, odd
 
 
 TRANSFORMER = defaults_of(TransformerSettings, 'vocabulary', 'length', 'causal', 'decoder_layers', 'source_vocabulary')
@@ -41,7 +41,7 @@ def speech_model(section: Mapping[str, Any], units: int, features: int, longest:
     kernel = 0
     if name == 'conformer':
         (kernel,), settings = unpack_part(Convolutions, settings, 'model')
-        if kernel < 1 or kernel % 2 == 0:
+        if kernel % 2 == 0:
             raise UserError(f'config.model.kernel must be an odd number of frames, got {kernel}')
         if settings.get('positions', 'rotary') not in ('rotary', 'none'):
             raise UserError("config.model.positions: the Conformer has 'rotary' positions or 'none'")

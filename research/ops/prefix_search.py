@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from research.errors import UserError
 from research.ops.ctc import BLANK
 
 Prefix = tuple[int, ...]
@@ -25,15 +24,6 @@ class Search(NamedTuple):
     weight: float = 0.0  # of the language model; 0: none
     bonus: float = 0.0  # for each word, against the preference of a language model for short texts
     prune: float = 1e-3  # labels less probable than this in a frame are not tried there
-
-    def check(self) -> 'Search':
-        """Validates the settings and returns them; raises `UserError` if they are impossible."""
-        if self.beams < 1 or self.weight < 0 or not 0 <= self.prune < 1:
-            raise UserError(
-                'config.task: beams must be above zero, lm_weight zero or more and prune from 0 to below 1, got '
-                f'{self.beams}, {self.weight:g} and {self.prune:g}'
-            )
-        return self
 
 
 class Beam(NamedTuple):

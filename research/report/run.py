@@ -149,7 +149,9 @@ def signal_name(number: int) -> str:
 def next_flags(task: Task, workdir: epath.Path) -> str:
     """Suggests flags of a prediction for the inputs of this run."""
     kinds = {field.kind for field in task.inputs.values()}
-    for kind, value in (('text', "'...'"), ('sequence', "'...'"), ('image', 'picture.png'), ('audio', 'sound.wav'), ('array', 'request.json')):
+    values = {'text': "'...'", 'sequence': "'...'"}
+    values |= {'image': 'picture.png', 'audio': 'sound.wav', 'array': 'request.json'}
+    for kind, value in values.items():
         if kind in kinds:
             return f'--input={value}'
     if task.inputs and not task.examples:

@@ -6,7 +6,7 @@ FLAC file, or samples. An answer has 'text', by beam search with a language mode
 """
 
 import functools
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 from etils import epath
 
@@ -24,7 +24,7 @@ from research.data.audio.utterances import (
     write_plan,
 )
 from research.data.dataset import DataSet, open_dataset
-from research.errors import UserError, task_settings
+from research.errors import Count, NonNegative, Positive, PositiveInt, Range, Rate, UserError, task_settings
 from research.ops.audio import Mel
 from research.ops.ctc import shortened
 from research.ops.prefix_search import Search, transcriber
@@ -39,50 +39,40 @@ MODELS = 'speech'  # builder module in research/models/
 class Settings(NamedTuple):
     """Settings of `config.task`. Times are in seconds unless stated otherwise."""
 
-    features: int = 0  # values per frame of stored features; 0: sounds
-    sample_rate: int = 16000  # Hz; sounds of another rate are resampled
-    seconds: float = 16.0  # longest utterance; longer training utterances are dropped
-    buckets: int = 4  # number of lengths to which training utterances are padded
-    window: float = 25.0  # length of a frame, milliseconds
-    hop: float = 10.0  # step between frames, milliseconds; also of stored features
-    mels: int = 40  # mel bands
-    fmin: float = 0.0  # Hz, lower edge of the first band
-    fmax: float = 0.0  # Hz, upper edge of the last band; 0: half of sample_rate
-    power_floor: float = 1e-10  # minimum power in a band, for samples in [-1, 1]
-    deltas: int = 0  # 1: add the slope of each band over time; 2: and the slope of that
+    features: Count = 0  # values per frame of stored features; 0: sounds
+    sample_rate: Annotated[int, Range(*sounds.RATE_LIMITS)] = 16000  # Hz; sounds of another rate are resampled
+    seconds: Annotated[float, Range(0, sounds.MAX_SECONDS, above=True)] = 16.0  # longest utterance; others are dropped
+    buckets: PositiveInt = 4  # number of lengths to which training utterances are padded
+    window: Positive = 25.0  # length of a frame, milliseconds
+    hop: Positive = 10.0  # step between frames, milliseconds; also of stored features
+    mels: PositiveInt = 40  # mel bands
+    fmin: NonNegative = 0.0  # Hz, lower edge of the first band
+    fmax: NonNegative = 0.0  # Hz, upper edge of the last band; 0: half of sample_rate
+    power_floor: Positive = 1e-10  # minimum power in a band, for samples in [-1, 1]
+    deltas: Annotated[int, Range(0, 2)] = 0  # 1: add the slope of each band over time; 2: and the slope of that
     speeds: tuple[float, ...] = (1.0,)  # training: speeds of an utterance, one drawn each time
-    time_masks: int = 0  # SpecAugment: number of time masks,
-    time_share: float = 0.05  # maximum share of the utterance in each,
-    band_masks: int = 0  # number of band masks,
-    band_mask: int = 0  # maximum bands of each
+    time_masks: Count = 0  # SpecAugment: number of time masks,
+    time_share: Rate = 0.05  # maximum share of the utterance in each,
+    band_masks: Count = 0  # number of band masks,
+    band_mask: Count = 0  # maximum bands of each
     case: Case = 'lower'  # of transcripts
     punctuation: bool = False  # keep it in transcripts
     unfit: Literal['drop', 'stop'] = 'drop'  # what to do with training transcripts that do not fit their frames
-    beams: int = 16  # of the prefix beam search
-    lm_order: int = 3  # words of an n-gram of the language model
-    lm_weight: float = 0.5  # exponent of its probability; 0: none
-    word_bonus: float = 1.0  # added to the score of a text for each word
-    score_count: int = 0  # number of utterances answered and scored; 0: all
+    beams: PositiveInt = 16  # of the prefix beam search
+    lm_order: PositiveInt = 3  # words of an n-gram of the language model
+    lm_weight: NonNegative = 0.5  # exponent of its probability; 0: none
+    word_bonus: float = 1.0  # added to the score of a text for each word, with a language model
+    score_count: Count = 0  # number of utterances answered and scored; 0: all
 
     def check(self) -> 'Settings':
         """Validates the settings; raises `UserError` for impossible values."""
-        low, high = sounds.RATE_LIMITS
-        if not low <= self.sample_rate <= high or not 0 < self.seconds <= sounds.MAX_SECONDS or self.hop <= 0:
-            raise UserError(
-                f'config.task: sample_rate must be {low:,} to {high:,}, seconds above 0 and at most '
-                f'{sounds.MAX_SECONDS}, and hop above 0; got {self.sample_rate:,}, {self.seconds:g} and {self.hop:g}'
-            )
         if not self.features:
             self.mel.check()
-        if not self.speeds or min(self.speeds) < 0.5 or max(self.speeds) > 2:
+        if not self.speeds or not 0.5 <= min(self.speeds) <= max(self.speeds) <= 2:
             raise UserError(f'config.task.speeds must be from 0.5 to 2, such as (0.9, 1.0, 1.1), got {self.speeds}')
-        whole = self.features, self.time_masks, self.band_masks, self.band_mask, self.score_count, self.lm_order - 1
-        if min(whole) < 0 or not 0 <= self.time_share < 1 or self.buckets < 1 or not 0 <= self.deltas <= 2:
-            raise UserError(
-                'config.task: features, masks and score_count must be zero or more, lm_order and buckets above zero, '
-                f'time_share from 0 to below 1, deltas 0, 1 or 2; got {self!r}'
-            )
-        self.search.check()
+        bands = self.features or self.mels
+        if self.band_mask > bands:
+            raise UserError(f'config.task.band_mask={self.band_mask} is more than the {bands} bands')
         return self
 
     @property
