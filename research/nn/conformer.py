@@ -1,5 +1,7 @@
 """Encoders of utterances: convolutions that shorten them by 4, then a Conformer or a Transformer, then logits."""
 
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -43,7 +45,8 @@ class ConvolutionModule(nn.Module):
         x = content * jax.nn.sigmoid(gate) * is_before(length, count)[..., None].astype(x.dtype)
         weights = self.param('depthwise', nn.initializers.normal(self.kernel**-0.5), (self.kernel, width))
         padded = jnp.pad(x, ((0, 0), (self.kernel // 2, self.kernel // 2), (0, 0)))
-        x = sum(padded[:, step : step + count] * weights[step].astype(x.dtype) for step in range(self.kernel))
+        shifted = [padded[:, step : step + count] * weights[step].astype(x.dtype) for step in range(self.kernel)]
+        x = functools.reduce(jnp.add, shifted)
         x = jax.nn.silu(normalize(settings, name='norm')(x))
         return dense(settings, width, True, 1 / (2 * settings.layers), name='out')(x)
 

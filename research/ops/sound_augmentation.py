@@ -103,7 +103,7 @@ def mask_utterances(
     draws: UInt32[Array, 'batch'],
     settings: UtteranceMasks,
 ) -> Float[Array, 'batch frames bands channels']:
-    """Masks time intervals and bands with 0, the mean; intervals lie in the valid frames, whatever the padding."""
+    """Masks time intervals and bands with 0, the mean; intervals lie in the valid frames."""
     _, frames, bands, _ = features.shape
 
     def one(row, length, key):

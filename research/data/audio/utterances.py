@@ -41,7 +41,7 @@ class Front(NamedTuple):
         return self.slower(self.longest)
 
     def slower(self, frames: Any) -> Any:
-        """The most frames that utterances of so many frames have at any speed of training."""
+        """The maximum number of frames of utterances at any speed of training, from that at their own speed."""
         return np.ceil(np.asarray(frames) / self.slowest + (self.slowest < 1)).astype(np.int64)
 
     def labels(self, text: str) -> Int[np.ndarray, 'count']:

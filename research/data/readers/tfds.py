@@ -94,8 +94,8 @@ def read_tfds(builder: Any, split: str, setting: str) -> Rows:
         if getattr(feature, 'names', None)
     }
     where = functools.partial(row_name, f'{builder.info.full_name}, {split}')
-    rates = {getattr(feature, 'sample_rate', None) for feature in dict(builder.info.features).values()} - {None}
-    facts = {'rate': int(rates.pop())} if len(rates) == 1 and 'rate' not in builder.info.features else {}
+    rates = {getattr(feature, 'sample_rate', 0) or 0 for feature in dict(builder.info.features).values()} - {0}
+    facts: Row = {'rate': int(rates.pop())} if len(rates) == 1 and 'rate' not in builder.info.features else {}
     label = None
     if 'label' in dict(builder.info.features):  # read labels without decoding a million pictures
         label = functools.partial(tfds_label, label_source(builder, split), names)

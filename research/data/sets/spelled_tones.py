@@ -35,7 +35,7 @@ def tones(text: str, seed: int, number: int) -> Float[np.ndarray, 'samples']:
         loud = 0.5 * np.sin(np.linspace(0, np.pi, count)) * (PITCH[letter] > 0)
         parts.append(loud * np.sin(2 * np.pi * PITCH[letter] * np.arange(count) / RATE))
     sound = np.concatenate(parts)
-    return np.float32(sound + 0.02 * draw.normal(size=len(sound))).clip(-1, 1)
+    return (sound + 0.02 * draw.normal(size=len(sound))).clip(-1, 1).astype(np.float32)
 
 
 def frames(text: str, seed: int, number: int) -> Float[np.ndarray, 'frames features']:
@@ -44,7 +44,7 @@ def frames(text: str, seed: int, number: int) -> Float[np.ndarray, 'frames featu
     directions = np.random.default_rng(0).normal(size=(len(PITCH), FEATURES))
     counts = draw.integers(8, 15, size=len(text))
     content = np.repeat(directions[[list(PITCH).index(letter) for letter in text]], counts, axis=0)
-    return np.float32(content + 0.3 * draw.normal(size=content.shape))
+    return (content + 0.3 * draw.normal(size=content.shape)).astype(np.float32)
 
 
 def open(examples: int = 96, seed: int = 0, features: bool = False) -> DataSet:
