@@ -6,6 +6,7 @@ Every SHA-256 is of the file at the pinned commit; for an archive, of the tar of
 import functools
 
 from research.data.dataset import set_module, set_names
+from research.data.sets import squad
 from research.data.source import File, Source, archive_url, github_files, raw_url
 
 DENOISING = raw_url('majedelhelou/denoising_datasets', '58234876fef6f1b56306705c78dfd40cdb837b86', '').rstrip('/')
@@ -140,26 +141,7 @@ OTHERS = {
         ),
         about='one target in training, one to four in the others',
     ),
-    'squad_dev': Source(
-        'squad_dev',
-        'CC BY-SA 4.0',
-        'https://github.com/rajpurkar/SQuAD-explorer',
-        github_files(
-            'rajpurkar/SQuAD-explorer', 'eee5fdbf62f8613a7812b03419e6b29617b74fd1',
-            ('dataset/dev-v1.1.json', 4_854_279, '95aa6a52d5d6a735563366753ca50492a658031da74f301ac5238b03966972c9'),
-        ),
-        about='1 to 6 answers to a question; answer_start counts code points',
-    ),
-    'squad_train': Source(
-        'squad_train',
-        'CC BY-SA 4.0',
-        'https://github.com/rajpurkar/SQuAD-explorer',
-        github_files(  # the hash is that which tensorflow-datasets records for this file
-            'rajpurkar/SQuAD-explorer', 'eee5fdbf62f8613a7812b03419e6b29617b74fd1',
-            ('dataset/train-v1.1.json', 30_288_272,
-             '3527663986b8295af4f7fcdff1ba1ff3f72d07d61a20f487cb238a6ef92fd955'),
-        ),
-    ),
+    'squad_train': squad.TRAIN_SOURCE,
     'set5_set14': Source(
         'set5_set14',
         'unclear: customary test images of research',

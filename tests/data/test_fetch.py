@@ -328,7 +328,7 @@ def test_the_cache_folder_needs_no_home(tmp_path, monkeypatch):
 
 def test_sources_are_pinned_and_complete():
     sources = all_sources()
-    assert {'sst2', 'esc10', 'multi30k', 'squad_dev', 'set5_set14'} <= set(sources)
+    assert {'sst2', 'esc10', 'multi30k', 'squad', 'set5_set14'} <= set(sources)
     for name, source in sources.items():
         assert source.licence and source.homepage.startswith('https://') and source.files, name
         assert len({file.path for file in source.files}) == len(source.files), name

@@ -13,7 +13,7 @@ from typing import Any
 from research.data.readers.rows import Broken, Row, label_text
 
 MISSING = ('', '?', 'NA', 'N/A', '#N/A', 'NaN', 'nan', 'null', 'NULL')  # cells without a value
-TEXTS = ('text', 'pair', 'source', 'target', 'sequence')  # fields that must be text if required
+TEXTS = ('text', 'pair', 'source', 'target', 'sequence', 'question', 'context')  # fields that must be text if required
 
 
 def printable(text: str) -> str:

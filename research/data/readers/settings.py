@@ -15,7 +15,7 @@ READERS_OF = {  # settings that only some readers use
     'columns': ('csv', 'tsv'),
     'delimiter': ('csv', 'tsv'),
     'label_pattern': ('fasta', 'lines', *FILES),
-    'fields': ('jsonl', 'csv', 'tsv', 'parquet', 'lines', 'idx', 'fasta', 'tfds'),
+    'fields': ('jsonl', 'csv', 'tsv', 'parquet', 'squad', 'lines', 'idx', 'fasta', 'tfds'),
 }
 
 
@@ -24,7 +24,7 @@ class DataSettings:
     """Settings of `config.data` for all readers; paths are 'a,b', a pattern, a folder, or a tuple."""
 
     reader: Literal[
-        'jsonl', 'csv', 'tsv', 'parquet', 'lines', 'idx', 'fasta',
+        'jsonl', 'csv', 'tsv', 'parquet', 'squad', 'lines', 'idx', 'fasta',
         'text_folder', 'image_folder', 'audio_folder', 'tfds',
     ]  # fmt: skip
     train: str | tuple = ''  # for 'lines' and 'idx' also 'field=path,field=path': files read side by side

@@ -10,7 +10,7 @@ from absl import logging
 from etils import epath
 
 from research.data.notes import log_once
-from research.data.readers import fasta, fields, folders, idx, tables, text
+from research.data.readers import fasta, fields, folders, idx, squad, tables, text
 from research.data.readers import tfds as tfds_reader
 from research.data.readers.archives import Entry, find, find_all, split_paths
 from research.data.readers.rows import (
@@ -155,6 +155,8 @@ def open_table(options: DataSettings, entry: Entry) -> Rows:
     finish = functools.partial(finished, pairs(options.fields), parent_of(entry))
     if options.reader == 'jsonl':
         return text.read_jsonl(entry, finish)
+    if options.reader == 'squad':
+        return squad.read_squad(entry, finish)
     if options.reader == 'parquet':
         return tables.read_parquet(entry, finish)
     quoted = options.reader == 'csv'

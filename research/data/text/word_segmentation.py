@@ -13,6 +13,7 @@ from research.extras import require
 TAG = re.compile(r'<[^<>]*>')
 ADDRESS = re.compile(r'(?:https?://|www\.)\S+|\S+@\S+\.\S+')
 NUMBER = re.compile(r'\d+(?:[.,]\d+)*')
+CHINESE = '\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff'  # and Japanese: no spaces between words
 WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*|[^\w\s]|_+")
 
 # Function words without information on the topic of a text; compiled for this project.
@@ -68,19 +69,39 @@ def words_of(text: str) -> list[str]:
 
 
 @functools.cache
+def combining_marks() -> str:
+    """Ranges of all combining marks and the joiners U+200C and U+200D, for a class of a regular expression."""
+    codes = [code for code in range(0x300, 0xE01F0) if unicodedata.category(chr(code))[0] == 'M'] + [0x200C, 0x200D]
+    codes.sort()
+    starts = [code for code, before in zip(codes, [-1, *codes], strict=False) if code != before + 1]
+    stops = [code for code, after in zip(codes, [*codes[1:], -1], strict=True) if code != after - 1]
+    return ''.join(f'{chr(start)}-{chr(stop)}' for start, stop in zip(starts, stops, strict=True))
+
+
+@functools.cache
 def word_with_marks() -> re.Pattern:
     r"""`WORD` for all scripts: letters and digits with their combining marks.
 
     \w excludes vowel signs and viramas, so it would split Devanagari, Thai, Tamil, pointed Hebrew and decomposed
     accents into letters. The joiners U+200C and U+200D also belong to words.
     """
-    codes = [code for code in range(0x300, 0xE01F0) if unicodedata.category(chr(code))[0] == 'M'] + [0x200C, 0x200D]
-    codes.sort()
-    starts = [code for code, before in zip(codes, [-1, *codes], strict=False) if code != before + 1]
-    stops = [code for code, after in zip(codes, [*codes[1:], -1], strict=True) if code != after - 1]
-    marks = ''.join(f'{chr(start)}-{chr(stop)}' for start, stop in zip(starts, stops, strict=True))
+    marks = combining_marks()
     run = rf'[^\W_]+(?:[{marks}]+[^\W_]*)*'
     return re.compile(rf"{run}(?:['’]{run})*|[^\w\s]|_+")
+
+
+@functools.cache
+def piece_pattern() -> re.Pattern:
+    """The smallest units of which an answer may consist, with their combining marks.
+
+    Words without apostrophes, Chinese and Japanese characters alone, and symbols alone. An emoji with its skin tone or
+    joined emojis is one unit, and so is a flag.
+    """
+    marks = combining_marks()
+    run = rf'[^\W_{CHINESE}]+(?:[{marks}]+[^\W_{CHINESE}]*)*'
+    flag = r'[\U0001F1E6-\U0001F1FF]{2}'
+    symbol = rf'[^\w\s](?:[{marks}\U0001F3FB-\U0001F3FF]|(?<=\u200d)[^\w\s])*'
+    return re.compile(rf'{run}|[{CHINESE}][{marks}]*|{flag}|{symbol}|_+')
 
 
 def chinese_words(text: str) -> list[str]:
