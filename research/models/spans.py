@@ -52,7 +52,9 @@ def span_model(
     blank = {name: row for name in ('tokens', 'types', 'shapes')} | {'length': np.full((1,), length, np.int32)}
     if name == 'convolution':
         module = unpack(SpanConvolution, settings, 'model', vocabulary=vocabulary, types=types, question=question)
-        return model_of(module, lambda batch: tuple(batch[name] for name in ('tokens', 'length', 'types', 'shapes')), blank)
+        return model_of(
+            module, lambda batch: tuple(batch[name] for name in ('tokens', 'length', 'types', 'shapes')), blank
+        )
     head, shape = unpack_part(HeadSettings, settings, 'model')
     given = {'vocabulary': vocabulary, 'length': length, 'types': types, 'causal': False, 'pooler': False}
     encoder = pretrained.read_shape(shape, folder, **given)

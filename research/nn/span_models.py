@@ -6,7 +6,6 @@ from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int
 
 from research.nn.apply import check_settings
-from research.nn.tap import tap
 from research.nn.text_models import TokenInput, check_rates
 from research.nn.transformer import Transformer
 from research.nn.transformer_settings import TransformerSettings

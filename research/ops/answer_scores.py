@@ -71,9 +71,7 @@ class Threshold(NamedTuple):
     margin: float
 
 
-def best_threshold(
-    margins: Sequence[float], answered: Sequence[float], answerable: Sequence[bool]
-) -> Threshold:
+def best_threshold(margins: Sequence[float], answered: Sequence[float], answerable: Sequence[bool]) -> Threshold:
     """Finds the threshold on the margin of "no answer" with the best mean score, as SQuAD 2.0's script.
 
     Args:

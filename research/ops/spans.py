@@ -9,9 +9,7 @@ from research.ops.losses import softmax_cross_entropy
 EXCLUDED = -1e9  # the score of a position that no span may use; finite, so that sums of two are finite
 
 
-def context_positions(
-    types: Int[Array, 'batch tokens'], length: Int[Array, 'batch']
-) -> Bool[Array, 'batch tokens']:
+def context_positions(types: Int[Array, 'batch tokens'], length: Int[Array, 'batch']) -> Bool[Array, 'batch tokens']:
     """Positions with a type above 0, without the end token of each row."""
     return (types > 0) & (jnp.arange(types.shape[1]) < length[:, None] - 1)
 

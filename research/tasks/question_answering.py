@@ -6,21 +6,27 @@ in windows, whose spans compete by their raw scores.
 """
 
 import functools
-from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from etils import epath
 
-from research.core.task import Host, Input, Metric, Task
+from research.core.task import Host, Input, Task
 from research.data.dataset import DataSet, open_dataset
 from research.data.text import pieces
 from research.data.text.answers import question_rows
-from research.data.text.question_windows import MAX_CHARACTERS, TYPES, Plan, Windows, WindowSettings
-from research.data.text.question_windows import make_buckets, plan_training
-from research.data.text.sentences import best_sentence, rarities, sentences
+from research.data.text.question_windows import (
+    MAX_CHARACTERS,
+    TYPES,
+    Plan,
+    Windows,
+    WindowSettings,
+    make_buckets,
+    plan_notes,
+    plan_training,
+)
 from research.data.text.span_answers import make_decode, make_join
 from research.errors import Count, PositiveInt, task_settings
-from research.ops.answer_scores import Unit, answer_scores, best_threshold, mean_scores
+from research.ops.answer_scores import Unit
 
 MODELS = 'spans'  # builder module in research/models/
 
@@ -97,70 +103,13 @@ def host(config: Any, folder: epath.Path) -> Host:
     return Host(inputs, windows.encode, decode, windows.split, join, buckets)
 
 
-def plan_notes(counts: Mapping[str, int], settings: Settings) -> list[str]:
-    """Describes what was split, left out and cut, as sentences."""
-    fate = 'trained on "no answer"' if settings.other_windows else 'left out'
-    notes = [
-        f'{counts["questions"]:,} training questions give {counts["windows"]:,} windows of at most {settings.length} '
-        f'tokens; {counts["without"]:,} windows do not contain the answer and are {fate}'
-    ]
-    if counts['cut']:
-        notes.append(f'{counts["cut"]:,} questions are cut to {settings.question_length} tokens')
-    if counts['moved']:
-        notes.append(f'{counts["moved"]:,} questions have an answer that is not at its answer_start; the nearest is used')
-    if counts['unanswerable'] and not settings.no_answer:
-        notes.append(
-            f'{counts["unanswerable"]:,} training questions have no answer, but config.task.no_answer is false: every '
-            'question gets an answer'
-        )
-    return notes
-
-
-def make_finalize(settings: Settings) -> Callable:
-    """Builds the scores of whole questions: exact match and F1, 0 to 100."""
-
-    def finalize(answers: Iterator[tuple[Mapping[str, Any], Any]]) -> dict[str, Metric]:
-        rows = [(raw['question'], raw['context'], raw['answers'], answer) for raw, answer in answers]
-        score = functools.partial(answer_scores, unit=settings.metric)
-        rarity = rarities(context for _, context, _, _ in rows)
-        split = [(question, sentences(context), gold) for question, context, gold, _ in rows]
-        first = mean_scores([score(choices[0], gold) for _, choices, gold in split])
-        best = mean_scores([score(best_sentence(asked, choices, rarity), gold) for asked, choices, gold in split])
-        mean = mean_scores([score(answer['answer'], gold) for _, _, gold, answer in rows])
-        about = f'percent, over {settings.metric}, maximum over references, mean over questions'
-        other = 'the sentence that shares the rarest words with the question; the first sentence: '
-        metrics = {
-            'f1': Metric(mean.f1, best.f1, 'higher', about, f'{other}{first.f1:.1f}'),
-            'exact': Metric(mean.exact, best.exact, 'higher', about, f'{other}{first.exact:.1f}'),
-        }
-        return {**metrics, **(swept(rows, score) if settings.no_answer else {})}
-
-    return finalize
-
-
-def swept(rows: list[tuple], score: Callable) -> dict[str, Metric]:
-    """Scores of questions with and without an answer, and those of the best threshold."""
-    answerable = [any(gold) for _, _, gold, _ in rows]
-    margins = [answer['no_answer_score'] - answer['n_best'][0]['score'] for *_, answer in rows]
-    spans = [score(answer['n_best'][0]['answer'], gold) for _, _, gold, answer in rows]
-    given = [score(answer['answer'], gold) for _, _, gold, answer in rows]
-    metrics = {}
-    for name in ('f1', 'exact'):
-        best = best_threshold(margins, [getattr(each, name) for each in spans], answerable)
-        about = f'at the threshold with the best {name} on this split, {best.margin:.3g}'
-        metrics[f'best_{name}'] = Metric(best.score, 100.0 * (1 - sum(answerable) / len(rows)), 'higher', about, 'no answer')
-    for name, wanted in (('has_answer_f1', True), ('no_answer_f1', False)):
-        chosen = [each.f1 for each, answered in zip(given, answerable, strict=True) if answered == wanted]
-        metrics |= {name: Metric(sum(chosen) / len(chosen), about='of these questions alone')} if chosen else {}
-    return metrics
-
-
 def make(config: Any, folder: epath.Path) -> Task:
     """Builds the task; `config.model` selects a convolution, a Transformer or published weights.
 
     Raises:
       UserError: if a setting is unknown or a value impossible.
     """
+    from research.families.answers import score_answers
     from research.families.spans import span_prediction
     from research.models.spans import span_model
 
@@ -181,6 +130,7 @@ def make(config: Any, folder: epath.Path) -> Task:
     return span_prediction(
         host(config, folder)._replace(**more), source, model,
         longest=settings.longest_answer, count=settings.n_best, none_margin=settings.none_margin,
-        finalize=make_finalize(settings), finalize_count=settings.score_count,
-        notes=lambda: plan_notes(plan().counts, settings), describe=windows.describe,
+        finalize=score_answers(settings.metric, settings.no_answer), finalize_count=settings.score_count,
+        notes=lambda: plan_notes(plan().counts, settings.windows, settings.other_windows, settings.no_answer),
+        describe=windows.describe,
     )  # fmt: skip

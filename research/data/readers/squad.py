@@ -1,6 +1,6 @@
 """Questions in the JSON layout of SQuAD 1.1 and 2.0, which CMRC 2018 and other sets share.
 
-    {"data": [{"title": ..., "paragraphs": [{"context": ..., "qas": [{"question": ..., "answers": [...]}]}]}]}
+{"data": [{"title": ..., "paragraphs": [{"context": ..., "qas": [{"question": ..., "answers": [...]}]}]}]}
 """
 
 from collections.abc import Callable, Iterator, Mapping

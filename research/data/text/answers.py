@@ -2,7 +2,7 @@
 
     SQuAD JSON       {'question', 'context', 'answers': [{'text', 'answer_start'}, ...], 'is_impossible'}
     its JSON lines   {'question', 'context', 'answers': {'text': [...], 'answer_start': [...]}}
-    a flat table     {'question', 'context', 'answer', 'answer_start'}; the first occurrence where 'answer_start' is blank
+    a flat table     {'question', 'context', 'answer', 'answer_start'}; a blank answer_start means the first occurrence
 
 Each becomes {'question', 'context', 'answers': [texts], 'starts': [code points]}. No answers, an empty one, or
 'is_impossible' mean that the context does not answer the question.

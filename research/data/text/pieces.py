@@ -77,9 +77,9 @@ def read_words(folder: epath.Path) -> PieceReader:
     numbers = {name: number for number, name in enumerate(names) if number >= len(SPECIAL)}
 
     def read(text: str) -> Pieces:
-        words, offsets = word_pieces(text)
+        names, offsets = word_pieces(text)
         shapes = [shape_of(text[start:stop]) for start, stop in offsets]
-        return Pieces([numbers.get(word, UNKNOWN) for word in words], words, shapes, offsets)
+        return Pieces([numbers.get(name, UNKNOWN) for name in names], names, shapes, offsets)
 
     def ids(text: str) -> list[int]:
         return read(text).ids

@@ -101,10 +101,12 @@ class Windows(NamedTuple):
             row['shapes'][1 : 1 + len(asked.ids)] = asked.shapes
             row['shapes'][place.before : place.before + place.size] = passage.shapes[inside]
         if 'starts' in raw:
-            spans = [span for span in answer_spans(raw, passage.offsets) if in_place(span, place)] or [None]
-            drawn = max(spans, key=spans.count) if rng is None else spans[int(rng.integers(len(spans)))]
-            start, end = (0, 0) if drawn is None else (edge - place.first + place.before for edge in drawn)
-            row |= {'start': np.int32(start), 'end': np.int32(end)}
+            spans = [span for span in answer_spans(raw, passage.offsets) if in_place(span, place)]
+            start, end = 0, 0
+            if spans:
+                drawn = max(spans, key=spans.count) if rng is None else spans[int(rng.integers(len(spans)))]
+                start, end = (edge - place.first + place.before for edge in drawn)
+            row['start'], row['end'] = np.asarray(start, np.int32), np.asarray(end, np.int32)
         return row
 
     def describe(self, row: Mapping[str, np.ndarray]) -> dict[str, str]:
@@ -115,7 +117,9 @@ class Windows(NamedTuple):
             fields['answer'] = ' '.join(self.reader.tokens.read(answer)) if row['end'] else 'not in this window'
         return fields
 
-    def bounds(self, raw: Mapping[str, Any], window: int, spans: Int[np.ndarray, 'spans 2']) -> Int[np.ndarray, 'spans 2']:
+    def bounds(
+        self, raw: Mapping[str, Any], window: int, spans: Int[np.ndarray, 'spans 2']
+    ) -> Int[np.ndarray, 'spans 2']:
         """Bounds (start, stop) in code points of the context, of spans (first, last) of row positions of a window."""
         place, offsets = self.places(raw)[window], self.passage(raw).offsets
         tokens = np.clip(spans - place.before, 0, place.size - 1) + place.first
@@ -138,12 +142,12 @@ def overlap(asked: Pieces, passage: Pieces, inside: slice) -> list[int]:
     """Types of the words of a window of the context: whether the question has the same or a similar word."""
     exact = {*asked.names}
     similar = {name[:SIMILAR_LETTERS] for name, rank in zip(asked.names, ranks(asked.ids), strict=True) if rank}
-    words = zip(passage.names[inside], ranks(passage.ids[inside]), strict=True)
+    ranked = zip(passage.names[inside], ranks(passage.ids[inside]), strict=True)
     return [
         FREQUENT + rank if name in exact
         else SIMILAR if rank and len(name) >= SIMILAR_LETTERS and name[:SIMILAR_LETTERS] in similar
         else CONTEXT
-        for name, rank in words
+        for name, rank in ranked
     ]  # fmt: skip
 
 
@@ -185,7 +189,7 @@ def plan_training(rows: Rows, windows: Windows, keep: bool) -> Plan:
         are. False leaves them out.
     """
     chosen, numbers, lengths = [], [], []
-    counts = dict.fromkeys(('questions', 'windows', 'without', 'unanswerable', 'cut', 'moved'), 0)
+    counts: dict[str, int] = dict.fromkeys(('questions', 'windows', 'without', 'unanswerable', 'cut', 'moved'), 0)
     for number, raw in enumerate(rows):
         places, spans = windows.places(raw), answer_spans(raw, windows.passage(raw).offsets)
         counts['questions'] += 1
@@ -205,6 +209,27 @@ def plan_training(rows: Rows, windows: Windows, keep: bool) -> Plan:
     picked = select(rows, chosen)
     trained = Rows(len(chosen), lambda number: {**picked[number], 'window': numbers[number]}, picked.where)
     return Plan(trained, np.array(lengths), counts)
+
+
+def plan_notes(counts: Mapping[str, int], settings: WindowSettings, keep: bool, no_answer: bool) -> list[str]:
+    """Describes what was split, left out and cut, as sentences; `no_answer`: whether an answer may be missing."""
+    fate = 'trained on "no answer"' if keep else 'left out'
+    notes = [
+        f'{counts["questions"]:,} training questions give {counts["windows"]:,} windows of at most {settings.length} '
+        f'tokens; {counts["without"]:,} windows do not contain the answer and are {fate}'
+    ]
+    if counts['cut']:
+        notes.append(f'{counts["cut"]:,} questions are cut to {settings.question_length} tokens')
+    if counts['moved']:
+        notes.append(
+            f'{counts["moved"]:,} questions have an answer that is not at its answer_start; the nearest is used'
+        )
+    if counts['unanswerable'] and not no_answer:
+        notes.append(
+            f'{counts["unanswerable"]:,} training questions have no answer, but config.task.no_answer is false: every '
+            'question gets an answer'
+        )
+    return notes
 
 
 def make_buckets(settings: WindowSettings, reader: PieceReader, lengths: Any = None) -> Buckets | None:

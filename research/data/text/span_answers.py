@@ -52,12 +52,13 @@ def make_decode(none_margin: float | None) -> Callable[[Mapping[str, np.ndarray]
         candidates = scores if none_margin is None else np.append(scores, none)
         weights = np.exp(candidates - candidates.max())
         probability = weights / weights.sum()
+        ranked = zip(outputs['bounds'].tolist(), scores.tolist(), probability, strict=False)
         n_best = [
             {
                 'answer': context[start:stop], 'start': start, 'stop': stop, 'score': round(score, 4),
                 'probability': round(float(share), 6),
             }
-            for (start, stop), score, share in zip(outputs['bounds'].tolist(), scores.tolist(), probability, strict=False)
+            for (start, stop), score, share in ranked
         ]  # fmt: skip
         if none_margin is None:
             return {**n_best[0], 'n_best': n_best}
