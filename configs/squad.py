@@ -7,7 +7,7 @@ r"""Questions answered from a text: SQuAD 1.1, a convolution over question and p
 Trains 1.6 million parameters on 7,947 questions of 35 articles (4.9 MB, fetched on first use), which is the development
 file of SQuAD 1.1 split by articles; so the results are not comparable with published ones.
 
-Expected: F1 above 25 on the test split.
+Expected: F1 45 to 60 on the test split.
 Baselines on the same 1,988 test questions: the sentence with the rarest words of the question F1 22.2, the first
 sentence 11.3; a second person, against the other references, exact match 76.6 and F1 88.6.
 Variants, which compose (`:own,chinese`):
@@ -41,9 +41,9 @@ def get_config():
         learning_rate=2e-3, schedule='cosine', warmup_steps=100, end_fraction=0.02, weight_decay=0.05, clip=1.0,
     )  # fmt: skip
     config.train.update(
-        epochs=7.0, batch_size=32, eval_batch_size=64, eval_every=260, checkpoint_every=260, best='f1', ema_decay=0.99,
+        epochs=4.0, batch_size=32, eval_batch_size=64, eval_every=258, checkpoint_every=258, best='f1', ema_decay=0.99,
     )  # fmt: skip
-    config.expected = {'test': {'f1': (25.0, 50.0)}}
+    config.expected = {'test': {'f1': (45.0, 60.0)}}
     return config
 
 
