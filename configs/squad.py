@@ -36,7 +36,6 @@ from research.core.config import base, few_steps
 def get_config():
     config = base('question_answering', model='convolution', data='squad')
     config.task.update(length=288, question_length=40, stride=128, buckets=(192,), longest_answer=20)
-    config.model.update(width=96, window=3, before=(1, 2), after=(1, 2, 4, 8, 1), word_dropout=0.2)
     config.optimizer.model.update(
         learning_rate=2e-3, schedule='cosine', warmup_steps=100, end_fraction=0.02, weight_decay=0.05, clip=1.0,
     )  # fmt: skip

@@ -23,7 +23,7 @@ class HeadSettings(NamedTuple):
 SETTINGS = {
     'convolution': defaults_of(SpanConvolution),
     'transformer': defaults_of(TransformerSettings, 'vocabulary', 'length', 'causal', 'types', 'pooler')
-    | HeadSettings()._asdict()
+    | defaults_of(HeadSettings)
     | pretrained.DEFAULTS,
 }
 

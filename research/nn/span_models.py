@@ -5,8 +5,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int
 
-from research.nn.apply import check_settings
-from research.nn.text_models import TokenInput, check_rates
+from research.errors import Positive, PositiveInt, Rate, SettingError, Sizes
+from research.nn.text_models import TokenInput
 from research.nn.transformer import Transformer
 from research.nn.transformer_settings import TransformerSettings
 
@@ -17,7 +17,7 @@ class SpanTransformer(nn.Module):
     """Encoder, dropout, and a linear layer without bias, which softmaxes over positions would ignore."""
 
     settings: TransformerSettings
-    head_dropout: float = 0.1
+    head_dropout: Rate = 0.1
 
     @nn.compact
     def __call__(
@@ -68,19 +68,20 @@ class SpanConvolution(nn.Module):
     vocabulary: int
     types: int  # kinds of tokens; 0: the question
     question: int  # leading positions that hold the question
-    width: int = 128
-    window: int = 5
-    before: tuple[int, ...] = (1, 1)  # dilation of each convolution before the attention
-    after: tuple[int, ...] = (1, 2, 4, 8, 1)  # and after it
-    heads: int = 4
-    dropout: float = 0.2
-    word_dropout: float = 0.1  # of words in the input; their types and shapes stay
-    scale: float = 0.1  # embeddings are initialized uniformly in [-scale, scale]
+    width: PositiveInt = 96
+    window: PositiveInt = 3  # odd: the tokens that one convolution reads
+    before: Sizes = (1, 2)  # dilation of each convolution before the attention
+    after: Sizes = (1, 2, 4, 8, 1)  # and after it
+    heads: PositiveInt = 4
+    dropout: Rate = 0.2
+    word_dropout: Rate = 0.2  # of words in the input; their types and shapes stay
+    scale: Positive = 0.1  # embeddings are initialized uniformly in [-scale, scale]
 
     def __post_init__(self):
-        sizes = {'width': (self.width,), 'before': self.before, 'after': self.after, 'heads': (self.heads,)}
-        check_settings(self.dropout, window=(self.window,), **sizes)
-        check_rates(self, 'word_dropout')
+        if self.window % 2 == 0:
+            raise SettingError('window', f'must be odd, got {self.window}')
+        if self.width % self.heads:
+            raise SettingError(f'heads={self.heads}', f'does not divide width={self.width}')
         super().__post_init__()
 
     @nn.compact
