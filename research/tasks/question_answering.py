@@ -25,7 +25,7 @@ from research.data.text.question_windows import (
     plan_training,
 )
 from research.data.text.span_answers import make_decode, make_join
-from research.errors import Count, PositiveInt, task_settings
+from research.errors import Count, Finite, PositiveInt, task_settings
 from research.ops.answer_scores import Unit
 
 MODELS = 'spans'  # builder module in research/models/
@@ -39,12 +39,12 @@ class Settings(NamedTuple):
     length: PositiveInt = 256  # of the model's input: question, window of the context, and marks
     question_length: PositiveInt = 48  # longer questions are cut
     stride: PositiveInt = 128  # from one window of a long context to the next
-    buckets: tuple[int, ...] = ()  # shorter lengths to which rows are padded; each compiles once
+    buckets: tuple[PositiveInt, ...] = ()  # shorter lengths to which rows are padded; each compiles once
     other_windows: bool = True  # train windows without the answer on "no answer"; False: leave them out
     longest_answer: PositiveInt = 30
     n_best: PositiveInt = 5  # number of answers in the output
     no_answer: bool = False  # an answer may be missing (SQuAD 2.0)
-    threshold: float = 0.0  # with no_answer: how far its score must exceed that of the best span
+    threshold: Finite = 0.0  # with no_answer: how far its score must exceed that of the best span
     metric: Unit = 'words'  # 'characters' for Chinese: scores count characters instead of words
     score_count: Count = 0  # number of questions answered and scored; 0: all
 

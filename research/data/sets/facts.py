@@ -3,11 +3,12 @@
 Written for this project. Licence: that of the project. Splits: seeds 0, 1 and 2.
 """
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 
 from research.data.dataset import DataSet
+from research.errors import Fraction, PositiveInt, Range
 
 NAMES = {
     'english': ('Ada Moreau', 'Bela Novak', 'Chidi Okoro', 'Dana Kim', 'Emil Sand', 'Farah Aziz', 'Goro Ito'),
@@ -33,7 +34,10 @@ KEYS = ('year', 'place', 'work')
 
 
 def open(
-    language: Literal['english', 'chinese'] = 'english', rows: int = 600, people: int = 2, unanswerable: float = 0.0
+    language: Literal['english', 'chinese'] = 'english',
+    rows: PositiveInt = 600,
+    people: Annotated[int, Range(1, 6)] = 2,
+    unanswerable: Fraction = 0.0,
 ) -> DataSet:
     """Opens the set; a row is {'question', 'context', 'answer', 'answer_start'}.
 
