@@ -54,8 +54,8 @@ def transformer(config):
 
 
 def own(config):
-    """Your own sounds, in one folder per class."""
-    config.task.update(sample_rate=16000, mels=40, top=0)
+    """Your own sounds, in one folder per class; the length of the input follows from them."""
+    config.task.update(sample_rate=16000, seconds=0.0, mels=40, top=0)
     config.data = {'reader': 'audio_folder', 'validation_fraction': 0.15, 'test_fraction': 0.15}
     config.train.update(epochs=30.0, eval_every=100, checkpoint_every=100, sample_every=100)
     config.expected = {}

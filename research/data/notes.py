@@ -1,7 +1,7 @@
 """Notes on data before a run starts: what was left out, guessed, or will be truncated."""
 
 import functools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -41,7 +41,7 @@ def shorten(text: str, limit: int = MAX_NOTE_CHARACTERS) -> str:
 
 
 def cut_notes(
-    rows: Sequence[Mapping[str, Any]], count: Callable[[Mapping[str, Any]], int], room: int, unit: str
+    rows: Sequence[Any], count: Callable[[Any], float], room: float, unit: str, setting: str = 'length'
 ) -> list[str]:
     """Reports how much of long rows is truncated; [] if nothing is.
 
@@ -50,19 +50,26 @@ def cut_notes(
       count: (row) -> its length in units.
       room: the length that the model reads.
       unit: 'tokens' or another name of the unit.
+      setting: of config.task, that determines `room`.
     """
     measured = min(len(rows), MAX_MEASURED_ROWS)
     chosen = np.arange(measured) * len(rows) // max(measured, 1)
-    return loss_notes([count(rows[int(number)]) for number in chosen], room, unit)
+    return loss_notes([count(rows[int(number)]) for number in chosen], room, unit, setting)
 
 
-def loss_notes(sizes: Iterable[int], room: int, unit: str) -> list[str]:
+def loss_notes(sizes: Iterable[float], room: float, unit: str, setting: str = 'length') -> list[str]:
     """Reports how much is truncated of rows of some sizes if at most `room` units are read."""
-    array = np.asarray(list(sizes), np.int64)
+    array = np.asarray(list(sizes))
     lost = np.maximum(array - room, 0)
     if not lost.any():
         return []
     return [
-        f'{(lost > 0).mean():.1%} of the training rows are longer than the {room:,} {unit} that the model reads '
-        f'(config.task.length) and lose {lost.sum() / array.sum():.1%} of all {unit}; the longest has {array.max():,}'
+        f'{(lost > 0).mean():.1%} of the training rows are longer than the {amount(room)} {unit} that the model reads '
+        f'(config.task.{setting}) and lose {lost.sum() / array.sum():.1%} of all {unit}; '
+        f'the longest has {amount(array.max())}'
     ]
+
+
+def amount(value: float) -> str:
+    """A count or a measurement as text."""
+    return f'{value:,}' if isinstance(value, (int, np.integer)) else f'{value:,.1f}'

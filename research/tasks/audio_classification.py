@@ -17,6 +17,7 @@ from research.data.audio import sounds
 from research.data.dataset import DataSet, open_dataset
 from research.data.image import images
 from research.data.labels import LabelFacts, collect, make_encode_label, read_labels, write_labels
+from research.data.notes import cut_notes
 from research.errors import Count, NonNegative, Positive, PositiveInt, Range, Rate, SettingError, task_settings
 from research.ops import heads
 from research.ops.audio import Mel
@@ -25,6 +26,8 @@ from research.ops.sound_augmentation import Augmentation
 from research.ops.spectrograms import Spectrograms, band_moments, spectrograms, with_spectrograms
 
 MODELS = 'audio'  # builder module in research/models/
+LENGTH_FILE = 'length.json'  # in prepared/: the seconds of the model's input, with config.task.seconds=0
+LENGTH_LIMITS = (0.5, 30.0)  # of that length in seconds; the networks need some frames, and memory is finite
 DRAWS = 2**32  # exclusive upper bound of the random number that seeds a row's augmentation
 
 
@@ -32,7 +35,7 @@ class Settings(NamedTuple):
     """Settings of `config.task`. Times are in seconds unless stated otherwise."""
 
     sample_rate: Annotated[int, Range(*sounds.RATE_LIMITS)] = 16000  # Hz; sounds of another rate are resampled
-    seconds: Annotated[float, Range(0, sounds.MAX_SECONDS, above=True)] = 1.0  # length of the model's input
+    seconds: Annotated[float, Range(0, sounds.MAX_SECONDS)] = 1.0  # length of the model's input; 0: from the data
     crop: Literal['middle', 'start'] = 'middle'  # where longer sounds are cropped and shorter ones placed
     random_crop: bool = False  # in training, crop longer sounds at random
     window: Positive = 25.0  # length of a frame, milliseconds
@@ -57,6 +60,8 @@ class Settings(NamedTuple):
     def check(self) -> 'Settings':
         """Raises `SettingError` for settings that do not fit together."""
         self.mel.check()
+        if not self.seconds:  # checked by `read_settings`
+            return self
         if self.samples < self.mel.window_samples:
             raise SettingError(f'seconds={self.seconds:g}', f'is less than one window of {self.window:g} ms')
         self.augmentation.check(self.mel.frames(self.samples), self.mels)
@@ -100,15 +105,35 @@ def source_of(data: DataSet, settings: Settings) -> Callable[[str], sounds.Sound
 
 
 def prepare(config: Any, folder: epath.Path) -> None:
-    """Stores the classes of the training split, and mean and standard deviation of each spectrogram band."""
+    """Stores the classes of the training split, and mean and standard deviation of each spectrogram band.
+
+    With config.task.seconds=0, also the length of the model's input.
+    """
     settings, data = task_settings(Settings, config), open_sounds(config)
     rows = source_of(data, settings)('train')
     labels = collect(rows, 'single', '', data.about)
+    folder.mkdir(parents=True, exist_ok=True)
+    if not settings.seconds:
+        (folder / LENGTH_FILE).write_text(json.dumps({'seconds': typical_seconds(rows, settings.sample_rate)}))
+        settings = read_settings(config, folder)
     training = (excerpt(rows[number].prepared(), settings) for number in range(len(rows)))
     mean, deviation = band_moments(training, settings.mel)
-    folder.mkdir(parents=True, exist_ok=True)
     write_labels(labels, folder)
     (folder / 'bands.json').write_text(json.dumps({'mean': mean.tolist(), 'deviation': deviation.tolist()}))
+
+
+def typical_seconds(rows: sounds.SoundRows, rate: int) -> float:
+    """The length that holds 95% of the sounds of a split whole, in tenths of a second, within `LENGTH_LIMITS`."""
+    lengths = [len(rows.prepared(number)) / rate for number in range(len(rows))]
+    return float(np.clip(np.ceil(np.percentile(lengths, 95) * 10 - 1e-6) / 10, *LENGTH_LIMITS))
+
+
+def read_settings(config: Any, folder: epath.Path) -> Settings:
+    """The settings of `config.task`, with the length that `prepare` stored if the data determine it."""
+    settings = task_settings(Settings, config)
+    if settings.seconds:
+        return settings
+    return settings._replace(seconds=json.loads((folder / LENGTH_FILE).read_text())['seconds']).check()
 
 
 def excerpt(sound: np.ndarray, settings: Settings, rng: Any = None) -> np.ndarray:
@@ -139,7 +164,7 @@ def make_head(settings: Settings, labels: LabelFacts) -> OutputHead:
 
 def host(config: Any, folder: epath.Path) -> Host:
     """Builds the host part of the task."""
-    settings, labels = task_settings(Settings, config), read_labels(folder)
+    settings, labels = read_settings(config, folder), read_labels(folder)
     size = f'reads {settings.seconds:g} s at {settings.sample_rate:,} Hz'
     about = f"{labels.about}; {size}; the bytes of a file, or samples with their 'rate'"
     inputs = {
@@ -158,13 +183,21 @@ def make(config: Any, folder: epath.Path) -> Task:
     from research.families.supervised import supervised
     from research.models.audio import sound_model
 
-    settings, labels = task_settings(Settings, config), read_labels(folder)
+    settings, labels = read_settings(config, folder), read_labels(folder)
     moments = {name: np.float32(values) for name, values in json.loads((folder / 'bands.json').read_text()).items()}
     head, spectra = make_head(settings, labels), settings.spectrograms(**moments)
     bands_of = jax.jit(lambda samples: spectrograms(spectra, {'audio': samples}, False)[..., 0])
     model = sound_model(config.model, head.units, settings.shape)
+    source = source_of(open_sounds(config), settings)
+
+    def notes() -> list[str]:  # random crops use all of a sound
+        if settings.random_crop:
+            return []
+        rows, rate = source('train'), settings.sample_rate
+        return cut_notes(rows, lambda row: len(row.prepared()) / rate, settings.seconds, 'seconds', 'seconds')
+
     return supervised(
-        host(config, folder), source_of(open_sounds(config), settings), model, head,
+        host(config, folder), source, model, head, notes=notes,
         transform=lambda batch, context: with_spectrograms(spectra, head.units, batch, context.train),
         couples_rows='config.task.mixup' if settings.mixup else '',
         render=functools.partial(images.render_classes, labels.classes, picture_of=sounds.pictures_of(bands_of)),

@@ -108,7 +108,7 @@ def test_the_tutorials_network_has_its_shapes():
 
 
 @pytest.mark.parametrize(('section', 'values', 'message'), [
-    ('task', {'seconds': 0.0}, 'seconds must be above zero and at most'),
+    ('task', {'seconds': -1.0}, 'seconds must be at least zero and at most'),
     ('task', {'seconds': 0.02}, 'less than one window'),
     ('task', {'sample_rate': 10}, 'sample_rate must be at least 1,000'),
     ('task', {'mels': 200}, 'config.task.mels=200'),
@@ -145,12 +145,54 @@ def test_a_folder_of_sounds_is_split_and_its_files_are_requests(folder, tmp_path
     samples, rate = soundfile.read(files[1])
     encoded = [check_request(task, raw) for raw in (*requests, {'audio': samples, 'rate': rate})]
     batch = {name: np.stack([task.encode(raw)[name] for raw in encoded]) for name in ('audio', 'draw')}
-    assert batch['audio'].shape == (3, 16000)
+    assert batch['audio'].shape == (3, 8000)  # sounds of up to 0.3 s: the shortest input of :own
     np.testing.assert_allclose(batch['audio'][1], batch['audio'][2], atol=1e-6)
     variables = task.init(jax.random.key(0))
     outputs = jax.device_get(jax.jit(lambda batch: task.predict(variables, batch, context()))(batch))
     answers = [task.decode({name: value[row] for name, value in outputs.items()}) for row in range(3)]
     assert json.dumps(answers) and {answer['label'] for answer in answers} <= {'low', 'high'}
+
+
+@pytest.fixture(scope='module')
+def long_sounds(tmp_path_factory):
+    """Noise of 1 s, and one of ten sounds of 3 s; all are for training."""
+    folder, rng = tmp_path_factory.mktemp('long'), np.random.default_rng(0)
+    for number in range(30):
+        (folder / 'ab'[number % 2]).mkdir(exist_ok=True)
+        samples = rng.normal(size=RATE * (3 if number % 10 == 0 else 1)) * 0.1
+        soundfile.write(folder / 'ab'[number % 2] / f'{number}.wav', samples, RATE)
+    return folder
+
+
+def build_long(tmp_path, folder, **task):
+    data = {'train': str(folder), 'validation_fraction': 0.0, 'test_fraction': 0.0}
+    config = 'configs/spoken_digits.py:own'
+    return build(tmp_path, config, model={'filters': (4,)}, data=data, task={'sample_rate': RATE, **task})
+
+
+def test_the_share_of_sounds_that_is_cut_is_noted(long_sounds, tmp_path):
+    (note,) = build_long(tmp_path / 'cut', long_sounds, seconds=2.0).notes()
+    assert note == (
+        '10.0% of the training rows are longer than the 2.0 seconds that the model reads (config.task.seconds) and '
+        'lose 8.3% of all seconds; the longest has 3.0'  # 3 of 27 + 9 seconds
+    )
+    assert not build_long(tmp_path / 'whole', long_sounds, seconds=3.0).notes()
+    assert not build_long(tmp_path / 'crops', long_sounds, seconds=1.0, random_crop=True).notes()
+
+
+def test_the_length_of_the_input_follows_from_the_sounds(long_sounds, tmp_path):
+    task = build_long(tmp_path, long_sounds)
+    assert task.encode(task.source('train')[0])['audio'].shape == (3 * RATE,) and not task.notes()
+    assert 'reads 3 s' in task.inputs['audio'].about
+
+    class Rows(list):
+        def prepared(self, number):
+            return np.zeros(self[number])
+
+    seconds = audio_classification.typical_seconds
+    assert seconds(Rows([1040] * 96 + [9000] * 4), 1000) == 1.1  # 95% are whole
+    assert seconds(Rows([1100] * 9), 1000) == 1.1 and seconds(Rows([20]), 1000) == 0.5
+    assert seconds(Rows([10**6]), 1000) == 30.0
 
 
 def test_a_broken_file_of_a_folder_is_named_and_found_by_a_look_at_the_data(folder, tmp_path, capsys):
