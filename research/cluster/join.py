@@ -140,10 +140,12 @@ def initialize(coordinator: str, num_processes: int, process_id: int, timeout: i
     """Initializes jax, in processes other than 0 by way of a relay; without `coordinator`, from the environment."""
     if not coordinator:  # as jax.distributed.initialize does; the relay needs the address
         detect = ClusterEnv.auto_detect_unset_distributed_params
-        given = os.environ.get('JAX_COORDINATOR_ADDRESS')
-        coordinator, num_processes, process_id, _ = detect(given, None, None, None, None, timeout)
-        if coordinator is None or num_processes is None or process_id is None:
+        address, count, process, _ = detect(
+            os.environ.get('JAX_COORDINATOR_ADDRESS'), None, None, None, None, timeout
+        )
+        if address is None or count is None or process is None:
             raise ValueError('the environment does not name the coordinator and the number of processes')
+        coordinator, num_processes, process_id = address, count, process
     host, port = split_address(coordinator)
     relay = Relay(host, port) if process_id else None
     jax.distributed.initialize(

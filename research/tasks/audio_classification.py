@@ -184,7 +184,8 @@ def make(config: Any, folder: epath.Path) -> Task:
     from research.models.audio import sound_model
 
     settings, labels = read_settings(config, folder), read_labels(folder)
-    moments = {name: np.float32(values) for name, values in json.loads((folder / 'bands.json').read_text()).items()}
+    stored = json.loads((folder / 'bands.json').read_text())
+    moments = {name: np.asarray(values, np.float32) for name, values in stored.items()}
     head, spectra = make_head(settings, labels), settings.spectrograms(**moments)
     bands_of = jax.jit(lambda samples: spectrograms(spectra, {'audio': samples}, False)[..., 0])
     model = sound_model(config.model, head.units, settings.shape)
