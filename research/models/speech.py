@@ -19,7 +19,7 @@ class Convolutions(NamedTuple):
 
 
 TRANSFORMER = defaults_of(TransformerSettings, 'vocabulary', 'length', 'causal', 'decoder_layers', 'source_vocabulary')
-SETTINGS = {'conformer': TRANSFORMER | Convolutions()._asdict(), 'transformer': TRANSFORMER}
+SETTINGS = {'conformer': TRANSFORMER | defaults_of(Convolutions), 'transformer': TRANSFORMER}
 
 
 def speech_model(section: Mapping[str, Any], units: int, features: int, longest: int) -> Model:

@@ -24,7 +24,18 @@ from research.data.audio.utterances import (
     write_plan,
 )
 from research.data.dataset import DataSet, open_dataset
-from research.errors import Count, NonNegative, Positive, PositiveInt, Range, Rate, UserError, task_settings
+from research.errors import (
+    Count,
+    Finite,
+    NonEmpty,
+    NonNegative,
+    Positive,
+    PositiveInt,
+    Range,
+    Rate,
+    UserError,
+    task_settings,
+)
 from research.ops.audio import Mel
 from research.ops.ctc import shortened
 from research.ops.prefix_search import Search, transcriber
@@ -34,6 +45,7 @@ from research.ops.transcripts import Case, normalize, signature
 from research.ops.word_model import count_words
 
 MODELS = 'speech'  # builder module in research/models/
+Speed = Annotated[float, Range(0.5, 2)]
 
 
 class Settings(NamedTuple):
@@ -50,7 +62,7 @@ class Settings(NamedTuple):
     fmax: NonNegative = 0.0  # Hz, upper edge of the last band; 0: half of sample_rate
     power_floor: Positive = 1e-10  # minimum power in a band, for samples in [-1, 1]
     deltas: Annotated[int, Range(0, 2)] = 0  # 1: add the slope of each band over time; 2: and the slope of that
-    speeds: tuple[float, ...] = (1.0,)  # training: speeds of an utterance, one drawn each time
+    speeds: Annotated[tuple[Speed, ...], NonEmpty()] = (1.0,)  # training: speeds of an utterance, one drawn each time
     time_masks: Count = 0  # SpecAugment: number of time masks,
     time_share: Rate = 0.05  # maximum share of the utterance in each,
     band_masks: Count = 0  # number of band masks,
@@ -61,15 +73,13 @@ class Settings(NamedTuple):
     beams: PositiveInt = 16  # of the prefix beam search
     lm_order: PositiveInt = 3  # words of an n-gram of the language model
     lm_weight: NonNegative = 0.5  # exponent of its probability; 0: none
-    word_bonus: float = 1.0  # added to the score of a text for each word, with a language model
+    word_bonus: Finite = 1.0  # added to the score of a text for each word, with a language model
     score_count: Count = 0  # number of utterances answered and scored; 0: all
 
     def check(self) -> 'Settings':
         """Validates the settings; raises `UserError` for impossible values."""
         if not self.features:
             self.mel.check()
-        if not self.speeds or not 0.5 <= min(self.speeds) <= max(self.speeds) <= 2:
-            raise UserError(f'config.task.speeds must be from 0.5 to 2, such as (0.9, 1.0, 1.1), got {self.speeds}')
         bands = self.features or self.mels
         if self.band_mask > bands:
             raise UserError(f'config.task.band_mask={self.band_mask} is more than the {bands} bands')

@@ -5,13 +5,14 @@ for validation.
 """
 
 import functools
+from typing import Annotated
 
 import numpy as np
 from jaxtyping import Float
 
 from research.data.dataset import DataSet
 from research.data.readers.rows import Rows
-from research.errors import UserError, choose
+from research.errors import Count, Range, choose
 
 WORDS = ('ab', 'ba', 'cab', 'add', 'dad')
 PITCH = {'a': 400.0, 'b': 700.0, 'c': 1200.0, 'd': 2000.0, ' ': 0.0}  # Hz; silence between words
@@ -47,19 +48,16 @@ def frames(text: str, seed: int, number: int) -> Float[np.ndarray, 'frames featu
     return (content + 0.3 * draw.normal(size=content.shape)).astype(np.float32)
 
 
-def open(examples: int = 96, seed: int = 0, features: bool = False) -> DataSet:
+def open(
+    examples: Annotated[int, Range(4 * SPLIT_PERIOD)] = 96, seed: Count = 0, features: bool = False
+) -> DataSet:
     """Opens the set; a row is {'audio': float32 [samples], 'rate', 'text'}.
 
     Args:
       examples: rows of all splits together, 24 or more.
       seed: of the utterances.
       features: rows are {'features': float32 [frames, 13], 'text'} instead.
-
-    Raises:
-      UserError: for too few examples.
     """
-    if examples < 4 * SPLIT_PERIOD:
-        raise UserError(f'config.data.examples must be {4 * SPLIT_PERIOD} or more, got {examples}')
     remainders = {'train': range(2, SPLIT_PERIOD), 'validation': (1,), 'test': (0,)}
 
     @functools.cache
