@@ -175,11 +175,13 @@ def observers():
     from research.report.page import write_report
     from research.report.run import describe_run, print_summary
 
-    def describe(spec: Any, memory: Mapping[str, Any], workdir: epath.Path, start: int) -> None:
+    def describe(
+        spec: Any, memory: Mapping[str, Any], workdir: epath.Path, start: int, initial: Sequence[str]
+    ) -> None:
         flops = count_flops(spec.step(), spec.state, spec.batch)
         devices = spec.mesh.devices
         seconds = expected_seconds(flops['total'], devices.size, devices.flat[0].platform)
-        describe_run(spec, memory, flops, seconds, workdir, start)
+        describe_run(spec, memory, flops, seconds, workdir, start, initial)
 
     return Observers(describe, write_report, print_summary, out_of_memory_message)
 

@@ -68,8 +68,8 @@ def assign(values: dict[str, Any], dotted: str, text: str, known: Known) -> None
         names = {**(option or {}), **(present or {})}
         raise UserError(f'--config.{dotted} is a section; set one of: {", ".join(names)}')
     section[part] = parse(text, option.kind if isinstance(option, Setting) else type(present), dotted)
-    if dotted in LENGTHS and section[part]:
-        section[LENGTHS[dotted]] = 0
+    if dotted in LENGTHS and section[part] is not None:
+        section[LENGTHS[dotted]] = None
 
 
 def complete(values: Mapping[str, Any], known: Known, shape: Collection[str] = ()) -> dict[str, Any]:

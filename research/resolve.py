@@ -258,12 +258,11 @@ def variants(module: types.ModuleType) -> dict[str, Callable]:
 
 
 def keep_last_length(config: Any, before: Mapping[str, Any]) -> None:
-    """Sets steps or epochs to 0, in place, if a variant changed the other one: the last change counts."""
-    after = {name: config.train.get(name, 0) for name in LENGTHS.values()}
-    changed = [name for name, value in after.items() if value and value != before.get(name, 0)]
+    """Sets steps or epochs to None, in place, if a variant changed the other one: the last change counts."""
+    after = {name: config.train.get(name) for name in LENGTHS.values()}
+    changed = [name for name, value in after.items() if value is not None and value != before.get(name)]
     if len(changed) == 1:
-        other = LENGTHS[f'train.{changed[0]}']
-        config.train[other] = type(before.get(other, 0))(0)
+        config.train[LENGTHS[f'train.{changed[0]}']] = None
 
 
 def guarded(file: pathlib.Path, function: Callable[[], Any]) -> Any:

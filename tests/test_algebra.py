@@ -66,7 +66,7 @@ def toy() -> Task:
         predict=lambda variables, batch, context: {'y': variables.params['model']['w'] * batch['x']},
         metric_sums=lambda variables, batch, context: {'m': variables.extra['model']['stats']['m'] * batch['x']},
         metrics=lambda sums: {}, decode=lambda outputs: outputs,
-        gradients={'model': Gradient(None, None)}, generate=Generate(start, step, -1, 8),
+        gradients={'model': Gradient(None, None)}, generate=Generate(start, step, (), 8),
         score=score, claim=lambda batch, outputs: {**batch, 'label': outputs['y']},
     )  # fmt: skip
 
@@ -119,7 +119,7 @@ def test_a_view_reaches_every_reader_and_nothing_else():
         assert any(jax.tree.leaves(differs)), name
     for name in (*WRITERS, *OTHERS):
         assert getattr(mapped, name) is getattr(task, name), name
-    assert (mapped.generate.end, mapped.generate.limit) == (-1, 8)
+    assert (mapped.generate.end, mapped.generate.limit) == ((), 8)
 
 
 def test_views_compose_from_the_stored_end_and_none_stays_none():

@@ -47,10 +47,10 @@ OLD_TASK_NAMES = {
 
 @dataclasses.dataclass(frozen=True)
 class TrainSettings:
-    """How long and how often. Give `steps` or `epochs`; 0 switches an interval off."""
+    """How long and how often. Give `steps` or `epochs`, the other is None; 0 switches an interval off."""
 
-    steps: Count = 0
-    epochs: NonNegative = 0.0
+    steps: Count | None = None  # 0: no training, as to evaluate pretrained weights
+    epochs: Positive | None = None
     batch_size: PositiveInt = 32  # with Poisson sampling: the expected number of rows
     eval_batch_size: Count = 0  # 0: as batch_size
     sampling: Literal['shuffle', 'poisson'] = 'shuffle'  # 'poisson': each row independently, at random
@@ -72,8 +72,8 @@ class TrainSettings:
     workers: Count = 0  # processes that encode examples; 0: threads of this process
 
     def __post_init__(self):
-        if bool(self.steps) == bool(self.epochs):
-            raise UserError('config.train: give either steps or epochs (the other one 0)')
+        if (self.steps is None) == (self.epochs is None):
+            raise UserError('config.train: give either steps or epochs, and leave the other one None')
         if self.batch_size % self.microbatches:
             raise SettingError(f'microbatches={self.microbatches}', f'does not divide batch_size={self.batch_size}')
         if self.average_checkpoints > self.keep_last:
@@ -90,7 +90,10 @@ class TrainSettings:
 
     def total_steps(self, count: int, epoch: int | None = None) -> int:
         """The steps of the whole run on a training split of `count` rows, or with epochs of `epoch` steps."""
-        return self.steps or math.ceil(self.epochs * (count / self.batch_size if epoch is None else epoch))
+        if self.steps is not None:
+            return self.steps
+        assert self.epochs is not None  # checked above
+        return math.ceil(self.epochs * (count / self.batch_size if epoch is None else epoch))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -182,7 +185,7 @@ def few_steps(
 ) -> None:
     """Makes a run short, in place, for variants that test a config; removes the expected metrics."""
     config.train.update(
-        epochs=0.0, steps=steps, batch_size=batch_size, eval_batch_size=eval_batch_size, log_every=log_every,
+        epochs=None, steps=steps, batch_size=batch_size, eval_batch_size=eval_batch_size, log_every=log_every,
         eval_every=eval_every, checkpoint_every=checkpoint_every, **train,
     )  # fmt: skip
     config.expected = {}
@@ -292,6 +295,9 @@ def stored_values(file: epath.Path) -> dict[str, Any]:
     for section, names in {**OLD_NAMES, 'task': task_names}.items():
         if isinstance(values.get(section), dict):
             values[section] = {names.get(name, name): value for name, value in values[section].items()}
+    train = values.get('train')
+    if isinstance(train, dict) and None not in (train.get('steps'), train.get('epochs')):
+        train['epochs' if train['steps'] else 'steps'] = None  # version 0.1 stored the one that does not count as 0
     data = values.get('data')
     if isinstance(data, dict) and data.get('name') and not data.get('reader') and '.' not in data['name']:
         for name in ('validation_fraction', 'test_fraction'):  # version 0.1 stored and ignored them

@@ -59,6 +59,11 @@ class Transfer(NamedTuple):
     unused: list[str]  # in the source only
     misshapen: list[tuple[str, tuple[int, ...], tuple[int, ...]]]  # path, shape in the target, in the source
 
+    @property
+    def kept(self) -> list[str]:
+        """The paths of the target that keep their values."""
+        return [*self.missing, *(path for path, _, _ in self.misshapen)]
+
     def __str__(self) -> str:
         shapes = [f'{path}: expected {wanted}, got {given}' for path, wanted, given in self.misshapen]
         lines = [f'{len(self.matched)} arrays were loaded']

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -71,6 +71,7 @@ class Recorder:
     evaluated: int = -1  # the last evaluated step
     reads_predictions: bool = False  # whether `train.best` is a metric that `finalize` computes
     meter: Meter = dataclasses.field(default_factory=Meter)
+    initial: Sequence[str] = ()  # paths of the parameters with initial values at step 0
     pending: tuple[int, Any] | None = None
 
     def due(self, every: int, step: int) -> bool:
@@ -182,6 +183,7 @@ class Recorder:
         train = self.spec.config.train
         meta |= {'account': self.account(step), 'best': train.best, 'meter': self.meter.sums()}
         meta['evaluated'] = [train.eval_split, self.evaluated]
+        meta |= {} if step else {'initial': list(self.initial)}
         self.records.flush()
         self.checkpoints.save(step, state, meta, best)
 

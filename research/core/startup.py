@@ -4,7 +4,7 @@ import contextlib
 import json
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -18,7 +18,7 @@ from research.core import config as config_module
 from research.core.config import Config
 from research.core.logs import is_local, write_text
 from research.core.private import Secret, draw_secret, is_private, read_secret
-from research.core.pytree import transfer
+from research.core.pytree import Transfer, transfer
 from research.core.runspec import RunSpec
 from research.core.state import State
 from research.core.task import Task, Variables
@@ -265,21 +265,29 @@ def known_data(workdir: epath.Path) -> dict[str, Any]:
     return {**known, **newest_contents(workdir)[1].data}
 
 
-def restore_or_init(spec: RunSpec, checkpoints: Checkpoints) -> tuple[State, int, dict[str, Any]]:
-    """Restores the newest intact state, or creates one and loads weights into it; returns (state, step, meta)."""
+def restore_or_init(
+    spec: RunSpec, checkpoints: Checkpoints
+) -> tuple[State, int, dict[str, Any], Sequence[str]]:
+    """Restores the newest intact state, or creates one and loads weights into it.
+
+    Returns:
+      The state, its step, the meta data stored with it, and the paths of the parameters with initial values.
+    """
     restored = checkpoints.restore(spec.state)
     if restored is not None:
         state, meta, step = restored
         check_account(spec, meta.get('account') or {}, step)
         print(f'resuming from step {step:,}')
-        return state, step, meta
+        return state, step, meta, meta.get('initial', ())
     state = spec.init()
+    initial = list(paths.flatten_paths(state.variables.params))
     if spec.task.load is not None:
         variables, report = load_weights(spec.task.load(), state.variables)
+        initial = [path.removeprefix('params/') for path in report.kept if path.startswith('params/')]
         print(report)
         ema = None if state.ema is None else jax.tree.map(lambda leaf: leaf.copy(), variables)
         state = state._replace(variables=variables, ema=ema)
-    return state, 0, {}
+    return state, 0, {}, initial
 
 
 def check_account(spec: RunSpec, stored: Mapping[str, float], step: int) -> None:
@@ -297,7 +305,7 @@ def check_account(spec: RunSpec, stored: Mapping[str, float], step: int) -> None
             )
 
 
-def load_weights(source: Variables, target: Variables) -> tuple[Variables, str]:
+def load_weights(source: Variables, target: Variables) -> tuple[Variables, Transfer]:
     """Loads the leaves of `source` into `target` where path and shape match; returns (variables, report).
 
     Raises:
@@ -310,4 +318,4 @@ def load_weights(source: Variables, target: Variables) -> tuple[Variables, str]:
     def placed(new: Any, old: jax.Array) -> jax.Array:
         return new if new is old else jax.device_put(np.asarray(new).astype(old.dtype), old.sharding)
 
-    return jax.tree.map(placed, loaded, target), str(report)
+    return jax.tree.map(placed, loaded, target), report

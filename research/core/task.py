@@ -100,7 +100,7 @@ class Generate(NamedTuple):
 
     start: Callable[[Variables, Batch, int], Tree]
     step: Callable[[Variables, Tree, Int[Array, 'batch']], tuple[Tree, Float[Array, 'batch vocabulary']]]
-    end: int  # the id of the token that ends a text, or -1
+    end: tuple[int, ...]  # the ids of the tokens that end a text; (): none
     limit: int  # maximum number of positions the model can read
 
 

@@ -5,7 +5,7 @@ Evaluation and saving come before the step, so a metric describes the weights th
 
 import functools
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -33,7 +33,7 @@ from research.memory import compiled_memory, is_out_of_memory
 
 
 def train_steps(
-    recorder: Recorder, compiled: Callable, state: State, start: int, batches: Iterator, stop_signal: Callable
+    recorder: Recorder, compiled: Any, state: State, start: int, batches: Iterator, stop_signal: Callable
 ) -> tuple[State, int, Stop, int]:
     """Runs all steps from `start`; returns the state, its step, the reason to stop, and the signal number or 0."""
     train = recorder.spec.config.train
@@ -51,7 +51,8 @@ def train_steps(
 class Observers(NamedTuple):
     """User-facing output of a run, passed in so that the loop does not depend on reports or chip models."""
 
-    describe: Callable[[RunSpec, Mapping[str, Any], epath.Path, int], None] | None = None  # before the first step
+    # Before the first step; the last argument are the paths of parameters with their initial values.
+    describe: Callable[[RunSpec, Mapping[str, Any], epath.Path, int, Sequence[str]], None] | None = None
     report: Callable[[epath.Path], Any] | None = None  # writes the report of a finished run and returns its path
     finished: Callable[[Summary, RunSpec, epath.Path], None] | None = None
     out_of_memory: Callable[[BaseException, Mapping[str, Any], Mapping[str, Any]], str] | None = None
@@ -115,23 +116,24 @@ def train(
     """Trains one spec and evaluates it at the end."""
     config, main = spec.config, jax.process_index() == 0
     with stage('init or restore', times):
-        state, start, meta = startup.restore_or_init(spec, checkpoints)
+        state, start, meta, initial = startup.restore_or_init(spec, checkpoints)
     stored = finished_metrics(spec, workdir, start)
     if stored is not None:
         return summarize(stored, start, Stop.ALREADY_DONE)
     memory: dict[str, Any] = {}
     try:
         with stage('compile', times):
-            compiled = spec.compile()
-        memory = compiled_memory(compiled)
+            compiled = spec.compile() if start < spec.steps else None  # a run without steps only evaluates
+        memory = compiled_memory(compiled) if compiled else {}
         if main and observers.describe:
-            observers.describe(spec, memory, workdir, start)
+            observers.describe(spec, memory, workdir, start, initial)
         size = round_up(config.train.eval_batch_size or config.train.batch_size, spec.mesh)
         recorder = Recorder(
             spec, workdir, make_evaluator(spec.task, config.seed, size, spec.batch_sharding), checkpoints,
             MetricsWriter(workdir, start or -1, main), Progress(spec.steps, start, config.train.batch_size, main),
             best_of(meta, config.train.best), times, start or -1,
             evaluated_of(meta, config.train.eval_split), meter=Meter(meta.get('meter')),
+            initial=initial,
         )  # fmt: skip
         distributed.wait_for_all('compiled')
         with stage('train', times):
@@ -148,7 +150,7 @@ def train(
 
 
 def run_loop(
-    recorder: Recorder, compiled: Callable, state: State, start: int, rebuild: Callable[[], Any]
+    recorder: Recorder, compiled: Any, state: State, start: int, rebuild: Callable[[], Any]
 ) -> tuple[State, int, Stop, int]:
     """Runs `train_steps` with data loader, progress display and signal handling."""
     spec, train = recorder.spec, recorder.spec.config.train

@@ -21,7 +21,7 @@ INDEX = 'model.safetensors.index.json'
 SINGLE = 'model.safetensors'
 WANTED = (
     'config.json', 'model*.safetensors', INDEX, 'tokenizer.json', 'tokenizer_config.json', 'vocab.txt', 'vocab.json',
-    'merges.txt', 'spiece.model', 'source.spm', 'target.spm', 'preprocessor_config.json',
+    'merges.txt', 'spiece.model', 'source.spm', 'target.spm', 'preprocessor_config.json', 'generation_config.json',
 )  # fmt: skip
 
 

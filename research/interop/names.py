@@ -42,6 +42,7 @@ class Family(NamedTuple):
     unused: tuple[str, ...] = ()  # patterns of tensors that repeat others or belong to other heads
     encoder_decoder: bool = False
     image: Callable[[Mapping[str, Any], set[str]], dict[str, Any]] | None = None  # config and names -> the picture
+    head: tuple[Rule, ...] = ()  # of a classifier: to the parameters of `TextTransformer`
     image_config: Callable[[Mapping[str, Any]], dict[str, Any]] | None = None
 
 

@@ -9,18 +9,19 @@
 import dataclasses
 import json
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-import numpy as np
 from absl import logging
 from etils import epath
 from tokenizers import Tokenizer
 
 from research.core.task import Variables
 from research.data.text.corpus import END
-from research.errors import UserError, unpack
-from research.interop.checks import check_moments, damaged
-from research.interop.files import Tensors, WeightsSource, locate, read_json
+from research.errors import UserError, fits, unpack
+from research.interop.checks import MAX_NUMBER, check_moments, damaged
+from research.interop.files import WeightsSource, locate, read_json
+from research.interop.heads import order_of, read_head, read_labels
 from research.interop.names import Family
 from research.interop.sentence_pieces import from_marian
 from research.interop.vocabulary import read_tokenizer
@@ -60,8 +61,9 @@ def check_kind(name: str, family: Family, settings: Mapping[str, Any], kind: str
 def store(model: Mapping[str, Any], folder: epath.Path, kind: str) -> Tokenizer | None:
     """Resolves `config.model.weights`, stores its description, and returns its tokenizer; None without weights.
 
-    Writes weights.json: name, the commit of the revision, family, settings, and the ids of the tokens that end a text
-    (end) and start a decoder (start), or -1. A folder is stored by its full path.
+    Writes weights.json: name, the commit of the revision, family, settings, config.json, the ids of the tokens that end
+    a text (ends, and the first of them as end) and start a decoder (start), or -1, the name of that end token, and the
+    classes of a trained head (labels). A folder is stored by its full path.
 
     Args:
       model: the section `config.model`.
@@ -74,7 +76,7 @@ def store(model: Mapping[str, Any], folder: epath.Path, kind: str) -> Tokenizer 
     source = source_of(model)
     if source is None:
         return None
-    family, config, settings, _ = read_settings(source)
+    family, config, settings, names = read_settings(source)
     check_kind(model['weights'], family, settings, kind)
     tokenizer = read_tokenizer(source.folder)
     if tokenizer is None:
@@ -83,15 +85,33 @@ def store(model: Mapping[str, Any], folder: epath.Path, kind: str) -> Tokenizer 
             'source.spm'
         )
     check_tokenizer(tokenizer, settings['vocabulary'], source.folder)
-    ends = config.get('eos_token_id')
-    marks = {
-        'end': ends[0] if isinstance(ends, list) else ends,
-        'start': config.get('decoder_start_token_id', config.get('pad_token_id')),
-    }
-    known = {key: isinstance(mark, int) and tokenizer.id_to_token(mark) is not None for key, mark in marks.items()}
-    marks = {key: mark if known[key] else -1 for key, mark in marks.items()}
-    write_description(folder, source, family.model_type, settings, marks)
+    marks = marks_of(config, source.folder, tokenizer)
+    labels = read_labels(family, config, names, source.folder / 'config.json')
+    more = {**marks, 'end_name': tokenizer.id_to_token(max(marks['end'], 0)), 'labels': labels, 'config': config}
+    write_description(folder, source, family.model_type, settings, more)
     return tokenizer
+
+
+def marks_of(config: Mapping[str, Any], folder: Path, tokenizer: Tokenizer) -> dict[str, Any]:
+    """'end' and 'start' as stored by `store`, and 'ends': all end tokens, of config.json and generation_config.json.
+
+    Chat models end an answer with one token and a document with another (Llama 3, Qwen).
+    """
+    file = folder / 'generation_config.json'
+    further = read_json(file).get('eos_token_id') if file.exists() else None
+    listed = [mark for given in (config.get('eos_token_id'), further) for mark in as_list(given)]
+    ends = [mark for mark in dict.fromkeys(filter(is_id, listed)) if tokenizer.id_to_token(mark) is not None]
+    start = config.get('decoder_start_token_id', config.get('pad_token_id'))
+    known = is_id(start) and tokenizer.id_to_token(start) is not None
+    return {'end': ends[0] if ends else -1, 'ends': ends, 'start': start if known else -1}
+
+
+def as_list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def is_id(value: Any) -> bool:
+    return fits(value, int) and 0 <= value < MAX_NUMBER
 
 
 def source_of(model: Mapping[str, Any]) -> WeightsSource | None:
@@ -177,6 +197,12 @@ def read_marks(model: Mapping[str, Any], folder: epath.Path) -> tuple[int, int] 
     return description['start'], description['end']
 
 
+def read_ends(model: Mapping[str, Any], folder: epath.Path, end: int) -> tuple[int, ...]:
+    """The ids that end a generated text: `end`, which ends the texts of the task, and those of the weights."""
+    description = read_description(model, folder) or {}
+    return tuple(dict.fromkeys([end, *description.get('ends', ())]))
+
+
 def read_shape(model: Mapping[str, Any], folder: epath.Path, **sizes: int) -> TransformerSettings:
     """The settings of the model: those of the config, or of the weights if it names any.
 
@@ -224,40 +250,14 @@ def read_target(model: Mapping[str, Any], folder: epath.Path, source: Tokenizer)
     return tokenizer
 
 
-def read_head(
-    model: Mapping[str, Any], folder: epath.Path, classes: Sequence[str]
-) -> dict[str, np.ndarray] | None:
-    """Reads the linear layer after BERT's pooler, if it was trained for the same classes; else None.
-
-    The names of the classes are those of config.json's id2label; they may be in another order.
-
-    Returns:
-      'kernel' [width, classes] and 'bias' [classes] in the order of `classes`.
-
-    Raises:
-      UserError: if its tensors are damaged.
-    """
-    description = read_description(model, folder)
-    if description is None or description['family'] != 'bert':
-        return None
-    weights_folder = locate(description['name'], description['revision']).folder
-    tensors, labels = Tensors(weights_folder), read_json(weights_folder / 'config.json').get('id2label')
-    if not isinstance(labels, dict) or not {'classifier.weight', 'classifier.bias'} <= set(tensors.files):
-        return None
-    with damaged(weights_folder / 'config.json'):
-        names = [str(labels[key]) for key in sorted(labels, key=int)]
-    if sorted(names) != sorted(classes):
-        return None
-    kernel, bias = tensors['classifier.weight'].T, tensors['classifier.bias']
-    width = description['settings']['width']
-    if kernel.shape != (width, len(names)) or bias.shape != (len(names),):
-        raise UserError(f'{weights_folder}: its classifier has shape {list(kernel.T.shape)}, not {[len(names), width]}')
-    order = [names.index(name) for name in classes]
-    return {'kernel': kernel[:, order], 'bias': bias[order]}
+def head_order(model: Mapping[str, Any], folder: epath.Path, classes: Sequence[str]) -> list[int] | None:
+    """The order of `classes` in the trained head of the weights; None if they have none for these classes."""
+    return order_of((read_description(model, folder) or {}).get('labels', ()), classes)
 
 
 def make_load(
-    model: Mapping[str, Any], folder: epath.Path, group: str = 'model', path: str = '', head: Any = None
+    model: Mapping[str, Any], folder: epath.Path, group: str = 'model', path: str = '',
+    head: Sequence[int] | None = None,
 ) -> Callable[[], Variables] | None:
     """Makes a task's `load`; None if the config names no weights.
 
@@ -265,7 +265,7 @@ def make_load(
       model, folder: as of `read_shape`.
       group: of parameters.
       path: path of the Transformer within the group ('encoder'); '' is the group itself.
-      head: parameters of the group's 'head', as of `read_head`; None initializes it.
+      head: the order of the classes in the trained head, as of `head_order`; None initializes the head.
     """
     description = read_description(model, folder)
     if description is None:
@@ -276,14 +276,24 @@ def make_load(
         params, heads = pretrained.params, [name for name in pretrained.about['left_out'] if paths.match(name, HEADS)]
         if heads and head is None:
             logging.warning(
-                'config.model.weights=%s: its trained head is not loaded (%s); the head of this task is initialized',
-                description['name'], ', '.join(heads),
+                'config.model.weights=%s: its trained head is not loaded (%s)%s; the head of this task is initialized',
+                description['name'], ', '.join(heads), labels_text(description.get('labels', ())),
             )  # fmt: skip
         for part in reversed(path.split('/') if path else []):
             params = {part: params}
-        return Variables({group: params if head is None else {**params, 'head': head}}, {})
+        params = params if head is None else merged(params, read_head(description, head))
+        return Variables({group: params}, {})
 
     return load
+
+
+def labels_text(labels: Sequence[str]) -> str:
+    return f'; id2label of its config.json has the classes {", ".join(labels)}' if labels else ''
+
+
+def merged(params: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested parameters with those of `more` added or replaced."""
+    return paths.unflatten_paths({**paths.flatten_paths(params), **paths.flatten_paths(more)})
 
 
 def stream_tokenizer(model: Mapping[str, Any], folder: epath.Path) -> Tokenizer | None:
@@ -306,10 +316,10 @@ def stream_tokenizer(model: Mapping[str, Any], folder: epath.Path) -> Tokenizer 
         )
     if tokenizer.token_to_id(END) is not None:
         return tokenizer
-    end = tokenizer.id_to_token(json.loads((folder / WEIGHTS_FILE).read_text())['end'])
-    if end is None:
+    end = json.loads((folder / WEIGHTS_FILE).read_text())['end']
+    if end < 0:
         raise UserError(f'config.model.weights={model["weights"]!r}: it names no token that ends a text')
-    return renamed(described, end, END)
+    return renamed(described, tokenizer.id_to_token(end), END)  # pyright: ignore[reportArgumentType]
 
 
 def with_name(value: Any, old: str, new: str) -> Any:

@@ -147,6 +147,8 @@ def make_budget(count: int, intervals: tuple[int, ...], settings: Settings, trai
     Raises:
       UserError: if the library is missing, delta is too large, or no noise multiplier reaches epsilon.
     """
+    if train.steps == 0:
+        raise UserError('config.train.steps=0: privacy is a property of training, so it needs at least one step')
     if settings.delta >= 1 / count:
         raise UserError(
             f'config.privacy.delta={settings.delta:g} must be below {1 / count:.2g}, one over the {count:,} '

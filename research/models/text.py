@@ -1,6 +1,7 @@
 """Text classifiers: n-grams, a convolution, an LSTM, and a Transformer encoder, from scratch or pretrained.
 """
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -22,13 +23,17 @@ from research.nn.transformer_settings import TransformerSettings
 
 
 class Pooled(NamedTuple):
-    """Settings of the Transformer in addition to `TransformerSettings`."""
+    """Settings of the Transformer in addition to `TransformerSettings`.
 
-    pool: Literal['pooler', 'first', 'mean', 'max'] = 'first'
+    `pool` 'auto' is the 'pooler' of pretrained weights with a trained head for the same classes, 'first' with other
+    weights, and 'mean' from scratch.
+    """
+
+    pool: Literal['auto', 'pooler', 'first', 'mean', 'max'] = 'auto'
     head_dropout: Rate = 0.1
 
 
-SHAPE_GIVEN = ('vocabulary', 'length', 'causal', 'types', 'pooler')
+SHAPE_GIVEN = ('vocabulary', 'length', 'causal', 'types', 'pooler', 'pooler_activation')
 SETTINGS = {
     'ngrams': defaults_of(GramSettings) | defaults_of(NGramBag),
     'convolution': defaults_of(TextConvolution),
@@ -74,9 +79,9 @@ def text_model(
         return gram_model(settings, units, texts, folder)
     load = None
     if name == 'transformer':
-        module = transformer(settings, units, texts, folder)
-        matches = len(classes) == units and module.pool == 'pooler'
-        head = pretrained.read_head(settings, folder, classes) if matches else None
+        head = pretrained.head_order(settings, folder, classes) if len(classes) == units else None
+        module = transformer(settings, units, texts, folder, head is not None)
+        head = head if module.pool == 'pooler' else None
         load = pretrained.make_load(settings, folder, path='encoder', head=head)
     else:
         kind = {'convolution': TextConvolution, 'lstm': TextLSTM}[name]
@@ -96,13 +101,21 @@ def gram_model(settings: Mapping[str, Any], units: int, texts: TextArrays, folde
     return model_of(module, lambda batch: (batch['features'], ratios), {'features': np.zeros((1, 2), np.int32)})
 
 
-def transformer(settings: Mapping[str, Any], units: int, texts: TextArrays, folder: epath.Path) -> TextTransformer:
-    """Builds an encoder, initialized or with the pretrained weights that the settings name."""
+def transformer(
+    settings: Mapping[str, Any], units: int, texts: TextArrays, folder: epath.Path, trained_head: bool = False
+) -> TextTransformer:
+    """Builds an encoder, initialized or with the pretrained weights that the settings name.
+
+    `trained_head` is whether these have a head for the classes of the task.
+    """
     pooled, section = unpack_part(Pooled, settings, 'model')
+    if pooled.pool == 'auto':
+        scratch = 'first' if section.get('weights') else 'mean'
+        pooled = pooled._replace(pool='pooler' if trained_head else scratch)
     given = {'vocabulary': texts.size, 'length': texts.length, 'causal': False}
     given |= {'types': 2 * texts.pair, 'pooler': pooled.pool == 'pooler'}
     shape = pretrained.read_shape(section, folder, **given)
-    if shape.causal or (pooled.pool == 'pooler' and not shape.pooler):
-        problem = 'is not an encoder' if shape.causal else "has no pooler: set config.model.pool to 'first' or 'mean'"
-        raise UserError(f'config.model.weights={section.get("weights", "")!r} {problem}')
+    if shape.causal:
+        raise UserError(f'config.model.weights={section.get("weights", "")!r} is not an encoder')
+    shape = dataclasses.replace(shape, pooler=pooled.pool == 'pooler')  # initialized if the weights have none
     return TextTransformer(shape, units, *pooled)

@@ -108,17 +108,17 @@ def init_of(module: Any, *inputs: Any) -> Any:
     return lambda key: Variables({GROUP: initialize(module, key, *inputs)[0]}, {})
 
 
-def generate_text(model: Model, end: int, length: int) -> Generate:
+def generate_text(model: Model, ends: tuple[int, ...], length: int) -> Generate:
     """Builds cached generation for a decoder; every row keeps its own position.
 
     Args:
       model: of `decoder`; one from outside generates without a cache.
-      end: id of the end token.
+      ends: ids of the end tokens.
       length: maximum number of positions of a model from outside.
     """
     module = model.module
     if not isinstance(model.module, Transformer):
-        return generate_uncached(model, end, length)
+        return generate_uncached(model, ends, length)
     settings = module.settings
 
     def start(variables, prompts, capacity):
@@ -137,21 +137,21 @@ def generate_text(model: Model, end: int, length: int) -> Generate:
         logits, cache = module.apply(params, tokens[:, None], prefix=prefix, cache=cache, read_from=position)
         return {**cache, 'position': position + 1}, logits[:, 0]
 
-    return Generate(start, step, end, settings.length)
+    return Generate(start, step, ends, settings.length)
 
 
-def generate_target(model: Model, first: int, end: int, limit: int) -> Generate:
+def generate_target(model: Model, first: int, ends: tuple[int, ...], limit: int) -> Generate:
     """Builds cached generation for an encoder-decoder; prompts are encoded requests whose 'tokens' begin the target.
 
     Args:
       model: of `encoder_decoder`; one from outside generates without a cache.
-      first: id of the start token; never generated unless it is also `end`.
-      end: id of the end token.
+      first: id of the start token; never generated unless it is also an end token.
+      ends: ids of the end tokens.
       limit: maximum number of positions.
     """
     module = model.module
     if not isinstance(model.module, EncoderDecoder):
-        return generate_uncached(model, end, limit, -1 if first == end else first)
+        return generate_uncached(model, ends, limit, -1 if first in ends else first)
 
     def start(variables, prompts, capacity):
         params = {'params': variables.params[GROUP]}
@@ -170,17 +170,17 @@ def generate_target(model: Model, first: int, end: int, limit: int) -> Generate:
 
     def step(variables, cache, tokens):
         cache, logits = module.apply({'params': variables.params[GROUP]}, cache, tokens, method='step')
-        return cache, logits if first == end else logits.at[:, first].set(-jnp.inf)
+        return cache, logits if first in ends else logits.at[:, first].set(-jnp.inf)
 
-    return Generate(start, step, end, limit)
+    return Generate(start, step, ends, limit)
 
 
-def generate_uncached(model: Model, end: int, limit: int, never: int = -1) -> Generate:
+def generate_uncached(model: Model, ends: tuple[int, ...], limit: int, never: int = -1) -> Generate:
     """Builds generation for any model of tokens; each step applies it to all positions.
 
     Args:
       model: its logits at a position depend on the tokens up to it.
-      end: id of the end token.
+      ends: ids of the end tokens.
       limit: maximum number of positions.
       never: id of a token that is not generated; -1: none.
     """
@@ -200,4 +200,4 @@ def generate_uncached(model: Model, end: int, limit: int, never: int = -1) -> Ge
         logits = scores[row, jnp.minimum(position, scores.shape[1] - 1)]
         return batch, logits if never < 0 else logits.at[:, never].set(-jnp.inf)
 
-    return Generate(start, step, end, limit)
+    return Generate(start, step, ends, limit)

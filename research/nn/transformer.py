@@ -162,8 +162,9 @@ class Transformer(nn.Module):
         return self.stack.read(x, length, segments, prefix, cache, read_from, types)
 
     def pooled(self, x: Float[Array, 'batch length width']) -> Float[Array, 'batch width']:
-        """BERT's pooler: tanh(dense(first position))."""
-        return jnp.tanh(self.pooler(x[:, 0]))
+        """BERT's pooler: activation(dense(first position))."""
+        activation = {'tanh': jnp.tanh, 'relu': nn.relu}[self.settings.pooler_activation]
+        return activation(self.pooler(x[:, 0]))
 
     def logits(self, x: Float[Array, 'batch length width']) -> Float[Array, 'batch length vocabulary']:
         """Projects hidden states to float32 logits."""

@@ -61,7 +61,8 @@ class TransformerSettings:
     query_key_value_bias: bool = False
     output_bias: bool = False  # of the attention's output
     feed_forward_bias: bool = False
-    pooler: bool = False  # dense and tanh on the first position (BERT)
+    pooler: bool = False  # dense and an activation on the first position (BERT)
+    pooler_activation: Literal['tanh', 'relu'] = 'tanh'
     tie_embedding: bool = True  # the embedding is also the output projection
     head_transform: bool = False  # dense, activation and norm before the output projection (BERT)
     head_activation: Literal['', 'gelu', 'gelu_tanh', 'silu', 'relu'] = ''  # of head_transform; '': same as activation

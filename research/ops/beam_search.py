@@ -4,6 +4,7 @@ It only uses `Generate`, so it works for decoder-only and encoder-decoder models
 axis first, and a hypothesis that extends another one copies its rows.
 """
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -11,15 +12,16 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from research.errors import UserError
+from research.ops.sampling import is_end
 
 
 class Hypotheses(NamedTuple):
-    """The best hypotheses of each row, best first; `tokens` include the end token and are 0 after `length`."""
+    """The best hypotheses of each row, best first; `tokens` include an end token and are 0 after `length`."""
 
     tokens: Int[Array, 'batch results max_tokens']
     length: Int[Array, 'batch results']
     score: Float[Array, 'batch results']  # log-probability in nats, divided by the length penalty
-    finished: Bool[Array, 'batch results']  # True: ends with the end token; False: cut at the limit
+    finished: Bool[Array, 'batch results']  # True: ends with an end token; False: cut at the limit
 
 
 class Search(NamedTuple):
@@ -113,29 +115,30 @@ def beam_search(
 
 
 def follow(
-    search: Search, cache: Any, logits: Array, end: int, room: Int[Array, 'batch'], length_penalty: float
+    search: Search, cache: Any, logits: Array, ends: Sequence[int], room: Int[Array, 'batch'], length_penalty: float
 ) -> Search:
     """Extends the search by one token; `cache` and `logits` belong to its current hypotheses."""
     batch, beams, _ = search.tokens.shape
     vocabulary = logits.shape[-1]
     logs = jax.nn.log_softmax(logits.reshape(batch, beams, vocabulary).astype(jnp.float32))
-    # A hypothesis has only one extension that ends, so of the best 2 * beams at least `beams` do not end.
+    # A hypothesis has len(ends) extensions that end, so of the best (1 + len(ends)) * beams, `beams` do not end.
     total = (search.score[:, :, None] + logs).reshape(batch, beams * vocabulary)
-    score, flat_index = jax.lax.top_k(total, min(2 * beams, beams * vocabulary))
+    score, flat_index = jax.lax.top_k(total, min((1 + len(ends)) * beams, beams * vocabulary))
     parent, token = flat_index // vocabulary, (flat_index % vocabulary).astype(jnp.int32)
     tokens = gather(search.tokens, parent).at[:, :, search.count].set(token)
-    ends = (token == end) & (score > -jnp.inf) & (jnp.arange(score.shape[1]) < beams)
+    last = is_end(token, ends)
+    finishes = last & (score > -jnp.inf) & (jnp.arange(score.shape[1]) < beams)
     length = search.count + 1
     ended = Hypotheses(
         tokens,
         jnp.full(score.shape, length),
-        jnp.where(ends, score / penalty(length, length_penalty), -jnp.inf),
-        ends,
+        jnp.where(finishes, score / penalty(length, length_penalty), -jnp.inf),
+        finishes,
     )
     finished = best_of(search.finished, ended)
-    score, kept = jax.lax.top_k(jnp.where(token == end, -jnp.inf, score), beams)
+    score, kept = jax.lax.top_k(jnp.where(last, -jnp.inf, score), beams)
     rows = gather(parent, kept) + jnp.arange(batch)[:, None] * beams
-    count = search.ended + jnp.sum(ends, axis=1)
+    count = search.ended + jnp.sum(finishes, axis=1)
     # Upper bound for open hypotheses: further tokens only lower log P, and the longest has the largest divisor.
     reachable = score[:, 0] / penalty(room, length_penalty)
     going = (count < beams) & (length < room) & (reachable > finished.score[:, -1])

@@ -3,15 +3,17 @@
 Each row has its own key, so its text does not depend on the batch.
 """
 
+import functools
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 
 class Sampled(NamedTuple):
-    """New tokens of each row, including the end token; 0 after a row's `length`."""
+    """New tokens of each row, including its end token; 0 after a row's `length`."""
 
     tokens: Int[Array, 'batch max_tokens']
     length: Int[Array, 'batch']
@@ -60,6 +62,11 @@ def draw(
     return jnp.where(jnp.asarray(temperature) > 0, drawn, likeliest)
 
 
+def is_end(tokens: Int[Array, '*shape'], ends: Sequence[int]) -> Bool[Array, '*shape']:
+    """Whether each token is one of the end tokens `ends`, which are static; no token is if there are none."""
+    return functools.reduce(jnp.logical_or, (tokens == end for end in ends), jnp.zeros(tokens.shape, bool))
+
+
 def sample(
     generate: Any,
     variables: Any,
@@ -72,8 +79,8 @@ def sample(
 ) -> Sampled:
     """Samples continuations of up to `max_tokens` tokens; call it inside `jax.jit`.
 
-    A row ends with its end token, or when prompt and continuation fill the model's positions. The loop ends with
-    its last row.
+    A row ends with one of the end tokens, or when prompt and continuation fill the model's positions. The loop ends
+    with its last row.
 
     Args:
       generate: the task's `Generate`: start, step, end, limit.
@@ -100,7 +107,7 @@ def sample(
         token = jnp.where(open_rows, token, 0)
         written = jax.lax.dynamic_update_slice_in_dim(written, token[:, None], count, axis=1)
         produced = produced + open_rows
-        open_rows = open_rows & (token != generate.end) & (produced < room)
+        open_rows = open_rows & ~is_end(token, generate.end) & (produced < room)
         return count + 1, cache, token, written, produced, open_rows
 
     state = (jnp.int32(0), cache, last, written, jnp.zeros_like(length), room > 0)

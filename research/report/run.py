@@ -2,7 +2,7 @@
 
 import json
 import signal
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -24,10 +24,12 @@ from research.report.describe import describe, describe_example, describe_flow, 
 from research.report.layers import call_order, describe_layers
 from research.units import time_text
 
+MAX_NAMED = 4  # parameters in a note
+
 
 def describe_run(
     spec: RunSpec, memory: Mapping[str, Any], flops: Mapping[str, Any], seconds_per_step: float, workdir: epath.Path,
-    start: int,
+    start: int, initial: Sequence[str] = (),
 ) -> None:  # fmt: skip
     """Prints what is known before the first step and stores it as description.json.
 
@@ -38,6 +40,7 @@ def describe_run(
       seconds_per_step: an estimate; 0 if there is no estimate.
       workdir: the folder of the run.
       start: the step from which it starts or resumes.
+      initial: paths of the parameters that have their initial values.
     """
     task, config = spec.task, spec.config
     shapes = spec.state.variables
@@ -58,7 +61,9 @@ def describe_run(
     )  # fmt: skip
     of_task = task.notes() if task.notes else ()
     of_rows = [contents_note(workdir)] if is_private(task) else data_notes(task.source('train'))
-    description['notes'] = [*of_task, *of_rows, *coupling_notes(spec)]
+    description['notes'] = [
+        *untrained_notes(spec, start, initial), *of_task, *of_rows, *coupling_notes(spec),
+    ]  # fmt: skip
     write_text(workdir / 'description.json', json.dumps(description, indent=2))
     print(summary_text(description))
     for note in description['notes']:
@@ -75,6 +80,18 @@ def first_example(spec: RunSpec) -> dict[str, Any]:
     shapes = {name: np.asarray(value) for name, value in encoded.items()}
     shapes = {name: f'{value.dtype} [{", ".join(map(str, value.shape))}]' for name, value in shapes.items()}
     return {'raw': {'row': 'not shown: this run is private'}, 'decoded': {}, 'encoded': shapes}
+
+
+def untrained_notes(spec: RunSpec, start: int, initial: Sequence[str]) -> list[str]:
+    """Warns that a run without steps evaluates parameters that were never trained."""
+    if spec.steps or start or not initial:
+        return []
+    count = len(paths.flatten_paths(spec.state.variables.params))
+    if len(initial) == count:
+        how = 'set train.steps or train.epochs, or load weights (model.weights or train.init_from)'
+        return [f'the model is untrained: train.steps is 0 and no weights are loaded; {how}']
+    named = ', '.join(initial[:MAX_NAMED]) + (', ...' if len(initial) > MAX_NAMED else '')
+    return [f'{len(initial)} of {count} parameter arrays are untrained: train.steps is 0, no weights have {named}']
 
 
 def coupling_notes(spec: RunSpec) -> list[str]:

@@ -15,13 +15,13 @@ from etils import epath
 
 from research.core.task import Host, Input, Metric, Task
 from research.data.dataset import open_dataset
-from research.data.text.corpus import END, Blocks, begin_of
+from research.data.text.corpus import Blocks, begin_of, end_of
 from research.data.text.packing import Packed
 from research.data.text.python_lines import python_lines
 from research.data.text.text_rows import TextRows, plain_text, row_prompt
 from research.data.text.token_streams import read_stats, read_stream, store_streams
 from research.errors import Count, NonNegative, PositiveInt, Range, UserError, task_settings
-from research.interop.pretrained import read_shape, stream_tokenizer
+from research.interop.pretrained import read_ends, read_shape, stream_tokenizer
 
 MODELS = 'tokens'  # builder module in research/models/
 
@@ -133,13 +133,13 @@ def make(config: Any, folder: epath.Path) -> Task:
     open_dataset(config.data, ('text',))  # an unusable data section fails here, before anything compiles
     model = decoder(config.model, folder, settings.vocabulary, settings.length)
     rows = read_rows(config, settings, folder)
-    end = rows.stats.tokenizer.token_to_id(END)
-    generate = generate_text(model, end, settings.length)  # pyright: ignore[reportArgumentType]
+    end = end_of(rows.stats.tokenizer)
+    generate = generate_text(model, read_ends(config.model, folder, end), settings.length)
     write = tokens.sampled(
         generate, settings.max_new_tokens, settings.temperature, settings.top_k, settings.top_p
     )
     return tokens.token_prediction(
-        host_of(rows), make_source(settings, folder, end), model, rows.stats.counts,  # pyright: ignore[reportArgumentType]
+        host_of(rows), make_source(settings, folder, end), model, rows.stats.counts,
         sizes=rows.stats.bytes,
         predict=tokens.continue_text(write, row_prompt, rows.prefix),
         claim=tokens.claim_continuation,

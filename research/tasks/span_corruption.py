@@ -94,7 +94,9 @@ def make(config: Any, folder: epath.Path) -> Task:
     sizes = settings.sizes
     model = encoder_decoder(config.model, folder, vocabulary=settings.vocabulary, length=sizes.positions)
     rows = read_rows(config, settings, folder)
-    generate = generate_target(model, rows.start, rows.end, sizes.positions)
+    generate = generate_target(
+        model, rows.start, pretrained.read_ends(config.model, folder, rows.end), sizes.positions
+    )
     write = tokens.sampled(
         generate, sizes.target_length, settings.temperature, settings.top_k, settings.top_p
     )

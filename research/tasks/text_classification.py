@@ -166,8 +166,7 @@ def make(config: Any, folder: epath.Path) -> Task:
     settings, labels = task_settings(Settings, config), read_labels(folder)
     head, texts = make_head(settings, labels), read_texts(settings.text, config.model, folder)
     source = open_texts(config, settings).source
-    classes = labels.classes if labels.kind == 'single' else ()
-    model = text_model(config.model, head.units, texts, folder, classes)
+    model = text_model(config.model, head.units, texts, folder, labels.classes)
     return supervised(
         host(config, folder), source, model, head, encode_once=True,
         notes=lambda: cut_notes(source('train'), texts.count, texts.room, 'tokens'),

@@ -153,7 +153,7 @@ def make(config: Any, folder: epath.Path) -> Task:
     arrays, plan = read_arrays(config, settings, folder), json.loads((folder / 'plan.json').read_text())
     start, end = arrays.tokenizers.start, arrays.tokenizers.end
     source, counts = functools.cache(functools.partial(read_rows, folder)), load_array(folder / 'counts.npy')
-    generate = generate_target(model, start, end, settings.row_length)
+    generate = generate_target(model, start, pretrained.read_ends(config.model, folder, end), settings.row_length)
     write = tokens.searched(generate, settings.length, settings.beams, settings.length_penalty)
     return tokens.token_prediction(
         host_of(arrays), source, model, counts,

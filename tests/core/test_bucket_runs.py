@@ -88,7 +88,7 @@ def test_the_step_is_compiled_once_for_each_bucket_and_reads_every_row_once_an_e
 def test_a_run_trains_stops_and_resumes_to_the_same_bits(tmp_path):
     whole = run(config_of(checkpoint_every=4), tmp_path / 'whole', sum_task())
     assert whole.metrics['test']['metrics']['rows']['value'] == len(ROWS)
-    run(config_of(checkpoint_every=4, steps=4, epochs=0.0), tmp_path / 'parted', sum_task())
+    run(config_of(checkpoint_every=4, steps=4, epochs=None), tmp_path / 'parted', sum_task())
     run(config_of(checkpoint_every=4), tmp_path / 'parted', sum_task())
     from research.checkpoint.store import read_weights
 

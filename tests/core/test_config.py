@@ -76,11 +76,15 @@ def test_names_of_columns_that_look_like_numbers_stay_texts():
 
 
 def test_the_last_of_steps_and_epochs_counts():
-    assert api.read('configs/digits.py', {'train.steps': '7'}).train.epochs == 0
-    assert api.read('configs/digits.py:tiny', {'train.epochs': '2'}).train.steps == 0
+    assert api.read('configs/digits.py', {'train.steps': '7'}).train.epochs is None
+    assert api.read('configs/digits.py:tiny', {'train.epochs': '2'}).train.steps is None
     both = api.read('configs/digits.py', {'train.epochs': 2.0, 'train.steps': 7}).train
-    assert (both.steps, both.epochs) == (7, 0)
+    assert (both.steps, both.epochs) == (7, None)
     assert api.read('configs/digits.py', {'train.epochs': 0, 'train.steps': 200}).train.steps == 200
+    none = api.read('configs/digits.py', {'train.steps': 0}).train
+    assert (none.steps, none.epochs, none.total_steps(100)) == (0, None, 0)
+    with pytest.raises(UserError, match='epochs must be above zero'):
+        api.read('configs/digits.py', {'train.steps': 200, 'train.epochs': 0})
 
 
 CONFIG = """from research.core.config import base
@@ -117,9 +121,9 @@ def test_variants_are_functions_and_compose(tmp_path):
     file = tmp_path / 'mine.py'
     file.write_text(CONFIG)
     config = api.read(f'{file}:wide,short')
-    assert config.model['widths'] == (64,) and (config.train.steps, config.train.epochs) == (3, 0.0)
+    assert config.model['widths'] == (64,) and (config.train.steps, config.train.epochs) == (3, None)
     assert api.read(f'{file}:wide,8b').model['widths'] == (8,)
-    assert api.read(f'{file}:short,long').train.steps == 0
+    assert api.read(f'{file}:short,long').train.steps is None
     with pytest.raises(UserError, match="no variant 'wid'; did you mean 'wide'"):
         api.read(f'{file}:wid')
     for helper in ('helper', '_shared', 'shared'):
@@ -163,9 +167,14 @@ def test_runs_with_older_names_are_read(tmp_path):
     values['train'] |= {'ema': values['train'].pop('ema_decay'), 'average': values['train'].pop('average_checkpoints')}
     values['mesh']['smallest'] = values['mesh'].pop('min_shard_size')
     values['data'] |= {'reader': '', 'train': '', 'fields': '', 'on_error': 'stop'}  # as version 0.1 stored them
+    values['train'] |= {'steps': 4, 'epochs': 0.0}
     (tmp_path / 'config.json').write_text(json.dumps(values))
     config = api.read_run(tmp_path)
     assert config.train.ema_decay == 0.99 and config.mesh.min_shard_size == 16384 and config.data == {'name': 'digits'}
+    assert (config.train.steps, config.train.epochs) == (4, None)
+    values['train'] |= {'steps': 0, 'epochs': 2.0}
+    (tmp_path / 'config.json').write_text(json.dumps(values))
+    assert (api.read_run(tmp_path).train.steps, api.read_run(tmp_path).train.epochs) == (None, 2.0)
 
 
 def test_audio_settings_of_older_runs_are_read(tmp_path):
@@ -198,8 +207,11 @@ def test_wrong_overrides_are_named(key, value, words):
     ('train', {'batch_size': -4}, 'batch_size must be above zero'),
     ('train', {'batch_size': 'x'}, 'expected int'),
     ('train', {'batch_size': True}, 'expected int'),
-    ('train', {'steps': 0}, 'either steps or epochs'),
+    ('train', {'steps': None}, 'either steps or epochs'),
+    ('train', {'steps': -1}, 'steps must be zero or more'),
+    ('train', {'steps': 1.5}, 'steps: expected int . None'),
     ('train', {'epochs': 2.0}, 'either steps or epochs'),
+    ('train', {'steps': None, 'epochs': 0.0}, 'epochs must be above zero'),
     ('train', {'microbatches': 5}, 'does not divide'),
     ('train', {'ema_decay': 1.0}, 'at least zero and below 1'),
     ('train', {'patience': 2}, 'needs train.best'),

@@ -26,7 +26,7 @@ def encode(raw, rng=None):
 def task():
     """Texts count upwards from any word, and begin again after the last."""
     model = decoder(SHAPE, epath.Path('unused'), WORDS, LENGTH)
-    generate = generate_text(model, -1, LENGTH)
+    generate = generate_text(model, (), LENGTH)
     write = tokens.sampled(generate, NEW, 0.0, 0, 1.0)
     predict = tokens.continue_text(write, lambda batch: batch['length'] // 2, False)
     rows = [(np.arange(LENGTH + 1) + start).astype(np.int32) % WORDS for start in range(WORDS)]
@@ -101,7 +101,7 @@ def test_generation_without_a_cache_is_generation_with_one(task, batch, trained)
             logits.append(np.asarray(scores))
         return np.stack(logits)
 
-    expected, without = logits_of(task.generate), logits_of(generate_uncached(model, -1, LENGTH, never=2))
+    expected, without = logits_of(task.generate), logits_of(generate_uncached(model, (), LENGTH, never=2))
     assert np.isneginf(without[..., 2]).all()
     np.testing.assert_allclose(np.delete(without, 2, -1), np.delete(expected, 2, -1), rtol=1e-4, atol=1e-4)
 

@@ -14,6 +14,7 @@ from etils import epath
 from safetensors.numpy import load_file, save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 
+from research.data.text import corpus
 from research.data.text.corpus import END, begin_of, bytes_of_tokens
 from research.errors import UserError
 from research.interop import pretrained, weights
@@ -174,6 +175,24 @@ def test_a_tokenizer_of_pieces_with_single_bytes_makes_streams(tmp_path):
     ids = found.encode(text).ids
     assert found.decode(ids) == text and found.token_to_id(END) == 2
     assert int(bytes_of_tokens(found)[ids].sum()) == len(text.encode())
+
+
+def test_all_end_tokens_are_kept(tmp_path):
+    """config.json may list several, generation_config.json further ones; ids without a token do not count."""
+    folder, prepared = copied(tmp_path, 'gpt2', eos_token_id=[5, 7, 999]), epath.Path(tmp_path / 'prepared')
+    (folder / 'generation_config.json').write_text('{"eos_token_id": [7, 9, true, "x"]}')
+    model = {'weights': str(folder)}
+    tokenizer = pretrained.stream_tokenizer(model, prepared)
+    assert pretrained.read_ends(model, prepared, tokenizer.token_to_id(END))[1:] == (5, 7, 9)
+    assert pretrained.read_ends({}, prepared, 3) == (3,)
+
+
+def test_a_language_model_needs_a_token_that_ends_a_text(tmp_path):
+    tokenizer = Tokenizer(models.WordLevel({'a': 0}, 'a'))
+    with pytest.raises(UserError, match='the tokenizer has no token <|endoftext|>'):
+        corpus.end_of(tokenizer)
+    with pytest.raises(UserError, match='add it as a special token'):
+        corpus.encode_documents(tokenizer, ['a'])
 
 
 def test_a_trained_head_that_is_not_read_is_named(tmp_path, monkeypatch):

@@ -81,7 +81,7 @@ def make_task():
         inputs={}, source=lambda split: [], encode=lambda raw, rng=None: {}, init=init,
         losses={'model': model_loss, 'critic': critic_loss}, predict=predict, metric_sums=metric_sums,
         metrics=lambda sums: {}, decode=lambda outputs: outputs, load=lambda: LOADED,
-        gradients={'model': Gradient(None, None)}, generate=Generate(start, step, -1, 8),
+        gradients={'model': Gradient(None, None)}, generate=Generate(start, step, (), 8),
     )  # fmt: skip
 
 
@@ -202,7 +202,7 @@ def test_merged_variables_work_without_adapters(plain, adapted, batch):
         cache = each.generate.start(held, prompts, capacity=4)
         logits.append(each.generate.step(held, cache, np.array([5, 6]))[1])
     np.testing.assert_allclose(*logits, rtol=1e-5, atol=1e-5)
-    assert task.generate.end == -1 and task.generate.limit == 8
+    assert task.generate.end == () and task.generate.limit == 8
 
 
 def test_training_moves_adapters_and_leaves_the_base(adapted, batch):

@@ -79,7 +79,7 @@ def test_zero_temperature_is_greedy_even_row_by_row():
     np.testing.assert_array_equal(np.asarray(mixed)[[0, 2]], best[[0, 2]])
 
 
-def toy(limit=12):
+def toy(limit=12, ends=None):
     """A model whose next token is likely its last plus one; its cache is only the position."""
 
     def start(variables, prompts, capacity):
@@ -89,7 +89,7 @@ def toy(limit=12):
         logits = jax.nn.one_hot((tokens + 1) % VOCABULARY, VOCABULARY) * variables
         return {'position': cache['position'] + 1}, logits
 
-    return Generate(start, step, END, limit)
+    return Generate(start, step, (END,) if ends is None else ends, limit)
 
 
 def test_stops_at_the_end_token_and_at_the_limit():
@@ -104,6 +104,15 @@ def test_stops_at_the_end_token_and_at_the_limit():
     np.testing.assert_array_equal(short.length, [3, 1, 1])  # prompt and continuation have four positions
     full = jax.jit(lambda: sample(toy(limit=3), 1e4, prompts, keys, 8, 0.0))()
     np.testing.assert_array_equal(full.length, [2, 0, 1])
+
+
+@pytest.mark.parametrize(('ends', 'length'), [((6, 4), [1, 2]), ((), [8, 7]), ((9, 5), [2, 3])])
+def test_any_of_several_end_tokens_ends_a_row(ends, length):
+    prompts = {'tokens': jnp.array([[3, 0, 0], [0, 1, 2]]), 'length': jnp.array([1, 3])}
+    keys = jax.random.split(jax.random.key(0), 2)
+    result = jax.jit(lambda: sample(toy(limit=10, ends=ends), 1e4, prompts, keys, 8, 0.0))()
+    np.testing.assert_array_equal(result.length, length)
+    assert not result.tokens[0, length[0] :].any()
 
 
 def test_a_row_does_not_depend_on_its_batch():

@@ -181,8 +181,8 @@ def test_a_head_that_is_not_there_is_made_and_reported(table, tmp_path):
     task = started(tmp_path, table, MASKED, tmp_path / 'bare')
     loaded, start = task.load(), jax.jit(task.init)(jax.random.key(0))
     variables, report = load_weights(loaded, start)
-    assert '5 are not in the source and keep their values' in report and 'model/head/bias' in report
-    assert '2 of the source are not used' in report and 'pooler' in report
+    assert '5 are not in the source and keep their values' in str(report) and 'model/head/bias' in str(report)
+    assert '2 of the source are not used' in str(report) and 'pooler' in str(report)
     for part in ('tokens', 'blocks'):
         jax.tree.map(np.testing.assert_array_equal, variables.params['model'][part], loaded.params['model'][part])
 
@@ -221,7 +221,7 @@ def test_generation_starts_and_ends_as_the_family_does(t5):
     for row in range(2):
         length = int(outputs['length'][row])
         assert outputs['tokens'][row, :length].tolist() == written[row, :length].tolist()
-        assert length == most or written[row, length - 1] == t5.generate.end == 1
+        assert length == most or (written[row, length - 1],) == t5.generate.end == (1,)
     (answer,) = answers(t5, variables, [{'text': 'the rain <extra_id_0> cold day'}])
     assert answer['source'] == 'the rain<extra_id_0> cold day' and set(answer['spans']) == {'<extra_id_0>'}
 
@@ -254,7 +254,7 @@ def test_a_prefix_says_what_is_to_be_done(translator):
     wanted = [*tokenizer.encode('rain to cold: the day').ids, 1]
     assert row['source'][: row['source_length']].tolist() == wanted and row['tokens'].tolist() == [0]
     (answer,) = answers(translator, variables_of(translator), [{'source': 'the day'}])
-    assert answer['source'] == 'the day' and translator.generate.end == 1
+    assert answer['source'] == 'the day' and translator.generate.end == (1,)
 
 
 def test_marian_has_a_tokenizer_for_each_side(table, tmp_path):
@@ -263,7 +263,7 @@ def test_marian_has_a_tokenizer_for_each_side(table, tmp_path):
     row = task.encode({'source': 'kalt', 'target': 'kalt'})
     sides = (row['source'][: row['source_length']].tolist(), row['targets'][: row['length']].tolist())
     cases = {'source': [2, 20, 4, 11, 9, 0], 'target': [2, 20, 18, 0]}
-    assert dict(zip(cases, sides, strict=True)) == cases and row['tokens'][0] == 39 and task.generate.end == 0
+    assert dict(zip(cases, sides, strict=True)) == cases and row['tokens'][0] == 39 and task.generate.end == (0,)
     batch = requests(task.encode, [{'source': 'the rain', 'target': 'der regen'}], 1)
     total, _ = jax.jit(lambda v: task.losses['model'](v, batch, context()))(variables_of(task))
     assert float(total) == pytest.approx(reference_loss(weights.read(FIXTURES / 'marian'), batch), rel=1e-5)

@@ -158,6 +158,14 @@ def decode_text(tokenizer: Tokenizer, tokens: Iterable[int]) -> str:
     return tokenizer.decode([int(token) for token in tokens], skip_special_tokens=False)
 
 
+def end_of(tokenizer: Tokenizer) -> int:
+    """The id of END; raises `UserError` if the tokenizer has no such token."""
+    end = tokenizer.token_to_id(END)
+    if end is None:
+        raise UserError(f'the tokenizer has no token {END}, which separates documents: add it as a special token')
+    return end
+
+
 def begin_of(tokenizer: Tokenizer) -> list[int]:
     """The tokens that a tokenizer puts before every text: <s> for Llama, none for GPT-2."""
     whole, plain = (tokenizer.encode('a', add_special_tokens=special).ids for special in (True, False))
@@ -171,7 +179,7 @@ def encode_documents(
     """Encodes all documents as one stream, each between `begin` and `end` (None: END); uint16 if ids fit."""
     tokenizer.encode_special_tokens = True
     dtype = np.uint16 if tokenizer.get_vocab_size() <= 2**16 else np.int32
-    closing = np.array([tokenizer.token_to_id(END) if end is None else end], dtype)
+    closing = np.array([end_of(tokenizer) if end is None else end], dtype)
     parts, marks = [], marks_in_text(tokenizer)
     for start in range(0, len(documents), 64):  # small groups, because encodings need far more memory than ids
         group = list(documents[start : start + 64])

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from tokenizers import Tokenizer
 
-from research.data.text.corpus import END, decode_text
+from research.data.text.corpus import decode_text, end_of
 from research.data.text.corruption import corrupt_spans, fill_spans, generator_of, span_sizes, spans
 from research.data.text.token_streams import CorpusStats, marked_tokens, request_text
 from research.errors import UserError
@@ -73,8 +73,7 @@ class SpanRows:
 
     def __init__(self, stats: CorpusStats, sizes: SpanSizes, marks: tuple[int, int] | None, spaced: bool):
         self.stats, self.sizes, self.spaced = stats, sizes, spaced or marks is not None
-        own_end: Any = stats.tokenizer.token_to_id(END)
-        self.start, self.end = marks or (own_end, own_end)
+        self.start, self.end = marks or (end_of(stats.tokenizer),) * 2
         self.sentinels = np.array([stats.tokenizer.token_to_id(name) for name in sizes.sentinels], np.int32)
 
     def encode(self, raw: Mapping[str, Any], rng: Any = None) -> dict[str, np.ndarray]:

@@ -121,6 +121,7 @@ def distilbert_settings(config, names):
         'hidden_width': config['hidden_dim'],
         'activation': activation(config, 'activation'),
         'norm_epsilon': 1e-12,
+        'pooler_activation': 'relu',  # of its classifier
         'head_transform': head,
         'head_bias': head,
         'dropout': config.get('dropout', 0.1),
@@ -168,12 +169,15 @@ def distilbert_rules(settings):
 BERT = Family(
     'bert', bert_settings, bert_config, bert_rules, 'bert.',
     ('embeddings.position_ids', 'cls.predictions.decoder.*', 'cls.seq_relationship.*', 'classifier.*'),
+    head=(*linear('classifier', 'head'),),
 )  # fmt: skip
 ROBERTA = Family(
     'roberta', roberta_settings, bert_config, roberta_rules, 'roberta.',
     ('embeddings.position_ids', 'lm_head.decoder.*', 'classifier.*'),
+    head=(*linear('classifier.dense', 'encoder/pooler'), *linear('classifier.out_proj', 'head')),
 )  # fmt: skip
 DISTILBERT = Family(
     'distilbert', distilbert_settings, distilbert_config, distilbert_rules, 'distilbert.',
     ('embeddings.position_ids', 'vocab_projector.weight', 'pre_classifier.*', 'classifier.*', 'qa_outputs.*'),
+    head=(*linear('pre_classifier', 'encoder/pooler'), *linear('classifier', 'head')),
 )  # fmt: skip
