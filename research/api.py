@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     'Run', 'build', 'find_config', 'load', 'load_config', 'method_defaults', 'observers', 'prepare', 'read', 'read_run',
-    'read_trained', 'run', 'task_module',
+    'read_trained', 'run', 'task_module', 'write_weights',
 ]  # fmt: skip
 
 
@@ -305,3 +305,35 @@ def load(
     choose_platform()
     checked = read_run(workdir, overrides, task=task, data=data, methods=methods)
     return model.load(checked, run_folder(workdir), build)
+
+
+def write_weights(workdir: Any, folder: Any, overrides: Mapping[str, Any] | None = None) -> str:
+    """Writes the final weights of a run as a Hugging Face folder, with adapters folded; returns its family.
+
+    Args:
+      workdir: the folder of the run.
+      folder: the output folder, new or empty.
+      overrides: settings of the run to change.
+
+    Raises:
+      UserError: if there is no run, its task or architecture has no supported family, or `folder` is not empty.
+    """
+    import jax
+
+    from research.inference import model
+    from research.interop.publish import write_folder
+
+    config = read_run(workdir, overrides)
+    task, network = config.task.get('name', ''), name_of(config.model.get('name', ''))
+    publish = getattr(task_module(task), 'publish', None)
+    if publish is None or '.' in network:
+        what = f'the task {name_of(task)!r}' if publish is None else f'the model {network!r}'
+        raise UserError(f'{workdir}: {what} has no counterpart among the models of the hub')
+    choose_platform()
+    run = run_folder(workdir)
+    trained = model.read_trained(config, run, build)
+    variables = jax.device_get(jax.jit(trained.task.view)(trained.variables))
+    try:
+        return write_folder(publish(config, run / 'prepared', variables.params['model']), folder)
+    except UserError as error:
+        raise UserError(f'{workdir}: {error}') from None

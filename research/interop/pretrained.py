@@ -87,7 +87,8 @@ def store(model: Mapping[str, Any], folder: epath.Path, kind: str) -> Tokenizer 
     check_tokenizer(tokenizer, settings['vocabulary'], source.folder)
     marks = marks_of(config, source.folder, tokenizer)
     labels = read_labels(family, config, names, source.folder / 'config.json')
-    more = {**marks, 'end_name': tokenizer.id_to_token(max(marks['end'], 0)), 'labels': labels, 'config': config}
+    end_name = tokenizer.id_to_token(marks['end']) if marks['ends'] else ''
+    more = {**marks, 'end_name': end_name, 'labels': labels, 'config': config}
     write_description(folder, source, family.model_type, settings, more)
     return tokenizer
 
@@ -320,6 +321,14 @@ def stream_tokenizer(model: Mapping[str, Any], folder: epath.Path) -> Tokenizer 
     if end < 0:
         raise UserError(f'config.model.weights={model["weights"]!r}: it names no token that ends a text')
     return renamed(described, tokenizer.id_to_token(end), END)  # pyright: ignore[reportArgumentType]
+
+
+def published_tokenizer(description: Mapping[str, Any], tokenizer: Tokenizer) -> Tokenizer:
+    """The tokenizer of `stream_tokenizer` with its end token under the name that it has in the weights."""
+    end, name = description.get('end', -1), description.get('end_name', '')
+    if end < 0 or not name or tokenizer.id_to_token(end) != END or name == END:
+        return tokenizer
+    return renamed(json.loads(tokenizer.to_str()), END, name)
 
 
 def with_name(value: Any, old: str, new: str) -> Any:

@@ -32,6 +32,13 @@ from research.ops import paths
 
 MAX_NAMES = 5  # tensors named in a message
 SHARD_BYTES = 5 * 10**9  # the hub rejects much larger files
+FAMILIES = {
+    family.model_type: family
+    for family in (
+        bert.BERT, bert.ROBERTA, bert.DISTILBERT, gpt2.GPT2, t5.T5, llama.LLAMA, llama.MISTRAL, llama.QWEN2,
+        llama.QWEN3, marian.MARIAN, vit.VIT,
+    )
+}  # fmt: skip
 OLD_NAMES = {'LayerNorm.gamma': 'LayerNorm.weight', 'LayerNorm.beta': 'LayerNorm.bias'}  # of the first BERTs
 
 
@@ -57,16 +64,11 @@ def family_of(model_type: str) -> Family:
     Raises:
       UserError: for an unsupported one.
     """
-    known = (
-        bert.BERT, bert.ROBERTA, bert.DISTILBERT, gpt2.GPT2, t5.T5, llama.LLAMA, llama.MISTRAL, llama.QWEN2,
-        llama.QWEN3, marian.MARIAN, vit.VIT,
-    )  # fmt: skip
-    families = {family.model_type: family for family in known}
-    if not isinstance(model_type, str) or model_type not in families:
+    if not isinstance(model_type, str) or model_type not in FAMILIES:
         raise UserError(
-            f"config.json's model_type {model_type!r:.60} is not supported; supported: {', '.join(sorted(families))}"
+            f"config.json's model_type {model_type!r:.60} is not supported; supported: {', '.join(sorted(FAMILIES))}"
         )
-    return families[model_type]
+    return FAMILIES[model_type]
 
 
 def read_settings(source: WeightsSource) -> tuple[Family, dict[str, Any], dict[str, Any], dict[str, str]]:
@@ -243,28 +245,37 @@ def laid_out(ours: np.ndarray, rule: Rule, image: Mapping[str, Any]) -> np.ndarr
     return ours
 
 
-def write(pretrained: Pretrained, folder: str | Path, shard_bytes: int = SHARD_BYTES) -> None:
+def write(
+    pretrained: Pretrained, folder: str | Path, shard_bytes: int = SHARD_BYTES,
+    tensors: Mapping[str, np.ndarray] = MappingProxyType({}), config: Mapping[str, Any] = MappingProxyType({}),
+) -> None:  # fmt: skip
     """Writes config.json, model.safetensors (or shards and an index) and tokenizer.json, as `read` reads them.
 
-    Tensors that were read are written bit for bit. `about` may be {} for a model trained here, or {'image': ...} for an
-    image model.
+    Tensors that were read are written bit for bit.
+
+    Args:
+      pretrained: `about` may be {} for a model trained here, or {'image': ...} for an image model.
+      folder: output folder.
+      shard_bytes: maximum size of a file.
+      tensors: further tensors, such as a classification head.
+      config: keys of config.json in place of those that follow from the model.
 
     Raises:
       UserError: if the parameters do not match the settings.
     """
     family, settings = family_of(pretrained.family), TransformerSettings(**pretrained.settings)
     about, image = pretrained.about, pretrained.about.get('image', {})
-    tensors = to_tensors(family, settings, pretrained.params, about.get('prefixed', True), image)
+    written = to_tensors(family, settings, pretrained.params, about.get('prefixed', True), image)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    config = about.get('config', {})
-    names = {name.removeprefix(family.prefix) for name in tensors}
-    if not config or family.settings(config, names) != dict(pretrained.settings):
-        config = {**config, **family.config(settings), 'model_type': family.model_type}
-        config.update(family.image_config(image) if family.image_config else {})
-        config = {**token_ids(pretrained.family, settings, pretrained.tokenizer), **config}
-    (folder / 'config.json').write_text(json.dumps(config, indent=2))
-    write_tensors(folder, tensors, shard_bytes)
+    base = about.get('config', {})
+    names = {name.removeprefix(family.prefix) for name in written}
+    if not base or family.settings(base, names) != dict(pretrained.settings):
+        base = {**base, **family.config(settings), 'model_type': family.model_type}
+        base.update(family.image_config(image) if family.image_config else {})
+        base = {**token_ids(pretrained.family, settings, pretrained.tokenizer), **base}
+    (folder / 'config.json').write_text(json.dumps({**base, **config}, indent=2))
+    write_tensors(folder, {**written, **tensors}, shard_bytes)
     if pretrained.tokenizer is not None:
         pretrained.tokenizer.save(str(folder / 'tokenizer.json'))
 

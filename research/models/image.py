@@ -83,6 +83,19 @@ def standardized_model(module: Any, shape: tuple[int, int, int], moments: Any, l
 
 def vision_transformer(settings: Mapping[str, Any], images: Images, folder: epath.Path) -> Model:
     """Builds a vision Transformer, initialized or with the pretrained weights that the settings name."""
+    module, moments, weights = image_encoder(settings, images, folder)
+    if weights is None:
+        return standardized_model(module, images.shape, moments)
+    load = pretrained.make_load(settings, folder)
+    if weights['image']['classes']:
+        load = reorder_head(load, weights['image'].get('labels', ()), images.classes)  # pyright: ignore[reportArgumentType]
+    return standardized_model(module, images.shape, moments, load)
+
+
+def image_encoder(
+    settings: Mapping[str, Any], images: Images, folder: epath.Path
+) -> tuple[VisionTransformer, Any, dict[str, Any] | None]:
+    """The module of a vision Transformer, the moments of its inputs, and the description of its weights or None."""
     patches, section = unpack_part(Patches, {**VIT, **settings}, 'model')
     weights = pretrained.read_description(section, folder)
     side = weights['image']['patch'] if weights else patches.patch
@@ -91,13 +104,8 @@ def vision_transformer(settings: Mapping[str, Any], images: Images, folder: epat
         raise UserError(f'config.model.patch={side} does not divide images of {height}x{width} pixels')
     length = (height // side) * (width // side) + 1
     shape = pretrained.read_shape(section, folder, vocabulary=1, length=length, causal=False)
-    module = VisionTransformer(shape, side, len(images.classes))
-    if weights is None:
-        return standardized_model(module, images.shape, images.moments)
-    load = pretrained.make_load(section, folder)
-    if weights['image']['classes']:
-        load = reorder_head(load, weights['image'].get('labels', ()), images.classes)  # pyright: ignore[reportArgumentType]
-    return standardized_model(module, images.shape, images.moments and (weights['mean'], weights['std']), load)
+    moments = (weights['mean'], weights['std']) if weights and images.moments else images.moments
+    return VisionTransformer(shape, side, len(images.classes)), moments, weights
 
 
 def reorder_head(load: Callable, labels: Sequence[str], classes: Sequence[str]) -> Callable:

@@ -12,7 +12,7 @@ from tokenizers import Tokenizer
 
 from research.data.text.corpus import load_array
 from research.data.text.ngrams import GramSettings
-from research.data.text.text_arrays import RATIOS, TextArrays, gram_settings
+from research.data.text.text_arrays import RATIOS, TextArrays, TextSettings, gram_settings, read_texts
 from research.data.text.tokens import pretrained_tokens
 from research.errors import Rate, UserError, choose, unpack, unpack_part, without_name
 from research.interop import pretrained
@@ -79,9 +79,7 @@ def text_model(
         return gram_model(settings, units, texts, folder)
     load = None
     if name == 'transformer':
-        head = pretrained.head_order(settings, folder, classes) if len(classes) == units else None
-        module = transformer(settings, units, texts, folder, head is not None)
-        head = head if module.pool == 'pooler' else None
+        module, head = transformer(settings, units, texts, folder, classes)
         load = pretrained.make_load(settings, folder, path='encoder', head=head)
     else:
         kind = {'convolution': TextConvolution, 'lstm': TextLSTM}[name]
@@ -93,6 +91,14 @@ def text_model(
     return model_of(module, lambda batch: (batch['tokens'], batch['length'], batch['types']), blank, load)
 
 
+def text_encoder(
+    section: Mapping[str, Any], units: int, settings: TextSettings, folder: epath.Path, classes: Sequence[str]
+) -> tuple[TextTransformer, dict[str, Any]]:
+    """The module of an encoder with pretrained weights, and the description of these."""
+    module, _ = transformer(without_name(section), units, read_texts(settings, section, folder), folder, classes)
+    return module, pretrained.read_description(section, folder) or {}
+
+
 def gram_model(settings: Mapping[str, Any], units: int, texts: TextArrays, folder: epath.Path) -> Model:
     """Builds a bag of n-grams."""
     grams, rest = gram_settings(settings)
@@ -102,20 +108,18 @@ def gram_model(settings: Mapping[str, Any], units: int, texts: TextArrays, folde
 
 
 def transformer(
-    settings: Mapping[str, Any], units: int, texts: TextArrays, folder: epath.Path, trained_head: bool = False
-) -> TextTransformer:
-    """Builds an encoder, initialized or with the pretrained weights that the settings name.
-
-    `trained_head` is whether these have a head for the classes of the task.
-    """
+    settings: Mapping[str, Any], units: int, texts: TextArrays, folder: epath.Path, classes: Sequence[str] = ()
+) -> tuple[TextTransformer, list[int] | None]:
+    """Builds an encoder, and the order of `classes` in the trained head of its weights, or None; see `text_model`."""
     pooled, section = unpack_part(Pooled, settings, 'model')
+    head = pretrained.head_order(section, folder, classes) if len(classes) == units else None
     if pooled.pool == 'auto':
-        scratch = 'first' if section.get('weights') else 'mean'
-        pooled = pooled._replace(pool='pooler' if trained_head else scratch)
+        other = 'first' if section.get('weights') else 'mean'
+        pooled = pooled._replace(pool=other if head is None else 'pooler')
     given = {'vocabulary': texts.size, 'length': texts.length, 'causal': False}
     given |= {'types': 2 * texts.pair, 'pooler': pooled.pool == 'pooler'}
     shape = pretrained.read_shape(section, folder, **given)
     if shape.causal:
         raise UserError(f'config.model.weights={section.get("weights", "")!r} is not an encoder')
     shape = dataclasses.replace(shape, pooler=pooled.pool == 'pooler')  # initialized if the weights have none
-    return TextTransformer(shape, units, *pooled)
+    return TextTransformer(shape, units, *pooled), head if pooled.pool == 'pooler' else None

@@ -53,16 +53,23 @@ def decoder(section: Mapping[str, Any], folder: epath.Path, vocabulary: int, len
     return Model(init_of(module, jnp.zeros((1, 1), jnp.int32)), apply, pretrained.make_load(section, folder), module)
 
 
-def encoder(section: Mapping[str, Any], folder: epath.Path, vocabulary: int, length: int) -> Model:
-    """Builds a bidirectional Transformer that reads 'tokens' and computes logits at 'positions'; see `decoder`."""
-    if outside := builder_outside(section.get('name', ''), 'encoder'):
-        return outside(section, folder, vocabulary, length)
+def encoder_shape(
+    section: Mapping[str, Any], folder: epath.Path, vocabulary: int, length: int
+) -> TransformerSettings:
+    """The shape of a bidirectional Transformer with a head that predicts tokens."""
     shape = pretrained.read_shape(section, folder, vocabulary=vocabulary, length=length)
     if shape.causal:
         raise UserError('config.model.causal=True: a masked model is bidirectional; set it to False')
     if section.get('weights'):  # drop the untrained pooler; initialize a head if the weights have none
         shape = dataclasses.replace(shape, pooler=False, head_transform=True, head_bias=True)
-    module = Transformer(shape)
+    return shape
+
+
+def encoder(section: Mapping[str, Any], folder: epath.Path, vocabulary: int, length: int) -> Model:
+    """Builds a bidirectional Transformer that reads 'tokens' and computes logits at 'positions'; see `decoder`."""
+    if outside := builder_outside(section.get('name', ''), 'encoder'):
+        return outside(section, folder, vocabulary, length)
+    module = Transformer(encoder_shape(section, folder, vocabulary, length))
 
     def logits_at(module: Transformer, tokens: Array, length: Array, positions: Array) -> Array:
         features, _ = module.features(tokens, length)

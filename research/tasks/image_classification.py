@@ -15,7 +15,7 @@ from research.core.task import Batch, Context, Host, Input, Task
 from research.data.dataset import DataSet, numbered, open_dataset
 from research.data.image import images
 from research.data.image.augmentations import MAX_MAGNITUDE, Augmentations, augment, center_crop
-from research.errors import Count, Fraction, NonNegative, Range, Rate, UserError, task_settings
+from research.errors import Count, Fraction, NonNegative, Range, Rate, UserError, task_settings, without_name
 from research.ops import heads
 from research.ops.heads import OutputHead
 from research.ops.mixing import mix_labelled
@@ -145,6 +145,27 @@ def host(config: Any, folder: epath.Path) -> Host:
     about = f'{stats.about}; resized to {stats.shape[0]}x{stats.shape[1]}'
     inputs = {'image': Input('image', stats.shape, images.MAX_SIDE, about)}
     return Host(inputs, make_encode(stats, settings), make_head(settings, stats).decode)
+
+
+def publish(config: Any, folder: epath.Path, params: Any) -> Any:
+    """Describes the trained model for `interop.publish.write_folder`."""
+    from research.interop.publish import Published
+    from research.models.image import Images, image_encoder
+
+    settings, stats, name = task_settings(Settings, config), read_stats(folder), config.model.get('name')
+    if name != 'vit':
+        raise UserError(f'config.model.name={name!r}: of the image classifiers, only vit has a Hugging Face family')
+    height, width, channels = stats.shape
+    if height != width:
+        raise UserError(f'pictures of {height}x{width} pixels: image models of the hub read squares')
+    images = Images(stats.classes, stats.shape, (stats.mean, stats.std) if settings.standardize else None)
+    module, moments, weights = image_encoder(without_name(config.model), images, folder)
+    mean, std = moments or ((0.0,) * channels, (1.0,) * channels)
+    image = {
+        'size': height, 'patch': module.patch, 'channels': channels, 'classes': module.classes,
+        'mean': tuple(mean), 'std': tuple(std),
+    }  # fmt: skip
+    return Published('image', module.settings, params, weights or {}, classes=stats.classes, image=image)
 
 
 def make(config: Any, folder: epath.Path) -> Task:

@@ -21,7 +21,7 @@ from research.data.text.python_lines import python_lines
 from research.data.text.text_rows import TextRows, plain_text, row_prompt
 from research.data.text.token_streams import read_stats, read_stream, store_streams
 from research.errors import Count, NonNegative, PositiveInt, Range, UserError, task_settings
-from research.interop.pretrained import read_ends, read_shape, stream_tokenizer
+from research.interop.pretrained import published_tokenizer, read_description, read_ends, read_shape, stream_tokenizer
 
 MODELS = 'tokens'  # builder module in research/models/
 
@@ -118,6 +118,22 @@ def host_of(rows: TextRows) -> Host:
 def host(config: Any, folder: epath.Path) -> Host:
     """Builds the host part of the task."""
     return host_of(read_rows(config, task_settings(Settings, config), folder))
+
+
+def publish(config: Any, folder: epath.Path, params: Any) -> Any:
+    """Describes the trained model for `interop.publish.write_folder`."""
+    from research.interop.publish import Published, one_or_all
+
+    settings = task_settings(Settings, config)
+    if settings.objective == 'prefix':
+        raise UserError("config.task.objective='prefix': decoders of the hub are causal, so this model has no family")
+    shape = read_shape(config.model, folder, vocabulary=settings.vocabulary, length=settings.length)
+    weights, stored = read_description(config.model, folder) or {}, read_stats(folder, shape.vocabulary).tokenizer
+    ids: dict[str, Any] = {'eos_token_id': one_or_all(read_ends(config.model, folder, end_of(stored)))}
+    if begin := begin_of(stored):
+        ids['bos_token_id'] = begin[0]
+    tokenizer = published_tokenizer(weights, stored)
+    return Published('decoder', shape, params, weights, tokenizer, length=settings.length, ids=ids)
 
 
 def make(config: Any, folder: epath.Path) -> Task:

@@ -87,6 +87,18 @@ def host(config: Any, folder: epath.Path) -> Host:
     return host_of(read_rows(config, task_settings(Settings, config), folder))
 
 
+def publish(config: Any, folder: epath.Path, params: Any) -> Any:
+    """Describes the trained model for `interop.publish.write_folder`."""
+    from research.interop.publish import Published
+    from research.models.tokens import encoder_shape
+
+    settings = task_settings(Settings, config)
+    shape = encoder_shape(config.model, folder, settings.vocabulary, settings.length)
+    weights = pretrained.read_description(config.model, folder) or {}
+    tokenizer = read_stats(folder, shape.vocabulary).tokenizer
+    return Published('masked', shape, params, weights, tokenizer, length=settings.length)
+
+
 def position_mask(batch: Batch) -> Float[Array, 'batch count']:
     """Returns 1.0 for each position whose token is predicted, in real rows only."""
     return (jnp.arange(batch['positions'].shape[1]) < batch['count'][:, None]) * batch['mask'][:, None]

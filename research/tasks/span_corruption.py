@@ -80,6 +80,21 @@ def host(config: Any, folder: epath.Path) -> Host:
     return host_of(read_rows(config, task_settings(Settings, config), folder))
 
 
+def publish(config: Any, folder: epath.Path, params: Any) -> Any:
+    """Describes the trained model for `interop.publish.write_folder`."""
+    from research.interop.publish import Published, one_or_all
+
+    settings = task_settings(Settings, config)
+    sizes, rows = settings.sizes, read_rows(config, settings, folder)
+    shape = pretrained.read_shape(config.model, folder, vocabulary=settings.vocabulary, length=sizes.positions)
+    ends = pretrained.read_ends(config.model, folder, rows.end)
+    ids = {'eos_token_id': one_or_all(ends), 'decoder_start_token_id': rows.start}
+    weights = pretrained.read_description(config.model, folder) or {}
+    return Published(
+        'encoder-decoder', shape, params, weights, rows.stats.tokenizer, length=sizes.positions, ids=ids
+    )
+
+
 def make(config: Any, folder: epath.Path) -> Task:
     """Builds the task; `config.model` gives the shape of encoder and decoder or names pretrained weights.
 

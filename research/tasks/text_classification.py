@@ -14,7 +14,14 @@ from research.core.task import Host, Input, Metric, Task
 from research.data.dataset import DataSet, open_dataset
 from research.data.labels import Kind, LabelFacts, collect, make_encode_label, read_labels, write_labels
 from research.data.notes import cut_notes
-from research.data.text.text_arrays import TextArrays, TextSettings, prepare_ratios, prepare_texts, read_texts
+from research.data.text.text_arrays import (
+    TextArrays,
+    TextSettings,
+    prepare_ratios,
+    prepare_texts,
+    read_texts,
+    read_tokenizer,
+)
 from research.data.text.tokens import Kind as TokenKind
 from research.errors import Count, OpenFraction, PositiveInt, Range, Rate, UserError, task_settings
 from research.ops import heads
@@ -152,6 +159,34 @@ def host(config: Any, folder: epath.Path) -> Host:
     if settings.pair:
         inputs['pair'] = Input('text', limit=MAX_CHARACTERS, about='the second text')
     return Host(inputs, make_encode(settings, labels, texts), make_head(settings, labels).decode)
+
+
+def publish(config: Any, folder: epath.Path, params: Any) -> Any:
+    """Describes the trained model for `interop.publish.write_folder`."""
+    from research.interop.publish import Published, two_logits
+    from research.models.text import text_encoder
+
+    settings, labels, section = task_settings(Settings, config), read_labels(folder), config.model
+    if section.get('name') != 'transformer' or not section.get('weights'):
+        raise UserError(
+            'only text classifiers that start from pretrained weights (config.model.weights) have a tokenizer that a '
+            'Hugging Face folder can hold'
+        )
+    if labels.kind == 'number':
+        raise UserError("config.task.labels='number': only classifiers are written, not regressions")
+    head = make_head(settings, labels)
+    module, weights = text_encoder(section, head.units, settings.text, folder, labels.classes)
+    if module.pool != 'pooler':
+        raise UserError(
+            f'config.model.pool={module.pool!r}: classifiers of the hub have a pooler; train with '
+            "config.model.pool='pooler'"
+        )
+    params = {**params, 'head': two_logits(params['head'])} if settings.one_unit else params
+    kinds = {'single': 'single_label_classification', 'multi': 'multi_label_classification'}
+    return Published(
+        'classifier', module.settings, params, weights, read_tokenizer(folder), length=settings.length,
+        classes=labels.classes, config={'problem_type': kinds[labels.kind]},
+    )  # fmt: skip
 
 
 def make(config: Any, folder: epath.Path) -> Task:

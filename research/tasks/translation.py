@@ -138,6 +138,22 @@ def host(config: Any, folder: epath.Path) -> Host:
     return host_of(read_arrays(config, task_settings(Settings, config), folder))
 
 
+def publish(config: Any, folder: epath.Path, params: Any) -> Any:
+    """Describes the trained model for `interop.publish.write_folder`."""
+    from research.interop.publish import Published, one_or_all
+
+    settings = task_settings(Settings, config)
+    shape = pretrained.read_shape(config.model, folder, **sizes_of(settings))
+    tokenizers = read_arrays(config, settings, folder).tokenizers
+    ends = pretrained.read_ends(config.model, folder, tokenizers.end)
+    ids = {'eos_token_id': one_or_all(ends), 'decoder_start_token_id': tokenizers.start}
+    target = None if tokenizers.source.to_str() == tokenizers.target.to_str() else tokenizers.target
+    weights = pretrained.read_description(config.model, folder) or {}
+    return Published(
+        'encoder-decoder', shape, params, weights, tokenizers.source, target, settings.length, ids
+    )
+
+
 def make(config: Any, folder: epath.Path) -> Task:
     """Builds the task; `config.model` gives the shape of the Transformer or names pretrained weights.
 

@@ -109,8 +109,7 @@ def read_texts(settings: TextSettings, section: Mapping[str, Any], folder: epath
         encode = make_gram_encode(settings, grams, pieces)
         return TextArrays(encode, grams.size, **fixed, count=count_pieces, room=settings.length)
     if section.get('weights'):
-        stored = folder.joinpath(TOKENIZER).read_text(encoding='utf-8')
-        tokens = tokens_module.pretrained_tokens(Tokenizer.from_str(stored), str(section['weights']))
+        tokens = tokens_module.pretrained_tokens(read_tokenizer(folder), str(section['weights']))
     else:
         tokens = tokens_module.read_tokens(settings.tokens, settings.words, folder)
     frame = Frame(settings.length, section.get('name') == 'transformer', settings.cut, settings.padding)
@@ -123,6 +122,11 @@ def read_texts(settings: TextSettings, section: Mapping[str, Any], folder: epath
 
     room = tokens_module.room_of(tokens, frame, settings.pair)
     return TextArrays(make_token_encode(frame, tokens), tokens.size, **fixed, count=count, room=room, read=read)
+
+
+def read_tokenizer(folder: epath.Path) -> Tokenizer:
+    """The tokenizer of published weights that `prepare_texts` stored."""
+    return Tokenizer.from_str(folder.joinpath(TOKENIZER).read_text(encoding='utf-8'))
 
 
 def texts_of(row: Mapping[str, Any], pair: bool) -> tuple[str, str | None]:
