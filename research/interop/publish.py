@@ -151,7 +151,7 @@ def find_family(published: Published) -> Family:
 
 
 def body_settings(published: Published, family: Family) -> TransformerSettings:
-    """The settings of a model without its classification head, to which the pooler of RoBERTa and DistilBERT belongs."""
+    """The settings without the classification head, to which the pooler of RoBERTa and DistilBERT belongs."""
     if published.form != 'classifier':
         return published.settings
     headed = any(rule.paths[0].startswith('encoder/pooler') for rule in family.head)
