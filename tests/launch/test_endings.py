@@ -156,6 +156,7 @@ def test_a_numeric_user_of_a_container_can_start_a_program():
 
 def test_paths_as_people_type_them(monkeypatch, tmp_path):
     monkeypatch.setenv('HOME', str(tmp_path))
+    monkeypatch.setattr('research.locations.STORES', {})  # as if the package of gs:// were installed
     assert str(run_folder('~/runs/x')) == f'{tmp_path}/runs/x' and str(run_folder('gs://bucket/x')) == 'gs://bucket/x'
     assert split_variant('configs/digits.py:tiny') == ('configs/digits.py', 'tiny')
     assert split_variant('digits') == ('digits', '') and split_variant('digits:gpu,vit') == ('digits', 'gpu,vit')
