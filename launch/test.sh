@@ -23,5 +23,6 @@ python=$venv/bin/python
 if [ ! -x "$python" ]; then python=$venv/Scripts/python.exe; fi
 
 export JAX_PLATFORMS="${JAX_PLATFORMS:-cpu}" HF_HUB_OFFLINE=1
+unset PYTHONDONTWRITEBYTECODE  # tests start many programs, which else compile our modules again
 cd "$root"
 exec "$python" -m pytest -n 2 "$@"

@@ -3,6 +3,7 @@
 Options: --shapes checks the shapes in signatures; --production compiles with the settings that training uses.
 """
 
+import functools
 import hashlib
 import importlib.metadata
 import os
@@ -27,7 +28,8 @@ os.environ['TESSERA_FETCH'] = '0'  # no test reaches for the network; those of f
 # Tests compile far more than they compute: without the expensive passes the suite takes a third of the time.
 FLAGS = '--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true'
 if importlib.metadata.version('jax').startswith('0.10.'):
-    FLAGS += ' --xla_cpu_use_fusion_emitters=false'  # a fifth less to compile; later versions know no such flag
+    # A fifth and a third less to compile; other versions may not know these flags.
+    FLAGS += ' --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1'
 if not PRODUCTION and FLAGS not in os.environ.get('XLA_FLAGS', ''):
     os.environ['XLA_FLAGS'] = f'{os.environ.get("XLA_FLAGS", "")} {FLAGS}'.strip()
 
@@ -83,6 +85,23 @@ def data() -> pathlib.Path:
     if not data_folder().is_dir():
         pytest.skip('benchmark data is absent: set TESSERA_DATA to its folder')
     return data_folder()
+
+
+@pytest.fixture(scope='session')
+def started(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """(config) -> its plan at ':tiny' and its first state, kept until another config is asked for.
+
+    A worker runs the tests of a config one after another, in whichever modules: see `group`.
+    """
+    from contract import first_state, plan_of
+    from etils import epath
+
+    @functools.lru_cache(maxsize=1)
+    def start(name: str) -> Any:
+        planned = plan_of(name, epath.Path(tmp_path_factory.mktemp('contract')))
+        return planned, first_state(planned)
+
+    return start
 
 
 ALONE = ('test_resume.py', 'test_processes.py', 'test_matrix.py')  # whose tests share nothing and take long

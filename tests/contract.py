@@ -1,5 +1,6 @@
 """What the contract tests share: every config found by glob, built once at ':tiny' with one compiled step."""
 
+import functools
 import pathlib
 from typing import Any, NamedTuple
 
@@ -9,8 +10,9 @@ from etils import epath
 
 from research import api
 from research.core.config import Config
+from research.core.evaluate import evaluate, make_evaluator, scalars
 from research.core.runspec import RunSpec, make_run_spec
-from research.core.state import State
+from research.core.state import State, eval_variables
 from research.data.batches import Row, encode_rows, place, requests
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -21,6 +23,12 @@ def all_configs() -> list[str]:
     """Returns 'configs/x.py' for every config of the project."""
     files = sorted((ROOT / 'configs').rglob('*.py'))
     return [str(file.relative_to(ROOT)) for file in files if file.stem != '__init__']
+
+
+@functools.cache
+def tiny(name: str) -> Config:
+    """A config at ':tiny', read once per process."""
+    return api.read(f'{name}:tiny')
 
 
 class Planned(NamedTuple):
@@ -88,15 +96,33 @@ def plan_of(name: str, folder: epath.Path, overrides: dict[str, str] | None = No
     return Planned(config, folder, make_run_spec(config, api.build(config, folder), jax.devices()[:1]))
 
 
-def build(planned: Planned) -> Built:
+def first_state(planned: Planned) -> State:
+    """The state before step 1, on the host."""
+    return jax.tree.map(np.array, planned.spec.init())
+
+
+def on_devices(values: Any, shapes: Any) -> Any:
+    """Copies values of the host to devices, with the shardings of their shapes; the step may take the copies."""
+    return jax.tree.map(lambda leaf, target: jax.device_put(np.array(leaf), target.sharding), values, shapes)
+
+
+def build(planned: Planned, before: State) -> Built:
     """Compiles a spec and takes its first steps."""
     spec = planned.spec
     compiled = spec.compile()
-    state = spec.init()
-    before = jax.tree.map(np.array, state)  # copies: the step takes the buffers of its state
     steps = max(STEPS, *spec.update_every.values())
-    after, logs = run_steps(spec, compiled, steps, state)
+    after, logs = run_steps(spec, compiled, steps, on_devices(before, spec.state))
     return Built(*planned, compiled, before, jax.device_get(after), logs, steps)
+
+
+def metrics_of(built: Built, size: int) -> dict[str, float]:
+    """The metrics after the first steps, on the evaluation split in batches of `size`."""
+    spec = built.spec
+    replicated = jax.sharding.NamedSharding(spec.mesh, jax.sharding.PartitionSpec())
+    measure = make_evaluator(spec.task, 0, size, replicated)
+    with jax.set_mesh(spec.mesh):
+        split = built.config.train.eval_split
+        return scalars(evaluate(spec.task, measure, eval_variables(built.after), split, whole=False)[0])
 
 
 def assert_equal(left: Any, right: Any) -> None:

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from contract import ROOT, all_configs, padded_requests, padded_rows, plan_of
+from contract import ROOT, all_configs, on_devices, padded_requests, padded_rows, plan_of, tiny
 from etils import epath
 
 from research import api, nn
@@ -153,7 +153,7 @@ def one_of_each_model() -> list[Any]:
     """Returns a config of every model of every task; those that are no part of every commit are marked slow."""
     configs: dict[tuple, str] = {}
     for name in (*EVERY_COMMIT, *all_configs()):
-        config = api.read(f'{name}:tiny')
+        config = tiny(name)
         configs.setdefault((config.task['name'], config.model.get('name', '')), name)
     return [
         name if name in EVERY_COMMIT else pytest.param(name, marks=pytest.mark.slow, id=name)
@@ -162,9 +162,21 @@ def one_of_each_model() -> list[Any]:
 
 
 @pytest.fixture(scope='module', params=one_of_each_model())
-def planned(request, tmp_path_factory):
-    """A config of a task at ':tiny', prepared and planned on one device; nothing is compiled."""
-    return plan_of(request.param, epath.Path(tmp_path_factory.mktemp('algebra')))
+def shared(request, started):
+    """A config of a task at ':tiny', prepared and planned on one device, and its first state."""
+    return started(request.param)
+
+
+@pytest.fixture(scope='module')
+def planned(shared):
+    """The plan alone."""
+    return shared[0]
+
+
+@pytest.fixture(scope='module')
+def first(shared):
+    """The first variables, on the host."""
+    return shared[1].variables
 
 
 def lowered(spec: Any) -> str:
@@ -211,9 +223,9 @@ def needs_score(task: Task, name: str) -> None:
         pytest.skip('this task has no score')
 
 
-def on_devices(spec: Any, batch: Any) -> tuple[Variables, Any]:
-    """Returns the first variables of a spec, and a batch, with the spec's shardings."""
-    return spec.init().variables, place(batch, range(8), 8, spec.batch_sharding)
+def placed(spec: Any, variables: Variables, batch: Any) -> tuple[Variables, Any]:
+    """Returns variables and a batch with the spec's shardings."""
+    return on_devices(variables, spec.state.variables), place(batch, range(8), 8, spec.batch_sharding)
 
 
 class Answered(NamedTuple):
@@ -226,9 +238,9 @@ class Answered(NamedTuple):
 
 
 @pytest.fixture(scope='module')
-def answered(planned):
+def answered(planned, first):
     """The answers of an untrained model, shared by all checks of a config."""
-    variables, batch = on_devices(planned.spec, requests_of(planned.spec))
+    variables, batch = placed(planned.spec, first, requests_of(planned.spec))
     with jax.set_mesh(planned.spec.mesh):
         outputs = jax.jit(lambda *given: planned.spec.task.predict(*given, CONTEXT))(variables, batch)
     return Answered(planned.spec, variables, batch, outputs)
@@ -257,17 +269,23 @@ def test_the_score_of_a_claim_is_finite(planned, answered):
     assert set(targets) <= set(rows_of(planned.spec)), 'a claim adds only what rows have'
 
 
-def test_scores_of_rows_are_the_log_likelihood_that_metrics_sum(planned):
+@pytest.fixture(scope='module')
+def scored(planned, first):
+    """The scores of eight training rows, nobody watching, and the sums of their metrics."""
     task = planned.spec.task
     needs_score(task, planned.config.task['name'])
-    variables, batch = on_devices(planned.spec, rows_of(planned.spec))
+    variables, batch = placed(planned.spec, first, rows_of(planned.spec))
 
     def both(variables, batch):
-        return jnp.sum(task.score(variables, batch, CONTEXT)[0]), task.metric_sums(variables, batch, CONTEXT)
+        return task.score(variables, batch, CONTEXT)[0], task.metric_sums(variables, batch, CONTEXT)
 
     with jax.set_mesh(planned.spec.mesh):
-        score, sums = jax.jit(both)(variables, batch)
-    np.testing.assert_allclose(score, -sums['nll'], rtol=1e-4)
+        return jax.device_get(jax.jit(both)(variables, batch))
+
+
+def test_scores_of_rows_are_the_log_likelihood_that_metrics_sum(scored):
+    score, sums = scored
+    np.testing.assert_allclose(score.sum(), -sums['nll'], rtol=1e-4)
 
 
 def explained(task: Task, variables: Variables, batch: Any) -> tuple:
@@ -284,23 +302,18 @@ def explained(task: Task, variables: Variables, batch: Any) -> tuple:
 
 
 @pytest.mark.slow  # compiles each score and its gradient twice
-def test_what_is_seen_on_eight_devices_is_what_one_sees(planned):
-    needs_score(planned.spec.task, planned.config.task['name'])
+def test_what_is_seen_on_eight_devices_is_what_one_sees(planned, first, scored):
     values = json.loads(to_json(planned.config))
     values['mesh'] = {'data': 4, 'fsdp': 2, 'tensor': 1, 'min_shard_size': 64}
     config = api.read(values)
     results = []
     for spec in (planned.spec, make_run_spec(config, api.build(config, planned.folder))):
-        variables, batch = on_devices(spec, rows_of(planned.spec))
+        variables, batch = placed(spec, first, rows_of(planned.spec))
         with jax.set_mesh(spec.mesh):
             observed = jax.jit(functools.partial(explained, spec.task))(variables, batch)
         results.append(jax.device_get(observed))
     (score, seen, gradient), others = results
-    plain = planned.spec.task.score
-    with jax.set_mesh(planned.spec.mesh):
-        variables, batch = on_devices(planned.spec, rows_of(planned.spec))
-        unwatched = jax.jit(lambda *given: plain(*given, CONTEXT)[0])(variables, batch)
-    np.testing.assert_allclose(score, unwatched, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(score, scored[0], rtol=1e-4, atol=1e-4)
     assert seen.keys() == planned.spec.task.losses.keys()
     assert all(seen.values()) or without_taps(planned.config)
     for ours, theirs, what in zip((score, seen, gradient), others, ('score', 'seen', 'gradient'), strict=True):
@@ -320,7 +333,7 @@ def test_losses_give_logits_and_mask_by_one_convention(planned):
 
 
 ON_A_SERVER = """
-import pickle, sys
+import pickle, sys, traceback
 
 class Absent:
     def find_spec(self, name, path=None, target=None):
@@ -331,22 +344,43 @@ sys.meta_path.insert(0, Absent())
 from etils import epath
 from research import api
 
-values, folder, raws, outputs = pickle.load(sys.stdin.buffer)
-config = api.read(values)
-host = api.task_module(config.task['name']).host(config, epath.Path(folder))
-answer = sorted(host.inputs), [host.encode(raw) for raw in raws], host.decode(outputs)
-sys.stdout.buffer.write(pickle.dumps(answer))
+def answer(values, folder, raws, outputs):
+    config = api.read(values)
+    host = api.task_module(config.task['name']).host(config, epath.Path(folder))
+    return sorted(host.inputs), [host.encode(raw) for raw in raws], host.decode(outputs)
+
+while True:
+    try:
+        request = pickle.load(sys.stdin.buffer)
+    except EOFError:
+        break
+    try:
+        reply = answer(*request)
+    except Exception:
+        reply = traceback.format_exc()
+    pickle.dump(reply, sys.stdout.buffer)
+    sys.stdout.buffer.flush()
 """
 
 
-def test_requests_are_read_and_answered_without_flax(planned, answered):
+@pytest.fixture(scope='session')
+def server():
+    """A process without flax that reads and answers the requests of one config after another."""
+    command = [sys.executable, '-c', ON_A_SERVER]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT) as process:
+        yield process
+        process.stdin.close()
+
+
+def test_requests_are_read_and_answered_without_flax(planned, answered, server):
     task = planned.spec.task
     raws = [dict(raw) for raw in (*task.examples[:1], *(task.source('train')[row] for row in range(2)))]
     outputs = {name: np.asarray(value)[0] for name, value in answered.outputs.items()}
-    given = pickle.dumps((json.loads(to_json(planned.config)), str(planned.folder), raws, outputs))
-    done = subprocess.run([sys.executable, '-c', ON_A_SERVER], input=given, capture_output=True, cwd=ROOT)
-    assert not done.returncode, done.stderr.decode()[-2000:]
-    inputs, encoded, decoded = pickle.loads(done.stdout)
+    pickle.dump((json.loads(to_json(planned.config)), str(planned.folder), raws, outputs), server.stdin)
+    server.stdin.flush()
+    reply = pickle.load(server.stdout)
+    assert isinstance(reply, tuple), reply
+    inputs, encoded, decoded = reply
     assert inputs == sorted(task.inputs)
     for ours, raw in zip(encoded, raws, strict=True):
         theirs = task.encode(raw)

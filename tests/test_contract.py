@@ -7,13 +7,13 @@ import golden
 import jax
 import numpy as np
 import pytest
-from contract import all_configs, assert_equal, build, padded_requests, plan_of, run_steps
+from contract import all_configs, assert_equal, build, metrics_of, on_devices, padded_requests, run_steps, tiny
 from etils import epath
 
 from research import api
 from research.checkpoint.store import open_checkpoints
 from research.core import config as config_module
-from research.core.evaluate import evaluate, make_evaluator, scalars
+from research.core.evaluate import make_evaluator
 from research.core.runspec import make_run_spec
 from research.core.state import eval_variables
 from research.data.batches import Row, encode_rows, place
@@ -31,7 +31,7 @@ def one_of_each_model() -> set[str]:
     """Returns the first config, by name, of every model of every task: the others would compile the same again."""
     first = {}
     for name in all_configs():
-        config = api.read(f'{name}:tiny')
+        config = tiny(name)
         first.setdefault((config.task['name'], config.model.get('name', ''), config.methods), name)
     return set(first.values())
 
@@ -45,15 +45,21 @@ EACH_MODEL = one_of_each_model()
         name if name in EVERY_COMMIT else pytest.param(name, marks=pytest.mark.slow, id=name) for name in all_configs()
     ],
 )
-def planned(request, tmp_path_factory):
-    """One config at ':tiny', prepared and planned; nothing is compiled."""
-    return request.param, plan_of(request.param, epath.Path(tmp_path_factory.mktemp('contract')))
+def planned(request, started):
+    """The name of a config, its plan at ':tiny' and its first state."""
+    return request.param, *started(request.param)
 
 
 @pytest.fixture(scope='module')
 def trained(planned):
     """The same with one compiled step and its first steps taken, shared by all checks."""
-    return build(planned[1])
+    return build(planned[1], planned[2])
+
+
+@pytest.fixture(scope='module')
+def measured(trained):
+    """The metrics after the first steps, in batches of eight."""
+    return metrics_of(trained, 8)
 
 
 @pytest.fixture(scope='module')
@@ -64,15 +70,15 @@ def built(planned, request):
     return request.getfixturevalue('trained')
 
 
-def test_first_steps_are_the_recorded_ones(planned, trained):
-    golden.check(planned[0], trained)
+def test_first_steps_are_the_recorded_ones(planned, trained, measured):
+    golden.check(planned[0], trained, measured)
 
 
-def test_the_step_can_be_traced(planned):
-    spec = planned[1].spec
-    with jax.set_mesh(spec.mesh):
-        state, logs = jax.eval_shape(spec.step(), spec.state, spec.batch)
-    assert jax.tree.structure(state) == jax.tree.structure(spec.state) and logs
+def test_a_step_returns_a_state_like_the_one_it_takes(planned, trained):
+    wanted = planned[1].spec.state
+    assert jax.tree.structure(trained.after) == jax.tree.structure(wanted) and trained.logs[0]
+    for leaf, target in zip(jax.tree.leaves(trained.after), jax.tree.leaves(wanted), strict=True):
+        assert (leaf.shape, leaf.dtype) == (target.shape, target.dtype)
 
 
 def test_batch_has_the_planned_shapes_whatever_the_row(planned):
@@ -112,7 +118,8 @@ def test_parameters_are_float32(planned):
 
 
 def test_two_runs_are_equal_bit_for_bit(built):
-    again, _ = run_steps(built.spec, built.compiled, built.steps)
+    state = on_devices(built.before, built.spec.state)
+    again, _ = run_steps(built.spec, built.compiled, built.steps, state)
     assert_equal(built.after, again)
 
 
@@ -130,8 +137,7 @@ def test_sharded_equals_single(built):
 
 def test_save_and_restore_are_equal(built, tmp_path):
     checkpoints = open_checkpoints(epath.Path(tmp_path), keep_last=1)
-    state = jax.tree.map(lambda leaf, target: jax.device_put(leaf, target.sharding), built.after, built.spec.state)
-    checkpoints.save(built.steps, state, {'note': 1})
+    checkpoints.save(built.steps, on_devices(built.after, built.spec.state), {'note': 1})
     checkpoints.wait()
     restored, meta, step = checkpoints.restore(built.spec.state)
     checkpoints.close()
@@ -139,24 +145,18 @@ def test_save_and_restore_are_equal(built, tmp_path):
     assert_equal(built.after, restored)
 
 
-def test_metrics_do_not_depend_on_the_batch_size(built):
-    task, values = built.spec.task, []
-    split = built.config.train.eval_split
-    replicated = jax.sharding.NamedSharding(built.spec.mesh, jax.sharding.PartitionSpec())
-    for size in (3, 8):
-        measure = make_evaluator(task, 0, size, replicated)
-        with jax.set_mesh(built.spec.mesh):
-            values.append(scalars(evaluate(task, measure, eval_variables(built.after), split, whole=False)[0]))
-    assert values[0].keys() == values[1].keys() and values[0]
-    for name in values[0]:
-        np.testing.assert_allclose(values[0][name], values[1][name], rtol=2e-3, atol=1e-5, err_msg=name)
+def test_metrics_do_not_depend_on_the_batch_size(built, measured):
+    others = metrics_of(built, 3)
+    assert others.keys() == measured.keys() and others
+    for name in others:
+        np.testing.assert_allclose(others[name], measured[name], rtol=2e-3, atol=1e-5, err_msg=name)
 
 
 def test_predict_and_decode_answer_a_person(built):
     task = built.spec.task
     raws = list(task.examples[:2]) or [task.source('train')[0], task.source('train')[1]]
     answers = []
-    for size in (2, 4):
+    for size in (2, 4) if task.generate else (2,):
         measure = make_evaluator(task, 0, size, built.spec.batch_sharding)
         batch = padded_requests(built.spec, raws, size)
         with jax.set_mesh(built.spec.mesh):
