@@ -47,7 +47,8 @@ def supervised(
         batch = transform(batch, context)
         scores, changed = model.apply(variables, batch, context)
         mask, targets = batch['mask'], batch[label]
-        outputs = {'logits': head.answer(scores)['logits'], 'mask': mask}
+        answer = head.answer(scores)
+        outputs = {'logits': answer['logits'], 'mask': mask} if 'logits' in answer else None
         logs = head.logs(scores, targets, mask)
         aux = Aux(jnp.sum(mask), {GROUP: changed} if changed else {}, logs, outputs)
         return jnp.sum(head.loss(scores, targets) * mask), aux
