@@ -13,10 +13,10 @@ def get_config():
     config = base('image_restoration', model='ffdnet', data='train400')
     config.task.update(degradation='noise', sigma=25.0, patch=48)
     config.model.update(width=48, depth=10)
-    config.optimizer.model.update(learning_rate=2e-3, schedule='cosine', warmup_steps=100)
+    config.optimizer.model.update(learning_rate=1e-3, schedule='cosine', warmup_steps=100)
     config.train.update(
-        steps=6000, batch_size=32, eval_batch_size=4, log_every=100, eval_every=1000, checkpoint_every=1000,
-        ema_decay=0.999,
+        steps=9000, batch_size=16, eval_batch_size=4, log_every=200, eval_every=2000, checkpoint_every=2000,
+        ema_decay=0.999, sample_every=4500,
     )  # fmt: skip
     return config
 

@@ -12,12 +12,12 @@ from research.core.config import base, few_steps
 def get_config():
     config = base('image_restoration', model='subpixel', data='train400')
     config.data.test = 'set5'
-    config.task.update(degradation="bicubic", scale=3, patch=60)
+    config.task.update(degradation='bicubic', scale=3, patch=60, tile=64)
     config.model.update(width=32, blocks=6)
-    config.optimizer.model.update(learning_rate=2e-3, schedule='cosine', warmup_steps=100)
+    config.optimizer.model.update(learning_rate=1e-3, schedule='cosine', warmup_steps=100)
     config.train.update(
-        steps=6000, batch_size=32, eval_batch_size=4, log_every=100, eval_every=1000, checkpoint_every=1000,
-        ema_decay=0.999,
+        steps=11000, batch_size=16, eval_batch_size=4, log_every=200, eval_every=2200, checkpoint_every=2200,
+        ema_decay=0.999, sample_every=5500,
     )  # fmt: skip
     return config
 
