@@ -3,7 +3,17 @@ r"""Denoising: a fast network removes Gaussian noise of a known strength from ph
     python -m launch.train --config=configs/denoise.py --workdir=runs/denoise
     python -m launch.predict --workdir=runs/denoise --input=photo.png --output=clean/
 
-Expected:
+Trains 171,412 parameters on patches of 380 grey photographs (Train400, for research only, fetched on first use) with
+noise of sigma 25, of pixels from 0 to 255. Red, green and blue of a colour picture are restored separately.
+
+Expected: test PSNR on Set12 of 29.8 to 30.5 dB (the noisy pictures: 20.17, neither clipped nor rounded). Published: BM3D
+29.97, DnCNN-S 30.44 with 0.56 million parameters.
+Time: about 2,600 CPU-seconds.
+Variants:
+- `:blind`: sigma of 0 to 55 in training; a request may state its own, {"image": "photo.png", "sigma": 15}.
+- `:dncnn`: the residual denoiser as published, for a GPU (not measured).
+- `:own`: your own pictures, --config.data.train=photos (a folder of clean pictures; they need no classes).
+- `:tiny`: for tests; generated pictures.
 """
 
 from research.core.config import base, few_steps
@@ -15,10 +25,31 @@ def get_config():
     config.model.update(width=48, depth=10)
     config.optimizer.model.update(learning_rate=1e-3, schedule='cosine', warmup_steps=100)
     config.train.update(
-        steps=9000, batch_size=16, eval_batch_size=4, log_every=200, eval_every=2000, checkpoint_every=2000,
-        ema_decay=0.999, sample_every=4500,
+        steps=9000, batch_size=16, eval_batch_size=4, log_every=200, eval_every=3000, checkpoint_every=3000,
+        sample_every=4500, ema_decay=0.999,
     )  # fmt: skip
+    config.expected = {'test': {'psnr': (29.8, 30.5)}}
     return config
+
+
+def blind(config):
+    """Noise of any strength in training; measured at sigma 25."""
+    config.task.blind = (0.0, 55.0)
+    config.expected = {}
+
+
+def dncnn(config):
+    """The published residual denoiser, 128 patches of 40 pixels a step."""
+    config.task.update(patch=40, loss='l2')
+    config.model = {'name': 'dncnn'}
+    config.train.update(steps=80000, batch_size=128, eval_batch_size=16, eval_every=8000, checkpoint_every=8000)
+    config.expected = {}
+
+
+def own(config):
+    """Your own pictures; a tenth of them, by a hash of each file, are for validation and for the test each."""
+    config.data = {'reader': 'image_folder', 'validation_fraction': 0.1, 'test_fraction': 0.1}
+    config.expected = {}
 
 
 def tiny(config):

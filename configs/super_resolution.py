@@ -1,9 +1,20 @@
-r"""Denoising: a fast network removes Gaussian noise of a known strength from photographs.
+r"""Super-resolution: a small network enlarges photographs three times along each side.
 
-    python -m launch.train --config=configs/super_resolution.py --workdir=runs/denoise
-    python -m launch.predict --workdir=runs/super_resolution --input=photo.png --output=clean/
+    python -m launch.train --config=configs/super_resolution.py --workdir=runs/super_resolution
+    python -m launch.predict --workdir=runs/super_resolution --input=photo.png --output=large/
 
-Expected:
+Trains 118,249 parameters on patches of 380 grey photographs (Train400, for research only, fetched on first use), which
+are made smaller by MATLAB's bicubic filter. Of a colour picture the luma is restored, the colours are enlarged by the
+same filter.
+
+Expected: test PSNR on Set5 of 32.5 to 34 dB (bicubic enlargement: 30.39). Published: SRCNN 32.75, FSRCNN 33.06, VDSR
+33.67 with 0.67 million parameters.
+Time: about 1,200 CPU-seconds.
+Variants:
+- `:x2`, `:x4`: two and four times.
+- `:set14`: tests on Set14.
+- `:own`: your own pictures, --config.data.train=photos (a folder of pictures; they need no classes).
+- `:tiny`: for tests; generated pictures.
 """
 
 from research.core.config import base, few_steps
@@ -17,9 +28,34 @@ def get_config():
     config.optimizer.model.update(learning_rate=1e-3, schedule='cosine', warmup_steps=100)
     config.train.update(
         steps=11000, batch_size=16, eval_batch_size=4, log_every=200, eval_every=2200, checkpoint_every=2200,
-        ema_decay=0.999, sample_every=5500,
+        sample_every=5500, ema_decay=0.999,
     )  # fmt: skip
+    config.expected = {'test': {'psnr': (32.5, 34.0)}}
     return config
+
+
+def x2(config):
+    """Twice as many pixels along each side."""
+    config.task.update(scale=2, patch=48)
+    config.expected = {}
+
+
+def x4(config):
+    """Four times as many pixels along each side."""
+    config.task.update(scale=4, patch=80)
+    config.expected = {}
+
+
+def set14(config):
+    """Tests on Set14 instead of Set5."""
+    config.data.test = 'set14'
+    config.expected = {}
+
+
+def own(config):
+    """Your own pictures; a tenth of them, by a hash of each file, are for validation and for the test each."""
+    config.data = {'reader': 'image_folder', 'validation_fraction': 0.1, 'test_fraction': 0.1}
+    config.expected = {}
 
 
 def tiny(config):

@@ -1,4 +1,4 @@
-"""The output head of a restored picture: its scores are the pixels, 0 to 1; a target pixel that is NaN does not count."""
+"""The output head of a picture: its scores are pixels, 0 to 1; a target pixel that is NaN does not count."""
 
 from collections.abc import Callable, Mapping
 from typing import Any

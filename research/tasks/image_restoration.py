@@ -96,7 +96,8 @@ def prepare(config: Any, folder: epath.Path) -> None:
 
 def finalize(degradation: Degradation, answers: Iterable[tuple[Any, Any]]) -> dict[str, Metric]:
     """Mean PSNR and SSIM over pictures, beside those of the input."""
-    values = np.array([[answer[name] for name in ('psnr', 'input_psnr', 'ssim', 'input_ssim')] for _, answer in answers])
+    names = ('psnr', 'input_psnr', 'ssim', 'input_ssim')
+    values = np.array([[answer[name] for name in names] for _, answer in answers])
     psnr, input_psnr, ssim, input_ssim = map(float, values.mean(0))
     about = f'mean over pictures, luma{", rounded to 8 bits" if degradation.rounds else ""}'
     about += f', {degradation.border} pixels at each side left out' if degradation.border else ''

@@ -68,7 +68,9 @@ class Degradation(NamedTuple):
         return np.float32({'noise': strength / 255, 'bicubic': 0, 'jpeg': 1 - strength / 100}[self.name])
 
 
-def degrade(degradation: Degradation, clean: Grey, strength: float, rng: Any) -> Float[np.ndarray, 'low_height low_width']:
+def degrade(
+    degradation: Degradation, clean: Grey, strength: float, rng: Any
+) -> Float[np.ndarray, 'low_height low_width']:
     """The degraded version of a clean picture, float32, 0 to 1 for black to white; noise may leave that range.
 
     Args:

@@ -1,4 +1,4 @@
-"""Generated pictures of shaded shapes: pictures of different sizes that are always available, for tests and first tries.
+"""Generated pictures of shaded shapes, of different sizes: always available, for tests and first tries.
 
 Source: generated from a seed. Licence: that of the project. Splits: of each six pictures, one is for testing and one
 for validation.
