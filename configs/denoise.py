@@ -6,8 +6,8 @@ r"""Denoising: a fast network removes Gaussian noise of a known strength from ph
 Trains 171,412 parameters on patches of 380 grey photographs (Train400, for research only, fetched on first use) with
 noise of sigma 25, of pixels from 0 to 255. Red, green and blue of a colour picture are restored separately.
 
-Expected: test PSNR on Set12 of 29.8 to 30.5 dB (the noisy pictures: 20.17, neither clipped nor rounded). Published: BM3D
-29.97, DnCNN-S 30.44 with 0.56 million parameters.
+Expected: test PSNR on Set12 of 29.8 to 30.5 dB (the noisy pictures, neither clipped nor rounded: 20.17). Published:
+BM3D 29.97, DnCNN-S 30.44 with 0.56 million parameters.
 Time: about 2,600 CPU-seconds.
 Variants:
 - `:blind`: sigma of 0 to 55 in training; a request may state its own, {"image": "photo.png", "sigma": 15}.
