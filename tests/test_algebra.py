@@ -35,6 +35,7 @@ OTHERS = (
     'inputs', 'source', 'encode', 'metrics', 'decode', 'gradients', 'couples_rows', 'claim', 'split', 'join', 'buckets',
     'finalize', 'finalize_count', 'render', 'final_pictures', 'examples', 'budget', 'notes', 'describe',
 )  # fmt: skip
+WITHOUT_LOGITS = ('image_restoration',)  # its outputs are pixels
 WITHOUT_SCORE = ('image_generation',)  # nothing is claimed by a picture that was drawn
 CONTEXT = Context(jax.random.key(3), jnp.int32(0), False)
 
@@ -326,7 +327,8 @@ def test_losses_give_logits_and_mask_by_one_convention(planned):
     spec = planned.spec
     for group, loss in spec.task.losses.items():
         _, aux = jax.eval_shape(lambda *given, loss=loss: loss(*given, CONTEXT), spec.state.variables, spec.batch)
-        if spec.task.score is None:
+        if spec.task.score is None or planned.config.task['name'] in WITHOUT_LOGITS:
+            assert aux.outputs is None or 'logits' not in aux.outputs
             continue
         logits, mask = aux.outputs['logits'], aux.outputs['mask']
         assert mask.shape == logits.shape[:-1] and mask.dtype == np.float32, group

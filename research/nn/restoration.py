@@ -5,20 +5,20 @@ input within which an output pixel depends on the input.
 """
 
 import functools
-from typing import Literal
+from typing import Annotated, Literal
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from research.errors import SettingError
-from research.nn.apply import check_settings
+from research.errors import Count, PositiveInt, Range
 from research.nn.convolution import Conv
 from research.nn.resnet import normalize
 from research.nn.tap import tap
 from research.ops.pixels import depth_to_space, enlarge, space_to_depth
 
+Depth = Annotated[int, Range(2)]
 Precision = Literal['float32', 'bfloat16']
 FIRST = nn.initializers.variance_scaling(0.01, 'fan_in', 'normal')  # of the last layer: starts near the input
 HE = nn.initializers.he_normal()
@@ -28,7 +28,8 @@ CUBIC_REACH = 3  # of bicubic enlargement
 def convolutions(module: nn.Module, features: Array, depth: int, norm: str, train: bool) -> Array:
     """Convolutions of 3x3 with ReLU, norms on all but the first; call it in a compact method of a network here."""
     for number in range(depth):
-        conv = Conv(module.width, (3, 3), kernel_init=HE, dtype=module.dtype, name=f'conv_{number}')
+        biased = not number or norm == 'none'  # a norm would cancel the bias
+        conv = Conv(module.width, (3, 3), use_bias=biased, kernel_init=HE, dtype=module.dtype, name=f'conv_{number}')
         features = conv(features)
         if number:
             features = normalize(features, f'norm_{number}', norm, 1, train, module.dtype)
@@ -49,14 +50,10 @@ class DnCNN(nn.Module):
     """
 
     scale: int = 1
-    width: int = 64
-    depth: int = 17  # convolutions
+    width: PositiveInt = 64
+    depth: Depth = 17  # convolutions
     norm: Literal['batch', 'none'] = 'batch'
     dtype: Precision = 'float32'
-
-    def __post_init__(self):
-        check_settings(width=(self.width,), depth=(self.depth - 1,))
-        super().__post_init__()
 
     @property
     def reach(self) -> int:
@@ -80,14 +77,10 @@ class FFDNet(nn.Module):
     """
 
     scale: int = 1
-    width: int = 48
-    depth: int = 10  # convolutions
+    width: PositiveInt = 48
+    depth: Depth = 10  # convolutions
     norm: Literal['batch', 'none'] = 'none'
     dtype: Precision = 'float32'
-
-    def __post_init__(self):
-        check_settings(width=(self.width,), depth=(self.depth - 1,))
-        super().__post_init__()
 
     @property
     def reach(self) -> int:
@@ -113,15 +106,9 @@ class SubPixel(nn.Module):
     """
 
     scale: int
-    width: int = 32
-    blocks: int = 6
+    width: PositiveInt = 32
+    blocks: Count = 6
     dtype: Precision = 'float32'
-
-    def __post_init__(self):
-        check_settings(width=(self.width,))
-        if self.blocks < 0:
-            raise SettingError('blocks', f'must be zero or more, got {self.blocks}')
-        super().__post_init__()
 
     @property
     def reach(self) -> int:

@@ -26,7 +26,7 @@ def picture(
 
     Args:
       deviation: root mean square of what the degradation changes, of the training pictures: the deviation of the
-        Gaussian that scores a target, and the baseline of the metrics.
+        normal density of a target, whose logarithm up to a constant is the score, and the baseline of the metrics.
       loss: 'l1' (absolute) or 'l2' (squared error), the mean over the pixels of a picture.
       decode: outputs of one example -> the answer.
       baseline_about: what the baseline is.
@@ -46,7 +46,11 @@ def picture(
     def sums(images, targets, mask):
         difference, counts = errors(jnp.clip(images, 0, 1), targets)
         weight = mask[:, None, None, None]
-        return {'square': jnp.sum((255 * difference) ** 2 * weight), 'pixels': jnp.sum(counts * weight)}
+        return {
+            'square': jnp.sum((255 * difference) ** 2 * weight),
+            'pixels': jnp.sum(counts * weight),
+            'nll': -jnp.sum(score(images, targets) * mask),
+        }
 
     def metrics(sums):
         error, trivial = float(sums['square'] / sums['pixels']), (255 * deviation) ** 2
@@ -57,9 +61,8 @@ def picture(
         }
 
     def score(images, targets):
-        difference, counts = errors(images, targets)
-        log_density = -((difference / deviation) ** 2) / 2 - jnp.log(deviation * jnp.sqrt(2 * jnp.pi))
-        return jnp.sum(log_density * counts, (1, 2, 3))
+        difference, _ = errors(images, targets)
+        return -jnp.sum((difference / deviation) ** 2, (1, 2, 3)) / 2
 
     return OutputHead(
         units=1,

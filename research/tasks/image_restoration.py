@@ -9,7 +9,7 @@ import dataclasses
 import functools
 import json
 from collections.abc import Callable, Iterable
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 from etils import epath
@@ -21,7 +21,7 @@ from research.data.image.degradation import STRENGTHS, Degradation
 from research.data.image.images import MAX_SIDE
 from research.data.image.tiles import Tiling
 from research.data.readers.rows import SPLITS
-from research.errors import Count, PositiveInt, SettingError, task_settings
+from research.errors import Count, PositiveInt, Range, SettingError, task_settings
 from research.ops.picture_head import picture
 
 MODELS = 'restoration'  # builder module in research/models/
@@ -33,9 +33,9 @@ class Settings(NamedTuple):
     """Settings of `config.task`."""
 
     degradation: Literal['noise', 'bicubic', 'jpeg'] = 'noise'
-    sigma: float = 25.0  # of noise: deviation of pixels from 0 to 255
-    scale: int = 3  # of bicubic: 2, 3 or 4 times as many pixels along each side
-    quality: int = 10  # of jpeg: 1 to 95
+    sigma: Annotated[float, Range(0, 255)] = 25.0  # of noise: deviation of pixels from 0 to 255
+    scale: Annotated[int, Range(2, 4)] = 3  # of bicubic: 2, 3 or 4 times as many pixels along each side
+    quality: Annotated[int, Range(1, 95)] = 10  # of jpeg: 1 to 95
     blind: tuple[float, ...] = ()  # (low, high): training draws sigma or quality from this range
     patch: PositiveInt = 48  # side of the clean patches of training, in pixels
     loss: Literal['l1', 'l2'] = 'l1'
@@ -45,9 +45,6 @@ class Settings(NamedTuple):
     def check(self) -> 'Settings':
         """Validates the settings; raises `SettingError` for impossible values."""
         low, high = STRENGTHS[self.degradation]
-        name = {'noise': 'sigma', 'bicubic': 'scale', 'jpeg': 'quality'}[self.degradation]
-        if not low <= getattr(self, name) <= high:
-            raise SettingError(name, f'must be {low} to {high}, got {getattr(self, name)}')
         ascending = len(self.blind) == 2 and low <= self.blind[0] <= self.blind[1] <= high
         if self.blind and (self.degradation == 'bicubic' or not ascending):
             raise SettingError('blind', f'must be (), or (low, high) of noise or jpeg, from {low} to {high}')

@@ -2,7 +2,7 @@
 
 A model whose outputs depend on at most `margin` pixels in each direction computes the same values on tiles as on the
 whole picture: each tile is read with a margin around it, and only its inside is kept. Beyond the picture, pixels are
-mirrored with the edge pixel repeated. One shape means one compilation, whatever the sizes of the pictures.
+mirrored with the edge pixel repeated. One shape means one compilation for pictures of all sizes.
 """
 
 from collections.abc import Sequence
