@@ -88,6 +88,8 @@ def test_pictures_of_other_sizes_and_channels():
     inputs = {'image': field('image', (32, 32, 1))}
     warnings = texts(check.check_split(check.survey('train', rows[:2], inputs), inputs), 'warning')
     assert warnings == ["all pictures in 'image' are 16x16 and will be fitted to 32x32"]
+    inputs = {'image': field('image', (0, 0, 0))}  # a task that reads pictures of any size and colour
+    assert not texts(check.check_split(check.survey('train', rows, inputs), inputs), 'warning')
 
 
 def test_sounds_that_are_silent_or_of_another_rate():
