@@ -131,8 +131,8 @@ def check(task: Task, settings: Settings) -> None:
         if 'batch_stats' in extra.get(group, {}):
             raise UserError(
                 'config.methods: privacy cannot train with batch statistics, which mix the rows of a batch, '
-                f'and group {group!r} keeps some. Use group norm: config.model.norm=group, or norm=group in its section; '
-                'a model without group norm has norm=none'
+                f'and group {group!r} keeps some. Use group norm: config.model.norm=group, or norm=group in its '
+                'section; a model without group norm has norm=none'
             )
 
 
