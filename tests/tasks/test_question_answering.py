@@ -11,6 +11,7 @@ from research import api
 from research.core.evaluate import make_evaluator
 from research.core.predictions import decoded
 from research.core.task import Context
+from research.data.check.task import check_data
 from research.data.text import pieces
 from research.errors import UserError
 from research.nn import span_models
@@ -143,3 +144,10 @@ def test_impossible_settings_are_refused(tmp_path, changes, message):
 
 def test_shapes_of_words_have_their_embeddings():
     assert span_models.SHAPE_KINDS == len(pieces.SHAPES)
+
+
+def test_a_data_check_counts_questions_and_finds_no_copies_among_their_windows():
+    surveys, findings = check_data(api.read('configs/squad.py:tiny'), api.prepare, api.build)
+    rows = api.load_config('configs/squad.py:tiny').data.rows
+    assert surveys[0].total == len(surveys[0].keys) == rows == len(set(surveys[0].keys))
+    assert not any(finding.level == 'error' or 'copies' in finding.text for finding in findings)

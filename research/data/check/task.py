@@ -18,7 +18,7 @@ from research.data.check import splits as check_splits
 from research.data.check import survey as check
 from research.data.check.survey import Finding, chosen_numbers
 from research.data.dataset import file_settings, open_files
-from research.data.readers.rows import label_of, label_text
+from research.data.readers.rows import label_of, label_text, select
 from research.data.readers.settings import DataSettings
 from research.errors import UserError
 from research.ops.paths import flatten_paths
@@ -55,7 +55,7 @@ def check_data(
                 continue
             if raw is not None:
                 names[split] = raw_labels(raw, limit)
-            surveyed = chosen_rows(raw, rows, inputs)
+            surveyed = chosen_rows(raw, whole_rows(rows, inputs) if task and task.split else rows, inputs)
             seen = check.survey(split, surveyed, inputs, limit, say)
             seen.broken = list(dict.fromkeys([*seen.broken, *getattr(raw, 'skipped', ())]))
             encoding_errors = []
@@ -64,7 +64,7 @@ def check_data(
                 encoding_errors = check.encode_all(seen, rows, task.encode, bounds, limit, say, one_shape)
             resolved += [split] if rows is not None and not encoding_errors else []
             surveys.append(seen)
-            limits = inputs if surveyed is rows else without_limits(inputs)
+            limits = without_limits(inputs) if surveyed is raw else inputs
             findings += check.check_split(seen, limits, allowed) + encoding_errors
         findings += task_findings(task)
         say('comparing the splits')
@@ -116,6 +116,19 @@ def chosen_rows(raw: Any, rows: Any, inputs: Mapping[str, Any]) -> Any:
         return raw
     readable = rows is not None and len(rows) and (raw is None or set(inputs) <= set(row_or_none(rows)))
     return rows if readable or raw is None else raw
+
+
+def whole_rows(rows: Any, inputs: Mapping[str, Input]) -> Any:
+    """One row for each group of adjacent parts ('window') of the same row, as a task with `split` trains on them."""
+    if rows is None or 'window' not in row_or_none(rows):
+        return rows
+    numbers, last = [], None
+    for number in range(len(rows)):
+        row = rows[number]
+        content = [row.get(name) for name in inputs]
+        numbers += [number] if content != last or not row['window'] else []
+        last = content
+    return select(rows, numbers)
 
 
 def without_limits(inputs: Mapping[str, Input]) -> dict[str, Input]:

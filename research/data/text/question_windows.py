@@ -214,10 +214,12 @@ def plan_training(rows: Rows, windows: Windows, keep: bool) -> Plan:
 def plan_notes(counts: Mapping[str, int], settings: WindowSettings, keep: bool, no_answer: bool) -> list[str]:
     """Describes what was split, left out and cut, as sentences; `no_answer`: whether an answer may be missing."""
     fate = 'trained on "no answer"' if keep else 'left out'
-    notes = [
-        f'{counts["questions"]:,} training questions give {counts["windows"]:,} windows of at most {settings.length} '
-        f'tokens; {counts["without"]:,} windows do not contain the answer and are {fate}'
-    ]
+    notes = []
+    if counts['windows'] > counts['questions']:
+        notes.append(
+            f'{counts["questions"]:,} training questions give {counts["windows"]:,} windows of at most '
+            f'{settings.length} tokens; {counts["without"]:,} windows do not contain the answer and are {fate}'
+        )
     if counts['cut']:
         notes.append(f'{counts["cut"]:,} questions are cut to {settings.question_length} tokens')
     if counts['moved']:
