@@ -31,6 +31,7 @@ def own(config):
     """Your own recordings: a table with the columns file and transcript."""
     config.task.update(features=0, mels=80, deltas=0, seconds=20.0, case='lower', band_masks=2, band_mask=10)
     config.data = {'reader': 'csv', 'fields': 'file:audio,transcript:text', 'validation_fraction': 0.1}
+    config.optimizer.model.warmup_steps = 100
     config.expected = {}
 
 

@@ -10,7 +10,7 @@ Published settings: 80 mel bands of 25 ms every 10 ms, two frequency masks of at
 most 5% of the utterance, 16 layers of width 144 with 4 heads and convolutions of 32 frames, dropout 0.1, Adam with
 b2 = 0.98. Differences: convolutions of 31 frames, layer norm in place of batch norm, rotary positions, letters, CTC, a
 cosine schedule, no language model. `test` is test-clean; `:other` reports test-other.
-Time: not measured. The first start reads all sounds once.
+Time: not measured. The first start reads all sounds once. TFDS reads sounds with TensorFlow (extra `prepare`).
 Variants: `:other`, `:tiny` (for tests; words spelled by tones).
 """
 

@@ -7,7 +7,6 @@ before it, because a blank must separate the two.
 from typing import Any
 
 import jax.numpy as jnp
-import optax
 from jaxtyping import Array, Bool, Float, Int
 
 BLANK = 0
@@ -47,6 +46,8 @@ def ctc_loss(
       labels: right-padded.
       count: labels of each row.
     """
+    import optax  # not on a machine that only serves
+
     padded_frames = 1.0 - is_before(frames, logits.shape[1])
     padded_labels = 1.0 - is_before(count, labels.shape[1])
     return optax.ctc_loss(logits, padded_frames, labels, padded_labels, blank_id=BLANK)

@@ -260,3 +260,20 @@ def test_a_parquet_file_of_more_values_than_fit_is_refused(tmp_path, monkeypatch
     monkeypatch.setattr('research.data.readers.tables.MAX_PARQUET_VALUES', 3)
     with pytest.raises(UserError, match='a.parquet: 2 rows of 2 columns; at most 3 values'):
         rows_of(tmp_path, 'parquet', parquet_bytes([{'a': 1, 'label': 'x'}] * 2))
+
+
+def test_rows_of_a_set_of_sounds_have_its_sample_rate():
+    from types import SimpleNamespace
+
+    from research.data.readers.tfds import read_tfds
+
+    def rows(features, row):
+        info = SimpleNamespace(features=features, splits={'test': None}, full_name='books')
+        return read_tfds(SimpleNamespace(info=info, as_data_source=lambda split: [row]), 'test', 'config.data.test')
+
+    sound, text = SimpleNamespace(sample_rate=16000), SimpleNamespace()
+    row = {'speech': np.arange(3), 'text': b'a'}
+    assert rows({'speech': sound, 'text': text}, row)[0]['rate'] == 16000
+    assert 'rate' not in rows({'speech': text, 'text': text}, row)[0]
+    assert 'rate' not in rows({'speech': SimpleNamespace(sample_rate=None), 'text': text}, row)[0]
+    assert rows({'speech': sound, 'text': text, 'rate': text}, {**row, 'rate': np.int32(8000)})[0]['rate'] == 8000

@@ -170,3 +170,46 @@ def test_poisson_batches_are_refused_with_a_reason(tmp_path):
     config = config_of('configs/an4.py:tiny', {'train.sampling': 'poisson'})
     with pytest.raises(UserError, match='differ in shape'):
         planned(config, epath.Path(tmp_path))
+
+
+BOOKS = """
+import numpy as np
+import tensorflow_datasets as tfds
+
+
+class SomeBooks(tfds.core.GeneratorBasedBuilder):
+    VERSION = tfds.core.Version('1.0.0')
+
+    def _info(self):
+        features = {'text': tfds.features.Text(), 'speech': tfds.features.Tensor(shape=(None,), dtype=np.int64)}
+        features['rate'] = tfds.features.Scalar(dtype=np.int32)  # tfds.features.Audio needs TensorFlow
+        return self.dataset_info_from_configs(features=tfds.features.FeaturesDict(features))
+
+    def _split_generators(self, dl_manager):
+        names = 'train_clean100', 'train_clean360', 'train_other500', 'dev_clean', 'test_clean'
+        return {name: self._generate_examples(number) for number, name in enumerate(names)}
+
+    def _generate_examples(self, split):
+        draw = np.random.default_rng(split)
+        for row in range(18):
+            samples = np.int64(draw.normal(size=16000 + 400 * row) * 3000)
+            yield row, {'text': 'A BOOK ' * (1 + row % 2), 'speech': samples, 'rate': 16000}
+"""
+
+
+@pytest.mark.slow  # writes a set of TFDS
+def test_the_librispeech_config_is_traced_on_a_set_of_its_form(tmp_path):
+    from launch import prepare_data
+
+    (tmp_path / 'some_books.py').write_text(BOOKS)
+    prepare_data.prepare('some_books', str(tmp_path / 'data'), str(tmp_path / 'some_books.py'))
+    values = api.load_config('configs/librispeech.py')
+    values.data.update(name='some_books', folder=str(tmp_path / 'data'))
+    spec = planned(api.read(values), epath.Path(tmp_path / 'run'))
+    assert len(spec.task.source('train')) == 54 and len(spec.task.source('test')) == 18
+    row = spec.task.source('validation')[3]
+    assert row['rate'] == 16000 and spec.task.encode(row)['frames'] == 1 + len(row['audio']) // 160
+    with jax.set_mesh(spec.mesh):
+        state, logs = jax.eval_shape(spec.step(), spec.state, spec.batch)
+    assert 'loss' in logs and len(spec.bucketed) == 6
+    assert 7e6 < sum(leaf.size for leaf in jax.tree.leaves(state.variables.params)) < 9e6
