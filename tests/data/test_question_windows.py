@@ -6,6 +6,7 @@ import pathlib
 import numpy as np
 import pytest
 from etils import epath
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
 from research.data.readers.rows import in_memory
 from research.data.text import pieces
@@ -48,18 +49,31 @@ def bert_of(folder):
     return pieces.read_pretrained(epath.Path(folder), 'bert')
 
 
+def bytes_of(folder):
+    """A byte-level tokenizer, as of RoBERTa: characters outside ASCII are several tokens."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    special = ['<s>', '<pad>', '</s>', '<unk>']
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=300, special_tokens=special, initial_alphabet=alphabet)
+    tokenizer.train_from_iterator(['The mill is the mill of the stadium'] * 9, trainer)
+    folder.joinpath(pieces.TOKENIZER).write_text(tokenizer.to_str(), encoding='utf-8')
+    return pieces.read_pretrained(epath.Path(folder), 'roberta')
+
+
 def raw_of(context, answer, question='Where is it?'):
     row = {'question': question, 'context': context, 'answer': answer, 'answer_start': None}
     return with_references(row, 'here')
 
 
-@pytest.mark.parametrize('reader', ['words', 'bert'])
+@pytest.mark.parametrize('reader', ['words', 'bert', 'bytes'])
 @pytest.mark.parametrize('name', CONTEXTS)
 def test_an_encoded_answer_is_cut_out_unchanged(name, reader, tmp_path):
     """From the text to positions of tokens, and back to code points."""
     context, answer = CONTEXTS[name]
-    reader = words_of(tmp_path, [context]) if reader == 'words' else bert_of(tmp_path)
-    windows = Windows(reader, WindowSettings(48, 6, 8))
+    makers = {'words': lambda folder: words_of(folder, [context]), 'bert': bert_of, 'bytes': bytes_of}
+    reader = makers[reader](tmp_path)
+    windows = Windows(reader, WindowSettings(128, 6, 8))
     raw = raw_of(context, answer)
     row = windows.encode(raw)
     span = np.array([[row['start'], row['end']]])

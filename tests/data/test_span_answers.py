@@ -6,6 +6,7 @@ from etils import epath
 
 from research.data.text import pieces
 from research.data.text.question_windows import Windows, WindowSettings
+from research.data.text.sentences import best_sentence, rarities, sentences
 from research.data.text.span_answers import make_decode, make_join
 from research.ops.spans import EXCLUDED
 
@@ -64,3 +65,12 @@ def test_no_answer_needs_the_margin_in_every_window(windows, margin, answer):
 
 def test_the_outputs_of_one_window_are_positions():
     assert make_decode(None)(output([[3, 4]], [1.0])) == {'spans': [[3, 4]], 'scores': [1.0]}
+
+
+def test_sentences_end_at_marks_and_line_feeds_and_the_best_shares_the_rarest_words():
+    text = 'Ada came. "Stop!" she said.\nThe mill burnt。中文句子。另一个！'
+    parts = ['Ada came.', '"Stop!"', 'she said.', 'The mill burnt。', '中文句子。', '另一个！']
+    assert sentences(text) == parts and sentences('no mark') == ['no mark']
+    rarity = rarities(['the the', 'the mill', 'the sea'])
+    assert rarity('the') < rarity('mill') < rarity('unknown') + 1e-9
+    assert best_sentence('the mill', ['the the the', 'a mill', 'the'], rarity) == 'a mill'
