@@ -107,8 +107,9 @@ class SpanConvolution(nn.Module):
         for number, dilation in enumerate(self.after):
             x = GatedConvolution(self.window, dilation, self.dropout, name=f'after_{number}')(x, valid, train)
         last = GatedConvolution(self.window, 1, self.dropout, name='last')(x, valid, train)
-        start = nn.Dense(1, use_bias=False, name='start')(nn.LayerNorm(name='start_norm')(x))
-        end = nn.Dense(1, use_bias=False, name='end')(nn.LayerNorm(name='end_norm')(last))
+        # No biases: softmaxes over positions would ignore them, and Adam would amplify the rounding of their gradients.
+        start = nn.Dense(1, use_bias=False, name='start')(nn.LayerNorm(use_bias=False, name='start_norm')(x))
+        end = nn.Dense(1, use_bias=False, name='end')(nn.LayerNorm(use_bias=False, name='end_norm')(last))
         return jnp.concatenate([start, end], axis=-1).astype(jnp.float32)
 
     def attended(self, x: Array, asked: Array, train: bool) -> Float[Array, 'batch tokens width']:
