@@ -3,7 +3,7 @@ r"""Denoising: a fast network removes Gaussian noise of a known strength from ph
     python -m launch.train --config=configs/denoise.py --workdir=runs/denoise
     python -m launch.predict --workdir=runs/denoise --input=photo.png --output=clean/
 
-Trains 171,412 parameters on patches of 380 grey photographs (Train400, for research only, fetched on first use) with
+Trains 170,212 parameters on patches of 380 grey photographs (Train400, for research only, fetched on first use) with
 noise of sigma 25, of pixels from 0 to 255. Red, green and blue of a colour picture are restored separately.
 
 Expected: test PSNR on Set12 of 29.8 to 30.5 dB (the noisy pictures, neither clipped nor rounded: 20.17). Published:

@@ -3,7 +3,7 @@ r"""Super-resolution: a small network enlarges photographs three times along eac
     python -m launch.train --config=configs/super_resolution.py --workdir=runs/super_resolution
     python -m launch.predict --workdir=runs/super_resolution --input=photo.png --output=large/
 
-Trains 118,249 parameters on patches of 380 grey photographs (Train400, for research only, fetched on first use), which
+Trains 123,145 parameters on patches of 380 grey photographs (Train400, for research only, fetched on first use), which
 are made smaller by MATLAB's bicubic filter. Of a colour picture the luma is restored, the colours are enlarged by the
 same filter.
 

@@ -123,6 +123,7 @@ def test_bad_pictures_are_refused():
         restored.degraded(NOISE, 0, {'image': image, 'sigma': 'strong'})
     with pytest.raises(UserError, match='quality must be a number from 1 to 95'):
         restored.degraded(JPEG, 0, {'image': image, 'quality': 0})
+    assert restored.degraded(NOISE, 0, {'image': image, 'sigma': '15'}).strength == 15  # as in a table
     with pytest.raises(UserError, match='examples must be 6 or more'):
         shapes.open(examples=2)
     with pytest.raises(UserError, match='is unknown'):

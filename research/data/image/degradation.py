@@ -59,9 +59,13 @@ class Degradation(NamedTuple):
         """The strength that a request states, by default that of evaluation; raises UserError for an invalid one."""
         value = request.get(self.field, self.strength)
         low, high = STRENGTHS[self.name]
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
+        try:
+            strength = float(value)  # a cell of a table is a text
+        except (TypeError, ValueError):
+            strength = float('nan')
+        if not low <= strength <= high:
             raise UserError(f'{self.field} must be a number from {low} to {high}, got {value!r}')
-        return value
+        return strength
 
     def level(self, strength: float) -> np.float32:
         """The strength as a model reads it: from 0 (nothing) to about 1."""
