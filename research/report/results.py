@@ -15,7 +15,8 @@ COLUMNS = (
     'baseline', 'published', 'source', 'commit', 'data_hash', 'note',
 )  # fmt: skip
 TITLES = {
-    'images': 'Image classification', 'generation': 'Image generation', 'sound': 'Sound', 'tables': 'Tables',
+    'images': 'Image classification', 'generation': 'Image generation',
+    'restoration': 'Image restoration', 'sound': 'Sound', 'tables': 'Tables',
     'genes': 'Gene sequences', 'text': 'Text classification', 'language': 'Language models',
     'translation': 'Translation',
 }  # fmt: skip
