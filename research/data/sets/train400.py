@@ -76,6 +76,6 @@ def open(folder: str = '', test: Literal['set12', 'classic5', 'set5', 'set14'] =
     def source(split: str) -> Rows:
         if split != 'test':
             return choose(split, parts(), 'split')
-        return set5_set14.open(test=test).source('test') if test in set5_set14.NAMES else read(test)
+        return set5_set14.open(test=test).source('test') if test in ('set5', 'set14') else read(test)
 
     return DataSet(source, f'grey photographs; test: {test}', fields=('image',))
