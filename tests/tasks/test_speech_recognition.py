@@ -90,8 +90,8 @@ def tones(tmp_path_factory):
     """A model that has learned the tones: (run, config)."""
     folder = tmp_path_factory.mktemp('tones')
     overrides = {
-        'train.steps': '150', 'train.batch_size': '16', 'train.eval_every': '0', 'train.checkpoint_every': '0',
-        'train.log_every': '50', 'data.examples': '240', 'model.width': '32', 'model.layers': '1',
+        'train.steps': '40', 'train.batch_size': '16', 'train.eval_every': '40', 'train.checkpoint_every': '40',
+        'train.log_every': '20', 'data.examples': '240', 'model.width': '32', 'model.layers': '1',
         'optimizer.model.learning_rate': '0.01', 'task.buckets': '1',
     }  # fmt: skip
     return api.run('configs/an4.py:tiny', folder / 'run', overrides), folder / 'run'
@@ -100,9 +100,8 @@ def tones(tmp_path_factory):
 @pytest.mark.slow
 def test_words_spelled_by_tones_are_learned(tones):
     run, _ = tones
-    metrics = run.metrics['test']['metrics']
-    assert metrics['wer']['value'] < 10 and metrics['cer']['value'] < 10
-    assert metrics['wer']['baseline'] > 50 and 'upper case' in metrics['wer']['about']
+    metrics = run.metrics['test']
+    assert metrics['wer'] < 10 and metrics['cer'] < 10
     assert {'wer_greedy', 'cer_greedy', 'sentence_errors', 'wer_new', 'unfit', 'loss'} <= metrics.keys()
 
 
