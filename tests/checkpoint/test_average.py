@@ -35,5 +35,5 @@ def test_fewer_checkpoints_are_told(tmp_path):
 
 
 def test_more_than_are_kept_is_refused():
-    with pytest.raises(UserError, match='keep_last is 2'):
+    with pytest.raises(UserError, match='keep_last=2'):
         TrainSettings(steps=1, average_checkpoints=5)
