@@ -5,6 +5,7 @@ import decimal
 import json
 import time
 
+import numpy as np
 import pyarrow
 import pyarrow.parquet
 import pytest

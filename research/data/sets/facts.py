@@ -1,6 +1,6 @@
 """Questions about invented people, in English or Chinese, answered by a part of a short text; some cannot be answered.
 
-Written for this project. Licence: that of the project. Splits: seeds 0, 1 and 2.
+Source: generated from word lists of this project. Licence: that of the project. Splits: seeds 0, 1 and 2.
 """
 
 from typing import Annotated, Literal

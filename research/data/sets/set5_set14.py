@@ -1,6 +1,6 @@
 """Set5 and Set14: 5 and 14 colour photographs, the customary tests of super-resolution.
 
-Sources: M. Bevilacqua et al., BMVC 2012 (Set5); R. Zeyde et al., Curves and Surfaces 2010 (Set14). Licence: unclear,
+Source: M. Bevilacqua et al., BMVC 2012 (Set5); R. Zeyde et al., Curves and Surfaces 2010 (Set14). Licence: unclear,
 customary test images of research. Splits: test only. Oddities: sizes differ and some are odd; Set14/bridge.png has one
 channel, and the channels of man.png are equal.
 """

@@ -1,7 +1,7 @@
 """SQuAD 1.1: questions on articles of Wikipedia, answered by a part of a paragraph.
 
 Source: P. Rajpurkar et al. 2016, "SQuAD: 100,000+ Questions for Machine Comprehension of Text", arXiv:1606.05250.
-Licence: CC BY-SA 4.0. Splits of 'dev': the 48 articles of the development file by their order, 35 for training (7,947
+Licence: CC BY-SA 4.0. Splits: of 'dev', the 48 articles of the development file by their order, 35 for training (7,947
 questions), 3 for validation (635) and 10 for the test (1,988); results are not comparable with published ones. 'full':
 the official files, with the last 20 articles of the training file for validation, and the development file as the test.
 Oddities: 1 to 6 answers per question in the development file, one in the training file; positions count code points.
