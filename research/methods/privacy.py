@@ -21,7 +21,7 @@ from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from research.core.task import Aux, Batch, Context, Gradient, Loss, Task, Tree, Variables, fold
-from research.errors import Count, NonNegative, OpenFraction, Positive, UserError, nearest
+from research.errors import Count, NonNegative, OpenFraction, Positive, UserError, in_section, nearest
 from research.ops import accounting
 from research.ops.constrain import BATCH, constrain
 
