@@ -6,9 +6,9 @@ r"""JPEG artefacts: a residual network repairs strongly compressed photographs.
 Trains 89,924 parameters on patches of 380 grey photographs (Train400, for research only, fetched on first use), which
 Pillow compresses with quality 10. Of a colour picture the luma is repaired; the colours are kept.
 
-Expected: test PSNR on classic5 at least 0.8 dB above the compressed pictures (27.82 dB, SSIM 0.7595), a target that no
-run has measured yet. Published: AR-CNN 29.03, DnCNN-3 29.40 dB.
-Time: about 600 CPU-seconds, by the work of one step.
+Expected: test PSNR on classic5 of 28.7 to 29.2 dB (seed 0: 28.94, SSIM 0.7902; the compressed pictures: 27.82, 0.7595).
+Published: AR-CNN 29.03, DnCNN-3 29.40 dB.
+Time: 470 CPU-seconds, 11 min on 2 CPU cores that other programs used as well.
 Variants:
 - `:q20`, `:q40`: quality 20 and 40.
 - `:blind`: quality 5 to 60 in training; a request may state its own, {"image": "photo.jpg", "quality": 30}.
@@ -29,7 +29,7 @@ def get_config():
         steps=5000, batch_size=16, eval_batch_size=4, log_every=200, eval_every=2500, checkpoint_every=2500,
         sample_every=2500, ema_decay=0.999,
     )  # fmt: skip
-    config.expected = {'test': {'psnr': (28.62, 29.6)}}
+    config.expected = {'test': {'psnr': (28.7, 29.2)}}
     return config
 
 

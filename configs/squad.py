@@ -7,7 +7,8 @@ r"""Questions answered from a text: SQuAD 1.1, a convolution over question and p
 Trains 1.6 million parameters on 7,947 questions of 35 articles (4.9 MB, fetched on first use), which is the development
 file of SQuAD 1.1 split by articles; so the results are not comparable with published ones.
 
-Expected: F1 45 to 60 on the test split.
+Expected: F1 43 to 52 on the test split (seed 0: 45.9, exact match 32.8).
+Time: 18 min on 2 CPU cores that other programs used as well.
 Baselines on the same 1,988 test questions: the sentence with the rarest words of the question F1 22.6, the first
 sentence 11.4; a second person, against the other references, exact match 76.6 and F1 88.6.
 Variants, which compose (`:own,chinese`):
@@ -42,7 +43,7 @@ def get_config():
     config.train.update(
         epochs=4.0, batch_size=32, eval_batch_size=64, eval_every=258, checkpoint_every=258, best='f1', ema_decay=0.99,
     )  # fmt: skip
-    config.expected = {'test': {'f1': (45.0, 60.0)}}
+    config.expected = {'test': {'f1': (43.0, 52.0)}}
     return config
 
 

@@ -53,9 +53,10 @@ def config_of(command: str) -> tuple[str, str]:
     return name, ' '.join(others)
 
 
-def number_text(value: float, metric: str) -> str:
-    """Formats a value: in percent for shares, else with four significant digits."""
-    return f'{100 * value:.2f}' if PERCENT.fullmatch(metric) else f'{value:.4g}'
+def number_text(value: float, metric: str, signature: str = '') -> str:
+    """Formats a value: shares in percent, unless the signature says that they are; else four significant digits."""
+    share = PERCENT.fullmatch(metric) and not signature.startswith('percent')
+    return f'{100 * value:.2f}' if share else f'{value:.4g}'
 
 
 def data_hash(workdir: str) -> str:
@@ -83,15 +84,16 @@ def row_of(workdirs: Sequence[str], split: str, metric: str) -> dict[str, str]:
         measured = entry['metrics'][metric]
         if isinstance(measured['value'], list):
             raise UserError(f'--metric={metric}: a table records single numbers, and this metric has several')
-        values.append(number_text(measured['value'], metric))
+        signature = measured.get('about', '')
+        values.append(number_text(measured['value'], metric, signature))
         seeds.append(str(stored(workdir, 'config.json')['seed']))
         seconds.append(environment['seconds'] + environment.get('seconds_before', 0.0))
         name, overrides = config_of(environment['command'])
-        baseline = '' if measured['baseline'] is None else number_text(measured['baseline'], metric)
+        baseline = '' if measured['baseline'] is None else number_text(measured['baseline'], metric, signature)
         data = stored(workdir, 'config.json')['data']
         rows.append({
             'config': name, 'overrides': overrides, 'data': data.get('name') or data.get('reader', ''),
-            'split': split, 'metric': metric, 'signature': measured.get('about', ''), 'baseline': baseline,
+            'split': split, 'metric': metric, 'signature': signature, 'baseline': baseline,
             'commit': environment.get('commit', ''), 'data_hash': data_hash(workdir),
         })  # fmt: skip
     if len({(row['config'], row['overrides']) for row in rows}) > 1:

@@ -94,3 +94,9 @@ def test_rows_name_configs_numbers_and_notes_that_exist(name):
         assert all(float(value) == float(value) for value in row['values'].split())
         assert set(row['note'].split()) <= notes
         assert not row['published'] or row['source'], 'a published value names its source'
+
+
+def test_a_share_is_in_percent_once():
+    assert results.number_text(0.9888, 'accuracy') == '98.88'
+    assert results.number_text(45.9158, 'f1', 'percent, over words') == '45.92'
+    assert results.number_text(30.39, 'psnr', 'dB') == '30.39'
