@@ -54,7 +54,7 @@ def span_prediction(
         mask, positions = batch['mask'], context_positions(batch['types'], batch['length']).sum(1) + 1
         right = jnp.all(jnp.argmax(scores, axis=1) == targets_of(batch), axis=-1)
         return {
-            'loss': jnp.sum(span_loss(scores, batch['start'], batch['end']) * mask),
+            'nll': jnp.sum(span_loss(scores, batch['start'], batch['end']) * mask),
             'uniform': jnp.sum(2 * jnp.log(positions) * mask),
             'right': jnp.sum(right * mask),
             'count': jnp.sum(mask),
@@ -87,7 +87,7 @@ def span_metrics(sums: Mapping[str, Any]) -> dict[str, Metric]:
     count = sums['count']
     return {
         'loss': Metric(
-            sums['loss'] / count, sums['uniform'] / count, 'lower', 'nats for the first and the last token of a span',
+            sums['nll'] / count, sums['uniform'] / count, 'lower', 'nats for the first and the last token of a span',
             'all positions equally probable',
         ),
         'window_accuracy': Metric(sums['right'] / count, about='windows with the right first and last token'),

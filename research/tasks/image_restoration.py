@@ -21,7 +21,7 @@ from research.data.image.degradation import STRENGTHS, Degradation
 from research.data.image.images import MAX_SIDE
 from research.data.image.tiles import Tiling
 from research.data.readers.rows import SPLITS
-from research.errors import Count, PositiveInt, Range, SettingError, task_settings
+from research.errors import Count, NonNegative, PositiveInt, Range, SettingError, task_settings
 from research.ops.picture_head import picture
 
 MODELS = 'restoration'  # builder module in research/models/
@@ -36,7 +36,7 @@ class Settings(NamedTuple):
     sigma: Annotated[float, Range(0, 255)] = 25.0  # of noise: deviation of pixels from 0 to 255
     scale: Annotated[int, Range(2, 4)] = 3  # of bicubic: 2, 3 or 4 times as many pixels along each side
     quality: Annotated[int, Range(1, 95)] = 10  # of jpeg: 1 to 95
-    blind: tuple[float, ...] = ()  # (low, high): training draws sigma or quality from this range
+    blind: tuple[NonNegative, ...] = ()  # (low, high): training draws sigma or quality from this range
     patch: PositiveInt = 48  # side of the clean patches of training, in pixels
     loss: Literal['l1', 'l2'] = 'l1'
     tile: PositiveInt = 128  # side of the tiles of whole pictures, in pixels of the input; more needs more memory

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from research.data.dataset import open_dataset
 from research.data.image import restored, tiles
 from research.data.image.degradation import Degradation, central_patch, compressed, degrade, random_patch
 from research.data.sets import shapes, train400
@@ -124,8 +125,8 @@ def test_bad_pictures_are_refused():
     with pytest.raises(UserError, match='quality must be a number from 1 to 95'):
         restored.degraded(JPEG, 0, {'image': image, 'quality': 0})
     assert restored.degraded(NOISE, 0, {'image': image, 'sigma': '15'}).strength == 15  # as in a table
-    with pytest.raises(UserError, match='examples must be 6 or more'):
-        shapes.open(examples=2)
+    with pytest.raises(UserError, match='config.data.examples must be 6 or more, got 2'):
+        open_dataset({'name': 'shapes', 'examples': 2})
     with pytest.raises(UserError, match='is unknown'):
         train400.open(test='set13')
     with pytest.raises(UserError, match='a test split is'):

@@ -5,13 +5,14 @@ for validation.
 """
 
 import functools
+from typing import Annotated, Literal
 
 import numpy as np
 from jaxtyping import UInt8
 
 from research.data.dataset import DataSet
 from research.data.readers.rows import Rows
-from research.errors import UserError, choose
+from research.errors import Count, Range, choose
 
 SPLIT_PERIOD = 6  # of this many pictures, one is for testing and one for validation
 
@@ -39,7 +40,12 @@ def drawing(seed: int, number: int, side: int, channels: int) -> UInt8[np.ndarra
     return np.clip(np.round(image), 0, 255).astype(np.uint8)
 
 
-def open(examples: int = 96, side: int = 64, channels: int = 3, seed: int = 0) -> DataSet:
+def open(
+    examples: Annotated[int, Range(SPLIT_PERIOD)] = 96,
+    side: Annotated[int, Range(8)] = 64,
+    channels: Literal[1, 3] = 3,
+    seed: Count = 0,
+) -> DataSet:
     """Opens the set; a row is {'image': uint8 [height, width, channels]}.
 
     Args:
@@ -47,15 +53,7 @@ def open(examples: int = 96, side: int = 64, channels: int = 3, seed: int = 0) -
       side: their largest side in pixels, 8 or more.
       channels: 1 (grey) or 3.
       seed: of the pictures.
-
-    Raises:
-      UserError: for an invalid setting.
     """
-    if examples < SPLIT_PERIOD or side < 8 or channels not in (1, 3):
-        raise UserError(
-            f'config.data: examples must be {SPLIT_PERIOD} or more, side 8 or more and channels 1 or 3, got '
-            f'{examples}, {side} and {channels}'
-        )
     remainders = {'train': range(2, SPLIT_PERIOD), 'validation': (1,), 'test': (0,)}
 
     @functools.cache
