@@ -260,6 +260,7 @@ def encoder_decoder(section, folder, row_length, vocabulary, length, source_voca
 """
 
 
+@pytest.mark.slow
 def test_a_pair_of_another_package(lab, tmp_path):
     (lab / 'pair.py').write_text(PAIR)
     run = research.run('configs/digits_gan.py:tiny', tmp_path / 'run', {'model.name': 'my_lab.pair'})
@@ -270,6 +271,7 @@ def test_a_pair_of_another_package(lab, tmp_path):
 @pytest.mark.parametrize(('config', 'request_'), [
     ('python_lm', 'def f'), ('masked_lm', 'def [MASK](x):'), ('multi30k_translation', 'The rain stopped.'),
 ])  # fmt: skip
+@pytest.mark.slow
 def test_token_models_of_another_package(lab, tmp_path, config, request_):
     (lab / 'net.py').write_text(TOKENS)
     overrides = {'model.name': 'my_lab.net', 'train.sample_every': 0, 'train.steps': 2}

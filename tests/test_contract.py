@@ -23,7 +23,8 @@ from research.ops import paths
 from research.resolve import variants
 
 EVERY_COMMIT = tuple(  # one of each family; the others before a change is handed in
-    f'configs/{name}.py' for name in ('adult', 'digits', 'digits_gan', 'masked_lm', 'multi30k_translation', 'python_lm')
+    f'configs/{name}.py'
+    for name in ('adult', 'an4', 'digits', 'digits_gan', 'masked_lm', 'multi30k_translation', 'python_lm', 'squad')
 )
 
 

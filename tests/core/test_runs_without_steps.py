@@ -8,6 +8,7 @@ from research import api
 from research.errors import UserError
 
 TINY = 'configs/digits.py:tiny'
+pytestmark = pytest.mark.slow
 
 
 def notes_of(run):

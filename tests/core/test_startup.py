@@ -108,6 +108,7 @@ def test_another_metric_that_chooses_begins_without_a_best_value():
     assert best_of(meta, 'accuracy') == Best(0.5, 4, 1) and best_of(meta, 'loss') == Best()
 
 
+@pytest.mark.slow
 def test_a_misspelt_metric_does_not_cost_what_was_trained(tmp_path):
     wrong = {'train.best': 'acuracy', 'train.eval_every': '0', 'train.checkpoint_every': '0'}
     with pytest.raises(UserError, match="config.train.best='acuracy': validation has the metrics accuracy"):
@@ -117,6 +118,7 @@ def test_a_misspelt_metric_does_not_cost_what_was_trained(tmp_path):
     assert api.run(TINY, tmp_path / 'run', {**wrong, 'train.best': 'accuracy'}).step == steps[0]
 
 
+@pytest.mark.slow
 def test_a_misspelt_metric_is_refused_before_the_first_step(tmp_path):
     with pytest.raises(UserError, match="config.train.best='acuracy': validation has the metrics accuracy"):
         api.run(TINY, tmp_path / 'run', {'train.best': 'acuracy', 'train.eval_every': '2'})

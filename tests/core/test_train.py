@@ -122,6 +122,7 @@ def test_a_look_at_a_finished_run_leaves_its_times_alone(tmp_path):
     assert (tmp_path / 'environment.json').read_text() == before
 
 
+@pytest.mark.slow
 def test_the_times_of_earlier_starts_are_added_up(tmp_path):
     file, seconds, before = tmp_path / 'environment.json', [], []
     for steps in (2, 4, 6):

@@ -89,6 +89,7 @@ def test_score_is_the_sum_of_log_probabilities_of_targets(task, functions, batch
     assert task.metrics(sums)['loss'].baseline == pytest.approx(np.log(WORDS), rel=1e-6)
 
 
+@pytest.mark.slow
 def test_generation_without_a_cache_is_generation_with_one(task, batch, trained):
     model = decoder(SHAPE, epath.Path('unused'), WORDS, LENGTH)
     prompts, following = {'tokens': batch['tokens'][:, :4], 'length': np.array([1, 2, 3, 4, 4, 2])}, batch['tokens'].T

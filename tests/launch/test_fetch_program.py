@@ -30,6 +30,7 @@ def called(command, environment):
     )
 
 
+@pytest.mark.slow
 def test_names_are_checked_and_a_failure_is_one_message(environment):
     wrong = called('launch.fetch sst3', environment)
     assert wrong.returncode == 1 and "'sst3' is unknown; did you mean 'sst2'?" in wrong.stderr

@@ -91,6 +91,7 @@ def test_no_venv_module_and_an_unknown_extra(project, monkeypatch, capsys):
     assert 'there is no extra tset; choose from test' in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_no_network(project):
     line = start(project, '--setup_only')
     assert 'the package index cannot be reached' in line and 'PIP_INDEX_URL' in line

@@ -16,6 +16,7 @@ CONTEXT = Context(jax.random.key(0), np.int32(0), False)
 
 
 @pytest.mark.parametrize('name', ['conformer', 'transformer'])
+@pytest.mark.slow
 def test_logits_do_not_depend_on_batch_mates_or_padding(name):
     model = speech_model({'name': name, **SHAPE}, 5, 3, 64)
     variables = model.init(jax.random.key(1))
@@ -35,6 +36,7 @@ def test_logits_do_not_depend_on_batch_mates_or_padding(name):
         np.testing.assert_allclose(logits(frames, mates, padding)[0, : shortened(21)], alone[0], atol=2e-5)
 
 
+@pytest.mark.slow
 def test_a_conformer_sees_frames_through_its_convolution():
     """Without attention, an output frame depends on a window of the input and on nothing else."""
     model = speech_model({'name': 'conformer', **SHAPE, 'layers': 1, 'kernel': 3, 'window': 1}, 5, 3, 64)

@@ -19,6 +19,7 @@ PAIRS = {
 
 
 @pytest.mark.parametrize('pair', PAIRS)
+@pytest.mark.slow
 def test_pictures_lie_in_the_range_of_tanh_and_the_label_matters(pair):
     make, discriminator = PAIRS[pair]
     generator = make((8, 8, 1))
@@ -63,6 +64,7 @@ def test_sizes_of_pictures_and_where_state_is_kept(pair, size):
     assert set(collections) == {'batch_stats' if pair == 'dcgan' else 'spectral'}
 
 
+@pytest.mark.slow
 def test_doubling_is_the_transposed_convolution_with_its_parameters_and_gradients():
     picture = jax.random.normal(jax.random.key(0), (3, 7, 5, 6))
     ours = Doubling(4)
@@ -83,6 +85,7 @@ def test_doubling_is_the_transposed_convolution_with_its_parameters_and_gradient
     jax.tree.map(lambda one, two: np.testing.assert_allclose(one, two, rtol=1e-4, atol=1e-4), found, expected)
 
 
+@pytest.mark.slow
 def test_convolutional_score_by_hand():
     discriminator = ConvSNDiscriminator(3, (4, 5))
     images, labels = jnp.float32(np.random.default_rng(0).normal(size=(4, 8, 8, 1))), jnp.array([0, 1, 2, 1])

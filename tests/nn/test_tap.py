@@ -102,6 +102,7 @@ def watched(module, params, collections, inputs, watch):
 
 
 @pytest.mark.parametrize('name', CASES)
+@pytest.mark.slow
 def test_watching_reports_every_tap_and_changes_nothing_but_what_a_delta_moves(name):
     module, inputs, shapes = CASES[name]
     first = next(iter(shapes))
@@ -135,6 +136,7 @@ def test_watching_reports_every_tap_and_changes_nothing_but_what_a_delta_moves(n
 
 
 @pytest.mark.parametrize('remat', [False, True])
+@pytest.mark.slow
 def test_a_loop_over_layers_and_the_layers_unrolled_report_the_same(remat):
     settings = dataclasses.replace(SMALL, remat=remat)
     looped, unrolled = (TextTransformer(dataclasses.replace(settings, scan=scan), 2) for scan in (True, False))

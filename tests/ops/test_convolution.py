@@ -65,6 +65,7 @@ def test_values_and_gradients_of_first_and_second_order_and_changes_are_those_of
     size=st.integers(1, 7), kernel=st.integers(1, 4), stride=st.integers(1, 3), dilation=st.integers(1, 2),
     pads=st.tuples(st.integers(0, 3), st.integers(0, 3)),
 )  # fmt: skip
+@pytest.mark.slow
 def test_slopes_of_a_series_are_those_of_a_sum_written_out_in_float64(size, kernel, stride, dilation, pads):
     """A convolution is linear in each argument, so that its slopes are sums of the other's numbers."""
     reach = (kernel - 1) * dilation + 1

@@ -20,6 +20,7 @@ def batch_of(sound, samples):
 
 
 @pytest.mark.parametrize('masks', [PLAIN, UtteranceMasks(2, 0.2, 1, 3)])
+@pytest.mark.slow
 def test_valid_frames_do_not_depend_on_the_padding(masks):
     sound = np.random.default_rng(0).normal(size=1234) / 4
     settings = SpeechFeatures(MEL, 2, masks)
