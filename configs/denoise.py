@@ -6,9 +6,9 @@ r"""Denoising: a fast network removes Gaussian noise of a known strength from ph
 Trains 170,212 parameters on patches of 380 grey photographs (Train400, for research only, fetched on first use) with
 noise of sigma 25, of pixels from 0 to 255. Red, green and blue of a colour picture are restored separately.
 
-Expected: test PSNR on Set12 of 29.8 to 30.5 dB, a target that no run has measured yet (the noisy pictures, neither
-clipped nor rounded: 20.17). Published: BM3D 29.97, DnCNN-S 30.44 with 0.56 million parameters.
-Time: about 1,800 CPU-seconds, by the time of one step.
+Expected: test PSNR on Set12 of 28.8 to 29.3 dB (seed 0: 29.01, SSIM 0.8265; the noisy pictures, neither clipped nor
+rounded: 20.17). Published: BM3D 29.97, DnCNN-S 30.44 with 0.56 million parameters; ours stays behind both.
+Time: 1,750 CPU-seconds, 33 min on 2 CPU cores that other programs used as well.
 Variants:
 - `:blind`: sigma of 0 to 55 in training; a request may state its own, {"image": "photo.png", "sigma": 15}.
 - `:dncnn`: the residual denoiser as published, for a GPU (not measured).
@@ -28,7 +28,7 @@ def get_config():
         steps=9000, batch_size=16, eval_batch_size=4, log_every=200, eval_every=3000, checkpoint_every=3000,
         sample_every=4500, ema_decay=0.999,
     )  # fmt: skip
-    config.expected = {'test': {'psnr': (29.8, 30.5)}}
+    config.expected = {'test': {'psnr': (28.8, 29.3)}}
     return config
 
 
