@@ -7,7 +7,8 @@ Trains 170,212 parameters on patches of 380 grey photographs (Train400, for rese
 noise of sigma 25, of pixels from 0 to 255. Red, green and blue of a colour picture are restored separately.
 
 Expected: test PSNR on Set12 of 28.8 to 29.3 dB (seed 0: 29.01, SSIM 0.8265; the noisy pictures, neither clipped nor
-rounded: 20.17). Published: BM3D 29.97, DnCNN-S 30.44 with 0.56 million parameters; ours stays behind both.
+rounded: 20.17). Published: BM3D 29.97, DnCNN-S 30.44 with 0.56 million parameters (Zhang et al. 2017, table III, not
+read again for this); ours stays behind both.
 Time: 1,750 CPU-seconds, 33 min on 2 CPU cores that other programs used as well.
 Variants:
 - `:blind`: sigma of 0 to 55 in training; a request may state its own, {"image": "photo.png", "sigma": 15}.
