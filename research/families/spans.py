@@ -39,9 +39,9 @@ def span_prediction(
         right = jnp.all(jnp.argmax(scores, axis=1) == targets_of(batch), axis=-1)
         logits = jnp.moveaxis(scores, -1, 1)
         outputs = {'logits': logits, 'mask': jnp.broadcast_to(mask[:, None], logits.shape[:2])}
-        extra = {GROUP: changed} if changed else {}
-        values = span_loss(scores, batch['start'], batch['end']) * mask
-        return jnp.sum(values), Aux(jnp.sum(mask), extra, {'accuracy': jnp.sum(right * mask)}, outputs)
+        nats = jnp.sum(span_loss(scores, batch['start'], batch['end']) * mask)
+        logs = {'accuracy': jnp.sum(right * mask)}
+        return nats, Aux(jnp.sum(mask), {GROUP: changed} if changed else {}, logs, outputs)
 
     def predict(variables, batch, context):
         scores, _ = scores_of(variables, batch, context._replace(train=False))

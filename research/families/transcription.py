@@ -16,11 +16,7 @@ from research.ops.transcripts import corpus_errors
 
 
 def transcription(
-    host: Host,
-    source: Callable,
-    model: Model,
-    transform: Callable[[Batch, Context], Batch],
-    **more: Any,
+    host: Host, source: Callable, model: Model, transform: Callable[[Batch, Context], Batch], **more: Any
 ) -> Task:
     """Builds a task with a CTC loss.
 
