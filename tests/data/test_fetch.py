@@ -358,7 +358,7 @@ def official_packing(data, mirror):
 
 
 # Of these the benchmark folder has prepared copies, or nothing.
-ELSEWHERE = {'compas', 'esc10', 'penn_fudan', 'an4', 'speech_samples', 'squad_train', 'train400_gray'}
+ELSEWHERE = {'compas', 'esc10', 'penn_fudan', 'an4', 'speech_samples', 'squad_train', 'train400'}
 
 
 @pytest.mark.data
