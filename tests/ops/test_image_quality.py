@@ -1,6 +1,7 @@
 """PSNR and SSIM against their definitions."""
 
 import numpy as np
+import pytest
 
 from research.ops.image_quality import psnr, ssim
 
@@ -35,3 +36,18 @@ def test_ssim_is_the_definition():
     np.testing.assert_allclose(ssim(image, target), ssim_by_definition(image, target), rtol=1e-10)
     assert abs(ssim(target, target) - 1) < 1e-12
     assert 0 < ssim(image[:6, :6], target[:6, :6]) < 1  # smaller than the window
+
+
+def test_both_are_those_of_scikit_image():
+    metrics = pytest.importorskip('skimage.metrics')
+    rng = np.random.default_rng(3)
+    for shape in ((64, 48), (33, 90)):
+        target = rng.integers(0, 256, shape).astype(np.float64)
+        image = np.clip(0.7 * target + rng.normal(0, 20, shape), 0, 255)
+        np.testing.assert_allclose(
+            psnr(image, target), metrics.peak_signal_noise_ratio(target, image, data_range=255)
+        )
+        ours = metrics.structural_similarity(
+            target, image, data_range=255, gaussian_weights=True, sigma=1.5, use_sample_covariance=False
+        )
+        np.testing.assert_allclose(ssim(image, target), ours, rtol=1e-9)
