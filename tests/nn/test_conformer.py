@@ -19,7 +19,7 @@ CONTEXT = Context(jax.random.key(0), np.int32(0), False)
 @pytest.mark.slow
 def test_logits_do_not_depend_on_batch_mates_or_padding(name):
     model = speech_model({'name': name, **SHAPE}, 5, 3, 64)
-    variables = model.init(jax.random.key(1))
+    variables = jax.jit(model.init)(jax.random.key(1))
     draw = np.random.default_rng(0)
     row = draw.normal(size=(21, 3)).astype(np.float32)
 
@@ -28,8 +28,9 @@ def test_logits_do_not_depend_on_batch_mates_or_padding(name):
         batch[:, :21] = draw.normal(size=(1 + mates, 21, 3))
         batch[0, :21] = row
         lengths = np.array([21, *draw.integers(1, frames, size=mates)], np.int32)
-        return model.apply(variables, {'features': batch, 'frames': lengths}, CONTEXT)[0]
+        return apply(variables, {'features': batch, 'frames': lengths})
 
+    apply = jax.jit(lambda variables, batch: model.apply(variables, batch, CONTEXT)[0])
     alone = logits(21, 0, 0.0)
     assert alone.shape == (1, shortened(21), 5) and alone.dtype == jnp.float32
     for frames, mates, padding in ((22, 0, 0.0), (40, 3, 7.0), (64, 2, -50.0)):
@@ -40,9 +41,10 @@ def test_logits_do_not_depend_on_batch_mates_or_padding(name):
 def test_a_conformer_sees_frames_through_its_convolution():
     """Without attention, an output frame depends on a window of the input and on nothing else."""
     model = speech_model({'name': 'conformer', **SHAPE, 'layers': 1, 'kernel': 3, 'window': 1}, 5, 3, 64)
-    variables = model.init(jax.random.key(1))
+    variables = jax.jit(model.init)(jax.random.key(1))
     features = np.random.default_rng(0).normal(size=(1, 64, 3)).astype(np.float32)
 
+    @jax.jit
     def outputs(values):
         return model.apply(variables, {'features': values, 'frames': np.array([64])}, CONTEXT)[0][0]
 
