@@ -45,6 +45,10 @@ MAY_IMPORT = {
     'research.explain': (
         'research.explain', 'research.core', 'research.ops', 'research.data', 'research.errors',
     ),
+    'research.export': (
+        'research.export', 'research.inference', 'research.interop', 'research.core', 'research.ops', 'research.data',
+        'research.errors', 'research.extras',
+    ),
     'research.families': (
         'research.families', 'research.core.task', 'research.models', 'research.nn', 'research.ops', 'research.data',
         'research.errors',
