@@ -76,6 +76,7 @@ MAY_IMPORT = {
     ),
     'research.serve': (
         'research.serve', 'research.inference', 'research.core', 'research.ops', 'research.data', 'research.errors',
+        'research.extras',
     ),
     'research.tasks': (
         'research.core.task', 'research.families', 'research.models', 'research.nn', 'research.ops', 'research.data',

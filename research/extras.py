@@ -12,6 +12,10 @@ EXTRAS = {
     'sacrebleu': ('translation', 'to score translations'),
     'pyarrow': ('tables', 'to read Parquet files'),
     'dp_accounting': ('privacy', 'to account for privacy'),
+    'fastapi': ('serve', 'to serve models'),
+    'orjson': ('serve', 'to serve models'),
+    'prometheus_client': ('serve', 'to serve models'),
+    'uvicorn': ('serve', 'to serve models'),
 }
 
 

@@ -1,0 +1,208 @@
+"""The typed routes of this server: a model's inputs are the fields of its requests.
+
+GET  /models, /models/NAME
+POST /models/NAME/predict, /models/NAME/predict:batch, /models/NAME/generate
+"""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+import fastapi
+import orjson
+import pydantic
+from fastapi.responses import Response
+
+from research.core.task import Input
+from research.errors import nearest
+from research.serve.errors import RequestError
+from research.serve.hosted import Answer, Hosted
+from research.serve.settings import ServerSettings
+from research.serve.values import read_inputs, to_json
+
+MAX_REQUESTS = 256  # of a batch
+Seed = Annotated[int, pydantic.Field(ge=0, lt=2**31, description='Seed of sampled answers.', strict=True)]
+
+
+class Strict(pydantic.BaseModel):
+    """A part of a request without unknown fields."""
+
+    model_config = pydantic.ConfigDict(extra='forbid', protected_namespaces=())
+
+
+class File(Strict):
+    """The content of a file."""
+
+    base64: str = pydantic.Field(json_schema_extra={'contentEncoding': 'base64'})
+    media_type: str = ''
+
+
+class ErrorDetail(pydantic.BaseModel):
+    """What is wrong, and where."""
+
+    message: str
+    field: str = ''
+    code: str = ''
+
+
+class Error(pydantic.BaseModel):
+    """The answer to a request that was refused."""
+
+    error: ErrorDetail
+
+
+REFUSALS = {
+    status: {'model': Error, 'description': about}
+    for status, about in {
+        400: 'Invalid request', 401: 'No token', 404: 'No such model', 408: 'The body came too slowly',
+        413: 'Too large', 415: 'Content type not read', 422: 'Invalid field', 429: 'Too many requests; see Retry-After',
+        503: 'Not ready, or too long in the queue', 504: 'The deadline passed',
+    }.items()
+}  # fmt: skip
+
+
+def annotation(field: Input, name: str) -> Any:
+    """The type of a field of a request, with what a client should know of it."""
+    about = pydantic.Field(description=field.about or field.kind)
+    if field.kind in ('image', 'audio'):
+        base64 = Annotated[str, pydantic.Field(json_schema_extra={'contentEncoding': 'base64'})]
+        return Annotated[base64 | File, about]
+    if field.kind in ('text', 'sequence'):
+        limit = {'max_length': field.limit} if field.limit else {}
+        return Annotated[str, pydantic.Field(description=field.about or field.kind, **limit)]
+    if field.kind == 'number':
+        return Annotated[float | str | None, about]
+    if field.kind == 'category':
+        return Annotated[str | int | float | bool | None, about]
+    if field.kind == 'array':
+        return Annotated[list[Any], about]
+    items = inputs_model(field.items, f'{name}_item')
+    limit = {'max_length': field.limit} if field.limit else {}
+    return Annotated[list[items], pydantic.Field(description=field.about, **limit)]  # pyright: ignore[reportInvalidTypeForm]
+
+
+def inputs_model(inputs: Mapping[str, Input], name: str) -> type[pydantic.BaseModel]:
+    """A Pydantic model of the fields of a task; all may be missing, because the task itself says which it needs."""
+    fields: dict[str, Any] = {
+        f'field_{number}': (annotation(field, f'{name}_{number}') | None, pydantic.Field(None, alias=key))
+        for number, (key, field) in enumerate(inputs.items())
+    }
+    return pydantic.create_model(name, __base__=Strict, **fields)
+
+
+class Settings(Strict):
+    """Settings of generation; those of the task where they are left out."""
+
+    max_tokens: Annotated[int, pydantic.Field(ge=1, le=1_000_000, strict=True)] | None = None
+    temperature: Annotated[float, pydantic.Field(ge=0, le=100, allow_inf_nan=False)] | None = None
+    top_k: Annotated[int, pydantic.Field(ge=0, lt=2**31, strict=True)] | None = None
+    top_p: Annotated[float, pydantic.Field(gt=0, le=1, allow_inf_nan=False)] | None = None
+    stop: list[Annotated[str, pydantic.Field(min_length=1, max_length=64)]] = pydantic.Field([], max_length=4)
+
+    def given(self) -> dict[str, Any]:
+        """The settings that the request has."""
+        return {name: value for name, value in self.model_dump().items() if value not in (None, [])}
+
+
+def request_models(name: str, inputs: Mapping[str, Input], generates: bool) -> dict[str, type[pydantic.BaseModel]]:
+    """The bodies of the routes of one model."""
+    fields = inputs_model(inputs, f'{name}_inputs')
+    required = ... if inputs else pydantic.Field(default_factory=fields)
+    settings: dict[str, Any] = {'settings': (Settings, pydantic.Field(default_factory=Settings))} if generates else {}
+    one = pydantic.create_model(
+        f'{name}_request', __base__=Strict, inputs=(fields, required), seed=(Seed, 0), **settings
+    )  # pyright: ignore[reportCallIssue]
+    requests = Annotated[list[one], pydantic.Field(min_length=1, max_length=MAX_REQUESTS)]
+    models = {
+        'predict': one,
+        'batch': pydantic.create_model(f'{name}_requests', __base__=Strict, requests=(requests, ...)),
+    }
+    if generates:
+        models['generate'] = pydantic.create_model(
+            f'{name}_generation', __base__=Settings, inputs=(fields, ...), seed=(Seed, 0),
+            top_logprobs=(Annotated[int, pydantic.Field(ge=0, le=20, strict=True)], 0), stream=(bool, True),
+        )  # fmt: skip
+    return models
+
+
+def raw_of(hosted: Hosted, body: Any) -> dict[str, Any]:
+    """The request of a validated body."""
+    return read_inputs(hosted.model.task.inputs, body.inputs.model_dump(by_alias=True, exclude_unset=True))
+
+
+def answer_json(hosted: Hosted, answer: Answer) -> dict[str, Any]:
+    """The JSON of an answer."""
+    times = {'queue': answer.queue_seconds, 'compute': answer.compute_seconds}
+    return {
+        'answer': to_json(answer.decoded),
+        'model': hosted.name,
+        'fingerprint': hosted.fingerprint,
+        'milliseconds': {name: round(seconds * 1000, 3) for name, seconds in times.items()},
+    }
+
+
+async def predicted(hosted: Hosted, body: Any) -> dict[str, Any]:
+    """The answer to one validated request."""
+    answers = await hosted.answer([raw_of(hosted, body)], body.seed)
+    return answer_json(hosted, answers[0])
+
+
+async def predicted_or_error(hosted: Hosted, body: Any) -> dict[str, Any]:
+    """The answer to one request of a batch, or its error."""
+    try:
+        return await predicted(hosted, body)
+    except RequestError as error:
+        return {'error': {'message': error.message, 'field': error.field, 'code': error.code}}
+
+
+def json_response(value: Any) -> Response:
+    """An answer of JSON values."""
+    return Response(orjson.dumps(value), media_type='application/json')
+
+
+def add_model(router: fastapi.APIRouter, hosted: Hosted) -> None:
+    """Adds the routes of one model."""
+    bodies = request_models(hosted.name, hosted.model.task.inputs, hosted.generates)
+    address, tag = f'/models/{hosted.name}', [hosted.name]
+    Predict, Batch = bodies['predict'], bodies['batch']
+
+    async def predict(body: Predict) -> Response:  # pyright: ignore[reportInvalidTypeForm]
+        return json_response(await predicted(hosted, body))
+
+    async def predict_batch(body: Batch) -> Response:  # pyright: ignore[reportInvalidTypeForm]
+        answers = await asyncio.gather(*(predicted_or_error(hosted, each) for each in body.requests))  # pyright: ignore[reportAttributeAccessIssue]
+        return json_response({'answers': answers})
+
+    async def card() -> Response:
+        return json_response(hosted.card)
+
+    options: dict[str, Any] = {'tags': tag, 'responses': REFUSALS}
+    router.add_api_route(address, card, methods=['GET'], summary='What the model is', tags=tag)
+    router.add_api_route(f'{address}/predict', predict, methods=['POST'], summary='Answer one request', **options)
+    router.add_api_route(
+        f'{address}/predict:batch', predict_batch, methods=['POST'], summary='Answer several requests', **options
+    )
+
+
+def routes(models: Mapping[str, Hosted], server: ServerSettings) -> fastapi.APIRouter:
+    """The routes of all models."""
+    del server
+    router = fastapi.APIRouter()
+
+    @router.get('/models', tags=['models'])
+    async def listed() -> Response:
+        return json_response({'models': [hosted.card for hosted in models.values()]})
+
+    for hosted in models.values():
+        add_model(router, hosted)
+
+    @router.api_route('/models/{name}/{rest:path}', methods=['GET', 'POST'], include_in_schema=False)
+    @router.get('/models/{name}', include_in_schema=False)
+    async def unknown(name: str, rest: Literal['predict', 'predict:batch', 'generate', ''] | str = '') -> Response:
+        if name in models:
+            reason = 'it does not generate text' if rest == 'generate' else f'there is no address {rest[:40]!r}'
+            raise RequestError(404, f'the model {name!r} is served, but {reason}', code='not_found')
+        reason = f'no model {name[:64]!r} is served; {nearest(name[:64], models)}'
+        raise RequestError(404, reason, code='model_not_found')
+
+    return router
