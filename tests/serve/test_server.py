@@ -1,12 +1,8 @@
 """A real server around a toy model: its own routes, batching, deadlines, fairness, health and metrics."""
 
-import asyncio
 import base64
-import concurrent.futures
 import io
 import json
-import threading
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -20,9 +16,6 @@ pytest.importorskip('uvicorn', reason='needs the extra serve')
 
 from serve_toy import Running, running, toy_model, toy_task  # noqa: E402
 
-from research.serve.batcher import Admission, Batcher, Job, chosen  # noqa: E402
-from research.serve.errors import RequestError  # noqa: E402
-from research.serve.programs import batch_sizes  # noqa: E402
 from research.serve.samples import silence  # noqa: E402
 
 
