@@ -1,75 +1,107 @@
 """Answers requests with a trained run; writes JSON lines, and images to --output.
 
-An answer to a file starts with the file's name, {"file": "digit.png", ...}.
+An answer to a file starts with the file's name, {"file": "digit.png", ...}. A broken input becomes
+{"error": ..., "file": "rows.jsonl, line 7"}, the others are answered, and the exit status is 1.
 
     python -m launch.predict --workdir=runs/python_lm --input='import os'
     python -m launch.predict --workdir=runs/digits --input=digit.png --input=folder_of_digits
     python -m launch.predict --workdir=runs/digits_gan --count=16 --seed=7 --output=samples
+    python -m launch.predict --workdir=runs/digits --interactive
 """
 
+import contextlib
 import functools
-import json
 import pathlib
 import sys
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from absl import flags
 
 import launch.flags
 import research
+from research.errors import UserError
 
 WORKDIR = flags.DEFINE_string('workdir', '', 'The folder of the run.')
 INPUT = flags.DEFINE_multi_string('input', [], 'A text, a file or a folder; repeatable.')
 COUNT = flags.DEFINE_integer('count', 0, 'Number of answers of a model without input.', lower_bound=0)
+INTERACTIVE = flags.DEFINE_bool('interactive', False, 'Answer one typed line after another: a text, a path or JSON.')
 SEED = flags.DEFINE_integer('seed', 0, 'Seed of sampled answers.', lower_bound=0, upper_bound=2**31 - 1)
 OUTPUT = flags.DEFINE_string('output', '', 'Folder for answers.jsonl and images; default: standard output.')
 
 
-def main(overrides: dict[str, str]) -> None:
-    """Prints or writes one JSON line per request."""
-    from research.data.outputs import plain, save
-    from research.errors import UserError
-    from research.inference.requests import blank_requests, read_requests
+def main(overrides: dict[str, str]) -> int:
+    """Prints or writes one JSON line per request; returns 1 if some could not be answered."""
+    from research.inference.answers import converse
+    from research.inference.requests import blank_requests, find_requests
 
-    if bool(INPUT.value) == bool(COUNT.value):
-        raise UserError('give either --input (a text, file or folder) or --count (a model without input)')
+    if [bool(INPUT.value), bool(COUNT.value), INTERACTIVE.value].count(True) != 1:
+        raise UserError(
+            'give one of --input (a text, file or folder), --count (a model without input) and --interactive'
+        )
     model = research.load(WORKDIR.value, overrides)
-    log = functools.partial(print, file=sys.stderr)  # standard output is for answers
-    if INPUT.value:
-        requests = read_requests(model.task.inputs, INPUT.value, log)
-    else:
-        requests = blank_requests(model.task, COUNT.value)
     folder = pathlib.Path(OUTPUT.value).expanduser() if OUTPUT.value else None
     if folder:
         folder.mkdir(parents=True, exist_ok=True)
-    unfinished = folder / 'answers.jsonl.unfinished' if folder else None
-    lines = unfinished.open('w', encoding='utf-8', errors='backslashreplace') if unfinished else sys.stdout
-    number, shown = 0, []
-    for number, (request, outputs) in enumerate(model.answers(requests, SEED.value), 1):
-        answer = model.task.decode(outputs)
-        name = getattr(requests[number - 1], 'name', '')
-        if name and isinstance(answer, dict):
-            answer = {'file': name, **answer}
-        answer = save(answer, folder, f'{number - 1:05d}') if folder else plain(answer)  # pyright: ignore[reportArgumentType]
-        print(json.dumps(answer, ensure_ascii=False), file=lines)
-        shown.append((request, outputs))
-        if len(shown) == model.measure.batch_size or number == len(requests):
-            save_pictures(model.task, shown, folder, number - len(shown))
-            shown = []
-    if folder and unfinished:
-        lines.close()
-        unfinished.replace(folder / 'answers.jsonl')
-        print(f'{number} answers in {folder}')
+    if INTERACTIVE.value:
+        converse(model, typed_lines(), SEED.value, folder, functools.partial(print, flush=True))
+        return 0
+    log = functools.partial(print, file=sys.stderr)  # standard output is for answers
+    if INPUT.value:
+        return answer_all(model, find_requests(model.task.inputs, INPUT.value, log), folder)
+    return answer_all(model, blank_requests(model.task, COUNT.value), folder)
 
 
-def save_pictures(task: Any, shown: list[tuple[Any, Any]], folder: pathlib.Path | None, first: int) -> None:
-    """Writes the pictures that the task renders of some answers; `first` is the number of the first answer."""
-    from research.core.predictions import rendered
-    from research.data.outputs import png
+def answer_all(model: Any, requests: Sequence[Any], folder: pathlib.Path | None) -> int:
+    """Writes the answers in the order of the requests, with a progress bar; returns the exit status."""
+    from research.inference.answers import answer_lines, json_text
+    from research.inference.progress import Progress
 
+    shares_terminal = not folder and sys.stdout.isatty()
+    failures = []
+    with lines_of(folder) as file, Progress(len(requests), sys.stderr) as progress:
+        for line in answer_lines(model, requests, SEED.value, folder):
+            with progress.hidden() if shares_terminal else contextlib.nullcontext():
+                print(json_text(line.answer), file=file)
+            failures += [line.error] if line.error else []
+            progress.advance()
     if folder:
-        for name, picture in rendered(task, *zip(*shown, strict=True)).items():
-            (folder / f'{name}_{first:05d}.png').write_bytes(png(picture))
+        print(f'{len(requests) - len(failures)} answers in {folder}')
+    if failures:
+        sys.stdout.flush()
+        count = f'{len(failures):,} of {len(requests):,} inputs could not be answered'
+        which = f'; the first: {failures[0]}' if len(failures) > 1 else f': {failures[0]}'
+        print(f'\nerror: {count}{which}', file=sys.stderr)
+    return 1 if failures else 0
+
+
+@contextlib.contextmanager
+def lines_of(folder: pathlib.Path | None) -> Iterator[Any]:
+    """The file for the answers: answers.jsonl, which exists only when it is complete, or standard output."""
+    if folder is None:
+        yield sys.stdout
+        return
+    unfinished = folder / 'answers.jsonl.unfinished'
+    with unfinished.open('w', encoding='utf-8', errors='backslashreplace') as file:
+        yield file
+    unfinished.replace(folder / 'answers.jsonl')
+
+
+def typed_lines() -> Iterator[str]:
+    """Yields the lines of standard input until its end, with a prompt and a history on a terminal."""
+    if not sys.stdin.isatty():
+        yield from sys.stdin
+        return
+    with contextlib.suppress(ImportError):  # Windows has none
+        import readline  # noqa: F401  # gives `input` a history and the arrow keys
+    print('A text, the path of a file, or a JSON object; Ctrl-D ends.', file=sys.stderr)
+    with contextlib.suppress(EOFError):
+        while True:
+            prompt = '> '
+            if not sys.stdout.isatty():  # `input` would print it among the answers
+                print(prompt, end='', file=sys.stderr, flush=True)
+                prompt = ''
+            yield input(prompt)
 
 
 if __name__ == '__main__':

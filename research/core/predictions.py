@@ -8,8 +8,10 @@ import numpy as np
 
 from research.core.task import Raw, Task, Variables
 from research.data.batches import place, requests, stack
+from research.errors import UserError
 
 CHUNK_BATCHES = 8  # batches of requests encoded together, to fill buckets
+PART_STRIDE = 1_000_003  # between the indices of a request's parts: a prime, so that few parts of requests share one
 
 
 class Evaluator(NamedTuple):
@@ -30,10 +32,13 @@ def predictions(
     seed: int | None = None,
     encode: Callable[[Raw], Mapping[str, np.ndarray]] | None = None,
     limit: int = 0,
-) -> Iterator[tuple[Raw, dict[str, np.ndarray]]]:
+    read: Callable[[Raw], Raw] = lambda raw: raw,
+    index: Sequence[int] | None = None,
+    keep_errors: bool = False,
+) -> Iterator[tuple[Raw, Any]]:
     """Yields (request, outputs of one example as host arrays) in the order of the requests.
 
-    The randomness of an answer depends on `seed` and on the position of the request, not on its batch.
+    The randomness of an answer depends on `seed` and on the index of the request, not on its batch.
 
     Args:
       task: the task; its `split`, `buckets` and `join` are used if set.
@@ -43,21 +48,60 @@ def predictions(
       seed: seed of sampled answers; None for that of the evaluator.
       encode: replaces `task.encode`, for error messages that name files.
       limit: answer only the first `limit` requests; 0 answers all. Requests are read chunk by chunk.
+      read: (request) -> request before `split`, for files that are opened only when their turn comes.
+      index: the index of each request; None for its position in `raws`.
+      keep_errors: yield (request, UserError) for a request that cannot be read or encoded, and go on.
+
+    Raises:
+      UserError: for a request that cannot be read or encoded, without `keep_errors`.
     """
-    encode, start = encode or task.encode, 0
     chunk = evaluator.batch_size * (CHUNK_BATCHES if task.buckets or task.split else 1)
     count = min(limit, len(raws)) if limit else len(raws)
     for first in range(0, count, chunk):
-        rows = [raws[number] for number in range(first, min(first + chunk, count))]
-        parts = [list(task.split(raw)) if task.split else [raw] for raw in rows]
-        examples = [encode(part) for group in parts for part in group]
-        outputs = predict_examples(task, evaluator, variables, examples, start, seed)
-        start += len(examples)
+        numbers = range(first, min(first + chunk, count))
+        rows = [encoded(task, raws[number], read, encode or task.encode, keep_errors) for number in numbers]
+        indices = [
+            part_index(number if index is None else index[number], part)
+            for number, row in zip(numbers, rows, strict=True)
+            for part in range(len(row.examples))
+        ]
+        examples = [example for row in rows for example in row.examples]
+        outputs = predict_examples(task, evaluator, variables, examples, indices, seed)
         position = 0
-        for raw, group in zip(rows, parts, strict=True):
-            parts_outputs = outputs[position : position + len(group)]
-            position += len(group)
-            yield raw, dict(task.join(raw, parts_outputs)) if task.join else parts_outputs[0]
+        for row in rows:
+            parts_outputs = outputs[position : position + len(row.examples)]
+            position += len(row.examples)
+            if row.error:
+                yield row.raw, row.error
+            else:
+                yield row.raw, dict(task.join(row.raw, parts_outputs)) if task.join else parts_outputs[0]
+
+
+class Encoded(NamedTuple):
+    """A request with the model inputs of its parts, or the error that made it unusable."""
+
+    raw: Raw
+    examples: Sequence[Mapping[str, np.ndarray]]
+    error: UserError | None = None
+
+
+def encoded(
+    task: Task, raw: Raw, read: Callable[[Raw], Raw], encode: Callable[[Raw], Mapping[str, np.ndarray]],
+    keep_errors: bool,
+) -> Encoded:  # fmt: skip
+    """Reads, splits and encodes a request; with `keep_errors`, a mistake in it becomes its `error`."""
+    try:
+        opened = read(raw)
+        return Encoded(opened, [encode(part) for part in (task.split(opened) if task.split else [opened])])
+    except UserError as error:
+        if not keep_errors:
+            raise
+        return Encoded(raw, [], error)
+
+
+def part_index(index: int, part: int) -> int:
+    """The index of one part of a request, which depends on no other request; that of the first part is `index`."""
+    return (index + part * PART_STRIDE) % 2**31
 
 
 def predict_examples(
@@ -65,15 +109,15 @@ def predict_examples(
     evaluator: Evaluator,
     variables: Variables,
     examples: Sequence[Mapping[str, np.ndarray]],
-    start: int,
+    indices: Sequence[int],
     seed: int | None,
 ) -> list[dict[str, np.ndarray]]:
-    """The outputs of encoded examples in order, without padding; `start` is the index of the first."""
+    """The outputs of encoded examples in order, without padding; `indices` are theirs."""
     size, outputs = evaluator.batch_size, [{} for _ in examples]
     for bucket, positions in groups(task, examples, size):
         padded = [task.buckets.pad(examples[p], bucket) if task.buckets else examples[p] for p in positions]
         spare = size - len(positions)
-        index = np.array([start + p for p in positions] + [start] * spare, np.int32)
+        index = np.array([indices[p] for p in positions] + [indices[positions[0]]] * spare, np.int32)
         mask = (np.arange(size) < len(positions)).astype(np.float32)
         batch = {**stack([*padded, *padded[:1] * spare]), 'index': index, 'mask': mask}
         placed = place(batch, range(size), size, evaluator.sharding)

@@ -20,7 +20,7 @@ from research.core.state import eval_variables_from
 from research.core.task import Raw, Task, Variables
 from research.data.batches import requests
 from research.errors import UserError, nearest
-from research.inference.requests import check_list, encode_named, open_files, read_requests
+from research.inference.requests import Unreadable, check_list, encode_named, open_files, read_requests
 
 
 class Trained(NamedTuple):
@@ -66,12 +66,27 @@ class Model(NamedTuple):
         rows = [row for raw in raws for row in requests_from(self.task, raw)]
         return [self.task.decode(outputs) for _, outputs in self.answers(rows, seed)]
 
-    def answers(self, raws: Sequence[Raw], seed: int | None = None) -> Iterator[tuple[Raw, dict[str, Any]]]:
-        """Yields (request, outputs of one example) in the order of the requests: `predict` without decoding."""
-        raws = [check_request(self.task, open_files(self.task.inputs, raw)) for raw in raws]
+    def answers(
+        self, raws: Sequence[Raw], seed: int | None = None, index: Sequence[int] | None = None,
+        keep_errors: bool = False,
+    ) -> Iterator[tuple[Raw, Any]]:  # fmt: skip
+        """Yields (request, outputs of one example) in the order of the requests: `predict` without decoding.
+
+        Files are opened batch by batch. The randomness of an answer depends on `seed` and its index, not on its batch.
+
+        Args:
+          raws: the requests, also those that `find_requests` could not read.
+          seed: seed of sampled answers; None for that of the config.
+          index: the index of each request, for a part of a larger list of requests; None for 0, 1, 2, ...
+          keep_errors: yield (request, UserError) for an invalid request and go on, instead of raising the error.
+
+        Raises:
+          UserError: for an invalid request, without `keep_errors`.
+        """
         seed = self.config.seed if seed is None else seed
+        read = functools.partial(read_request, self.task)
         encode = functools.partial(encode_named, self.task.encode)
-        results = predictions(self.task, self.measure, self.variables, raws, seed, encode)
+        results = predictions(self.task, self.measure, self.variables, raws, seed, encode, 0, read, index, keep_errors)
         while True:
             with jax.set_mesh(self.mesh):  # set per step: a suspended generator must not keep it set
                 result = next(results, None)
@@ -105,6 +120,13 @@ def requests_from(task: Task, value: Any) -> Sequence[Raw]:
     if len(task.inputs) == 1:
         return [{name: value for name in task.inputs}]
     raise UserError(f'a request is a dict of {", ".join(task.inputs)}, a text or a file, not {type(value).__name__}')
+
+
+def read_request(task: Task, raw: Mapping[str, Any] | Unreadable) -> Mapping[str, Any]:
+    """Opens the files of a request and checks its fields; raises the error of one that could not be read."""
+    if isinstance(raw, Unreadable):
+        raise raw.error
+    return check_request(task, open_files(task.inputs, raw))
 
 
 def check_request(task: Task, raw: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -3,13 +3,14 @@
 import os
 import pathlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from research.core.task import Input, Task
 from research.data.formats import HEAD_BYTES, PICTURES, SOUNDS, TABLES, kind_of_content, kind_of_name
 from research.data.readers.archives import MAX_FILE_BYTES, Entry
 from research.data.readers.fields import normal, normal_names, some
 from research.data.readers.json_text import parse_json, parse_object, short
+from research.data.readers.rows import Broken
 from research.data.readers.tables import read_delimited, read_parquet
 from research.data.readers.text import decode_file, text_lines
 from research.data.readers.walk import notes_of, walk
@@ -32,10 +33,35 @@ class Request(dict):
         self.name = name
 
 
+class Unreadable(NamedTuple):
+    """A request that could not be read: the reason, with its file and line as `name`."""
+
+    error: UserError
+    name: str
+
+
 def read_requests(
     inputs: Mapping[str, Input], values: Sequence[str], say: Callable[[str], None] = print
 ) -> list[dict[str, Any]]:
-    """Reads requests from texts, JSON objects, files (text, table, picture, sound) or folders of them.
+    """The requests of `find_requests` with their files opened.
+
+    Raises:
+      UserError: as `find_requests`, and for the first request that cannot be read.
+    """
+    requests = []
+    for request in find_requests(inputs, values, say):
+        if isinstance(request, Unreadable):
+            raise request.error
+        requests.append(Request(open_files(inputs, request), request.name))
+    return requests
+
+
+def find_requests(
+    inputs: Mapping[str, Input], values: Sequence[str], say: Callable[[str], None] = print
+) -> list[Request | Unreadable]:
+    """Finds requests in texts, JSON objects, files (text, table, picture, sound) or folders of them.
+
+    A broken line of a file and a broken file of a folder become `Unreadable`. Pictures and sounds stay paths.
 
     Args:
       inputs: the fields that the task reads.
@@ -43,17 +69,13 @@ def read_requests(
       say: prints a line about each file of a folder that is skipped.
 
     Raises:
-      UserError: for a file that does not exist or does not fit the task's inputs.
+      UserError: for a typed value that is no request, such as a file that does not exist or does not fit.
     """
-    requests = [
-        Request(open_files(inputs, request), getattr(request, 'name', ''))
-        for value in values
-        for request in requests_of(inputs, value, say)
-    ]
+    requests = [request for value in values for request in requests_of(inputs, value, say)]
     if not requests:
         reads = ', '.join(dict.fromkeys(field.kind for field in inputs.values()))
         raise UserError(f'--input={" ".join(values)}: there is no request to answer; this task reads {reads}')
-    return requests  # pyright: ignore[reportReturnType]
+    return requests
 
 
 def open_files(inputs: Mapping[str, Input], request: Mapping[str, Any]) -> dict[str, Any]:
@@ -104,15 +126,18 @@ def encode_named(encode: Callable[[Any], Any], request: Mapping[str, Any]) -> An
         raise UserError(f'{", ".join(names)}: {error}') from None
 
 
-def requests_of(inputs: Mapping[str, Input], value: str, say: Callable[[str], None]) -> Iterator[dict[str, Any]]:
+def requests_of(inputs: Mapping[str, Input], value: str, say: Callable[[str], None]) -> Iterator[Request | Unreadable]:
     """Yields the requests in one typed value."""
     path = path_of(value)
     if value.lstrip().startswith('{'):
-        yield parse_object(value, 'the --input text', UserError)
+        yield Request(parse_object(value, 'the --input text', UserError))
     elif path is not None and path.is_dir():
         files, left_out = walk(str(path))
         for file in files:
-            yield from requests_of_file(inputs, pathlib.Path(file), say, inside=True)
+            try:
+                yield from requests_of_file(inputs, pathlib.Path(file), say, inside=True)
+            except UserError as error:
+                yield Unreadable(error, str(file))
         for note in notes_of(left_out):
             say(f'{path}: {note.text}')
     elif path is not None and path.is_file():
@@ -120,7 +145,7 @@ def requests_of(inputs: Mapping[str, Input], value: str, say: Callable[[str], No
     elif path is not None:
         raise UserError(f'--input={value}: not a regular file')
     else:
-        yield {only_field(inputs, 'text', value): value}
+        yield Request({only_field(inputs, 'text', value): value})
 
 
 def path_of(value: str) -> pathlib.Path | None:
@@ -134,7 +159,7 @@ def path_of(value: str) -> pathlib.Path | None:
 
 def requests_of_file(
     inputs: Mapping[str, Input], file: pathlib.Path, say: Callable[[str], None], inside: bool = False
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[Request | Unreadable]:
     """Yields the requests of one file: a table, JSON, a picture, a sound, or a whole text.
 
     Args:
@@ -148,7 +173,8 @@ def requests_of_file(
     file_kind = kind_of_file(file)
     if ending in TABLES or ending == '.json':
         for request in table_requests(inputs, file):
-            yield Request(beside(inputs, request, file), request.name)
+            broken = isinstance(request, Unreadable)
+            yield request if broken else Request(beside(inputs, request, file), request.name)
     elif file_kind and file_kind in reads:
         yield Request({only_field(inputs, file_kind, str(file)): file}, str(file))
     elif inside and (not reads & {*TEXT_KINDS} or file_kind):
@@ -170,20 +196,19 @@ def kind_of_file(file: pathlib.Path) -> str:
         return ''
 
 
-def table_requests(inputs: Mapping[str, Input], file: pathlib.Path) -> Iterator[Request]:
+def table_requests(inputs: Mapping[str, Input], file: pathlib.Path) -> Iterator[Request | Unreadable]:
     """Yields the requests in a JSON, JSON lines, CSV, TSV or Parquet file, each named by its line."""
     table_format = TABLES.get(file.suffix.lower(), 'json')
     if table_format == 'json':
-        value = parse_json(read_utf8(file), str(file), UserError)
-        for number, item in enumerate(value if isinstance(value, list) else [value], 1):
-            if not isinstance(item, dict):
-                raise UserError(f'{file}, entry {number}: expected an object {{"field": value}}, got {short(item)}')
-            yield Request(item, f'{file}, entry {number}' if isinstance(value, list) else str(file))
+        yield from json_requests(file)
     elif table_format == 'jsonl':
         for number, line in enumerate(text_lines(read_utf8(file)), 1):
             if line.strip():
                 where = f'{file}, line {number}'
-                yield Request(parse_object(line, where, UserError), where)
+                try:
+                    yield Request(parse_object(line, where, UserError), where)
+                except UserError as error:
+                    yield Unreadable(error, where)
     else:
         entry = Entry(str(file), file.name, str(file))
         if table_format == 'parquet':
@@ -191,11 +216,28 @@ def table_requests(inputs: Mapping[str, Input], file: pathlib.Path) -> Iterator[
         else:
             is_csv = table_format == 'csv'
             rows = read_delimited(entry, lambda row, where: row, '' if is_csv else '\t', is_csv)
-        for number, row in enumerate(rows):
+        for number in range(len(rows)):
+            try:
+                row = rows[number]
+            except Broken as error:
+                yield Unreadable(error, rows.where(number))
+                continue
             known = {name: value for name, value in row.items() if normal(name) in inputs}
             if not known:
                 raise UserError(f'{file}: this task reads none of its columns ({some(row)}) but {some(inputs)}')
             yield Request(known, rows.where(number))
+
+
+def json_requests(file: pathlib.Path) -> Iterator[Request | Unreadable]:
+    """Yields the object of a JSON file, or the objects of its array."""
+    value = parse_json(read_utf8(file), str(file), UserError)
+    for number, item in enumerate(value if isinstance(value, list) else [value], 1):
+        where = f'{file}, entry {number}' if isinstance(value, list) else str(file)
+        if isinstance(item, dict):
+            yield Request(item, where)
+        else:
+            error = UserError(f'{file}, entry {number}: expected an object {{"field": value}}, got {short(item)}')
+            yield Unreadable(error, where)
 
 
 def beside(inputs: Mapping[str, Input], request: dict[str, Any], file: pathlib.Path) -> dict[str, Any]:
