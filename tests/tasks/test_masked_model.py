@@ -74,8 +74,11 @@ def test_answers_fill_masks_in_the_order_of_their_probability(task, variables):
     for candidates in answer['candidates']:
         shares = [each['probability'] for each in candidates]
         assert len(shares) == 3 and shares == sorted(shares, reverse=True) and 0 < sum(shares) <= 1
-    first = answer['candidates'][0][0]['token']
-    assert answer['text'].startswith(f'for i in{first}(10)')
+    first, second = (candidates[0] for candidates in answer['candidates'])
+    assert answer['text'].startswith(f'for i in{first["token"]}(10)')
+    assert first['text'] == answer['masked'].replace(MASK, first['token'], 1)  # the other token stays hidden
+    assert second['text'].startswith(f'for i in{MASK}(10)') and second['text'].endswith(second['token'])
+    assert all(isinstance(each['id'], int) for each in answer['candidates'][0])
 
 
 @pytest.mark.parametrize(

@@ -127,19 +127,32 @@ class MaskedRows:
         return {**row, 'length': np.int32(len(tokens)), 'count': np.int32(len(positions))}  # pyright: ignore[reportReturnType]
 
     def decode(self, outputs: Mapping[str, np.ndarray]) -> dict[str, Any]:
-        """The input text, the text with the most probable tokens filled in, and all candidates."""
+        """The input text, the text with the most probable tokens filled in, and the candidates of each hidden token.
+
+        A candidate has its 'id', and the 'text' in which it alone replaces its hidden token.
+        """
         count, tokens = int(outputs['count']), np.array(outputs['tokens'])[: int(outputs['length'])]
+        positions = np.asarray(outputs['positions'])[:count]
         masked = self.text(self.marks.inside(tokens))
-        tokens[np.asarray(outputs['positions'])[:count]] = np.asarray(outputs['candidates'])[:count, 0]
-        rows = zip(outputs['candidates'][:count], outputs['probabilities'][:count], strict=True)
+        rows = zip(positions, outputs['candidates'][:count], outputs['probabilities'][:count], strict=True)
         candidates = [
             [
-                {'token': self.text([token]), 'probability': round(float(probability), 4)}
-                for token, probability in zip(*row, strict=True)
+                {
+                    'token': self.text([token]), 'id': int(token), 'probability': round(float(probability), 4),
+                    'text': self.filled(tokens, position, token),
+                }
+                for token, probability in zip(best, probabilities, strict=True)
             ]
-            for row in rows
-        ]
-        return {'masked': masked, 'text': self.text(self.marks.inside(tokens)), 'candidates': candidates}
+            for position, best, probabilities in rows
+        ]  # fmt: skip
+        text = self.filled(tokens, positions, np.asarray(outputs['candidates'])[:count, 0])
+        return {'masked': masked, 'text': text, 'candidates': candidates}
+
+    def filled(self, tokens: np.ndarray, positions: Any, values: Any) -> str:
+        """The text of tokens with those at some positions replaced."""
+        whole = tokens.copy()
+        whole[positions] = values
+        return self.text(self.marks.inside(whole))
 
     def describe(self, row: Mapping[str, np.ndarray]) -> dict[str, str]:
         """An encoded row as text: masked text, and each target with the token shown in its place."""
