@@ -36,11 +36,14 @@ class RequestError(Exception):
 def content(error: RequestError, path: str) -> dict[str, Any]:
     """The JSON of an error as the clients of `path` read it.
 
-    Clients of the Open Inference Protocol, TF Serving and the Hugging Face tasks expect a text; those of OpenAI an
-    object with 'type' and 'param'.
+    Clients of the Open Inference Protocol, TF Serving and the Hugging Face tasks expect a text, the latter with the
+    'error_type' of text-generation-inference; those of OpenAI an object with 'type' and 'param'.
     """
-    if path.startswith(('/v2', '/hf')) or path.startswith('/v1/models/'):
+    if path.startswith(('/v2', '/v1/models/', '/ping')):
         return {'error': error.message}
+    if path.startswith(('/hf', '/invocations')):
+        name = 'overloaded' if error.status in (429, 503) else 'validation' if error.status < 500 else 'generation'
+        return {'error': error.message, 'error_type': name}
     if path.startswith('/v1/'):
         kind = TYPES.get(error.status, 'invalid_request_error' if error.status < 500 else 'server_error')
         return {

@@ -20,7 +20,6 @@ WITHOUT_EFFECT = {  # parameters with the values that ask for nothing
     'best_of': (1,), 'decoder_input_details': (False,), 'frequency_penalty': (0, 0.0), 'typical_p': (1, 1.0),
     'watermark': (False,),
 }  # fmt: skip
-NAMES = (*NUMBERS, *FLAGS, *WITHOUT_EFFECT, 'stop', 'stop_sequences', 'truncate', 'grammar', 'adapter_id')
 MAX_STOPS, MAX_STOP = 4, 64
 
 
@@ -37,11 +36,6 @@ class Options(NamedTuple):
     return_full_text: bool = False
     do_sample: bool | None = None
     stop: tuple[str, ...] = ()
-
-
-def wanted(parameters: Mapping[str, Any]) -> bool:
-    """Whether parameters belong to text generation."""
-    return any(name in NAMES for name in parameters)
 
 
 def read_options(parameters: Mapping[str, Any]) -> Options:

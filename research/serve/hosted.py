@@ -23,7 +23,7 @@ MAX_PARTS = 1024  # model inputs of one request: tiles of a picture, windows of 
 
 
 class Answer(NamedTuple):
-    """The outputs of one request as host arrays, and decoded for a person."""
+    """The outputs of one request as host arrays, and decoded for a person (None for encoded arrays)."""
 
     outputs: Outputs
     decoded: Any
@@ -97,7 +97,7 @@ class Hosted:
     async def answer_encoded(
         self, examples: Sequence[Example], seed: int = 0, timeout: float | None = None
     ) -> list[Answer]:
-        """The answers to arrays as `task.encode` makes them, without batch axis.
+        """The answers to arrays as `task.encode` makes them, without batch axis; they are not decoded.
 
         Raises:
           RequestError: as `answer`; 400 for other names, shapes or types.
@@ -185,7 +185,8 @@ class Hosted:
             joined = dict(task.join(raws[number], outputs[chunk])) if task.join and raws else outputs[start - 1]
             queue = max(job.started - job.submitted for job in jobs[chunk])
             compute = max(job.finished - job.started for job in jobs[chunk])
-            answers.append(Answer(joined, task.decode(joined), queue, compute))
+            decoded = task.decode(joined) if raws else None  # outputs of made-up arrays need not be decodable
+            answers.append(Answer(joined, decoded, queue, compute))
         return answers
 
 

@@ -32,6 +32,7 @@ UNCOUNTED = (*OPEN, '/metrics')  # answered while the server stops
 MAX_HEADERS, MAX_PATH = 100, 2048
 SLOW_AFTER, SLOWEST, BODY_SECONDS = 5.0, 1000, 60.0  # bytes a second after some seconds; seconds for a body
 MAX_PIECES = 20_000  # chunks of a body
+BARE = ('/v2/', '/hf/')  # the clients of these send bytes without a content type
 MEDIA = re.compile(r'application/(json|octet-stream)|(image|audio)/[\w.+-]+')
 REQUEST_ID = re.compile(r'[A-Za-z0-9_.-]{1,64}')
 POLICY = (
@@ -110,9 +111,11 @@ def check_media(head: Head, length: int) -> None:
     """Accepts only types that a form of a foreign page cannot send."""
     if head.method in ('GET', 'HEAD', 'OPTIONS') or (not length and b'transfer-encoding' not in head.headers):
         return
+    if head.text(b'content-encoding').strip().lower() not in ('', 'identity'):
+        raise RequestError(415, 'compressed bodies are not read')
     media = head.text(b'content-type').partition(';')[0].strip().lower()
     multipart = media == 'multipart/form-data' and head.path.startswith('/v1/')
-    if MEDIA.fullmatch(media) or multipart or (not media and head.path.startswith('/v2/')):
+    if MEDIA.fullmatch(media) or multipart or (not media and head.path.startswith(BARE)):
         return
     raise RequestError(
         415, f'the content type {media[:60] or "(none)"} is not read; send JSON with "Content-Type: application/json"'

@@ -33,7 +33,7 @@ def read_inputs(inputs: Mapping[str, Input], values: Mapping[str, Any], where: s
 def read_value(field: Input, value: Any, where: str) -> Any:
     """One field of a request from JSON."""
     if field.kind in FILES:
-        return read_base64(value, where)
+        return read_pixels(value, where) if isinstance(value, list) else read_base64(value, where)
     if field.kind in ('text', 'sequence') and not isinstance(value, str):
         raise RequestError(400, f'{where} must be a text', where)
     if field.kind == 'array':
@@ -48,8 +48,8 @@ def read_value(field: Input, value: Any, where: str) -> Any:
 
 
 def read_base64(value: Any, where: str) -> bytes:
-    """The content of a file: base64, a data URL, or an object {'base64': ...}."""
-    text = value.get('base64') if isinstance(value, Mapping) else value
+    """The content of a file: base64, a data URL, or an object {'base64': ...} or, of TF Serving, {'b64': ...}."""
+    text = value.get('base64', value.get('b64')) if isinstance(value, Mapping) else value
     if not isinstance(text, str):
         raise RequestError(400, f'{where} must be a file as base64, or an object {{"base64": "..."}}', where)
     if text.startswith('data:'):
@@ -65,6 +65,13 @@ def read_base64(value: Any, where: str) -> bytes:
     if not content:
         raise RequestError(400, f'{where} is empty', where)
     return content
+
+
+def read_pixels(value: Any, where: str) -> np.ndarray:
+    """A picture or samples as numbers in lists: whole numbers stay whole, because pixels of 0 to 255 mean 0 to 1."""
+    array = read_array(value, where)
+    exact = np.asarray(value)
+    return exact if exact.dtype.kind == 'i' else array
 
 
 def read_array(value: Any, where: str) -> np.ndarray:

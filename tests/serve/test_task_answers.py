@@ -4,9 +4,9 @@ import base64
 import io
 import json
 
+import huggingface_hub as hub
 import numpy as np
 import pytest
-from huggingface_hub import inference
 from PIL import Image
 
 pytest.importorskip('fastapi', reason='needs the extra serve')
@@ -21,7 +21,11 @@ TEXT = {'text': Input('text', limit=100)}
 IMAGE = {'image': Input('image', (4, 4, 1)), 'sigma': Input('number')}
 TABLE = {'age': Input('number'), 'job': Input('category')}
 GENERATOR = {'seed': Input('number'), 'label': Input('category')}
-LABEL = {'label': 'a', 'probability': 0.6, 'top': [{'label': 'a', 'probability': 0.6}, {'label': 'b', 'probability': 0.3}]}
+LABEL = {
+    'label': 'a',
+    'probability': 0.6,
+    'top': [{'label': 'a', 'probability': 0.6}, {'label': 'b', 'probability': 0.3}],
+}
 SPAN = {'answer': 'x', 'start': 3, 'stop': 4, 'score': 5.1, 'probability': 0.9}
 PICTURE = Picture(np.zeros((2, 3, 1), np.float32))
 
@@ -34,8 +38,9 @@ def written(inputs, answers, form=Form.ONE, **parameters):
     'answer, kind',
     [
         (LABEL, 'label'), ({'labels': ['a'], 'probability': {'a': 0.7}}, 'labels'), ({'value': 3.5}, 'number'),
-        (SPAN, 'span'), ({'masked': '', 'text': '', 'candidates': []}, 'hidden'), ({'prompt': 'a', 'text': 'b'}, 'continued'),
-        ({'source': 'a', 'text': 'b'}, 'text'), ({'image': PICTURE, 'label': 'a', 'probability': 1}, 'picture'),
+        (SPAN, 'span'), ({'masked': '', 'text': '', 'candidates': []}, 'hidden'),
+        ({'prompt': 'a', 'text': 'b'}, 'continued'), ({'source': 'a', 'text': 'b'}, 'text'),
+        ({'image': PICTURE, 'label': 'a', 'probability': 1}, 'picture'),
         (Sound(np.zeros(3), 8000), 'sound'), (Boxes(np.zeros((0, 4)), (), np.zeros(0)), 'boxes'),
         ({'y': 3}, 'other'), ([1, 2], 'other'), (3, 'other'),
     ],
@@ -62,28 +67,31 @@ def test_rows_of_a_table_are_answered_by_a_list():
 
 def test_texts_have_the_names_that_the_methods_read():
     answer = json.dumps(written({'source': Input('text')}, [{'source': 'a', 'text': 'b'}]))
-    assert inference.TranslationOutput.parse_obj_as_list(answer)[0].translation_text == 'b'
-    assert inference.SummarizationOutput.parse_obj_as_list(answer)[0].summary_text == 'b'
+    assert hub.TranslationOutput.parse_obj_as_list(answer)[0].translation_text == 'b'
+    assert hub.SummarizationOutput.parse_obj_as_list(answer)[0].summary_text == 'b'
     assert json.loads(answer)[0]['generated_text'] == 'b'
     spoken = written({'audio': Input('audio')}, [{'text': 'b', 'greedy': 'c', 'score': -1.0}])
-    assert inference.AutomaticSpeechRecognitionOutput.parse_obj_as_instance(spoken).text == 'b'
+    assert hub.AutomaticSpeechRecognitionOutput.parse_obj_as_instance(spoken).text == 'b'
 
 
 def test_spans_hidden_tokens_and_boxes_are_read_by_their_types():
     answer = {**SPAN, 'n_best': [SPAN, {**SPAN, 'answer': 'y'}]}
     one, two = written(TEXT, [answer]), written(TEXT, [answer], top_k=2)
-    read = inference.QuestionAnsweringOutputElement.parse_obj
+    read = hub.QuestionAnsweringOutputElement.parse_obj
     assert (read(one).answer, read(one).start, read(one).end, read(one).score) == ('x', 3, 4, 0.9)
     assert [each.answer for each in read(two)] == ['x', 'y']
     none = {'answer': '', 'start': None, 'stop': None, 'probability': 0.8, 'n_best': [SPAN]}
     assert written(TEXT, [none]) == {'answer': '', 'start': 0, 'end': 0, 'score': 0.8}
-    candidates = [{'token': ' b', 'id': 7, 'probability': 0.5, 'text': 'a b'}, {'token': 'c', 'id': 8, 'probability': 0.1, 'text': 'ac'}]
+    candidates = [
+        {'token': ' b', 'id': 7, 'probability': 0.5, 'text': 'a b'},
+        {'token': 'c', 'id': 8, 'probability': 0.1, 'text': 'ac'},
+    ]
     hidden = {'masked': 'a[MASK]', 'text': 'a b', 'candidates': [candidates]}
-    (filled,) = inference.FillMaskOutputElement.parse_obj_as_list(written(TEXT, [hidden], top_k=1))
+    (filled,) = hub.FillMaskOutputElement.parse_obj_as_list(written(TEXT, [hidden], top_k=1))
     assert (filled.token, filled.token_str, filled.sequence, filled.score) == (7, ' b', 'a b', 0.5)
     assert len(written(TEXT, [{**hidden, 'candidates': [candidates, candidates]}])) == 2
     seen = Boxes(np.array([[1.2, 2, 3, 4.6], [0, 0, 1, 1]]), ('cat', 'dog'), np.array([0.9, 0.2]))
-    (found,) = inference.ObjectDetectionOutputElement.parse_obj_as_list(written(IMAGE, [{'boxes': seen}], threshold=0.5))
+    (found,) = hub.ObjectDetectionOutputElement.parse_obj_as_list(written(IMAGE, [{'boxes': seen}], threshold=0.5))
     assert (found.label, found.box.xmin, found.box.ymax) == ('cat', 1, 5)
 
 

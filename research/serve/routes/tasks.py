@@ -16,8 +16,6 @@ import numpy as np
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import StreamingResponse
 
-from research.inference.texts import Texts
-from research.serve import generated_text
 from research.serve.errors import RequestError
 from research.serve.hosted import Hosted
 from research.serve.limits import parse_json
@@ -97,7 +95,7 @@ async def answer_body(hosted: Hosted, body: bytes, content_type: str) -> Respons
         request = read_file(inputs, body)
     else:
         request = read_task(inputs, object_of(body))
-        if hosted.generates and (request.stream or generated_text.wanted(request.parameters)):
+        if hosted.generates and (request.stream or request.parameters):
             return await generate(hosted, request)
     answers = await hosted.answer(request.raws, request.seed)
     if request.stream:
@@ -110,6 +108,9 @@ async def answer_body(hosted: Hosted, body: bytes, content_type: str) -> Respons
 
 async def generate(hosted: Hosted, request: TaskRequest) -> Response:
     """Generates one text with the parameters of text-generation-inference."""
+    from research.inference.texts import Texts
+    from research.serve import generated_text
+
     if len(request.raws) != 1:
         raise RequestError(400, 'one text at a time', 'inputs')
     options = generated_text.read_options(request.parameters)

@@ -80,7 +80,7 @@ def routes(
 
 
 def model_of(models: Mapping[str, Hosted], name: str, version: str = VERSION) -> Hosted:
-    """The model with a name and version; raises RequestError 404 if there is none."""
+    """The model with a name and version; raises RequestError 404 for unknown ones."""
     if name not in models:
         raise RequestError(
             404, f'there is no model {name!r:.80}; models: {", ".join(models)}', 'model', 'model_not_found'
@@ -209,7 +209,7 @@ def rows_of(inputs: Mapping[str, Input], rows: Any, where: str) -> list[dict[str
     return [request_of(inputs, row, f'{where}[{number}]') for number, row in enumerate(rows)]
 
 
-def rows_of_columns(columns: Any) -> list[Any]:
+def rows_of_columns(columns: Any) -> Any:
     """The rows of {field: list}; a list is the column of the only field."""
     if not isinstance(columns, dict) or {*columns} & {'b64', 'base64'}:
         return columns

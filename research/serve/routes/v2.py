@@ -41,6 +41,14 @@ def routes(models: Mapping[str, Hosted], server: ServerSettings) -> APIRouter:
 
         return {'name': SHOWN, 'version': version('tessera'), 'extensions': EXTENSIONS}
 
+    @router.get('/health/live')
+    def live() -> dict[str, bool]:
+        return {'live': True}
+
+    @router.get('/health/ready')
+    def all_ready() -> Response:
+        return reply({'ready': server.ready}, 200 if server.ready else 503)
+
     @router.post('/repository/index')
     def index() -> list[dict[str, str]]:
         state = 'READY' if server.ready else 'UNAVAILABLE'
@@ -93,7 +101,7 @@ def object_of(body: bytes) -> Mapping[str, Any]:
 
 
 def model_of(models: Mapping[str, Hosted], name: str, version: str) -> Hosted:
-    """The model with a name and version; raises RequestError 404 if there is none."""
+    """The model with a name and version; raises RequestError 404 for unknown ones."""
     if name not in models:
         raise RequestError(404, f'there is no model {name!r:.80}; models: {", ".join(models)}', 'model_name')
     if version not in (RAW, ENCODED):
