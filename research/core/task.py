@@ -114,6 +114,7 @@ class Input(NamedTuple):
     limit: int = 0  # characters, pixels along a side, seconds, items of a list; 0: none
     about: str = ''
     items: Mapping[str, 'Input'] = {}  # of 'list': the fields of each item (an event, an atom, a message)
+    choices: tuple[str, ...] = ()  # of 'category': the values that training knew
 
 
 class Metric(NamedTuple):

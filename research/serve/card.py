@@ -51,6 +51,7 @@ def fingerprint_of(config: Config, variables: Variables, extra: tuple[Any, ...] 
 def input_card(field: Input) -> dict[str, Any]:
     """One field of a request."""
     card: dict[str, Any] = {'kind': field.kind, 'shape': list(field.shape), 'limit': field.limit, 'about': field.about}
+    card |= {'choices': list(field.choices)} if field.choices else {}
     return {**card, 'items': {name: input_card(item) for name, item in field.items.items()}} if field.items else card
 
 

@@ -132,7 +132,7 @@ def render(shape: tuple[int, int, int], batch: Any, outputs: Any) -> dict[str, n
     return {'samples': images.grid(np.asarray(outputs['image'])[mask], 10, max(1, 48 // shape[0]))}
 
 
-def inputs_of(settings: Settings, classes: int) -> dict[str, Input]:
+def inputs_of(settings: Settings, classes: Sequence[str]) -> dict[str, Input]:
     """Returns the optional fields of a request."""
     inputs = {
         'seed': Input('number', about='integer; different seeds give different images'),
@@ -140,14 +140,15 @@ def inputs_of(settings: Settings, classes: int) -> dict[str, Input]:
         'at': Input('number', about='position between the two seeds, 0 to 1; default 0.5'),
     }
     if settings.conditional:
-        inputs['label'] = Input('category', (), classes, f'0 to {classes - 1} or a class name; default: random')
+        about = f'0 to {len(classes) - 1} or a class name; default: random'
+        inputs['label'] = Input('category', (), len(classes), about, choices=tuple(classes))
     return inputs
 
 
 def host(config: Any, folder: epath.Path) -> Host:
     """Builds the host part of the task."""
     settings, stats = task_settings(Settings, config), read_stats(folder)
-    return Host(inputs_of(settings, len(stats.classes)), make_encode(stats), make_decode(stats))
+    return Host(inputs_of(settings, stats.classes), make_encode(stats), make_decode(stats))
 
 
 def make(config: Any, folder: epath.Path, load: Callable | None = None) -> Task:

@@ -133,7 +133,12 @@ def make_inputs(stats: TableStats) -> dict[str, Input]:
         for name, (mean, deviation) in stats.numbers.items()
     }
     categories = {
-        name: Input('category', limit=len(values), about=', '.join(values[:12]) + ' ...' * (len(values) > 12))
+        name: Input(
+            'category',
+            limit=len(values),
+            about=', '.join(values[:12]) + ' ...' * (len(values) > 12),
+            choices=tuple(values),
+        )
         for name, values in stats.categories.items()
     }
     return numbers | categories
