@@ -55,6 +55,7 @@ MAY_IMPORT = {
     ),
     'research.inference': (
         'research.inference', 'research.core', 'research.checkpoint', 'research.data', 'research.errors',
+        'research.extras',
     ),
     'research.interop': (
         'research.interop', 'research.core', 'research.nn', 'research.ops', 'research.data', 'research.errors',

@@ -7,11 +7,15 @@ An answer to a file starts with the file's name, {"file": "digit.png", ...}. A b
     python -m launch.predict --workdir=runs/digits --input=digit.png --input=folder_of_digits
     python -m launch.predict --workdir=runs/digits_gan --count=16 --seed=7 --output=samples
     python -m launch.predict --workdir=runs/digits --interactive
+    python -m launch.predict --workdir=runs/digits --input=rows.jsonl --output=answers --runner=beam
+
+Options after `--` are those of Apache Beam, such as `-- --runner=FlinkRunner --parallelism=8`.
 """
 
 import contextlib
 import functools
 import pathlib
+import pickle
 import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -28,10 +32,15 @@ COUNT = flags.DEFINE_integer('count', 0, 'Number of answers of a model without i
 INTERACTIVE = flags.DEFINE_bool('interactive', False, 'Answer one typed line after another: a text, a path or JSON.')
 SEED = flags.DEFINE_integer('seed', 0, 'Seed of sampled answers.', lower_bound=0, upper_bound=2**31 - 1)
 OUTPUT = flags.DEFINE_string('output', '', 'Folder for answers.jsonl and images; default: standard output.')
+RUNNER = flags.DEFINE_enum('runner', 'local', ['local', 'beam'], 'What runs the predictions: this process or Beam.')
 
 
-def main(overrides: dict[str, str]) -> int:
+def main(overrides: dict[str, str], options: Sequence[str]) -> int:
     """Prints or writes one JSON line per request; returns 1 if some could not be answered."""
+    if RUNNER.value == 'beam':
+        return answer_on_beam(overrides, options)
+    if options:
+        raise UserError(f'not understood: {" ".join(options)} (flags are written --name=value)')
     from research.inference.answers import converse
     from research.inference.requests import blank_requests, find_requests
 
@@ -54,25 +63,48 @@ def main(overrides: dict[str, str]) -> int:
 
 def answer_all(model: Any, requests: Sequence[Any], folder: pathlib.Path | None) -> int:
     """Writes the answers in the order of the requests, with a progress bar; returns the exit status."""
-    from research.inference.answers import answer_lines, json_text
+    from research.inference.answers import answer_lines, answer_lines_with_pictures, json_text
     from research.inference.progress import Progress
 
     shares_terminal = not folder and sys.stdout.isatty()
     failures = []
     with lines_of(folder) as file, Progress(len(requests), sys.stderr) as progress:
-        for line in answer_lines(model, requests, SEED.value, folder):
+        lines = answer_lines_with_pictures if folder else answer_lines
+        for line in lines(model, requests, SEED.value, folder):
             with progress.hidden() if shares_terminal else contextlib.nullcontext():
                 print(json_text(line.answer), file=file)
             failures += [line.error] if line.error else []
             progress.advance()
+    return report(len(requests), failures, folder)
+
+
+def report(count: int, failures: Sequence[str], folder: Any) -> int:
+    """Prints how many answers were written and how many inputs failed; returns the exit status."""
     if folder:
-        print(f'{len(requests) - len(failures)} answers in {folder}')
+        print(f'{count - len(failures)} answers in {folder}')
     if failures:
         sys.stdout.flush()
-        count = f'{len(failures):,} of {len(requests):,} inputs could not be answered'
         which = f'; the first: {failures[0]}' if len(failures) > 1 else f': {failures[0]}'
-        print(f'\nerror: {count}{which}', file=sys.stderr)
+        print(f'\nerror: {len(failures):,} of {count:,} inputs could not be answered{which}', file=sys.stderr)
     return 1 if failures else 0
+
+
+def answer_on_beam(overrides: dict[str, str], options: Sequence[str]) -> int:
+    """Runs the predictions as a pipeline of Apache Beam; returns the exit status."""
+    from etils import epath
+
+    from research.inference import beam
+
+    if not INPUT.value or not OUTPUT.value:
+        raise UserError('--runner=beam needs --input (files or folders) and --output (a folder for answers.jsonl)')
+    folder = epath.Path(OUTPUT.value).expanduser()
+    folder.mkdir(parents=True, exist_ok=True)
+    load = functools.partial(research.load, WORKDIR.value, overrides)
+    model = beam.load_once(pickle.dumps(load))
+    parts = beam.parts_of(model.task.inputs, INPUT.value, functools.partial(print, file=sys.stderr))
+    handler = beam.RunHandler(load, model.measure.batch_size, SEED.value, str(folder))
+    failures = beam.predict(handler, model.task.inputs, parts, folder, options)
+    return report(sum(part.count for part in parts), failures, folder)
 
 
 @contextlib.contextmanager

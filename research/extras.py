@@ -12,6 +12,7 @@ EXTRAS = {
     'sacrebleu': ('translation', 'to score translations'),
     'pyarrow': ('tables', 'to read Parquet files'),
     'dp_accounting': ('privacy', 'to account for privacy'),
+    'apache_beam': ('beam', 'to run predictions on Apache Beam'),
     'fastapi': ('serve', 'to serve models'),
     'orjson': ('serve', 'to serve models'),
     'prometheus_client': ('serve', 'to serve models'),

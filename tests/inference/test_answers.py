@@ -53,18 +53,12 @@ def mixed(tmp_path):
 def predict(monkeypatch, capsys, *flags):
     """Runs the program in this process; (status, the lines of standard output, standard error)."""
     monkeypatch.setattr(sys, 'argv', ['predict', *map(str, flags)])
+    for name in ('workdir', 'input', 'count', 'interactive', 'seed', 'output', 'runner'):
+        launch.predict.flags.FLAGS[name].unparse()  # flags keep their values between runs in one process
     with pytest.raises(SystemExit) as ended:
         launch.flags.run(launch.predict.main, sys.argv)
     printed = capsys.readouterr()
     return ended.value.code, printed.out.splitlines(), printed.err
-
-
-@pytest.fixture(autouse=True)
-def unset_flags():
-    """Flags of a program keep their values between runs in one process."""
-    yield
-    for name in ('workdir', 'input', 'count', 'interactive', 'seed', 'output'):
-        launch.predict.flags.FLAGS[name].unparse()
 
 
 def test_a_broken_input_is_reported_with_its_place_and_the_others_are_answered(digits, mixed, monkeypatch, capsys):
