@@ -7,6 +7,7 @@ Listens on this machine only. `--host=0.0.0.0` opens it to others, and then need
 variable TESSERA_TOKEN (or, on a network that you trust, --allow_anonymous). Ctrl+C stops it.
 """
 
+import ast
 import functools
 import json
 import os
@@ -83,12 +84,12 @@ def named_folders(values: Sequence[str]) -> dict[str, str]:
 
 
 def about(config: str) -> str:
-    """The first sentence of a config's header; '' if the config is not on this machine."""
+    """The first line of a config's header; '' if the config is not on this machine."""
     try:
         text = pathlib.Path(find_config(config.partition(':')[0])).read_text(encoding='utf-8')
-    except (UserError, OSError):
+        return (ast.get_docstring(ast.parse(text)) or '').split('\n', 1)[0]
+    except (UserError, OSError, SyntaxError, ValueError):
         return ''
-    return text.lstrip('"').split('\n', 1)[0].strip('" ')
 
 
 def greeting(models: Mapping[str, Any], address: str, seconds: float, token: bytes) -> str:

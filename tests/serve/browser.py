@@ -81,6 +81,8 @@ def audit(page: Any, axe: str) -> list[str]:
     if not page.evaluate('Boolean(window.axe)'):
         page.evaluate(axe)
     tags = ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa', 'best-practice']
-    result = page.evaluate('(tags) => axe.run(document, {runOnly: tags, resultTypes: ["violations"], preload: false})', tags)
+    result = page.evaluate(
+        '(tags) => axe.run(document, {runOnly: tags, resultTypes: ["violations"], preload: false})', tags
+    )
     assert len(result['passes']) > 15
     return [f'{one["id"]}: {one["nodes"][0]["html"][:200]}' for one in result['violations']]

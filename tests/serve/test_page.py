@@ -1,6 +1,8 @@
 """The page in a browser, with a server that needs no model."""
 
 import base64
+import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -8,9 +10,10 @@ from typing import Any
 
 import pytest
 from browser import audit, axe_source, chromium, opened
-from fake_server import CONTEXT, TOKEN, FakeServer, cards, png
+from fake_server import CONTEXT, TOKEN, FakeServer, cards, png, wav
 
 ENTER = 'Control+Enter'
+PICTURE, SOUND = base64.b64decode(png(8, 1)), base64.b64decode(wav())
 
 
 @pytest.fixture(scope='module')
@@ -347,3 +350,35 @@ def test_access(browser, server, width, scheme, locale):
         page.click('#run')
         page.wait_for_selector('.failure')
         assert audit(page, axe) == []
+
+
+@pytest.mark.slow
+def test_the_real_server(browser, tmp_path):
+    pytest.importorskip('fastapi', reason='the extra serve is absent')
+    from serve_toy import running, toy_model
+
+    with running({'toy': toy_model(tmp_path)}, token=TOKEN.encode()) as served:
+        with opened(browser, served.url) as page:
+            page.fill('#token', TOKEN)
+            page.keyboard.press('Enter')
+            page.wait_for_selector('.kind-text textarea')
+            assert page.input_value('.kind-text textarea') == 'abc'
+            page.set_input_files('.kind-image input', {'name': 'a.png', 'mimeType': 'image/png', 'buffer': PICTURE})
+            page.set_input_files('.kind-audio input', {'name': 'a.wav', 'mimeType': 'audio/wav', 'buffer': SOUND})
+            page.fill('.kind-array textarea', '[1, 2, 3.5]')
+            page.fill('.kind-list input >> nth=0', '4')
+            run(page)
+            picture = page.get_attribute('.shown img', 'alt')
+            assert picture == 'picture, 3 × 2 pixels, made by toy' and page.locator('.shown audio').count() == 1
+            page.click('text=JSON')
+            shown = json.loads(page.inner_text('details:has-text("JSON") pre'))['answer']
+            assert shown['scores'][0] == 3 and shown['scores'][5:7] == [1, 6.5] and shown['scores'][2] > 0
+            page.fill('.kind-category input', 'z')
+            page.click('#run')
+            page.wait_for_selector('.kind-category .error:has-text("a, b or c")')
+            page.fill('.kind-category input', '')
+            code = page.inner_text('#snippet')
+            (tmp_path / 'a.wav').write_bytes(SOUND)
+            environment = {**os.environ, 'TESSERA_TOKEN': TOKEN}
+            done = subprocess.run(['bash', '-c', code], capture_output=True, cwd=tmp_path, env=environment, timeout=20)
+            assert json.loads(done.stdout)['answer'] == shown

@@ -36,7 +36,11 @@ export function buildForm(card) {
   return { element: el('div', { class: 'stack' }, first, shown.length > 0 && grid, drawer), fields, settings, needed: neededNames(specs) };
 }
 
-const neededNames = (specs) => specs.filter(([, spec]) => NEEDED.includes(spec.kind)).map(([name]) => name);
+// A lone field of these kinds must be filled in; of several some may be optional, which the server decides.
+function neededNames(specs) {
+  const names = specs.filter(([, spec]) => NEEDED.includes(spec.kind)).map(([name]) => name);
+  return names.length === 1 ? names : [];
+}
 
 // {values, settings} of a form; marks each field that is wrong and gives null then.
 export function collect(form) {

@@ -103,8 +103,8 @@ function drawExamples() {
   const chip = (example, k) => {
     const values = Object.values(example);
     const image = values.find((value) => isMedia(value) && !value.media_type?.startsWith('audio'));
-    const words_ = values.filter((value) => !isMedia(value) && typeof value !== 'object').join(', ');
-    const title = image || !words_ ? el('span', { t: 'example', values: { n: k + 1 } }) : el('span', { dir: 'auto' }, words_.slice(0, 200));
+    const plain = values.filter((value) => typeof value !== 'object');
+    const title = image || !plain.length || plain.length > 6 ? el('span', { t: 'example', values: { n: k + 1 } }) : el('span', { dir: 'auto' }, plain.join(', ').slice(0, 200));
     const thumbnail = image && picture(image, '');
     return el('button', { type: 'button', class: image ? 'chip image' : 'chip', onclick: () => choose(example) }, thumbnail, title);
   };
@@ -174,7 +174,9 @@ async function run() {
   byId('run').classList.add('on');
   announce(t('running'));
   drawPanes();
-  byId('answers').scrollIntoView({ block: 'nearest', behavior: calm.matches ? 'auto' : 'smooth' });
+  if (byId('answers').getBoundingClientRect().top > 0.75 * innerHeight) {
+    byId('answers').scrollIntoView({ behavior: calm.matches ? 'auto' : 'smooth' });
+  }
   await Promise.all(state.records.map((record) => ask(record, controller.signal)));
   finish(controller);
 }
