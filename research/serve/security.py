@@ -102,7 +102,8 @@ def check_token(head: Head, server: ServerSettings) -> str:
         return ''
     scheme, _, token = head.text(b'authorization').partition(' ')
     right = scheme.lower() == 'bearer' and hmac.compare_digest(token.strip().encode('latin-1'), server.token)
-    if not right and head.path not in OPEN:
+    page = head.path == '/' or head.path.startswith('/page/')  # the page asks for the token
+    if not right and not page and head.path not in OPEN:
         raise RequestError(401, 'a token is needed: send the header "Authorization: Bearer TOKEN"')
     return 'token-' + hashlib.sha256(token.encode('latin-1')).hexdigest()[:12] if right else ''
 

@@ -192,7 +192,7 @@ function finish(controller) {
   word(byId('run').firstElementChild, 'run');
   byId('run').classList.remove('on');
   const [first] = state.records;
-  const field = first.status === 'failed' && state.form.fields[(first.error.field || '').replace('inputs.', '').split(/[.[]/)[0]];
+  const field = first.status === 'failed' && state.form.fields[fieldOf(first.error)];
   if (field) {
     mark(field, '', first.error.message);
     field.control.focus();
@@ -202,6 +202,12 @@ function finish(controller) {
   state.visits.length = Math.min(state.visits.length, 30);
   drawHistory();
   announce(state.records.map((record) => t('answered', { name: record.card.name, answer: outcome(record) })).join(' '));
+}
+
+// The field that an error names: in `field`, else as the first word of its message.
+function fieldOf({ field, message }) {
+  const named = (field || '').replace('inputs.', '').split(/[.[]/)[0];
+  return named || Object.keys(state.form.fields).find((name) => message.startsWith(name));
 }
 
 function outcome(record) {
