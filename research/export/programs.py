@@ -67,7 +67,7 @@ def read_source(model: Any) -> Source:
     return Source(model.config, task, variables, model.step, model.workdir, raws, batch)
 
 
-def example_requests(task: Task) -> list[Raw]:
+def example_requests(task: Task) -> Sequence[Raw]:
     """Up to eight requests: the examples of the task, or rows of its test split."""
     if task.examples:
         return list(task.examples[:ROWS])
