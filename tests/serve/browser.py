@@ -49,7 +49,7 @@ def opened(browser: Any, address: str, model: str = '', width: int = 1280, **opt
     foreign: list[str] = []
     context.route('**/*', lambda route: answer_route(route, address, foreign))
     page = context.new_page()
-    page.set_default_timeout(8000)
+    page.set_default_timeout(20_000)
     errors: list[str] = []
     page.on('pageerror', lambda error: errors.append(str(error)))
     page.goto(f'{address}/#model={model}' if model else address)
