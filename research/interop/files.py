@@ -22,6 +22,7 @@ SINGLE = 'model.safetensors'
 WANTED = (
     'config.json', 'model*.safetensors', INDEX, 'tokenizer.json', 'tokenizer_config.json', 'vocab.txt', 'vocab.json',
     'merges.txt', 'spiece.model', 'source.spm', 'target.spm', 'preprocessor_config.json', 'generation_config.json',
+    'chat_template.jinja',
 )  # fmt: skip
 
 

@@ -19,6 +19,7 @@ from tokenizers import Tokenizer
 from research.core.task import Variables
 from research.data.text.corpus import END
 from research.errors import UserError, fits, unpack
+from research.interop.chat_files import read_chat
 from research.interop.checks import MAX_NUMBER, check_moments, damaged
 from research.interop.files import WeightsSource, locate, read_json
 from research.interop.heads import order_of, read_head, read_labels
@@ -30,6 +31,7 @@ from research.nn.transformer_settings import RATES, TransformerSettings
 from research.ops import paths
 
 WEIGHTS_FILE = 'weights.json'  # in the run's prepared folder
+CHAT_FILE = 'chat.json'  # beside it: the chat template of the weights, for the server
 HEADS = ('*classifier.*', '*score.*', '*qa_outputs.*')  # tensors of other tasks
 DEFAULTS = {'weights': '', 'revision': ''}  # settings of config.model that are read here
 KEYS = tuple(DEFAULTS)
@@ -63,7 +65,8 @@ def store(model: Mapping[str, Any], folder: epath.Path, kind: str) -> Tokenizer 
 
     Writes weights.json: name, the commit of the revision, family, settings, config.json, the ids of the tokens that end
     a text (ends, and the first of them as end) and start a decoder (start), or -1, the name of that end token, and the
-    classes of a trained head (labels). A folder is stored by its full path.
+    classes of a trained head (labels). A folder is stored by its full path. Writes chat.json too, as `read_chat`
+    returns it, if the weights have a chat template.
 
     Args:
       model: the section `config.model`.
@@ -90,6 +93,8 @@ def store(model: Mapping[str, Any], folder: epath.Path, kind: str) -> Tokenizer 
     end_name = tokenizer.id_to_token(marks['end']) if marks['ends'] else ''
     more = {**marks, 'end_name': end_name, 'labels': labels, 'config': config}
     write_description(folder, source, family.model_type, settings, more)
+    if chat := read_chat(source.folder, tokenizer):
+        (folder / CHAT_FILE).write_text(json.dumps(chat, indent=2, ensure_ascii=False))
     return tokenizer
 
 
