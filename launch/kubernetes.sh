@@ -41,6 +41,6 @@ for each in "${train[@]}"; do  # JSON strings are YAML strings
 done
 manifest=$(<launch/jobset.yaml)
 for key in name image hosts accelerator topology chips restarts arguments; do
-  manifest=${manifest//"{$key}"/${!key}}
+  manifest=${manifest//"{$key}"/"${!key}"}
 done
 if [[ -n $dry_run ]]; then echo "$manifest"; else echo "$manifest" | kubectl apply -f -; fi

@@ -8,7 +8,7 @@ import subprocess
 import yaml
 from contract import ROOT
 
-TRAIN = ['--', '--config=configs/python_lm.py', '--config.task.check=a "b" c']
+TRAIN = ['--', '--config=configs/python_lm.py', '--config.task.check=a "b" &\\c']
 
 
 def shell(script: str, *flags: str, path: pathlib.Path | None = None) -> subprocess.CompletedProcess:
