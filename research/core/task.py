@@ -89,6 +89,17 @@ class Gradient(NamedTuple):
     finish: Callable[[Tree, Float[Array, ''], Context], Tree]
 
 
+class Decoding(NamedTuple):
+    """How a task decodes a text, unless a request has its own settings."""
+
+    max_new_tokens: int
+    temperature: float = 0.0  # 0: greedy
+    top_k: int = 0  # 0: off
+    top_p: float = 1.0  # 1: off
+    beams: int = 0  # of beam search; 0: sampling
+    length_penalty: float = 1.0  # of beam search
+
+
 class Generate(NamedTuple):
     """Token-by-token generation with a cache, used by the sampler, beam search, the server and export.
 
@@ -96,12 +107,22 @@ class Generate(NamedTuple):
     batch with right-padded 'tokens' [batch, length] and 'length' [batch]; `capacity` is the static number of
     positions. `step(variables, cache, tokens) -> (cache, logits)` reads one token per row, [batch], and returns
     float32 logits [batch, vocabulary] of the next token. Every row has its own position, so rows may be reordered.
+
+    The other fields are for whole texts; `families.tokens` sets them. `predict` of a task is
+    `outputs(prompts, tokens, length)` of the tokens [batch, max_new_tokens] and lengths [batch] decoded from
+    `prompts(batch)`. Both take arrays of the host or the device and read no variables.
     """
 
     start: Callable[[Variables, Batch, int], Tree]
     step: Callable[[Variables, Tree, Int[Array, 'batch']], tuple[Tree, Float[Array, 'batch vocabulary']]]
     end: tuple[int, ...]  # the ids of the tokens that end a text; (): none
     limit: int  # maximum number of positions the model can read
+    prompts: Callable[[Batch], dict[str, Any]] | None = None  # (encoded batch) -> what `start` reads
+    outputs: Callable[[Batch, Any, Any], dict[str, Any]] | None = None
+    encode_tokens: Callable[[Sequence[int]], dict[str, np.ndarray]] | None = None  # as `encode`, of a request in ids
+    decoding: Decoding | None = None
+    capacity: int = 0  # positions of a text with its prompt in this task, at most `limit`
+    tokenizer: Any = None  # of the generated tokens (`tokenizers.Tokenizer`)
 
 
 class Input(NamedTuple):

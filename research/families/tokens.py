@@ -1,14 +1,14 @@
 """Tasks whose targets are tokens: language models, masked models, and encoder-decoders.
 
     token_prediction   the `Task`, with loss, metrics and score, for any model that computes logits of targets
-    continue_text      `predict` of a decoder                     claim_continuation   its `claim`
-    write_target       `predict` of an encoder-decoder            make_claim_target    its `claim`
-    sampled, searched  decoding strategies for both: sampling, or beam search
+    continue_text      completes `generate` of a decoder             claim_continuation   its `claim`
+    write_target       completes `generate` of an encoder-decoder    make_claim_target    its `claim`
+    predict_text       `predict` of both: sampling, or beam search
 
 A row has 'targets' [batch, length]. In a claim, targets of -1 (the prompt of a continuation) are not scored.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from research.core.task import Aux, Batch, Generate, Host, Metric, Task
+from research.core.task import Aux, Batch, Decoding, Generate, Host, Metric, Task
 from research.models.model import GROUP, Model
 from research.nn.apply import seen_of
 from research.ops.beam_search import beam_search
@@ -24,9 +24,6 @@ from research.ops.claims import token_score
 from research.ops.losses import softmax_cross_entropy
 from research.ops.sampling import sample
 from research.ops.token_metrics import token_metrics, token_sums, unigrams
-
-# (variables, prompts, batch, context) -> (tokens [batch, max_new_tokens], length [batch])
-Write = Callable[..., tuple[Array, Array]]
 
 
 def target_mask(batch: Batch) -> Float[Array, 'batch length']:
@@ -98,40 +95,61 @@ def token_prediction(
     )  # fmt: skip
 
 
-def sampled(generate: Generate, max_new_tokens: int, temperature: float, top_k: int, top_p: float) -> Write:
-    """Decodes by sampling. Keys derive from a row's index, so the result does not depend on the batch."""
+def predict_text(generate: Generate) -> Callable:
+    """Builds `predict` from `generate`: decodes a text for each row, by its `decoding`.
 
-    def write(variables, prompts, batch, context):
-        keys = jax.vmap(jax.random.fold_in, (None, 0))(context.fold('sample'), batch['index'])
-        return sample(generate, variables, prompts, keys, max_new_tokens, temperature, top_k, top_p)
-
-    return write
-
-
-def searched(generate: Generate, max_new_tokens: int, beams: int, length_penalty: float) -> Write:
-    """Decodes by beam search; returns the best hypothesis."""
-
-    def write(variables, prompts, batch, context):
-        del batch, context
-        best = beam_search(generate, variables, prompts, max_new_tokens, beams, length_penalty)
-        return best.tokens[:, 0], best.length[:, 0]
-
-    return write
-
-
-def continue_text(write: Write, row_prompt: Callable[[Batch], Array], prefix: bool) -> Callable:
-    """Builds `predict`: continues the text of a request, or the first `row_prompt` tokens of a row.
-
-    Outputs are 'prompt' [batch, length], 'prompt_length', 'tokens' [batch, max_new_tokens] and their 'length'.
+    Keys of sampling derive from a row's index, so the result does not depend on the batch.
     """
+    assert generate.prompts and generate.outputs and generate.decoding
+    prompts_of, outputs_of, decoding = generate.prompts, generate.outputs, generate.decoding
 
     def predict(variables, batch, context):
-        length = row_prompt(batch) if 'targets' in batch else batch['length']
-        prompts = {'tokens': batch['tokens'], 'length': length, **({'prefix': length} if prefix else {})}
-        tokens, written = write(variables, prompts, batch, context)
-        return {'prompt': batch['tokens'], 'prompt_length': length, 'tokens': tokens, 'length': written}
+        prompts = prompts_of(batch)
+        if decoding.beams:
+            beams, length_penalty = decoding.beams, decoding.length_penalty
+            best = beam_search(generate, variables, prompts, decoding.max_new_tokens, beams, length_penalty)
+            return outputs_of(prompts, best.tokens[:, 0], best.length[:, 0])
+        keys = jax.vmap(jax.random.fold_in, (None, 0))(context.fold('sample'), batch['index'])
+        settings = decoding.max_new_tokens, decoding.temperature, decoding.top_k, decoding.top_p
+        return outputs_of(prompts, *sample(generate, variables, prompts, keys, *settings))
 
     return predict
+
+
+def continue_text(
+    generate: Generate, decoding: Decoding, length: int, row_prompt: Callable[[Batch], Array], prefix: bool,
+    tokenizer: Any = None,
+) -> Generate:  # fmt: skip
+    """Completes `generate` of a decoder, which continues a request, or the first `row_prompt` tokens of a row.
+
+    Outputs are 'prompt' [batch, length], 'prompt_length', 'tokens' [batch, max_new_tokens] and their 'length'.
+
+    Args:
+      generate: of `models.tokens.generate_text`.
+      decoding: the settings of the task.
+      length: positions of a prompt with its continuation.
+      row_prompt: (batch) -> tokens of each row's prompt.
+      prefix: whether a prompt is the prefix of a prefix-LM.
+      tokenizer: of the tokens.
+    """
+
+    def prompts(batch):
+        length = row_prompt(batch) if 'targets' in batch else batch['length']
+        return {'tokens': batch['tokens'], 'length': length, **({'prefix': length} if prefix else {})}
+
+    def outputs(prompts, tokens, written):
+        return {
+            'prompt': prompts['tokens'], 'prompt_length': prompts['length'], 'tokens': tokens, 'length': written
+        }
+
+    def encode_tokens(tokens: Sequence[int]) -> dict[str, np.ndarray]:
+        return {'tokens': np.asarray(tokens, np.int32), 'length': np.asarray(len(tokens), np.int32)}
+
+    capacity = min(length, generate.limit)
+    return generate._replace(
+        prompts=prompts, outputs=outputs, encode_tokens=encode_tokens, decoding=decoding, capacity=capacity,
+        tokenizer=tokenizer,
+    )  # fmt: skip
 
 
 def claim_continuation(batch: Batch, outputs: dict[str, Array]) -> Batch:
@@ -154,21 +172,42 @@ def claim_continuation(batch: Batch, outputs: dict[str, Array]) -> Batch:
     return {**batch, **row}
 
 
-def write_target(write: Write, start: int) -> Callable:
-    """Builds `predict`: decodes a target for each source (the first one of a packed row), starting with `start`.
+def write_target(
+    generate: Generate, decoding: Decoding, start: int, source_length: int, tokenizer: Any = None
+) -> Generate:
+    """Completes `generate` of an encoder-decoder: a target for each source (the first one of a packed row).
 
     Outputs are 'source', 'source_length', 'tokens' [batch, max_new_tokens] and their 'length'.
+
+    Args:
+      generate: of `models.tokens.generate_target`.
+      decoding: the settings of the task.
+      start: the token before a target.
+      source_length: tokens of an encoded source.
+      tokenizer: of the targets.
     """
 
-    def predict(variables, batch, context):
+    def prompts(batch):
         packed = 'source_segments' in batch
-        length = jnp.sum(batch['source_segments'] == 1, axis=1) if packed else batch['source_length']
-        source, ones = {'source': batch['source'], 'source_length': length}, jnp.ones_like(length)
-        prompts = {**source, 'tokens': ones[:, None] * start, 'length': ones}
-        tokens, written = write(variables, prompts, batch, context)
-        return {**source, 'tokens': tokens, 'length': written}
+        length = (batch['source_segments'] == 1).sum(1) if packed else batch['source_length']
+        ones = length * 0 + 1  # of the host or the device, as the batch
+        return {'source': batch['source'], 'source_length': length, 'tokens': ones[:, None] * start, 'length': ones}
 
-    return predict
+    def outputs(prompts, tokens, written):
+        return {
+            'source': prompts['source'], 'source_length': prompts['source_length'], 'tokens': tokens, 'length': written
+        }
+
+    def encode_tokens(tokens: Sequence[int]) -> dict[str, np.ndarray]:
+        source = np.zeros(source_length, np.int32)
+        source[: len(tokens)] = tokens
+        return {'source': source, 'source_length': np.asarray(len(tokens), np.int32)}
+
+    capacity = min(1 + decoding.max_new_tokens, generate.limit)
+    return generate._replace(
+        prompts=prompts, outputs=outputs, encode_tokens=encode_tokens, decoding=decoding, capacity=capacity,
+        tokenizer=tokenizer,
+    )  # fmt: skip
 
 
 def make_claim_target(start: int, source_length: int, length: int) -> Callable:

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from etils import epath
 
-from research.core.task import Host, Input, Metric, Task
+from research.core.task import Decoding, Host, Input, Metric, Task
 from research.data.dataset import open_dataset
 from research.data.text.corpus import Blocks, begin_of, end_of
 from research.data.text.packing import Packed
@@ -150,14 +150,15 @@ def make(config: Any, folder: epath.Path) -> Task:
     model = decoder(config.model, folder, settings.vocabulary, settings.length)
     rows = read_rows(config, settings, folder)
     end = end_of(rows.stats.tokenizer)
-    generate = generate_text(model, read_ends(config.model, folder, end), settings.length)
-    write = tokens.sampled(
-        generate, settings.max_new_tokens, settings.temperature, settings.top_k, settings.top_p
-    )
+    generate = tokens.continue_text(
+        generate_text(model, read_ends(config.model, folder, end), settings.length),
+        Decoding(settings.max_new_tokens, settings.temperature, settings.top_k, settings.top_p),
+        settings.length, row_prompt, rows.prefix, rows.stats.tokenizer,
+    )  # fmt: skip
     return tokens.token_prediction(
         host_of(rows), make_source(settings, folder, end), model, rows.stats.counts,
         sizes=rows.stats.bytes,
-        predict=tokens.continue_text(write, row_prompt, rows.prefix),
+        predict=tokens.predict_text(generate),
         claim=tokens.claim_continuation,
         generate=generate,
         finalize=make_finalize(rows, settings),

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from etils import epath
 
-from research.core.task import Host, Input, Task
+from research.core.task import Decoding, Host, Input, Task
 from research.data.dataset import open_dataset
 from research.data.text.corpus import Blocks
 from research.data.text.span_rows import SpanRows, SpanSizes, check_sentinels
@@ -109,16 +109,15 @@ def make(config: Any, folder: epath.Path) -> Task:
     sizes = settings.sizes
     model = encoder_decoder(config.model, folder, vocabulary=settings.vocabulary, length=sizes.positions)
     rows = read_rows(config, settings, folder)
-    generate = generate_target(
-        model, rows.start, pretrained.read_ends(config.model, folder, rows.end), sizes.positions
-    )
-    write = tokens.sampled(
-        generate, sizes.target_length, settings.temperature, settings.top_k, settings.top_p
-    )
+    generate = tokens.write_target(
+        generate_target(model, rows.start, pretrained.read_ends(config.model, folder, rows.end), sizes.positions),
+        Decoding(sizes.target_length, settings.temperature, settings.top_k, settings.top_p),
+        rows.start, sizes.source_length, rows.stats.tokenizer,
+    )  # fmt: skip
     return tokens.token_prediction(
         host_of(rows), functools.cache(lambda split: Blocks(read_stream(folder, split), settings.length, overlap=0)),
         model, rows.target_counts(), token_name='target token',
-        predict=tokens.write_target(write, rows.start),
+        predict=tokens.predict_text(generate),
         claim=tokens.make_claim_target(rows.start, sizes.source_length, sizes.target_length),
         generate=generate,
         examples=[{'text': text} for text in settings.prompts],

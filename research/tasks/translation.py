@@ -13,7 +13,7 @@ from typing import Annotated, Any, NamedTuple
 from etils import epath
 from tokenizers import Tokenizer
 
-from research.core.task import Host, Input, Metric, Task
+from research.core.task import Decoding, Host, Input, Metric, Task
 from research.data.dataset import DataSet, open_dataset
 from research.data.text.corpus import load_array
 from research.data.text.pair_arrays import PairArrays
@@ -169,13 +169,16 @@ def make(config: Any, folder: epath.Path) -> Task:
     arrays, plan = read_arrays(config, settings, folder), json.loads((folder / 'plan.json').read_text())
     start, end = arrays.tokenizers.start, arrays.tokenizers.end
     source, counts = functools.cache(functools.partial(read_rows, folder)), load_array(folder / 'counts.npy')
-    generate = generate_target(model, start, pretrained.read_ends(config.model, folder, end), settings.row_length)
-    write = tokens.searched(generate, settings.length, settings.beams, settings.length_penalty)
+    generate = tokens.write_target(
+        generate_target(model, start, pretrained.read_ends(config.model, folder, end), settings.row_length),
+        Decoding(settings.length, beams=settings.beams, length_penalty=settings.length_penalty),
+        start, settings.length, arrays.tokenizers.target,
+    )  # fmt: skip
     return tokens.token_prediction(
         host_of(arrays), source, model, counts,
         token_name='target token',
         smoothing=settings.label_smoothing,
-        predict=tokens.write_target(write, start),
+        predict=tokens.predict_text(generate),
         claim=tokens.make_claim_target(start, settings.row_length, settings.row_length),
         generate=generate,
         finalize=make_finalize(settings),

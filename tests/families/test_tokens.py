@@ -9,7 +9,7 @@ import optax
 import pytest
 from etils import epath
 
-from research.core.task import Context, Host
+from research.core.task import Context, Decoding, Host
 from research.families import tokens
 from research.models.tokens import decoder, generate_text, generate_uncached
 
@@ -26,13 +26,13 @@ def encode(raw, rng=None):
 def task():
     """Texts count upwards from any word, and begin again after the last."""
     model = decoder(SHAPE, epath.Path('unused'), WORDS, LENGTH)
-    generate = generate_text(model, (), LENGTH)
-    write = tokens.sampled(generate, NEW, 0.0, 0, 1.0)
-    predict = tokens.continue_text(write, lambda batch: batch['length'] // 2, False)
+    generate = tokens.continue_text(
+        generate_text(model, (), LENGTH), Decoding(NEW), LENGTH, lambda batch: batch['length'] // 2, False
+    )
     rows = [(np.arange(LENGTH + 1) + start).astype(np.int32) % WORDS for start in range(WORDS)]
     return tokens.token_prediction(
         Host({}, encode, lambda outputs: outputs), lambda split: rows, model, np.full(WORDS, 9),
-        predict=predict, claim=tokens.claim_continuation, generate=generate,
+        predict=tokens.predict_text(generate), claim=tokens.claim_continuation, generate=generate,
     )  # fmt: skip
 
 
