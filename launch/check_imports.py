@@ -54,8 +54,8 @@ MAY_IMPORT = {
         'research.errors',
     ),
     'research.inference': (
-        'research.inference', 'research.core', 'research.checkpoint', 'research.data', 'research.errors',
-        'research.extras',
+        'research.inference', 'research.core', 'research.checkpoint', 'research.ops', 'research.data',
+        'research.errors', 'research.extras',
     ),
     'research.interop': (
         'research.interop', 'research.core', 'research.nn', 'research.ops', 'research.data', 'research.errors',

@@ -123,6 +123,7 @@ class Generate(NamedTuple):
     decoding: Decoding | None = None
     capacity: int = 0  # positions of a text with its prompt in this task, at most `limit`
     tokenizer: Any = None  # of the generated tokens (`tokenizers.Tokenizer`)
+    hidden: tuple[int, ...] | None = None  # ids that are not part of a text; None: all special tokens
 
 
 class Input(NamedTuple):

@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from research.core.task import Aux, Batch, Decoding, Generate, Host, Metric, Task
+from research.errors import UserError
 from research.models.model import GROUP, Model
 from research.nn.apply import seen_of
 from research.ops.beam_search import beam_search
@@ -143,13 +144,24 @@ def continue_text(
         }
 
     def encode_tokens(tokens: Sequence[int]) -> dict[str, np.ndarray]:
-        return {'tokens': np.asarray(tokens, np.int32), 'length': np.asarray(len(tokens), np.int32)}
+        tokens = checked_ids(tokens, tokenizer, capacity - 1)
+        return {'tokens': tokens, 'length': np.asarray(len(tokens), np.int32)}
 
     capacity = min(length, generate.limit)
     return generate._replace(
         prompts=prompts, outputs=outputs, encode_tokens=encode_tokens, decoding=decoding, capacity=capacity,
         tokenizer=tokenizer,
     )  # fmt: skip
+
+
+def checked_ids(tokens: Sequence[int], tokenizer: Any, limit: int) -> np.ndarray:
+    """The ids of a prompt as an array; raises `UserError` for too many, or one that the tokenizer does not have."""
+    size = tokenizer.get_vocab_size() if tokenizer else 2**31
+    if not 0 < len(tokens) <= limit:
+        raise UserError(f'tokens: expected 1 to {limit} ids, got {len(tokens)}')
+    if wrong := [token for token in tokens if not 0 <= token < size]:
+        raise UserError(f'tokens: ids must be from 0 to {size - 1}, got {wrong[0]}')
+    return np.asarray(tokens, np.int32)
 
 
 def claim_continuation(batch: Batch, outputs: dict[str, Array]) -> Batch:
@@ -173,8 +185,9 @@ def claim_continuation(batch: Batch, outputs: dict[str, Array]) -> Batch:
 
 
 def write_target(
-    generate: Generate, decoding: Decoding, start: int, source_length: int, tokenizer: Any = None
-) -> Generate:
+    generate: Generate, decoding: Decoding, start: int, source_length: int, tokenizer: Any = None,
+    source_tokenizer: Any = None,
+) -> Generate:  # fmt: skip
     """Completes `generate` of an encoder-decoder: a target for each source (the first one of a packed row).
 
     Outputs are 'source', 'source_length', 'tokens' [batch, max_new_tokens] and their 'length'.
@@ -185,6 +198,7 @@ def write_target(
       start: the token before a target.
       source_length: tokens of an encoded source.
       tokenizer: of the targets.
+      source_tokenizer: None: the same.
     """
 
     def prompts(batch):
@@ -200,7 +214,7 @@ def write_target(
 
     def encode_tokens(tokens: Sequence[int]) -> dict[str, np.ndarray]:
         source = np.zeros(source_length, np.int32)
-        source[: len(tokens)] = tokens
+        source[: len(tokens)] = checked_ids(tokens, source_tokenizer or tokenizer, source_length)
         return {'source': source, 'source_length': np.asarray(len(tokens), np.int32)}
 
     capacity = min(1 + decoding.max_new_tokens, generate.limit)

@@ -1,5 +1,6 @@
 """A trained run as an object that predicts and evaluates."""
 
+import collections
 import functools
 import os
 import sys
@@ -14,13 +15,15 @@ from research.checkpoint.store import read_chosen
 from research.core import sharding as sharding_module
 from research.core.config import Config, MeshSettings
 from research.core.evaluate import Evaluation, Evaluator, evaluate, make_evaluator
-from research.core.predictions import predictions
+from research.core.predictions import encoded, predictions
 from research.core.pytree import transfer
 from research.core.state import eval_variables_from
 from research.core.task import Raw, Task, Variables
 from research.data.batches import requests
 from research.errors import UserError, nearest
+from research.inference.engine import Engine, samples_texts
 from research.inference.requests import Unreadable, check_list, encode_named, open_files, read_requests
+from research.inference.text_requests import TextRequest
 
 
 class Trained(NamedTuple):
@@ -42,6 +45,7 @@ class Model(NamedTuple):
     measure: Evaluator
     mesh: jax.sharding.Mesh
     workdir: epath.Path
+    engine: Callable[[], Engine] | None = None  # makes it at the first call; for a task that `generates`
 
     def __call__(self, request: Any, seed: int | None = None) -> Any:
         """The answer to one request: a dict of fields, a text, the path of a file, or an array.
@@ -86,6 +90,9 @@ class Model(NamedTuple):
         seed = self.config.seed if seed is None else seed
         read = functools.partial(read_request, self.task)
         encode = functools.partial(encode_named, self.task.encode)
+        if self.engine is not None and samples_texts(self.task):  # by the programs that a server uses: the same bits
+            yield from self.texts(raws, seed, read, encode, index, keep_errors)
+            return
         results = predictions(self.task, self.measure, self.variables, raws, seed, encode, 0, read, index, keep_errors)
         while True:
             with jax.set_mesh(self.mesh):  # set per step: a suspended generator must not keep it set
@@ -93,6 +100,24 @@ class Model(NamedTuple):
             if result is None:
                 return
             yield result
+
+    def texts(
+        self, raws: Sequence[Raw], seed: int, read: Callable, encode: Callable, index: Sequence[int] | None,
+        keep_errors: bool,
+    ) -> Iterator[tuple[Raw, Any]]:  # fmt: skip
+        """`answers` of a task that samples texts; they stay in order and grow together."""
+        assert self.engine is not None
+        opened = collections.deque()
+
+        def examples() -> Iterator[Any]:
+            for number, raw in enumerate(raws):
+                row = encoded(self.task, raw, read, encode, keep_errors)
+                opened.append(row.raw)
+                request = TextRequest(seed=seed, index=number if index is None else index[number])
+                yield row.error or (row.examples[0], request)
+
+        for outputs in self.engine().answers(examples(), keep_errors):
+            yield opened.popleft(), outputs
 
     def output_shapes(self) -> dict[str, jax.ShapeDtypeStruct]:
         """The names and shapes of the outputs for one batch of requests, without computing them."""
@@ -173,4 +198,5 @@ def load(config: Config, workdir: epath.Path, build: Callable[[Config, epath.Pat
     variables = jax.tree.map(jax.device_put, host_variables, shardings)
     size = sharding_module.round_up(config.train.eval_batch_size or config.train.batch_size, mesh)
     measure = make_evaluator(task, config.seed, size, sharding_module.batch_sharding(mesh))
-    return Model(config, task, variables, step, measure, mesh, workdir)
+    engine = functools.cache(lambda: Engine(task, variables, mesh))
+    return Model(config, task, variables, step, measure, mesh, workdir, engine)

@@ -172,7 +172,7 @@ def make(config: Any, folder: epath.Path) -> Task:
     generate = tokens.write_target(
         generate_target(model, start, pretrained.read_ends(config.model, folder, end), settings.row_length),
         Decoding(settings.length, beams=settings.beams, length_penalty=settings.length_penalty),
-        start, settings.length, arrays.tokenizers.target,
+        start, settings.length, arrays.tokenizers.target, arrays.tokenizers.source,
     )  # fmt: skip
     return tokens.token_prediction(
         host_of(arrays), source, model, counts,
