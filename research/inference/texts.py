@@ -55,9 +55,8 @@ class Texts:
 
 def token_bytes(tokenizer: Any, names: dict[int, str]) -> dict[int, bytes] | None:
     """The bytes of each token, if a text is the bytes of its tokens one after another; None otherwise."""
-    described = json.loads(tokenizer.to_str())['decoder'] or {'type': ''}
-    parts = described.get('decoders', [described])  # of a sequence
-    kinds = {part['type'] for part in parts}
+    described: dict[str, Any] = json.loads(tokenizer.to_str())['decoder'] or {'type': ''}
+    kinds = {part['type'] for part in described.get('decoders', [described])}  # of a sequence
     if kinds == {'Fuse'}:
         return {index: name.encode() for index, name in names.items()}
     if kinds != {'ByteLevel'}:

@@ -1,5 +1,6 @@
 """The engine: the same request gives the same bits in every company, and nothing compiles after the warm-up."""
 
+import functools
 import threading
 
 import jax
@@ -25,9 +26,8 @@ class Served:
     """A tiny model with random weights, and its engine after the warm-up."""
 
     def __init__(self, kind, folder):
-        self.planned = plan_of(CONFIGS[kind], epath.Path(folder))
-        self.spec, self.task, self.field = self.planned.spec, self.planned.spec.task, FIELDS[kind]
-        self.variables = eval_variables(self.spec.init())
+        self.spec, self.field = plan_of(CONFIGS[kind], epath.Path(folder)).spec, FIELDS[kind]
+        self.task, self.variables = self.spec.task, eval_variables(self.spec.init())
         self.engine = self.rebuilt()
         self.engine.warm_up()
 
@@ -38,38 +38,42 @@ class Served:
         return TextRequest({self.field: text}, **{'temperature': 1.0, 'top_p': 1.0, 'top_k': 0, **settings})
 
 
+@pytest.fixture(scope='module')
+def models(tmp_path_factory):
+    return functools.cache(lambda kind: Served(kind, tmp_path_factory.mktemp(kind)))
+
+
 @pytest.fixture(scope='module', params=CONFIGS)
-def served(request, tmp_path_factory):
-    return Served(request.param, tmp_path_factory.mktemp(request.param))
+def served(request, models):
+    return models(request.param)
 
 
 @pytest.fixture(scope='module')
-def decoder(tmp_path_factory):
-    return Served('decoder', tmp_path_factory.mktemp('decoder'))
+def decoder(models):
+    return models('decoder')
 
 
-def generate(engine, request, *others, late=()):
-    """Runs a request after `others`, with `late` ones that come while it grows; returns its pieces."""
+def idle(engine):
+    while engine.running or engine.waiting:
+        engine.step()
+
+
+def generate(engine, request, *before, late=()):
+    """Runs a request after others, with `late` ones that come while it grows; returns its pieces."""
     pieces = []
-    for other in others:
+    for other in before:
         engine.submit(other)
     ticket = engine.submit(request, pieces.append)
     engine.step()
     for other in late:
         engine.submit(other)
     engine.finish(ticket)
-    engine_idle(engine)
+    idle(engine)
     return pieces
 
 
-def engine_idle(engine):
-    while engine.running or engine.waiting:
-        engine.step()
-    engine.step()
-
-
 def joined(pieces, index=0):
-    """(tokens, log-probabilities, text, finish) of the pieces of one text."""
+    """(tokens, bits of the log-probabilities, text, finish) of the pieces of one text."""
     mine = [piece for piece in pieces if piece.index == index]
     assert [piece.finish for piece in mine[:-1]] == [None] * (len(mine) - 1) and mine[-1].finish
     tokens = [token for piece in mine for token in piece.tokens]
@@ -77,14 +81,202 @@ def joined(pieces, index=0):
     return tokens, np.float32(logprobs).tobytes(), ''.join(piece.text for piece in mine), mine[-1].finish
 
 
-def test_the_same_bits_alone_and_in_company_in_any_slot_and_after_a_restart(served):
+def test_the_same_bits_alone_in_company_in_any_slot_and_after_a_restart(served):
     request = served.request('a man', seed=3, index=5, max_tokens=12)
     alone = joined(generate(served.engine, request))
     assert len(alone[0]) > 1
-    others = [served.request(text, seed=9, max_tokens=5 + number) for number, text in enumerate(['a dog runs', 'x', 'the'])]
-    searching = served.request('x y z', temperature=0.0, repetition_penalty=1.3, top_logprobs=3)
-    for before, late in (((), others), (others[:2], ()), (others, (searching,)), ((*others, searching, *others), others)):
+    texts = ['a dog runs', 'x', 'the']
+    others = [served.request(text, seed=9, max_tokens=5 + number) for number, text in enumerate(texts)]
+    greedy = served.request('x y z', temperature=0.0, repetition_penalty=1.3, top_logprobs=3)
+    narrow = served.request('z', top_p=0.5, min_p=0.1, top_k=7)
+    companies = [((), others), (others[:2], ()), (others, (greedy,)), ((*others, greedy, narrow, *others), others)]
+    for before, late in companies:
         assert joined(generate(served.engine, request, *before, late=late)) == alone
     assert joined(generate(served.rebuilt(), request, *others[:1])) == alone
     assert joined(generate(served.engine, request._replace(index=6)))[0] != alone[0]
     assert joined(generate(served.engine, request._replace(seed=4)))[0] != alone[0]
+
+
+def test_offline_predictions_and_predict_have_the_tokens_of_the_engine(decoder):
+    raws = [{'text': text} for text in ('import os', 'def read(', 'x', 'class A', 'for', 'if ')]
+    requests = [TextRequest(raw, seed=11, index=number) for number, raw in enumerate(raws)]
+    online = [joined(generate(decoder.engine, request)) for request in reversed(requests)][::-1]
+    examples = [(decoder.task.encode(raw), request) for raw, request in zip(raws, requests, strict=True)]
+    offline = list(decoder.rebuilt().answers(examples))
+    measure = make_evaluator(decoder.task, 0, 8, batch_sharding(decoder.spec.mesh))
+    with jax.set_mesh(decoder.spec.mesh):
+        predicted = [outputs for _, outputs in predictions(decoder.task, measure, decoder.variables, raws, 11)]
+    for (tokens, _, text, _), outputs, other in zip(online, offline, predicted, strict=True):
+        assert outputs['tokens'][: outputs['length']].tolist() == tokens
+        assert decoder.task.decode(outputs)['text'] == text
+        assert outputs.keys() == other.keys()
+        for name in outputs:
+            np.testing.assert_array_equal(outputs[name], other[name], err_msg=name)
+
+
+def test_an_invalid_request_offline_is_yielded_in_its_place(decoder):
+    good = decoder.task.encode({'text': 'x'}), TextRequest(max_tokens=1)
+    bad = decoder.task.encode({'text': 'x'}), TextRequest(max_tokens=-1)
+    first, second, third, last = decoder.engine.answers([good, bad, UserError('unreadable'), good], keep_errors=True)
+    assert 'max_tokens' in str(second) and str(third) == 'unreadable' and first['length'] == last['length'] == 1
+    with pytest.raises(UserError, match='max_tokens'):
+        list(decoder.engine.answers([good, bad]))
+
+
+def test_nothing_compiles_after_the_warm_up(served):
+    compiled = []
+    jax.monitoring.register_event_duration_secs_listener(lambda name, *_, **__: compiled.append(name))
+    try:
+        limit = served.engine.programs.capacity
+        requests = [served.request('a' * size, max_tokens=4) for size in range(1, min(limit - 1, 16), 3)]
+        requests += [
+            served.request(temperature=0.0), served.request(top_p=0.5, top_k=3), served.request(n=3, max_tokens=3),
+            served.request(top_logprobs=20, repetition_penalty=1.2), served.request(min_p=0.2, stop=('e', 'aa')),
+            served.request(ignore_end=True), TextRequest(tokens=(1, 2, 3)),
+        ]  # fmt: skip
+        for request in requests:
+            generate(served.engine, request, late=(requests[0],))
+        assert not [name for name in compiled if 'compile' in name]
+        jax.jit(lambda x: x + 3)(np.ones(3))
+        assert [name for name in compiled if 'compile' in name]  # the counter works
+    finally:
+        jax.monitoring.clear_event_listeners()
+
+
+def test_log_probabilities_are_those_of_the_raw_distribution(decoder):
+    request = TextRequest(tokens=(5, 6, 7), temperature=0.7, top_k=2, repetition_penalty=1.5, top_logprobs=4)
+    pieces = generate(decoder.engine, request)
+    tokens, _, _, _ = joined(pieces)
+    text = [5, 6, 7]
+
+    @jax.jit
+    def log_probabilities(tokens, length):
+        prompts = {'tokens': tokens, 'length': length}
+        cache = decoder.task.generate.start(decoder.variables, prompts, 8)
+        return jax.nn.log_softmax(decoder.task.generate.step(decoder.variables, cache, tokens[:, length[0] - 1])[1])[0]
+
+    seen = [(value, top) for piece in pieces for value, top in zip(piece.logprobs, piece.top, strict=True)]
+    for token, (value, top) in list(zip(tokens, seen, strict=True))[:3]:
+        logs = np.asarray(log_probabilities(np.int32([text + [0] * (8 - len(text))]), np.int32([len(text)])))
+        np.testing.assert_allclose(value, logs[token], rtol=1e-4)
+        best = np.argsort(-logs, kind='stable')[:4]
+        assert [index for index, _ in top] == best.tolist()
+        np.testing.assert_allclose([share for _, share in top], logs[best], rtol=1e-4)
+        text.append(token)
+
+
+def test_several_texts_of_one_prompt(decoder):
+    request = decoder.request(seed=2, max_tokens=6)
+    alone, prompt = joined(generate(decoder.engine, request)), decoder.engine.counts.prompt
+    pieces = generate(decoder.engine, request._replace(n=6))  # more than there are slots
+    texts = [joined(pieces, index)[0] for index in range(6)]
+    assert joined(pieces) == alone and len({tuple(text) for text in texts}) == 6
+    assert decoder.engine.counts.prompt - prompt == len(decoder.task.generate.tokenizer.encode('a man').ids)
+
+
+def test_texts_end_at_stop_strings_end_tokens_and_their_length(decoder):
+    request = decoder.request(seed=1, max_tokens=10, ignore_end=True)
+    tokens, _, text, finish = joined(generate(decoder.engine, request))
+    assert finish is Finish.LENGTH and len(tokens) == 10 and len(text) > 4
+    stop = text[3:5]
+    shorter, _, shown, finish = joined(generate(decoder.engine, request._replace(stop=(stop, 'never there'))))
+    assert finish is Finish.STOP and shown == text[: text.index(stop)] and shorter == tokens[: len(shorter)]
+    assert len(shorter) < len(tokens) and stop in decoder.engine.texts.decode(shorter)
+    end = decoder.task.generate.end[0]
+    seeds = (joined(generate(decoder.engine, decoder.request(seed=seed, max_tokens=14))) for seed in range(200))
+    tokens, _, text, finish = next(found for found in seeds if found[3] is Finish.STOP)
+    assert tokens[-1] == end and end not in tokens[:-1] and '<|' not in text
+
+
+def test_a_cancelled_request_frees_its_slot_within_one_dispatch(decoder):
+    engine, long = decoder.engine, decoder.request(max_tokens=14, ignore_end=True)
+    engine._step_seconds = 1.0  # so that a dispatch makes one token
+    pieces, waiting = [], []
+    tickets = [engine.submit(long, pieces.append) for _ in range(SLOTS)]
+    late = engine.submit(decoder.request('y', max_tokens=1, ignore_end=True), waiting.append)
+    dropped = engine.submit(long, waiting.append)
+    engine.step()
+    assert engine.running == SLOTS and engine.waiting == 2
+    tickets[1].cancel()
+    dropped.cancel()
+    engine.step()
+    assert late.texts[0].taken == 1 and tickets[1].ended.is_set() and dropped.ended.is_set()
+    for ticket in tickets:
+        ticket.cancel()
+        ticket.cancel()
+    engine.step()
+    count = len(pieces)
+    engine.step()
+    assert engine.running == 0 and len(pieces) == count and [piece.finish for piece in waiting] == [Finish.LENGTH]
+
+
+def test_an_error_in_one_request_ends_only_that_one(decoder, monkeypatch):
+    engine, request = decoder.engine, decoder.request(seed=5, max_tokens=8, ignore_end=True)
+    alone = joined(generate(engine, request))
+    prefill, told = engine.programs.prefill, []
+
+    def failing(prompts):
+        if prompts['length'][0] == 3:
+            raise RuntimeError('out of memory')
+        return prefill(prompts)
+
+    def refuses(piece):
+        raise ValueError('the client is gone')
+
+    monkeypatch.setattr(engine.programs, 'prefill', failing)
+    ended = engine.submit(TextRequest(tokens=(1, 2, 3)), told.append)
+    gone = engine.submit(decoder.request(max_tokens=14), refuses)
+    assert joined(generate(engine, request)) == alone
+    assert [str(error) for error in told] == ['out of memory'] and ended.ended.is_set() and gone.ended.is_set()
+    with pytest.raises(RuntimeError, match='out of memory'):
+        engine.finish(ended)
+
+
+def test_the_engine_outlives_a_failed_dispatch(decoder, monkeypatch):
+    engine, request, told = decoder.engine, decoder.request(max_tokens=4, ignore_end=True), []
+    alone = joined(generate(engine, request))
+    with monkeypatch.context() as patch:
+        patch.setattr(engine.programs, 'decode', lambda *_: 1 / 0)
+        engine.submit(request, told.append)
+        engine.step()
+    assert isinstance(told[0], ZeroDivisionError) and len(told) == 1 and not engine.running
+    assert joined(generate(engine, request)) == alone
+
+
+@pytest.mark.parametrize(
+    ('settings', 'message'),
+    [
+        ({'temperature': float('nan')}, 'temperature must be'), ({'top_p': 0.0}, 'top_p must be'),
+        ({'max_tokens': -1}, 'max_tokens must be'), ({'seed': 2**31}, 'seed must be'), ({'n': 0}, 'n must be'),
+        ({'top_logprobs': 21}, 'top_logprobs must be'), ({'stop': ('',)}, 'stop: at most'), ({'top_k': -1}, 'top_k'),
+        ({'repetition_penalty': 0.0}, 'repetition_penalty must be'), ({'tokens': (1,)}, 'either fields or tokens'),
+        ({'raw': {}, 'tokens': (-1,)}, 'ids must be from 0 to 319, got -1'), ({'raw': {}, 'tokens': (320,)}, 'got 320'),
+        ({'raw': {}, 'tokens': (1,) * 32}, 'expected 1 to 31 ids, got 32'), ({'raw': {'text': ''}}, 'empty'),
+    ],
+)  # fmt: skip
+def test_invalid_requests_are_refused_when_submitted(decoder, settings, message):
+    with pytest.raises(UserError, match=message):
+        decoder.engine.submit(decoder.request()._replace(**settings))
+
+
+def test_a_thread_serves_many_threads(decoder):
+    engine = decoder.engine
+    requests = [decoder.request(seed=seed, max_tokens=5) for seed in range(8)]
+    expected = [joined(generate(engine, request)) for request in requests]
+    found = [[] for _ in requests]
+    worker = threading.Thread(target=engine.run)
+    worker.start()
+
+    def client(number):
+        engine.finish(engine.submit(requests[number], found[number].append))
+
+    clients = [threading.Thread(target=client, args=(number,)) for number in range(len(requests))]
+    for thread in clients:
+        thread.start()
+    for thread in clients:
+        thread.join(60)
+    engine.stop()
+    worker.join(60)
+    assert not worker.is_alive() and [joined(pieces) for pieces in found] == expected
+    with pytest.raises(UserError, match='stopped'):
+        engine.submit(requests[0])
