@@ -144,8 +144,8 @@ def continue_text(
         }
 
     def encode_tokens(tokens: Sequence[int]) -> dict[str, np.ndarray]:
-        tokens = checked_ids(tokens, tokenizer, capacity - 1)
-        return {'tokens': tokens, 'length': np.asarray(len(tokens), np.int32)}
+        ids = checked_ids(tokens, tokenizer, capacity - 1)
+        return {'tokens': ids, 'length': np.asarray(len(ids), np.int32)}
 
     capacity = min(length, generate.limit)
     return generate._replace(

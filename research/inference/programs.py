@@ -188,7 +188,7 @@ def empty_state(row: Row, slots: int) -> State:
     """The shapes of a state with all slots closed, from those of a row."""
     key = jax.eval_shape(lambda: jax.random.key_data(jax.random.key(0)))
 
-    def of(shape: Sequence[int], dtype: Any) -> jax.ShapeDtypeStruct:
+    def of(shape: Sequence[int], dtype: Any) -> Any:
         return jax.ShapeDtypeStruct((slots, *shape), dtype)
 
     cache, seen = jax.tree.map(lambda leaf: of(leaf.shape[1:], leaf.dtype), tuple(row))

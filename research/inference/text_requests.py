@@ -181,7 +181,7 @@ class Text:
         Args:
           tokens, logprobs: of the dispatch.
           top: (ids, log-probabilities) [tokens, top].
-          ended: None while the text goes on.
+          ended: None while the text continues.
         """
         if self.done:
             return

@@ -84,7 +84,7 @@ class TextStream:
     """One text that grows by tokens.
 
     The end of a text may belong to a stop string that is still incomplete; `push` holds it back. `stopped` becomes
-    True with the token that completes a stop string, whatever the sizes of the pieces; later tokens add nothing.
+    True with the token that completes a stop string, for any sizes of pieces; later tokens add nothing.
     """
 
     def __init__(self, texts: Texts, stops: Sequence[str] = ()):
