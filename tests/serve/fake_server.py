@@ -26,7 +26,7 @@ from research.serve.page import page_files
 TOKEN = 'open-sesame'
 PROVENANCE = {
     'config': 'configs/NAME.py',
-    'code': 'ac5c9b8d20fe41',
+    'code': 'ac5c9b8d20fe',
     'data': {'name': 'digits', 'train': 1259, 'test': 269},
     'versions': {'jax': '0.10.2', 'flax': '0.12.8', 'python': '3.11.7'},
 }

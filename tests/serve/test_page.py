@@ -153,6 +153,11 @@ def test_a_stream_shows_tokens_and_stops(browser, server):
         page.wait_for_timeout(420)  # a double click does not stop
         page.click('#run')
         page.wait_for_selector('.note:has-text("Stopped")')
+        page.keyboard.press(ENTER)
+        page.wait_for_selector('.token >> nth=4')
+        page.click('nav a[href="#model=trec"]')  # leaves the stream
+        page.wait_for_selector('.blank')
+        assert page.inner_text('#run') == 'Run' and page.locator('#history li').count() == 3
 
 
 @pytest.mark.slow
@@ -269,6 +274,7 @@ def test_links_history_and_comparison(browser, server):
         assert page.inner_text('h1') == 'digits'
 
 
+ODD = 'it\'s "$1" $& 2x.png'
 HARD = 'it\'s $HOME `id` \\n "x"\n<END> 水'
 
 
@@ -279,9 +285,13 @@ def test_the_code_sends_what_the_page_sends(browser, server, model, tmp_path):
         page.wait_for_selector('#fields *')
         if model in ('trec', 'python_lm'):
             page.fill('textarea', HARD)
+        if model == 'super_resolution':
+            picture = base64.b64decode(png(24, 2))
+            (tmp_path / ODD).write_bytes(picture)
+            page.set_input_files('.kind-image input', {'name': ODD, 'mimeType': 'image/png', 'buffer': picture})
+            page.wait_for_selector('.preview :text("2x")')
         run(page)
         sent = server.received[-1]
-        (tmp_path / 'picture.png').write_bytes(base64.b64decode(png(24, 1)))
         for tab, program in (('curl', ['bash', '-c']), ('Python', [sys.executable, '-c'])):
             page.click(f'#tab-{tab}')
             code = page.inner_text('#snippet')

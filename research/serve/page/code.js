@@ -46,7 +46,7 @@ function curl({ path, body }, files) {
   const head = `curl -s ${stream}${quoted(`${base()}/${path}`)} \\\n${key}  -H 'Content-Type: application/json' \\\n`;
   const json = JSON.stringify(body);
   if (!files.length) return `${head}  -d ${quoted(json)}`;
-  const text = files.reduce((all, name, k) => all.replace(mark(k), `$(base64 < ${quoted(name)} | tr -d '\\n')`),
+  const text = files.reduce((all, name, k) => all.replace(mark(k), () => `$(base64 < ${quoted(name)} | tr -d '\\n')`),
     json.replace(/[\\$`]/g, '\\$&'));
   return `${head}  --data-binary @- <<END\n${text}\nEND`;
 }
@@ -57,7 +57,7 @@ function python({ path, body }, files) {
   const standard = [files.length && 'base64', body.stream && 'json', hasToken() && 'os', files.length && 'pathlib'];
   const imports = standard.filter(Boolean).map((name) => `import ${name}\n`).join('');
   const reader = 'def read(path):\n    return base64.b64encode(pathlib.Path(path).read_bytes()).decode()\n\n\n';
-  const literal = files.reduce((all, name, k) => all.replace(`"${mark(k)}"`, `read(${JSON.stringify(name)})`), literalOf(body));
+  const literal = files.reduce((all, name, k) => all.replace(`"${mark(k)}"`, () => `read(${JSON.stringify(name)})`), literalOf(body));
   const token = hasToken() ? `,\n    headers={'Authorization': 'Bearer ' + os.environ['TESSERA_TOKEN']}` : '';
   const options = `json=body${token}${body.stream ? ', stream=True' : ''}, timeout=60`;
   const shown = body.stream

@@ -67,8 +67,8 @@ export function word(element, key, values = {}, attribute = '') {
   return element;
 }
 
-// A name that may break after its underscores.
-export const breakable = (name) => name.split(/(?<=_)/).flatMap((part) => [part, document.createElement('wbr')]);
+// A name that may break after _ / and :
+export const breakable = (name) => name.split(/(?<=[_/:])/).flatMap((part) => [part, document.createElement('wbr')]);
 
 export const byId = (id) => document.getElementById(id);
 

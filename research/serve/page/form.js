@@ -44,30 +44,23 @@ function neededNames(specs) {
 
 // {values, settings} of a form; marks each field that is wrong and gives null then.
 export function collect(form) {
-  const values = {};
-  let wrong = null;
-  for (const [name, field] of Object.entries(form.fields)) {
+  const wrong = [];
+  const read = (fields) => Object.fromEntries(Object.entries(fields).flatMap(([name, field]) => {
     mark(field, '');
     try {
       const value = field.get();
-      if (value !== undefined) values[name] = value;
-      else if (form.needed.includes(name)) throw new Problem('needed');
+      if (value !== undefined) return [[name, value]];
+      if (form.needed.includes(name)) throw new Problem('needed');
     } catch (problem) {
       if (!(problem instanceof Problem)) throw problem;
       mark(field, problem.message);
-      wrong = wrong ?? field;
+      wrong.push(field);
     }
-  }
-  if (wrong) {
-    wrong.control.focus();
-    return null;
-  }
-  const settings = {};
-  for (const [name, field] of Object.entries(form.settings)) {
-    const value = field.get();
-    if (value !== undefined) settings[name] = value;
-  }
-  return { values, settings };
+    return [];
+  }));
+  const input = { values: read(form.fields), settings: read(form.settings) };
+  wrong[0]?.control.focus();
+  return wrong.length ? null : input;
 }
 
 export function fill(form, values = {}, settings = {}) {

@@ -59,6 +59,7 @@ function follow() {
 
 function show(card, link = {}) {
   stop();
+  idle();
   if (state.card) state.drafts[state.card.name] = draft();
   Object.assign(state, { card, records: [], other: '' });
   state.form = buildForm(card);
@@ -142,16 +143,15 @@ function fieldMap(other) {
 }
 
 function draft() {
-  const values = {};
-  for (const [name, field] of Object.entries(state.form.fields)) {
+  const kept = (fields) => Object.fromEntries(Object.entries(fields).flatMap(([name, field]) => {
     try {
-      values[name] = field.get();
+      const value = field.get();
+      return value === undefined ? [] : [[name, value]];
     } catch {
-      // half-written values are not kept
+      return []; // half-written
     }
-  }
-  const settings = Object.fromEntries(Object.entries(state.form.settings).map(([name, field]) => [name, field.get()]));
-  return { values, settings };
+  }));
+  return { values: kept(state.form.fields), settings: kept(state.form.settings) };
 }
 
 function changed() {
@@ -187,10 +187,8 @@ function newRecord(card, values, input) {
 }
 
 function finish(controller) {
-  if (state.running !== controller) return;
-  state.running = null;
-  word(byId('run').firstElementChild, 'run');
-  byId('run').classList.remove('on');
+  if (state.running !== controller) return; // another model is shown by now
+  idle();
   const [first] = state.records;
   const field = first.status === 'failed' && state.form.fields[fieldOf(first.error)];
   if (field) {
@@ -202,6 +200,12 @@ function finish(controller) {
   state.visits.length = Math.min(state.visits.length, 30);
   drawHistory();
   announce(state.records.map((record) => t('answered', { name: record.card.name, answer: outcome(record) })).join(' '));
+}
+
+function idle() {
+  state.running = null;
+  word(byId('run').firstElementChild, 'run');
+  byId('run').classList.remove('on');
 }
 
 // The field that an error names: in `field`, else as the first word of its message.
@@ -246,8 +250,7 @@ function openTab(name) {
 
 function drawSnippet() {
   const { values, settings } = draft();
-  const present = Object.fromEntries(Object.entries(values).filter(([, value]) => value !== undefined));
-  byId('snippet').textContent = snippet(state.tab, state.card, present, settings);
+  byId('snippet').textContent = snippet(state.tab, state.card, values, settings);
   byId('snippet').setAttribute('aria-labelledby', `tab-${state.tab}`);
 }
 

@@ -67,7 +67,7 @@ function origin(card) {
 
 function brief(value) {
   if (value === undefined || value === null || value === '') return null;
-  if (typeof value !== 'object') return /^[0-9a-f]{7,}$/.test(value) ? el('code', {}, value.slice(0, 12)) : String(value);
+  if (typeof value !== 'object') return /^[0-9a-f]{7,}(-dirty)?$/.test(value) ? el('code', {}, value) : breakable(String(value));
   return Object.entries(value).filter(([, inner]) => typeof inner !== 'object')
     .map(([key, inner]) => (key === 'name' ? inner : `${key} ${inner}`)).join(', ').slice(0, 90) || null;
 }

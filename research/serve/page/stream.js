@@ -68,7 +68,7 @@ function tokenTable(record) {
       el('th', { scope: 'row' }, el('code', {}, visible(token.text))),
       el('td', { class: 'right' }, token.logprob === undefined ? '' : percent(Math.exp(token.logprob))),
       el('td', {}, alternatives(token).filter((other) => !other.chosen).slice(0, 4)
-        .map((other) => `${visible(other.text)} ${percent(Math.exp(other.logprob))}`).join('  ')))));
+        .map((other) => `${visible(other.text)} ${percent(Math.exp(other.logprob))}`).join(' · ')))));
   });
   return details;
 }
