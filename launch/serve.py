@@ -13,7 +13,6 @@ import json
 import os
 import pathlib
 import sys
-import threading
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -113,6 +112,8 @@ def greeting(models: Mapping[str, Any], address: str, seconds: float, token: byt
 
 def load_models(folders: Mapping[str, str], overrides: dict[str, str], shared: Any) -> dict[str, Any]:
     """Loads all runs."""
+    from research.inference.engine import SLOTS, Engine, samples_texts
+    from research.inference.features import feature_model
     from research.serve.card import card_of, config_of, stored
     from research.serve.hosted import Hosted
 
@@ -121,7 +122,12 @@ def load_models(folders: Mapping[str, str], overrides: dict[str, str], shared: A
         model = research.load(folder, overrides)
         line = about(config_of(stored(model, 'environment.json')))
         settings = (shared.server.max_batch, shared.server.exact, shared.server.slots, research.__version__)
-        models[name] = Hosted(name, model, shared, card_of(name, model, line, settings))
+        card = card_of(name, model, line, settings)
+        slots = shared.server.slots or SLOTS
+        engine = None
+        if samples_texts(model.task):
+            engine = Engine(model.task, model.variables, model.mesh, slots, shared.turn)
+        models[name] = Hosted(name, model, shared, card, engine, feature_model(model))
     return models
 
 
@@ -132,6 +138,7 @@ def main(overrides: dict[str, str]) -> None:
     started = time.perf_counter()
     require('uvicorn'), require('fastapi'), require('prometheus_client'), require('orjson')
     from research.serve import run
+    from research.serve.batcher import FairLock
     from research.serve.hosted import Shared
     from research.serve.metrics import make_metrics
     from research.serve.settings import ServerSettings
@@ -148,7 +155,7 @@ def main(overrides: dict[str, str]) -> None:
     )  # fmt: skip
     say = functools.partial(print, file=sys.stderr, flush=True)
     metrics = make_metrics()
-    shared = Shared(server, metrics, run.make_pool(), threading.Lock())
+    shared = Shared(server, metrics, run.make_pool(), FairLock())
     models = load_models(folders, overrides, shared)
     host = f'[{HOST.value}]' if ':' in HOST.value else HOST.value
     address = f'http://{"localhost" if host in ("0.0.0.0", "[::]") else host}:{port}'

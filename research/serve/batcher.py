@@ -5,6 +5,7 @@ never blocks.
 """
 
 import asyncio
+import collections
 import dataclasses
 import math
 import threading
@@ -61,8 +62,8 @@ class Admission:
         self.clients: dict[str, int] = {}
         self.seconds = 0.1  # a moving average of the time of a request
 
-    def enter(self, client: str) -> None:
-        """Admits a request; raises `RequestError` 429 if too many are there."""
+    def enter(self, client: str) -> Callable[[], None]:
+        """Admits a request and returns what ends it; raises `RequestError` 429 if too many are there."""
         mine = self.clients.get(client, 0)
         share = max(1, self.limit // 2)
         if self.total >= self.limit or mine >= share:
@@ -71,14 +72,46 @@ class Admission:
             raise RequestError(429, f'too many requests: {reason}; try again in {wait} s', retry_after=wait)
         self.total += 1
         self.clients[client] = mine + 1
+        started, left = time.monotonic(), False
 
-    def leave(self, client: str, seconds: float) -> None:
-        """Ends a request that was admitted."""
+        def leave() -> None:
+            nonlocal left
+            if not left:
+                left = True
+                self._leave(client, time.monotonic() - started)
+
+        return leave
+
+    def _leave(self, client: str, seconds: float) -> None:
         self.total -= 1
         self.clients[client] -= 1
         if not self.clients[client]:
             del self.clients[client]
         self.seconds += 0.1 * (seconds - self.seconds)
+
+
+class FairLock:
+    """A lock that its waiters get in the order in which they came."""
+
+    def __init__(self):
+        self._lock, self._waiting, self._held = threading.Lock(), collections.deque(), False
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._held:
+                self._held = True
+                return
+            turn = threading.Lock()
+            turn.acquire()
+            self._waiting.append(turn)
+        turn.acquire()  # until `__exit__` of the one before hands over
+
+    def __exit__(self, *error: object) -> None:
+        with self._lock:
+            if self._waiting:
+                self._waiting.popleft().release()
+            else:
+                self._held = False
 
 
 class Batcher:
@@ -92,7 +125,7 @@ class Batcher:
     """
 
     def __init__(
-        self, run: Callable[[Sequence[Job]], list[Outputs]], size: int, turn: threading.Lock,
+        self, run: Callable[[Sequence[Job]], list[Outputs]], size: int, turn: FairLock,
         observe: Callable[[int, float], None] = lambda count, seconds: None,
     ):  # fmt: skip
         self._run, self._size, self._turn, self._observe = run, size, turn, observe

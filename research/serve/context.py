@@ -3,6 +3,7 @@
 import contextvars
 import dataclasses
 import time
+from collections.abc import Callable
 
 NOBODY = 'local'
 
@@ -19,8 +20,10 @@ class RequestNotes:
     queue_seconds: float = 0.0
     compute_seconds: float = 0.0
     first_token_seconds: float = 0.0
+    last_piece: float = 0.0
     prompt_tokens: int = 0
     tokens: int = 0
+    cleanup: list[Callable[[], None]] = dataclasses.field(default_factory=list)  # called when the request ends
 
 
 current: contextvars.ContextVar[RequestNotes | None] = contextvars.ContextVar('tessera_request', default=None)

@@ -56,7 +56,7 @@ def variants(task: Task, example: Example) -> Iterator[Example]:
 
 def reads_seed(model: Model, batch: Mapping[str, Any]) -> bool:
     """Whether an answer may depend on the seed, by the operations that its outputs need."""
-    jaxpr = jax.make_jaxpr(model.measure.predict)(model.variables, batch, 0).jaxpr
+    jaxpr = jax.make_jaxpr(model.measure.predict)(model.variables, batch, np.int32(0)).jaxpr
     while len(jaxpr.eqns) == 1 and 'jaxpr' in jaxpr.eqns[0].params:  # a call of the jitted function
         inner = jaxpr.eqns[0].params['jaxpr'].jaxpr
         if len(inner.invars) != len(jaxpr.invars) or list(jaxpr.eqns[0].invars) != list(jaxpr.invars):
@@ -89,21 +89,29 @@ class Programs:
         """What examples of one batch have in common."""
         return (shape_of(example), seed if self.seeded else 0)
 
-    def compile(self, raws: Sequence[Raw] = ()) -> None:
-        """Runs every program once, so that no request has to wait for a compilation.
+    def collect(self, raws: Sequence[Raw] = ()) -> None:
+        """Finds the shapes of examples.
 
         Args:
-          raws: requests to compile for; (): samples made from the inputs of the task.
+          raws: requests; (): samples made from the inputs of the task.
         """
-        for raw in raws or sample_requests(self.model.task):
-            for part in self.model.task.split(raw) if self.model.task.split else [raw]:
-                for example in variants(self.model.task, self.model.task.encode(part)):
+        task = self.model.task
+        for raw in raws or sample_requests(task):
+            for part in task.split(raw) if task.split else [raw]:
+                for example in variants(task, task.encode(part)):
                     self.shapes.setdefault(shape_of(example), example)
-        for number, example in enumerate(self.shapes.values()):
+
+    def compile(self) -> None:
+        """Runs every program once, so that no request has to wait for a compilation."""
+        jobs = [Job(example, (), 0, 0, '') for example in self.shapes.values()]
+        self.seeded = any(reads_seed(self.model, self.batch([job], self.sizes[0])) for job in jobs[:1])
+        for job in jobs:
             for size in self.sizes:
-                if not number and size == self.sizes[0]:
-                    self.seeded = reads_seed(self.model, self.batch([Job(example, (), 0, 0, '')], size))
-                self.run([Job(example, (), 0, 0, '')] * size)
+                self.run([job] * size)
+
+    def size(self, count: int) -> int:
+        """The size of the batch that `count` jobs run in."""
+        return next(size for size in self.sizes if size >= count)
 
     def batch(self, jobs: Sequence[Job], size: int) -> dict[str, Any]:
         """The jobs as one batch on the devices, padded with masked copies of the first."""
@@ -116,9 +124,9 @@ class Programs:
 
     def run(self, jobs: Sequence[Job]) -> list[Outputs]:
         """The outputs of jobs of one key, as host arrays of single examples."""
-        size = next(size for size in self.sizes if size >= len(jobs))
+        size = self.size(len(jobs))
         with jax.set_mesh(self.model.mesh):
-            result = self.model.measure.predict(self.model.variables, self.batch(jobs, size), jobs[0].seed)
+            result = self.model.measure.predict(self.model.variables, self.batch(jobs, size), np.int32(jobs[0].seed))
             host = jax.device_get(result)
         return [{name: value[row] for name, value in host.items()} for row in range(len(jobs))]
 

@@ -11,9 +11,8 @@ import h11
 import orjson
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-HEAD_SECONDS = 10.0  # for the head of a request, from the connection or the previous answer on
-STALLED_SECONDS = 30.0  # for a client that reads nothing of its answer
-PER_ADDRESS = 64  # connections
+from research.serve.settings import ServerSettings
+
 HEAD_BYTES = 16_384
 FREE_PIECES, PIECE_BYTES = 4096, 16  # of a body: from this number on, pieces must have this size on average
 MESSAGE = 'too many connections from this address'
@@ -42,10 +41,8 @@ class Connection(h11.Connection):
         return event
 
 
-def limited(
-    per_address: int = PER_ADDRESS, head_seconds: float = HEAD_SECONDS, stalled_seconds: float = STALLED_SECONDS
-) -> type[H11Protocol]:
-    """A protocol class with limits; it counts its connections for each address."""
+def limited(server: ServerSettings) -> type[H11Protocol]:
+    """A protocol class with the limits of a server; it counts its connections for each address."""
     counts: collections.Counter[str] = collections.Counter()
 
     class Limited(H11Protocol):
@@ -61,7 +58,7 @@ def limited(
         def connection_made(self, transport: Any) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
             super().connection_made(transport)
             address = self.client[0] if self.client else 'local'
-            if counts[address] >= per_address:
+            if counts[address] >= server.connections:
                 transport.write(REFUSED)
                 transport.close()
                 return
@@ -80,7 +77,7 @@ def limited(
         def expect_head(self) -> None:
             """Starts the time for the head of a request, unless it runs."""
             if self.head_timer is None:
-                self.head_timer = self.loop.call_later(head_seconds, self.head_is_late)
+                self.head_timer = self.loop.call_later(server.head_seconds, self.head_is_late)
 
         def head_is_late(self) -> None:
             self.head_timer = None
@@ -104,7 +101,7 @@ def limited(
         def pause_writing(self) -> None:
             super().pause_writing()
             if self.stall_timer is None:
-                self.stall_timer = self.loop.call_later(stalled_seconds, self.transport.abort)
+                self.stall_timer = self.loop.call_later(server.stalled_seconds, self.transport.abort)
 
         def resume_writing(self) -> None:
             super().resume_writing()

@@ -30,7 +30,7 @@ LOOPBACK = ('localhost', '127.0.0.1', '::1')
 OPEN = ('/health', '/health/live', '/v2/health/live', '/v2/health/ready', '/ping')  # without a token
 UNCOUNTED = (*OPEN, '/metrics')  # answered while the server stops
 MAX_HEADERS, MAX_PATH = 100, 2048
-SLOW_AFTER, SLOWEST, BODY_SECONDS = 5.0, 1000, 60.0  # bytes a second after some seconds; seconds for a body
+SLOW_AFTER, SLOWEST = 5.0, 1000  # seconds, after which a body must come at so many bytes a second
 MAX_PIECES = 20_000  # chunks of a body
 BARE = ('/v2/', '/hf/')  # the clients of these send bytes without a content type
 MEDIA = re.compile(r'application/(json|octet-stream)|(image|audio)/[\w.+-]+')
@@ -137,7 +137,7 @@ def too_large(server: ServerSettings) -> RequestError:
     return RequestError(413, f'the body is larger than the limit of {server.max_body / 2**20:g} MB')
 
 
-async def read_body(receive: Receive, server: ServerSettings, seconds: float = BODY_SECONDS) -> bytes:
+async def read_body(receive: Receive, server: ServerSettings) -> bytes:
     """Reads a body; counts its size, its pieces and its speed while reading.
 
     Raises:
@@ -147,7 +147,7 @@ async def read_body(receive: Receive, server: ServerSettings, seconds: float = B
     body, pieces, started = bytearray(), 0, time.monotonic()
     while True:
         spent = time.monotonic() - started
-        patience = min(seconds - spent, SLOW_AFTER + len(body) / SLOWEST - spent)
+        patience = min(server.body_seconds - spent, SLOW_AFTER + len(body) / SLOWEST - spent)
         try:
             message = await asyncio.wait_for(receive(), max(0.0, patience))
         except TimeoutError:
@@ -206,6 +206,8 @@ class Guard:
             await answer.refuse(RequestError(500, f'an internal error; its number in the log is {notes.request_id}'))
         finally:
             status.running -= counted
+            for undo in notes.cleanup:
+                undo()
             self.record(scope, notes, answer.code)
 
     async def guarded(self, scope: Scope, receive: Receive, answer: 'Answering', notes: context.RequestNotes) -> None:

@@ -34,6 +34,10 @@ class ServerSettings:
     queue: int = 256  # requests of a model that wait or run
     max_batch: int = 32  # one-shot requests that run together
     exact: bool = False  # always run the largest batch: an answer is bit for bit the same under load
+    head_seconds: float = 10.0  # for the head of a request, from the connection or the previous answer on
+    body_seconds: float = 60.0  # for a body; it must also come at 1 kB/s after 5 s
+    stalled_seconds: float = 30.0  # for a client that reads nothing of its answer
+    connections: int = 64  # of one address
     version: str = ''  # of this package
     status: Status = dataclasses.field(default_factory=Status)
 

@@ -21,6 +21,7 @@ from research.data.image.images import fit_image, read_image
 from research.data.outputs import Picture, Sound
 from research.errors import UserError
 from research.inference.model import Model
+from research.serve.batcher import FairLock
 from research.serve.hosted import Hosted, Shared
 from research.serve.metrics import make_metrics
 from research.serve.run import make_pool, make_server, open_socket, run_server
@@ -125,7 +126,7 @@ def running(models: dict[str, Model], **settings: Any) -> Iterator[Running]:
     port = listener.getsockname()[1]
     server = ServerSettings(port=port, version='test', **{'max_batch': 4, **settings})
     metrics, lines, ready = make_metrics(), [], threading.Event()
-    shared = Shared(server, metrics, make_pool(), threading.Lock())
+    shared = Shared(server, metrics, make_pool(), FairLock())
     hosted = {name: Hosted(name, model, shared, card_of(name, model, 'A toy.')) for name, model in models.items()}
     made = make_server(hosted, server, metrics, lines.append, ready.set)
     thread = threading.Thread(target=run_server, args=(made, listener), daemon=True)

@@ -5,16 +5,17 @@ POST /models/NAME/predict, /models/NAME/predict:batch, /models/NAME/generate
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from typing import Annotated, Any, Literal
 
 import fastapi
 import orjson
 import pydantic
-from fastapi.responses import Response
+from fastapi.responses import Response, StreamingResponse
 
 from research.core.task import Input
 from research.errors import nearest
+from research.inference.text_requests import Piece, TextRequest
 from research.serve.errors import RequestError
 from research.serve.hosted import Answer, Hosted
 from research.serve.settings import ServerSettings
@@ -100,8 +101,9 @@ class Settings(Strict):
     stop: list[Annotated[str, pydantic.Field(min_length=1, max_length=64)]] = pydantic.Field([], max_length=4)
 
     def given(self) -> dict[str, Any]:
-        """The settings that the request has."""
-        return {name: value for name, value in self.model_dump().items() if value not in (None, [])}
+        """The fields of a `TextRequest` that the request sets."""
+        values = {name: getattr(self, name) for name in Settings.model_fields}
+        return {name: tuple(v) if name == 'stop' else v for name, v in values.items() if v not in (None, [])}
 
 
 def request_models(name: str, inputs: Mapping[str, Input], generates: bool) -> dict[str, type[pydantic.BaseModel]]:
@@ -143,7 +145,8 @@ def answer_json(hosted: Hosted, answer: Answer) -> dict[str, Any]:
 
 async def predicted(hosted: Hosted, body: Any) -> dict[str, Any]:
     """The answer to one validated request."""
-    answers = await hosted.answer([raw_of(hosted, body)], body.seed)
+    settings = body.settings.given() if hosted.generates else {}
+    answers = await hosted.answer([raw_of(hosted, body)], body.seed, settings=settings)
     return answer_json(hosted, answers[0])
 
 
@@ -153,6 +156,61 @@ async def predicted_or_error(hosted: Hosted, body: Any) -> dict[str, Any]:
         return await predicted(hosted, body)
     except RequestError as error:
         return {'error': {'message': error.message, 'field': error.field, 'code': error.code}}
+
+
+def text_request(hosted: Hosted, body: Any) -> TextRequest:
+    """The request for a text of a validated body."""
+    return TextRequest(
+        raw=raw_of(hosted, body), seed=body.seed, top_logprobs=body.top_logprobs, **body.given()
+    )  # fmt: skip
+
+
+def piece_json(hosted: Hosted, piece: Piece) -> dict[str, Any]:
+    """An event of a stream: some tokens, and the text that they complete."""
+    assert hosted.engine is not None
+    name = hosted.engine.texts.token_text
+    tops = piece.top or [()] * len(piece.tokens)
+    tokens = [
+        {'text': name(token), 'logprob': logprob, 'top': [{'text': name(each), 'logprob': value} for each, value in top]}
+        for token, logprob, top in zip(piece.tokens, piece.logprobs, tops, strict=True)
+    ]
+    return {'text': piece.text, 'tokens': tokens, 'finish': piece.finish.value if piece.finish else None}
+
+
+async def events(hosted: Hosted, first: Piece, rest: AsyncIterator[Piece]) -> AsyncIterator[bytes]:
+    """The pieces of a text as server-sent events; an error after the first is an event."""
+    try:
+        yield event(piece_json(hosted, first))
+        async for piece in rest:
+            yield event(piece_json(hosted, piece))
+        yield b'data: [DONE]\n\n'
+    except RequestError as error:
+        yield event({'error': {'message': error.message, 'field': error.field, 'code': error.code}})
+    finally:
+        await rest.aclose()  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def event(value: Any) -> bytes:
+    return b'data: ' + orjson.dumps(value) + b'\n\n'
+
+
+async def generated(hosted: Hosted, body: Any) -> Response:
+    """The text of a validated request, as a stream of events or at once."""
+    pieces = hosted.generate(text_request(hosted, body))
+    if body.stream:
+        first = await anext(pieces)  # a refusal before the first token is an ordinary error
+        headers = {'X-Accel-Buffering': 'no'}  # for nginx
+        return StreamingResponse(events(hosted, first, pieces), headers=headers, media_type='text/event-stream')
+    parts = [piece_json(hosted, piece) async for piece in pieces]
+    return json_response(
+        {
+            'text': ''.join(part['text'] for part in parts),
+            'tokens': [token for part in parts for token in part['tokens']],
+            'finish': parts[-1]['finish'],
+            'model': hosted.name,
+            'fingerprint': hosted.fingerprint,
+        }
+    )
 
 
 def json_response(value: Any) -> Response:
@@ -175,6 +233,16 @@ def add_model(router: fastapi.APIRouter, hosted: Hosted) -> None:
 
     async def card() -> Response:
         return json_response(hosted.card)
+
+    if hosted.generates:
+        Generate = bodies['generate']
+
+        async def generate(body: Generate) -> Response:  # pyright: ignore[reportInvalidTypeForm]
+            return await generated(hosted, body)
+
+        router.add_api_route(
+            f'{address}/generate', generate, methods=['POST'], summary='Generate a text', tags=tag, responses=REFUSALS
+        )
 
     options: dict[str, Any] = {'tags': tag, 'responses': REFUSALS}
     router.add_api_route(address, card, methods=['GET'], summary='What the model is', tags=tag)
