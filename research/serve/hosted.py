@@ -122,9 +122,7 @@ class Hosted:
         """
         check_seed(seed)
         if self.generates or settings:
-            asks = [
-                TextRequest(raw=raw, seed=seed, index=index, **(settings or {})) for index, raw in enumerate(raws)
-            ]
+            asks = [TextRequest(raw=raw, seed=seed, index=index, **(settings or {})) for index, raw in enumerate(raws)]
             return noted(await asyncio.gather(*(self.text_answer(ask, timeout) for ask in asks)))
         with self.admitted():
             async with self.deadline(timeout) as jobs:
@@ -255,15 +253,14 @@ class Hosted:
 
     async def text_of(self, example: Example | None, request: TextRequest, timeout: float | None) -> Answer:
         """The answer to an encoded prompt, or to the fields of a request."""
-        started, ticket = time.monotonic(), None
-        first = started
+        started, first, ticket = time.monotonic(), 0.0, None
         async with contextlib.aclosing(self.pieces(request, timeout, example)) as pieces:
-            async for _, ticket in pieces:
-                first = min(first, time.monotonic()) if first != started else time.monotonic()
+            async for _piece, ticket in pieces:  # noqa: B007
+                first = first or time.monotonic()
         assert ticket is not None and self.engine is not None
-        outputs, generate = ticket.outputs(self.engine.generate), self.model.task.decode
-        decoded = await self.work(lambda: generate(outputs))
-        return Answer(outputs, decoded, first - started, time.monotonic() - first)
+        decode = self.model.task.decode
+        outputs = ticket.outputs(self.engine.generate)
+        return Answer(outputs, await self.work(lambda: decode(outputs)), first - started, time.monotonic() - first)
 
     @contextlib.contextmanager
     def admitted(self) -> Iterator[None]:

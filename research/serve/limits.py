@@ -79,6 +79,8 @@ def check_picture(name: str, content: bytes) -> None:
         with Image.open(io.BytesIO(content), formats=PILLOW) as picture:
             pixels = picture.width * picture.height
             stated = f'{picture.width} x {picture.height}'
+    except Image.DecompressionBombError:
+        raise RequestError(413, f'{name}: more than {MAX_PIXELS:,} pixels, the most that are read', where) from None
     except Exception:  # Pillow's readers raise all kinds of errors
         reason = f'{name}: not a picture that can be read (PNG, JPEG, WebP, GIF, BMP, TIFF, PPM)'
         raise RequestError(400, reason, where) from None

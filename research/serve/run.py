@@ -95,8 +95,8 @@ def make_server(
                 hosted.close()
 
     config = uvicorn.Config(
-        make_app(models, server, metrics, write, lifespan), http=limited(server), ws='none', loop='asyncio', log_config=None,
-        access_log=False, server_header=False, proxy_headers=False, timeout_keep_alive=5,
+        make_app(models, server, metrics, write, lifespan), http=limited(server), ws='none', loop='asyncio',
+        log_config=None, access_log=False, server_header=False, proxy_headers=False, timeout_keep_alive=5,
         limit_concurrency=CONNECTIONS, h11_max_incomplete_event_size=HEAD_BYTES, timeout_graceful_shutdown=5,
         log_level='critical', lifespan='on',
     )  # fmt: skip

@@ -69,8 +69,8 @@ def made(field: Input, number: int) -> Any:
     return 0 if field.kind == 'number' else ''
 
 
-def silence(seconds: float, rate: int = 16_000) -> bytes:
-    """A quiet tone as a WAV file."""
+def silence(seconds: float, rate: int = 22_050) -> bytes:
+    """A quiet tone as a WAV file, at a rate that has to be changed: so the warm-up imports what that needs."""
     samples = (np.sin(np.arange(int(seconds * rate)) * 0.1) * 1000).astype('<i2')
     buffer = io.BytesIO()
     with wave.open(buffer, 'wb') as file:

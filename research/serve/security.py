@@ -29,7 +29,7 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 LOOPBACK = ('localhost', '127.0.0.1', '::1')
 OPEN = ('/health', '/health/live', '/v2/health/live', '/v2/health/ready', '/ping')  # without a token
 UNCOUNTED = (*OPEN, '/metrics')  # answered while the server stops
-MAX_HEADERS, MAX_PATH = 100, 2048
+MAX_HEADERS, MAX_HEADER_BYTES, MAX_PATH = 100, 16_384, 2048
 SLOW_AFTER, SLOWEST = 5.0, 1000  # seconds, after which a body must come at so many bytes a second
 MAX_PIECES = 20_000  # chunks of a body
 BARE = ('/v2/', '/hf/')  # the clients of these send bytes without a content type
@@ -66,6 +66,8 @@ def head_of(scope: Scope) -> Head:
     fields = scope['headers']
     if len(fields) > MAX_HEADERS:
         raise RequestError(431, f'the request has {len(fields)} headers; at most {MAX_HEADERS} are read')
+    if sum(len(name) + len(value) for name, value in fields) > MAX_HEADER_BYTES:
+        raise RequestError(431, f'the headers have more than {MAX_HEADER_BYTES:,} bytes')
     names = [name for name, _ in fields]
     for name in (b'content-length', b'content-type', b'host', b'authorization', b'transfer-encoding'):
         if names.count(name) > 1:

@@ -77,7 +77,8 @@ def read_pixels(value: Any, where: str) -> np.ndarray:
 def read_array(value: Any, where: str) -> np.ndarray:
     """An array of finite numbers from nested lists."""
     try:
-        array = np.asarray(value, np.float32) if isinstance(value, list) else None
+        with np.errstate(over='ignore'):
+            array = np.asarray(value, np.float32) if isinstance(value, list) else None
     except (ValueError, TypeError, OverflowError):
         array = None
     if array is None or not np.isfinite(array).all():

@@ -141,7 +141,12 @@ def field_cases() -> Iterator[Case]:
     yield Case('large array', inputs(features=[0.5] * 50_000))
     yield Case('too large float', b'{"inputs":{"features":[1e39,0,0]}}')
     yield Case('category of another type', inputs(letter={'a': 1}), (422,))
-    yield Case('a batch of a thousand', b'{"requests":[' + b','.join([b'{"inputs":{}}'] * 1000) + b']}', (422,), PREDICT + ':batch')
+    yield Case(
+        'a batch of a thousand',
+        b'{"requests":[' + b','.join([b'{"inputs":{}}'] * 1000) + b']}',
+        (422,),
+        PREDICT + ':batch',
+    )
     yield Case('an empty batch', b'{"requests":[]}', (422,), PREDICT + ':batch')
 
 
@@ -161,10 +166,11 @@ def bomb_cases() -> Iterator[Case]:
     yield Case('PPM with a huge size', inputs(image=file(b'P6 100000 100000 255\n')), (400, 413))
     yield Case('BMP with a negative size', inputs(image=file(bmp(-5, -5))), (400, 413))
     yield Case('empty sound', inputs(audio=file(wav(0))))
-    yield Case('sound that claims more', inputs(audio=file(wav(100, claimed=2**31 - 1000))))
+    yield Case('sound that claims more', inputs(audio=file(wav(100, claimed=10_000))))
+    yield Case('sound of unknown length', inputs(audio=file(wav(100, claimed=2**32 - 1))), (200,))
     yield Case('sound of 65535 channels', inputs(audio=file(channels(65535))))
     yield Case('sound at 1 Hz', inputs(audio=file(wav(100, rate=1))))
-    yield Case('sound at 4 GHz', inputs(audio=file(wav(100, rate=2**32 - 1))))
+    yield Case('sound at 2 GHz', inputs(audio=file(wav(100, rate=2**31 - 1))))
     yield Case('sound at an odd rate', inputs(audio=file(wav(3000, rate=383_999))), (200,))
     yield Case('FLAC that claims 2^36 samples', inputs(audio=file(flac())))
     yield Case('OGG of nothing', inputs(audio=file(b'OggS' + b'\0' * 1000)))
@@ -222,13 +228,6 @@ def head_cases() -> Iterator[Case]:
     yield Case('request id with a line feed', good, (200,), headers={'X-Request-Id': 'a%0d%0ab'})
     yield Case('ninety-nine headers too many', good, (431,), headers={f'X-{n}': 'a' for n in range(150)})
     yield Case('header of 20 kB', good, (400, 431), headers={'X-Long': 'a' * 20_000})
-    for path in (
-        '/models/../../etc/passwd', '/models/%2e%2e/%2e%2e/etc/passwd', '/page/../app.py', '/page/%2e%2e%2fapp.py',
-        '/models/toy%00/predict', '/models/toy%0d%0aX: y/predict', '/static/page.js', '/.git/config', '//evil.example/',
-        '/models/' + 'a' * 3000, '/models/toy/predict?' + 'a' * 3000, '/models/toy;/predict', '/v2/repository/models/toy/load',
-        '/v2/systemsharedmemory/status', '/models/%ff%fe/predict', '/docs', '/redoc', '/openapi.json/..',
-    ):  # fmt: skip
-        yield Case(f'address {path[:50]}', b'', (400, 404, 405, 307), path, 'GET')
     for method in ('DELETE', 'PUT', 'PATCH', 'TRACE', 'CONNECT', 'PROPFIND', 'OPTIONS'):
         yield Case(f'method {method}', b'', (400, 405), PREDICT, method)
     yield Case('body of 2 MB', b'"' + b'a' * 2_000_000 + b'"', (413,))
@@ -239,8 +238,19 @@ def http_cases() -> list[Case]:
     return [*json_cases(), *field_cases(), *bomb_cases(), *head_cases()]
 
 
+PATHS = (
+    '/models/../../etc/passwd', '/models/%2e%2e/%2e%2e/etc/passwd', '/page/../app.py', '/page/%2e%2e%2fapp.py',
+    '/models/toy%00/predict', '/models/toy%0d%0aX: y/predict', '/static/page.js', '/.git/config', '//evil.example/',
+    '/models/' + 'a' * 3000, '/models/toy/predict?' + 'a' * 3000, '/models/toy;/predict',
+    '/v2/repository/models/toy/load', '/v2/systemsharedmemory/status', '/models/%ff%fe/predict', '/docs', '/redoc',
+    '/openapi.json/..', '/..', '/%', '/%zz', '/models/toy\x80', '/page/', '/models/toy/../toy',
+)  # fmt: skip
+
 GOOD = inputs(text='a')
 HEAD = b'POST /models/toy/predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n'
+
+CHUNKED = HEAD + b'Transfer-Encoding: chunked\r\n\r\n'
+GET = b'GET %s HTTP/1.1\r\nHost: localhost\r\n\r\n'
 
 RAW: dict[str, tuple[bytes, tuple[int, ...]]] = {  # statuses; 0: the connection may end without an answer
     'HTTP/0.9': (b'GET /\r\n\r\n', (400, 0)),
@@ -264,13 +274,13 @@ RAW: dict[str, tuple[bytes, tuple[int, ...]]] = {  # statuses; 0: the connection
     'length and chunks': (HEAD + b'Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n', (400,)),
     'unknown transfer encoding': (HEAD + b'Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n', (400, 501)),
     'chunked twice': (HEAD + b'Transfer-Encoding: chunked, chunked\r\n\r\n0\r\n\r\n', (400, 501)),
-    'chunk size in letters': (HEAD + b'Transfer-Encoding: chunked\r\n\r\nzz\r\n', (400, 0)),
-    'negative chunk': (HEAD + b'Transfer-Encoding: chunked\r\n\r\n-1\r\n', (400, 0)),
-    'huge chunk size': (HEAD + b'Transfer-Encoding: chunked\r\n\r\n' + b'f' * 30 + b'\r\n', (400, 413, 0)),
-    'tiny chunks': (HEAD + b'Transfer-Encoding: chunked\r\n\r\n' + b'1\r\na\r\n' * 50_000 + b'0\r\n\r\n', (400, 0)),
-    'long chunk extension': (HEAD + b'Transfer-Encoding: chunked\r\n\r\n1;' + b'a' * 50_000 + b'\r\n', (400, 0)),
-    'a good chunked body': (HEAD + b'Transfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n0\r\n\r\n' % (len(GOOD), GOOD), (200,)),
-    'too large in chunks': (HEAD + b'Transfer-Encoding: chunked\r\n\r\n' + (b'40000\r\n' + b' ' * 0x40000 + b'\r\n') * 6, (413, 0)),
+    'chunk size in letters': (CHUNKED + b'zz\r\n', (400, 0)),
+    'negative chunk': (CHUNKED + b'-1\r\n', (400, 0)),
+    'huge chunk size': (CHUNKED + b'f' * 30 + b'\r\n', (400, 413, 0)),
+    'tiny chunks': (CHUNKED + b'1\r\na\r\n' * 50_000 + b'0\r\n\r\n', (400, 0)),
+    'long chunk extension': (CHUNKED + b'1;' + b'a' * 50_000 + b'\r\n', (400, 408, 0)),
+    'a good chunked body': (CHUNKED + b'%x\r\n%s\r\n0\r\n\r\n' % (len(GOOD), GOOD), (200,)),
+    'too large in chunks': (CHUNKED + (b'40000\r\n' + b' ' * 0x40000 + b'\r\n') * 6, (413, 0)),
     'a million header bytes': (b'GET /health HTTP/1.1\r\nHost: localhost\r\n' + b'X: a\r\n' * 200_000, (400, 431, 0)),
     'a long request line': (b'GET /' + b'a' * 100_000 + b' HTTP/1.1\r\nHost: localhost\r\n\r\n', (400, 431, 0)),
     'upgrade': (b'GET / HTTP/1.1\r\nHost: localhost\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n', (200, 400)),
@@ -278,5 +288,6 @@ RAW: dict[str, tuple[bytes, tuple[int, ...]]] = {  # statuses; 0: the connection
     'asterisk': (b'OPTIONS * HTTP/1.1\r\nHost: localhost\r\n\r\n', (400, 404, 405)),
     'connect': (b'CONNECT evil.example:443 HTTP/1.1\r\nHost: localhost\r\n\r\n', (400, 404, 405)),
     'expect something': (HEAD + b'Expect: 200-maybe\r\nContent-Length: 2\r\n\r\n{}', (400, 417, 422)),
+    **{f'address {path[:40]!r}': (GET % path.encode('latin-1'), (400, 404, 405)) for path in PATHS},
     'pipelining': (b'GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n' * 300, (200,)),
 }  # fmt: skip

@@ -94,6 +94,11 @@ def toy_task() -> Task:
     )  # fmt: skip
 
 
+def no_engine() -> Any:
+    """The engine of a model that generates nothing."""
+    raise NotImplementedError
+
+
 def toy_model(folder: pathlib.Path, task: Task | None = None) -> Model:
     """The model on one device."""
     task = task or toy_task()
@@ -101,9 +106,8 @@ def toy_model(folder: pathlib.Path, task: Task | None = None) -> Model:
     sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec('data'))
     train = TrainSettings(steps=3)
     config = Config({'name': 'toy'}, {}, {'name': 'toy_rows'}, {}, (), {}, MeshSettings(), train, {}, 0)
-    return Model(
-        config, task, task.init(jax.random.key(0)), 3, make_evaluator(task, 0, 4, sharding), mesh, epath.Path(folder)
-    )
+    measure = make_evaluator(task, 0, 4, sharding)
+    return Model(config, task, task.init(jax.random.key(0)), 3, measure, mesh, epath.Path(folder), no_engine)
 
 
 class Running(NamedTuple):

@@ -1,8 +1,8 @@
 """Sounds on the host: decoding, mixing to one channel, resampling, cropping, padding, and drawing."""
 
 import collections.abc
+import fractions
 import functools
-import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -15,6 +15,7 @@ from research.errors import UserError
 
 MAX_SECONDS = 600
 RATE_LIMITS = (1000, 384_000)  # accepted sample rates in Hz
+MAX_RATIO = 50_000  # of the rates before and after resampling, as whole numbers without a common factor
 MAX_AMPLITUDE = 8.0  # floats above this cannot be samples in [-1, 1]
 MAX_CACHE_BYTES = 1 << 30  # prepared sounds of a split kept in memory
 # A colour map from dark (quiet) to light (loud), with even steps of brightness.
@@ -72,8 +73,10 @@ def resample(samples: Float[np.ndarray, 'before'], rate: int, new_rate: int) -> 
         return samples
     from scipy.signal import resample_poly  # importing it takes a third of a second
 
-    common = math.gcd(rate, new_rate)
-    return resample_poly(samples, new_rate // common, rate // common).astype(np.float32)
+    ratio = fractions.Fraction(new_rate, rate)
+    if max(ratio.numerator, ratio.denominator) > MAX_RATIO:  # the filter would have tens of millions of taps
+        ratio = ratio.limit_denominator(1000)  # the speed changes by less than one in a thousand
+    return resample_poly(samples, ratio.numerator, ratio.denominator).astype(np.float32)
 
 
 def check_rate(rate: Any) -> int:

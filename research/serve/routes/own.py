@@ -72,7 +72,8 @@ def annotation(field: Input, name: str) -> Any:
         limit = {'max_length': field.limit} if field.limit else {}
         return Annotated[str, pydantic.Field(description=field.about or field.kind, **limit)]
     if field.kind == 'number':
-        return Annotated[float | str | None, about]
+        number = Annotated[float, pydantic.Field(strict=True)]  # not a boolean
+        return Annotated[number | str | None, about]
     if field.kind == 'category':
         return Annotated[str | int | float | bool | None, about]
     if field.kind == 'array':
@@ -171,7 +172,11 @@ def piece_json(hosted: Hosted, piece: Piece) -> dict[str, Any]:
     name = hosted.engine.texts.token_text
     tops = piece.top or [()] * len(piece.tokens)
     tokens = [
-        {'text': name(token), 'logprob': logprob, 'top': [{'text': name(each), 'logprob': value} for each, value in top]}
+        {
+            'text': name(token),
+            'logprob': logprob,
+            'top': [{'text': name(each), 'logprob': value} for each, value in top],
+        }
         for token, logprob, top in zip(piece.tokens, piece.logprobs, tops, strict=True)
     ]
     return {'text': piece.text, 'tokens': tokens, 'finish': piece.finish.value if piece.finish else None}
