@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
 import fastapi
+import jax
 import orjson
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
@@ -41,6 +42,9 @@ def service_routes(models: Mapping[str, Hosted], server: ServerSettings, metrics
     async def prometheus() -> Response:
         for hosted in models.values():
             metrics.queue.labels(hosted.name).set(hosted.admission.total)
+            if hosted.engine is not None:
+                metrics.slots.labels(hosted.name, 'used').set(hosted.engine.running)
+                metrics.slots.labels(hosted.name, 'free').set(hosted.engine.slots - hosted.engine.running)
         return Response(metrics_module.text(metrics), media_type='text/plain; version=0.0.4; charset=utf-8')
 
     return router
@@ -112,6 +116,8 @@ def make_app(
         description='Trained models behind one address. Errors are {"error": {"message", "field", "code"}}.',
     )
     handle_errors(app)
+    for hosted in models.values():
+        metrics.build.labels(hosted.name, server.version, jax.__version__, hosted.fingerprint).set(1)
     app.include_router(service_routes(models, server, metrics))
     for name in ('own', 'v2', 'tasks', 'openai', 'v1'):
         if importlib.util.find_spec(f'research.serve.routes.{name}'):

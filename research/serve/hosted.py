@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from research.core.predictions import part_index
 from research.core.task import Raw
 from research.errors import UserError
 from research.inference.engine import Engine
@@ -323,10 +324,12 @@ class Hosted:
         return [shaped(task, task.encode(part)) for part in parts]
 
     def jobs_of(self, programs: Programs, parts: Sequence[Sequence[Example]], seed: int) -> list[Job]:
-        """Examples as jobs of the current client; their index is their place, as in an offline prediction."""
-        client, examples = notes().client, [example for group in parts for example in group]
+        """Examples as jobs of the current client; their randomness is that of an offline prediction."""
+        client = notes().client
         return [
-            Job(example, programs.key(example, seed), index, seed, client) for index, example in enumerate(examples)
+            Job(example, programs.key(example, seed), part_index(number, part), seed, client)
+            for number, group in enumerate(parts)
+            for part, example in enumerate(group)
         ]
 
     def finish(

@@ -1,6 +1,7 @@
 """A tiny model with a field of every kind, and a real server around it, for tests of the server itself."""
 
 import contextlib
+import functools
 import pathlib
 import threading
 from collections.abc import Iterator
@@ -14,12 +15,15 @@ from etils import epath
 
 from research.core.config import Config, MeshSettings, TrainSettings
 from research.core.evaluate import make_evaluator
+from research.core.sharding import batch_sharding
+from research.core.state import eval_variables
 from research.core.task import Input, Task, Variables
 from research.data.audio.sounds import prepared
 from research.data.fields import whole_number
 from research.data.image.images import fit_image, read_image
 from research.data.outputs import Picture, Sound
 from research.errors import UserError
+from research.inference.engine import Engine, samples_texts
 from research.inference.model import Model
 from research.serve.batcher import FairLock
 from research.serve.hosted import Hosted, Shared
@@ -27,6 +31,7 @@ from research.serve.metrics import make_metrics
 from research.serve.run import make_pool, make_server, open_socket, run_server
 from research.serve.settings import Phase, ServerSettings
 
+SLOTS = 4  # of a tiny model that generates
 INPUTS = {
     'text': Input('text', limit=2000, about='a text'),
     'image': Input('image', (4, 4, 1), 8192, 'a picture'),
@@ -110,6 +115,25 @@ def toy_model(folder: pathlib.Path, task: Task | None = None) -> Model:
     return Model(config, task, task.init(jax.random.key(0)), 3, measure, mesh, epath.Path(folder), no_engine)
 
 
+def tiny_model(config: str, folder: pathlib.Path) -> Model:
+    """The model of a config at ':tiny' with initial weights; it generates in a few slots."""
+    from contract import plan_of
+
+    planned = plan_of(config, epath.Path(folder))
+    spec = planned.spec
+    variables, sharding = eval_variables(spec.init()), batch_sharding(spec.mesh)
+    measure = make_evaluator(spec.task, 0, 4, sharding)
+    engine = functools.cache(lambda: Engine(spec.task, variables, spec.mesh, SLOTS))
+    return Model(planned.config, spec.task, variables, 0, measure, spec.mesh, planned.folder, engine)
+
+
+def engine_of(model: Model, shared: Shared) -> Engine | None:
+    """The engine of a model that generates."""
+    if not samples_texts(model.task):
+        return None
+    return Engine(model.task, model.variables, model.mesh, SLOTS, shared.turn)
+
+
 class Running(NamedTuple):
     """A server that answers on loopback."""
 
@@ -131,7 +155,10 @@ def running(models: dict[str, Model], **settings: Any) -> Iterator[Running]:
     server = ServerSettings(port=port, version='test', **{'max_batch': 4, **settings})
     metrics, lines, ready = make_metrics(), [], threading.Event()
     shared = Shared(server, metrics, make_pool(), FairLock())
-    hosted = {name: Hosted(name, model, shared, card_of(name, model, 'A toy.')) for name, model in models.items()}
+    hosted = {
+        name: Hosted(name, model, shared, card_of(name, model, 'A toy.'), engine_of(model, shared))
+        for name, model in models.items()
+    }
     made = make_server(hosted, server, metrics, lines.append, ready.set)
     thread = threading.Thread(target=run_server, args=(made, listener), daemon=True)
     thread.start()
