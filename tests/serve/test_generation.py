@@ -91,8 +91,8 @@ def test_predict_takes_settings(served: Running) -> None:
         ({'max_tokens': 0}, 'max_tokens'), ({'max_tokens': 2.5}, 'max_tokens'), ({'temperature': -1}, 'temperature'),
         ({'temperature': 1e9}, 'temperature'), ({'top_p': 0}, 'top_p'), ({'top_p': 1.1}, 'top_p'),
         ({'top_k': -1}, 'top_k'), ({'top_logprobs': 21}, 'top_logprobs'), ({'stop': ['a'] * 5}, 'stop'),
-        ({'stop': ['']}, 'stop'), ({'stop': ['a' * 65]}, 'stop'), ({'stop': 'a'}, 'stop'), ({'regex': '(a+)+'}, 'regex'),
-        ({'seed': -1}, 'seed'), ({'stream': 'maybe'}, 'stream'),
+        ({'stop': ['']}, 'stop'), ({'stop': ['a' * 65]}, 'stop'), ({'stop': 'a'}, 'stop'),
+        ({'regex': '(a+)+'}, 'regex'), ({'seed': -1}, 'seed'), ({'stream': 'maybe'}, 'stream'),
     ],
 )  # fmt: skip
 def test_settings_out_of_range_are_named(served: Running, settings: Any, field: str) -> None:
