@@ -47,7 +47,7 @@ MAY_IMPORT = {
     ),
     'research.export': (
         'research.export', 'research.inference', 'research.interop', 'research.core', 'research.ops', 'research.data',
-        'research.errors', 'research.extras',
+        'research.errors', 'research.extras', 'research.nn.transformer_settings',
     ),
     'research.families': (
         'research.families', 'research.core.task', 'research.models', 'research.nn', 'research.ops', 'research.data',

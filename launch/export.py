@@ -14,7 +14,10 @@ from absl import flags
 import launch.flags
 import research
 
-FORMATS = {'stablehlo': 'research.export.stablehlo'}
+FORMATS = {
+    'stablehlo': 'research.export.stablehlo', 'gguf': 'research.export.gguf',
+    'huggingface': 'research.export.huggingface',
+}  # fmt: skip
 WITH_INT8 = ()  # formats that --int8 is for
 
 WORKDIR = flags.DEFINE_string('workdir', '', 'The folder of the run.')
@@ -39,14 +42,18 @@ def main(overrides: dict[str, str]) -> None:
         raise UserError(f'--int8 is for the formats litert and onnx, not {FORMAT.value}')
     if not OUTPUT.value:
         raise UserError('--output is missing: name a new folder')
+    from research.api import published
     from research.export.folder import write_folder
     from research.export.programs import read_source
 
     model = research.load(WORKDIR.value, overrides)
+    source = read_source(model)
+    source = source._replace(publish=lambda: published(model.config, model.workdir, source.variables))
     export = importlib.import_module(FORMATS[FORMAT.value]).export
-    folder = write_folder(read_source(model), FORMAT.value, export, pathlib.Path(OUTPUT.value), INT8.value)
+    folder = write_folder(source, FORMAT.value, export, pathlib.Path(OUTPUT.value), INT8.value)
     size = sum(file.stat().st_size for file in folder.rglob('*') if file.is_file())
-    print(f'{FORMAT.value}: {size / 1e6:,.1f} MB in {folder}; check it with --check={folder}')
+    check = f'; check it with --check={folder}' if (folder / 'run.py').exists() else ''
+    print(f'{FORMAT.value}: {size / 1e6:,.1f} MB in {folder}{check}')
 
 
 if __name__ == '__main__':

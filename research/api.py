@@ -41,8 +41,8 @@ if TYPE_CHECKING:
     from research.inference.model import Model
 
 __all__ = [
-    'Run', 'build', 'find_config', 'load', 'load_config', 'method_defaults', 'observers', 'prepare', 'read', 'read_run',
-    'read_trained', 'run', 'task_module', 'write_weights',
+    'Run', 'build', 'find_config', 'load', 'load_config', 'method_defaults', 'observers', 'prepare', 'published',
+    'read', 'read_run', 'read_trained', 'run', 'task_module', 'write_weights',
 ]  # fmt: skip
 
 
@@ -323,17 +323,32 @@ def write_weights(workdir: Any, folder: Any, overrides: Mapping[str, Any] | None
     from research.inference import model
     from research.interop.publish import write_folder
 
-    config = read_run(workdir, overrides)
-    task, network = config.task.get('name', ''), name_of(config.model.get('name', ''))
-    publish = getattr(task_module(task), 'publish', None)
-    if publish is None or '.' in network:
-        what = f'the task {name_of(task)!r}' if publish is None else f'the model {network!r}'
-        raise UserError(f'{workdir}: {what} has no counterpart among the models of the hub')
+    config, run = read_run(workdir, overrides), run_folder(workdir)
+    check_publishable(config, run)
     choose_platform()
-    run = run_folder(workdir)
     trained = model.read_trained(config, run, build)
     variables = jax.device_get(jax.jit(trained.task.view)(trained.variables))
     try:
-        return write_folder(publish(config, run / 'prepared', variables.params['model']), folder)
+        return write_folder(published(config, run, variables), folder)
     except UserError as error:
         raise UserError(f'{workdir}: {error}') from None
+
+
+def check_publishable(config: Config, run: epath.Path) -> None:
+    """Raises UserError if the task or the model of a run has no counterpart among the models of the hub."""
+    task, network = config.task.get('name', ''), name_of(config.model.get('name', ''))
+    unknown_task = getattr(task_module(task), 'publish', None) is None
+    if unknown_task or '.' in network:
+        what = f'the task {name_of(task)!r}' if unknown_task else f'the model {network!r}'
+        raise UserError(f'{run}: {what} has no counterpart among the models of the hub')
+
+
+def published(config: Config, run: epath.Path, variables: Any) -> Any:
+    """Describes a trained model (`interop.publish.Published`); `variables` have `Task.view` applied.
+
+    Raises:
+      UserError: if its task or model has no counterpart among the models of the hub.
+    """
+    check_publishable(config, run)
+    publish = task_module(config.task.get('name', '')).publish
+    return publish(config, run / 'prepared', variables.params['model'])

@@ -13,6 +13,7 @@ EXTRAS = {
     'pyarrow': ('tables', 'to read Parquet files'),
     'dp_accounting': ('privacy', 'to account for privacy'),
     'apache_beam': ('beam', 'to run predictions on Apache Beam'),
+    'gguf': ('export', 'to write GGUF files'),
     'fastapi': ('serve', 'to serve models'),
     'orjson': ('serve', 'to serve models'),
     'prometheus_client': ('serve', 'to serve models'),

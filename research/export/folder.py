@@ -51,6 +51,7 @@ class Written(NamedTuple):
     weights: Mapping[str, np.ndarray] = {}  # for weights.safetensors; {}: none
     any_batch: bool = False  # the programs take any number of rows; else one
     more: Mapping[str, Any] = {}  # further keys of program.json
+    card: str = ''  # metadata before README.md, as the Hugging Face hub reads it
 
 
 def signature(program: Program, outputs: Mapping[str, Any]) -> dict[str, Any]:
@@ -102,18 +103,19 @@ def write_shared(source: Source, format_name: str, written: Written, folder: Pat
     if labels:
         write_json(folder / 'labels.json', labels)
     for name, new in PREPARED.items():
-        if (source.workdir / 'prepared' / name).exists():
+        if (source.workdir / 'prepared' / name).exists() and not (folder / new).exists():
             (folder / new).write_bytes((source.workdir / 'prepared' / name).read_bytes())
     if written.weights:
         save_arrays(folder / 'weights.safetensors', written.weights)
     vectors = {f'inputs/{name}': value for name, value in written.inputs.items()}
-    save_arrays(
-        folder / 'vectors.safetensors', vectors | {f'outputs/{name}': each for name, each in written.outputs.items()}
-    )
+    vectors |= {f'outputs/{name}': value for name, value in written.outputs.items()}
+    if vectors:
+        save_arrays(folder / 'vectors.safetensors', vectors)
     if written.runner:
         shutil.copyfile(RUNNERS / written.runner, folder / 'run.py')
     files = sorted(file.name for file in folder.iterdir())
-    (folder / 'README.md').write_text(readme_text(source, described, written.promise, files), encoding='utf-8')
+    readme = written.card + readme_text(source, described, written.promise, files)
+    (folder / 'README.md').write_text(readme, encoding='utf-8')
     (folder / 'LICENSE').write_text(license_text(source), encoding='utf-8')
     write_manifest(folder)
 

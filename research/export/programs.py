@@ -27,6 +27,11 @@ Arrays = Mapping[str, Any]  # {name: array}
 Shape = tuple[int | None, ...]  # None: the batch
 
 
+def no_publication() -> Any:
+    """The default `Source.publish`; raises UserError."""
+    raise UserError('this model has no counterpart among the models of the hub')
+
+
 class Source(NamedTuple):
     """A trained model as every format starts from it."""
 
@@ -37,6 +42,7 @@ class Source(NamedTuple):
     workdir: epath.Path
     raws: Sequence[Raw]  # eight requests
     batch: dict[str, np.ndarray]  # the same encoded, with 'index' and 'mask'
+    publish: Callable[[], Any] = no_publication  # makes its `interop.publish.Published`, or raises UserError
 
 
 class Program(NamedTuple):

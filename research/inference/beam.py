@@ -25,7 +25,7 @@ from research.inference.requests import Request, Unreadable, find_requests
 try:
     from apache_beam.ml.inference.base import ModelHandler
 except ImportError:  # the extra is not installed: making a handler names it
-    ModelHandler = object
+    ModelHandler: Any = object
 
 LOCAL_RUNNER = 'apache_beam.runners.portability.fn_api_runner.FnApiRunner'  # the default one is downloaded on first use
 
