@@ -15,10 +15,10 @@ import launch.flags
 import research
 
 FORMATS = {
-    'stablehlo': 'research.export.stablehlo', 'gguf': 'research.export.gguf',
+    'stablehlo': 'research.export.stablehlo', 'litert': 'research.export.litert', 'gguf': 'research.export.gguf',
     'huggingface': 'research.export.huggingface',
 }  # fmt: skip
-WITH_INT8 = ()  # formats that --int8 is for
+WITH_INT8 = ('litert',)  # formats that --int8 is for
 
 WORKDIR = flags.DEFINE_string('workdir', '', 'The folder of the run.')
 FORMAT = flags.DEFINE_enum('format', 'stablehlo', list(FORMATS), 'The format of the exported model.')
@@ -39,7 +39,7 @@ def main(overrides: dict[str, str]) -> None:
         print(check_folder(pathlib.Path(CHECK.value).expanduser()))
         return
     if INT8.value and FORMAT.value not in WITH_INT8:
-        raise UserError(f'--int8 is for the formats litert and onnx, not {FORMAT.value}')
+        raise UserError(f'--int8 is for the format {" or ".join(WITH_INT8)}, not {FORMAT.value}')
     if not OUTPUT.value:
         raise UserError('--output is missing: name a new folder')
     from research.api import published

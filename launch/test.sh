@@ -21,6 +21,7 @@ if [ -n "$fast" ]; then set -- -m 'not slow' "$@"; fi
 bash "$root/launch/quickstart.sh" --setup_only --extras=test --venv="$venv"
 python=$venv/bin/python
 if [ ! -x "$python" ]; then python=$venv/Scripts/python.exe; fi
+"$python" -m pip install --quiet --disable-pip-version-check --no-deps -r "$root/launch/foreign.txt"
 
 export JAX_PLATFORMS="${JAX_PLATFORMS:-cpu}" HF_HUB_OFFLINE=1
 unset PYTHONDONTWRITEBYTECODE  # tests start many programs, which else compile our modules again

@@ -12,6 +12,7 @@ EXTRAS = {
     'sacrebleu': ('translation', 'to score translations'),
     'pyarrow': ('tables', 'to read Parquet files'),
     'dp_accounting': ('privacy', 'to account for privacy'),
+    'ai_edge_litert': ('export', 'to run LiteRT files'),
     'apache_beam': ('beam', 'to run predictions on Apache Beam'),
     'gguf': ('export', 'to write GGUF files'),
     'fastapi': ('serve', 'to serve models'),
@@ -19,18 +20,24 @@ EXTRAS = {
     'prometheus_client': ('serve', 'to serve models'),
     'uvicorn': ('serve', 'to serve models'),
 }
+FOREIGN = ('litert_converter', 'ai_edge_quantizer')  # pip cannot resolve their declared requirements beside ours
 
 
 def require(module: str) -> Any:
     """Imports a module of an extra, such as 'sacrebleu.metrics'.
 
     Raises:
-      UserError: names the extra to install.
+      UserError: names the extra or the file of requirements to install.
     """
     try:
         return importlib.import_module(module)
     except ImportError as error:
         name = module.partition('.')[0]
+        if name in FOREIGN:
+            raise UserError(
+                f'the package {name} is needed for this format ({error}). Its declared requirements conflict with '
+                'others, so install it without them: pip install --no-deps -r launch/foreign.txt'
+            ) from None
         extra, purpose = EXTRAS[name]
         raise UserError(
             f"the package {name} is needed {purpose} ({error}): pip install 'tessera[{extra}]', or in a checkout "

@@ -9,7 +9,7 @@ import pytest
 from contract import ROOT
 
 from research.errors import UserError
-from research.extras import EXTRAS, require
+from research.extras import EXTRAS, FOREIGN, require
 
 
 @pytest.mark.parametrize('name', EXTRAS)
@@ -17,6 +17,14 @@ def test_a_missing_package_names_its_extra(name, monkeypatch):
     monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(UserError, match=rf'{name}.*tessera\[{EXTRAS[name][0]}\]'):
         require(name)
+
+
+@pytest.mark.parametrize('name', FOREIGN)
+def test_a_missing_foreign_package_names_the_file_that_lists_it(name, monkeypatch):
+    monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(UserError, match=rf'{name}.*launch/foreign.txt'):
+        require(f'{name}.part')
+    assert f'{name.replace("_", "-")}==' in (ROOT / 'launch' / 'foreign.txt').read_text()
 
 
 APART = ('beam',)  # Beam needs other versions of packages of the tests: its own tests run in another environment
