@@ -226,6 +226,7 @@ def test_pictures_and_sounds_from_devices(browser, server):
         page.click('button:has-text("Camera")')
         page.click('text=Take the picture')
         page.wait_for_selector('.preview img')
+        assert 'camera.jpg' in page.inner_text('#snippet')
         run(page)
         assert base64.b64decode(last(server)['inputs']['image']).startswith(b'\xff\xd8')
         transfer = """([text, kind]) => {

@@ -41,7 +41,8 @@ export function summary(value) {
   }
   if (Array.isArray(value.labels)) return value.labels.join(', ') || t('noLabel');
   const first = value.answer ?? value.text ?? Object.values(value)[0];
-  return first === '' ? t('noAnswer') : first === undefined ? '' : shortened(summary(first), 300);
+  if (first === '') return t(value.answer === '' ? 'noAnswer' : 'emptyText');
+  return first === undefined ? '' : shortened(summary(first), 300);
 }
 
 const plain = (value) => (typeof value === 'number' ? number(value, 6) : String(value));
@@ -119,6 +120,7 @@ function masks(value) {
 }
 
 export function text(content, before = '') {
+  if (!content && !before) return el('p', { class: 'note' }, t('emptyText'));
   return el('p', { class: 'text', dir: 'auto', tabindex: 0 }, before && el('span', { class: 'before' }, before), content);
 }
 

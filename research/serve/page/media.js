@@ -53,6 +53,7 @@ function mediaField(name, spec, { accept, empty, preview, extra, convert }) {
       const ready = convert ? await convert(blob) : blob;
       if (ready.size > LARGEST) throw new Problem('tooLarge');
       set(await fromBlob(ready, ready === blob ? fileName : fileName.replace(/\.\w+$/, '') + '.wav'));
+      element.dispatchEvent(new Event('change', { bubbles: true }));
     } catch (problem) {
       word(error, problem instanceof Problem ? problem.message : 'notRead');
     }
@@ -60,6 +61,7 @@ function mediaField(name, spec, { accept, empty, preview, extra, convert }) {
   input.addEventListener('change', () => input.files[0] && take(input.files[0], input.files[0].name));
   remove.addEventListener('click', () => {
     set();
+    element.dispatchEvent(new Event('change', { bubbles: true }));
     input.focus();
   });
   for (const event of ['dragover', 'dragleave', 'drop']) {

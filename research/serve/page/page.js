@@ -115,7 +115,7 @@ function drawExamples() {
 
 function choose(example) {
   fill(state.form, example);
-  changed();
+  drawSnippet();
 }
 
 // Models that can read the same input: every field of theirs has one of the same kind.
@@ -152,10 +152,6 @@ function draft() {
     }
   }));
   return { values: kept(state.form.fields), settings: kept(state.form.settings) };
-}
-
-function changed() {
-  drawSnippet();
 }
 
 async function run() {
@@ -323,7 +319,7 @@ function paste(event) {
   if (!file || !state.form) return;
   const kind = file.type.split('/')[0];
   const field = Object.values(state.form.fields).find((one) => one.take && one.element.classList.contains(`kind-${kind}`));
-  if (field) field.take(file, file.name).then(changed);
+  if (field) field.take(file, file.name);
 }
 
 function listen() {
@@ -335,13 +331,12 @@ function listen() {
     started = Date.now();
     run();
   });
-  byId('form').addEventListener('input', changed);
-  byId('form').addEventListener('change', changed);
-  byId('form').addEventListener('drop', () => setTimeout(changed, 100));
+  byId('form').addEventListener('input', drawSnippet);
+  byId('form').addEventListener('change', drawSnippet);
   byId('other').addEventListener('change', () => (state.other = byId('other').value));
   byId('clear').addEventListener('click', () => {
     fill(state.form);
-    changed();
+    drawSnippet();
   });
   byId('language').addEventListener('click', switchLanguage);
   byId('tabs').addEventListener('keydown', moveTab);
