@@ -59,6 +59,9 @@ def toy() -> Task:
     def step(variables, cache, tokens):
         return cache, (cache['sum'] + variables.params['model']['w'])[:, None]
 
+    def extend(variables, cache, tokens, length, whole=False):
+        return step(variables, cache, tokens[:, 0])
+
     return Task(
         inputs={}, source=lambda split: [], encode=lambda raw, rng=None: {},
         init=lambda key: Variables({'model': {'w': jnp.arange(1.0, 4.0)}}, {'model': {'stats': {'m': jnp.ones(3)}}}),
@@ -67,7 +70,7 @@ def toy() -> Task:
         predict=lambda variables, batch, context: {'y': variables.params['model']['w'] * batch['x']},
         metric_sums=lambda variables, batch, context: {'m': variables.extra['model']['stats']['m'] * batch['x']},
         metrics=lambda sums: {}, decode=lambda outputs: outputs,
-        gradients={'model': Gradient(None, None)}, generate=Generate(start, step, (), 8),
+        gradients={'model': Gradient(None, None)}, generate=Generate(start, step, (), 8, extend),
         score=score, claim=lambda batch, outputs: {**batch, 'label': outputs['y']},
     )  # fmt: skip
 
@@ -84,6 +87,7 @@ def read_everything(task: Task, variables: Variables) -> dict[str, Any]:
         results[name] = getattr(task, name)(variables, BATCH, CONTEXT)
     results['generate/start'] = task.generate.start(variables, BATCH, 4)
     results['generate/step'] = task.generate.step(variables, {'sum': jnp.zeros(3)}, BATCH['tokens'][:, 0])[1]
+    results['generate/extend'] = task.generate.extend(variables, {'sum': jnp.zeros(3)}, BATCH['tokens'], None)[1]
     return results
 
 

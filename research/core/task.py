@@ -108,6 +108,13 @@ class Generate(NamedTuple):
     positions. `step(variables, cache, tokens) -> (cache, logits)` reads one token per row, [batch], and returns
     float32 logits [batch, vocabulary] of the next token. Every row has its own position, so rows may be reordered.
 
+    `extend(variables, cache, tokens, length, whole=False) -> (cache, logits)` reads the first `length` [batch] of
+    `tokens` [batch, count] of each row, and nothing of a row of length 0. Logits are those of the token after the last
+    one read, [batch, vocabulary]; with `whole`, after each of `tokens`, [batch, count, vocabulary].
+
+    Every leaf of a cache has the batch axis first. If there is an `extend`, 'position' [batch] of the cache is the
+    number of tokens read of each row, and a lower one takes the later tokens back.
+
     The other fields are for whole texts; `families.tokens` sets them. `predict` of a task is
     `outputs(prompts, tokens, length)` of the tokens [batch, max_new_tokens] and lengths [batch] decoded from
     `prompts(batch)`. Both take arrays of the host or the device and read no variables.
@@ -117,6 +124,7 @@ class Generate(NamedTuple):
     step: Callable[[Variables, Tree, Int[Array, 'batch']], tuple[Tree, Float[Array, 'batch vocabulary']]]
     end: tuple[int, ...]  # the ids of the tokens that end a text; (): none
     limit: int  # maximum number of positions the model can read
+    extend: Callable[..., tuple[Tree, Array]] | None = None  # None: prompts are read by `start` alone
     prompts: Callable[[Batch], dict[str, Any]] | None = None  # (encoded batch) -> what `start` reads
     outputs: Callable[[Batch, Any, Any], dict[str, Any]] | None = None
     encode_tokens: Callable[[Sequence[int]], dict[str, np.ndarray]] | None = None  # as `encode`, of a request in ids
@@ -242,7 +250,7 @@ def map_variables(
 
     def mapped(value: Any) -> Any:
         if isinstance(value, Generate):
-            return value._replace(start=on(value.start), step=on(value.step))
+            return value._replace(start=on(value.start), step=on(value.step), extend=on(value.extend))
         return {name: on(function) for name, function in value.items()} if isinstance(value, Mapping) else on(value)
 
     changed = {name: mapped(getattr(task, name)) for name in READERS} | {'view': on(task.view)}

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from etils import epath
-from jaxtyping import Array
+from jaxtyping import Array, Int
 
 from research.core.task import Context, Generate, Variables
 from research.errors import UserError
@@ -144,7 +144,21 @@ def generate_text(model: Model, ends: tuple[int, ...], length: int) -> Generate:
         logits, cache = module.apply(params, tokens[:, None], prefix=prefix, cache=cache, read_from=position)
         return {**cache, 'position': position + 1}, logits[:, 0]
 
-    return Generate(start, step, ends, settings.length)
+    def extend(variables, cache, tokens, length, whole=False):
+        position, length = cache['position'], jnp.asarray(length)
+        params = {'params': variables.params[GROUP]}
+        features, cache = module.apply(
+            params, tokens, length, prefix=cache.get('prefix'), cache=cache, read_from=position, method='features'
+        )
+        logits = module.apply(params, features if whole else last_of(features, length), method='logits')
+        return {**cache, 'position': position + length}, logits if whole else logits[:, 0]
+
+    return Generate(start, step, ends, settings.length, extend)
+
+
+def last_of(values: Array, length: Int[Array, 'batch']) -> Array:
+    """The values at the last of `length` positions of each row, [batch, 1, ...]; of the first one if there are none."""
+    return jnp.take_along_axis(values, jnp.maximum(length - 1, 0)[:, None, None], axis=1)
 
 
 def generate_target(model: Model, first: int, ends: tuple[int, ...], limit: int) -> Generate:
@@ -164,22 +178,24 @@ def generate_target(model: Model, first: int, ends: tuple[int, ...], limit: int)
         params = {'params': variables.params[GROUP]}
         memory = module.apply(params, prompts['source'], prompts['source_length'], method='encode')
         cache = module.apply(params, memory, prompts['source_length'], capacity, method='start_cache')
-        tokens, length = jnp.asarray(prompts['tokens']), jnp.asarray(prompts['length'])
+        if prompts['tokens'].shape[1] == 1:  # the first step reads the last prompt token
+            return cache
+        return extend(variables, cache, jnp.asarray(prompts['tokens'])[:, :-1], jnp.asarray(prompts['length']) - 1)[0]
 
-        def read(column, cache):
-            further, _ = step(variables, cache, tokens[:, column])
-            inside = column < length - 1  # the first step reads the last prompt token
-            return jax.tree.map(
-                lambda new, old: jnp.where(inside.reshape(-1, *[1] * (new.ndim - 1)), new, old), further, cache
-            )
-
-        return jax.lax.fori_loop(0, tokens.shape[1] - 1, read, cache) if tokens.shape[1] > 1 else cache
+    def allowed(logits):
+        return logits if first in ends else logits.at[..., first].set(-jnp.inf)
 
     def step(variables, cache, tokens):
         cache, logits = module.apply({'params': variables.params[GROUP]}, cache, tokens, method='step')
-        return cache, logits if first in ends else logits.at[:, first].set(-jnp.inf)
+        return cache, allowed(logits)
 
-    return Generate(start, step, ends, limit)
+    def extend(variables, cache, tokens, length, whole=False):
+        params, length = {'params': variables.params[GROUP]}, jnp.asarray(length)
+        cache, features = module.apply(params, cache, tokens, length, method='extend')
+        logits = module.apply(params, features if whole else last_of(features, length), method='logits')
+        return cache, allowed(logits if whole else logits[:, 0])
+
+    return Generate(start, step, ends, limit, extend)
 
 
 def generate_uncached(model: Model, ends: tuple[int, ...], limit: int, never: int = -1) -> Generate:
@@ -195,16 +211,22 @@ def generate_uncached(model: Model, ends: tuple[int, ...], limit: int, never: in
     def start(variables, prompts, capacity):
         tokens, length = jnp.asarray(prompts['tokens']), jnp.asarray(prompts['length'])
         space = jnp.zeros((tokens.shape[0], capacity - tokens.shape[1]), tokens.dtype)
-        more = {name: jnp.asarray(value) for name, value in prompts.items()}
-        return {**more, 'tokens': jnp.concatenate([tokens, space], axis=1), 'length': length - 1}
+        more = {name: jnp.asarray(value) for name, value in prompts.items() if name != 'length'}
+        return {**more, 'tokens': jnp.concatenate([tokens, space], axis=1), 'position': length - 1}
 
     def step(variables, cache, tokens):
-        row, position = jnp.arange(tokens.shape[0]), cache['length']
-        batch = {
-            **cache, 'length': position + 1, 'tokens': cache['tokens'].at[row, position].set(tokens, mode='drop')
-        }
-        scores: Any = model.apply(variables, batch, Context(jax.random.key(0), jnp.int32(0), False))[0]
-        logits = scores[row, jnp.minimum(position, scores.shape[1] - 1)]
-        return batch, logits if never < 0 else logits.at[:, never].set(-jnp.inf)
+        return extend(variables, cache, tokens[:, None], jnp.ones_like(cache['position']))
 
-    return Generate(start, step, ends, limit)
+    def extend(variables, cache, tokens, length, whole=False):
+        position, offset, rows = cache['position'], jnp.arange(tokens.shape[1]), jnp.arange(tokens.shape[0])[:, None]
+        places = jnp.where(offset < length[:, None], position[:, None] + offset, jnp.iinfo(jnp.int32).max)
+        text = cache['tokens'].at[rows, places].set(tokens, mode='drop')
+        batch = {name: value for name, value in cache.items() if name != 'position'}
+        batch |= {'tokens': text, 'length': position + length}
+        scores: Any = model.apply(variables, batch, Context(jax.random.key(0), jnp.int32(0), False))[0]
+        following = position[:, None] + (offset if whole else jnp.maximum(length - 1, 0)[:, None])
+        logits = scores[rows, jnp.minimum(following, scores.shape[1] - 1)]
+        logits = logits if never < 0 else logits.at[..., never].set(-jnp.inf)
+        return {**cache, 'tokens': text, 'position': position + length}, logits if whole else logits[:, 0]
+
+    return Generate(start, step, ends, limit, extend)

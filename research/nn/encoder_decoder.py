@@ -54,7 +54,7 @@ class EncoderDecoder(nn.Module):
         )
         entered = tap(self.decoder, 'embedding', self.tokens(tokens))
         x, _ = self.decoder.read(entered, length, segments, memory=memory, memory_mask=mask)
-        return self.head(x, self.tokens.embedding)
+        return self.logits(x)
 
     def encode(
         self,
@@ -72,8 +72,8 @@ class EncoderDecoder(nn.Module):
     ) -> Cache:
         """Creates a cache for `capacity` target positions, filled with each layer's keys and values of the memory.
 
-        Leaves are those of `empty_cache`, and cross_key, cross_value: [batch, layers, source length, key heads,
-        head width], source_length: int32 [batch]. Every leaf has the batch axis first, so rows can be permuted.
+        Leaves are those of `empty_cache`, and cross_key, cross_value: for each layer [batch, key heads, source length,
+        head width]; source_length: int32 [batch]. Every leaf has the batch axis first, so rows can be permuted.
         """
         settings = self.settings.decoder
         batch = memory.shape[0]
@@ -91,14 +91,26 @@ class EncoderDecoder(nn.Module):
         _, cache = self.decoder.read(first, cache=cache, memory=memory, memory_mask=mask)
         return cache
 
+    def extend(
+        self, cache: Cache, tokens: Int[Array, 'batch length'], length: Int[Array, 'batch'] | None = None
+    ) -> tuple[Cache, Float[Array, 'batch length width']]:
+        """Reads further tokens of each row; returns (cache, hidden states).
+
+        `length` counts the tokens of each row without padding, which is not written to the cache; None: no padding.
+        """
+        position, mask = cache['position'], Mask(key_length=cache['source_length'])
+        x, cache = self.decoder.read(
+            self.tokens(tokens), length, cache=cache, read_from=position, memory_mask=mask
+        )
+        return {**cache, 'position': position + (tokens.shape[1] if length is None else length)}, x
+
     def step(
         self, cache: Cache, tokens: Int[Array, 'batch']
     ) -> tuple[Cache, Float[Array, 'batch vocabulary']]:
         """Reads one more token per row; returns (cache, float32 logits of the next token)."""
-        position = cache['position']
-        mask = Mask(key_length=cache['source_length'])
-        x, cache = self.decoder.read(
-            self.tokens(tokens[:, None]), cache=cache, read_from=position, memory_mask=mask
-        )
-        logits = self.head(x, self.tokens.embedding)[:, 0]
-        return {**cache, 'position': position + 1}, logits
+        cache, x = self.extend(cache, tokens[:, None])
+        return cache, self.logits(x)[:, 0]
+
+    def logits(self, x: Float[Array, 'batch length width']) -> Float[Array, 'batch length vocabulary']:
+        """Projects hidden states to float32 logits."""
+        return self.head(x, self.tokens.embedding)

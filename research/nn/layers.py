@@ -30,6 +30,7 @@ class BlockContext(NamedTuple):
     bias: Float[Array, '#batch heads length keys'] | None = None  # added to the logits of self-attention
     memory: Float[Array, 'batch source width'] | None = None  # for cross-attention; None: use the cache
     memory_mask: Mask | None = None  # for cross-attention
+    places: Int[Array, 'batch length'] | None = None  # positions in the cache of keys and values; see `write_cache`
 
 
 def initializer(settings: TransformerSettings, variance: float = 1.0) -> Any:
@@ -71,17 +72,30 @@ def normalize(settings: TransformerSettings, norm: str = '', **keywords) -> nn.M
 
 def write_cache(
     cache: dict[str, Array],
-    layer: Int[Array, ''],
-    positions: Int[Array, 'batch length'],
+    places: Int[Array, 'batch length'] | None,
     new: dict[str, Float[Array, 'batch length heads width']],
 ) -> dict[str, Array]:
-    """Writes a layer's keys and values at each row's positions; positions beyond the capacity are dropped."""
-    rows = jnp.arange(positions.shape[0])[:, None]
-    written = {
-        name: cache[name].at[rows, layer, positions].set(value.astype(cache[name].dtype), mode='drop')
-        for name, value in new.items()
-    }
-    return {**cache, **written}
+    """Writes keys and values into one layer's cache [batch, heads, capacity, width].
+
+    Args:
+      cache: the leaves of one layer.
+      places: position of each token in the cache; from the capacity on, tokens are dropped. None: 0, 1, ...
+      new: values by the name of their leaf.
+    """
+
+    def written(leaf: Array, value: Array) -> Array:
+        value = value.astype(leaf.dtype)
+        if places is None:  # one block for all rows
+            return leaf.at[:, :, : value.shape[1]].set(jnp.swapaxes(value, 1, 2)[:, :, : leaf.shape[2]])
+        rows = jnp.arange(value.shape[0])[:, None]
+        return leaf.at[rows, :, places].set(value, mode='drop')
+
+    return {**cache, **{name: written(cache[name], value) for name, value in new.items()}}
+
+
+def cached(cache: dict[str, Array], name: str) -> Float[Array, 'batch capacity heads width']:
+    """A leaf of one layer's cache in the axis order of `attention`."""
+    return jnp.swapaxes(cache[name], 1, 2)
 
 
 def to_heads(settings: TransformerSettings, x: Array, name: str) -> Float[Array, 'batch length heads width']:
@@ -125,24 +139,20 @@ class Attention(nn.Module):
     def __call__(
         self, x: Float[Array, 'batch length width'], context: BlockContext, cache: Any, layer: Int[Array, '']
     ) -> tuple[Float[Array, 'batch length width'], Any]:
-        """Computes the attended features; returns them and the cache, updated with this layer's keys and values.
+        """Computes the attended features; returns them and the layer's cache, updated with the keys and values.
 
         With a cache but no `mask.query_positions`, rows start at position 0. With `mask.query_positions`, queries
         also attend to cached positions.
         """
         settings = self.settings
-        batch, length, _ = x.shape
         mask = context.mask
         query, key, value = (to_heads(settings, x, name) for name in ('query', 'key', 'value'))
         if context.turns is not None:
             query, key = rotate(query, context.turns), rotate(key, context.turns)
         if cache is not None:
-            positions = mask.query_positions
-            if positions is None:
-                positions = jnp.broadcast_to(jnp.arange(length), (batch, length))
-            cache = write_cache(cache, layer, positions, {'key': key, 'value': value})
+            cache = write_cache(cache, context.places, {'key': key, 'value': value})
             if mask.query_positions is not None:
-                key, value = cache['key'][:, layer], cache['value'][:, layer]
+                key, value = cached(cache, 'key'), cached(cache, 'value')
         if settings.windows:
             mask = dataclasses.replace(mask, band=window_of(settings, layer))
         return attend(self, query, key, value, mask, context.bias), cache
@@ -163,16 +173,15 @@ class CrossAttention(nn.Module):
     def __call__(
         self, x: Float[Array, 'batch length width'], context: BlockContext, cache: Any, layer: Int[Array, '']
     ) -> tuple[Float[Array, 'batch length width'], Any]:
-        """Computes the attended features; returns them and the cache, updated if there is a memory."""
+        """Computes the attended features; returns them and the layer's cache, updated if there is a memory."""
         settings = self.settings
         query = to_heads(self.settings, x, 'query')
         if context.memory is None:
-            key, value = cache['cross_key'][:, layer], cache['cross_value'][:, layer]
+            key, value = cached(cache, 'cross_key'), cached(cache, 'cross_value')
         else:
             key, value = (to_heads(settings, context.memory, name) for name in ('key', 'value'))
         if context.memory is not None and cache is not None:
-            positions = jnp.broadcast_to(jnp.arange(key.shape[1]), key.shape[:2])
-            cache = write_cache(cache, layer, positions, {'cross_key': key, 'cross_value': value})
+            cache = write_cache(cache, None, {'cross_key': key, 'cross_value': value})
         return attend(self, query, key, value, context.memory_mask, None), cache  # pyright: ignore[reportArgumentType]
 
 
@@ -209,7 +218,7 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(self, carry: tuple[Array, Any], layer: Int[Array, ''], context: BlockContext) -> tuple:
-        """Applies one layer; returns ((stream, cache), None), as `nn.scan` expects."""
+        """Applies one layer; returns ((stream, the layer's cache), None), as `nn.scan` expects."""
         x, cache = carry
         settings = self.settings
         shared = (self.settings, self.train)

@@ -230,7 +230,7 @@ def test_bfloat16_computes_near_float32_with_float32_parameters_and_logits():
     half = Transformer(dataclasses.replace(LLAMA, dtype='bfloat16'))
     logits, _ = apply(half, params, tokens)
     assert logits.dtype == jnp.float32
-    assert empty_cache(half.settings, 1, 4)['key'].dtype == jnp.bfloat16
+    assert empty_cache(half.settings, 1, 4)['key'][0].dtype == jnp.bfloat16
     shapes = jax.eval_shape(half.init, jax.random.key(0), tokens)
     assert {leaf.dtype for leaf in jax.tree.leaves(shapes)} == {jnp.dtype('float32')}
     exact, _ = apply(model, params, tokens)

@@ -1,19 +1,23 @@
-"""Drawing tokens: top-k and top-p against a NumPy reference, frequencies, and independence of the batch."""
+"""Drawing tokens: the limits against a NumPy reference, frequencies, and independence of the path and the batch."""
+
+import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from research.core.task import Generate
-from research.ops.sampling import draw, filtered, sample
+from research.ops import sampling
+from research.ops.sampling import draw, sample
 
 VOCABULARY, END = 7, 6
 
 
-def reference(logits, temperature, top_k, top_p):
+def reference(logits, temperature, top_k, top_p, min_p=0.0):
     """Probability of each token of one row in float64, by sorting and adding up."""
     scaled = np.asarray(logits, np.float64) / temperature
     order = sorted(range(len(scaled)), key=lambda token: (-scaled[token], token))
@@ -23,51 +27,124 @@ def reference(logits, temperature, top_k, top_p):
     for token in kept:
         nucleus.append(token)
         reached += probability[token] / total
-        if reached >= top_p:
+        if top_p < 1 and reached >= top_p:
             break
     result = np.zeros(len(scaled))
     for token in nucleus:
-        result[token] = probability[token]
+        if probability[token] >= min_p:
+            result[token] = probability[token]
     return result / result.sum()
 
 
 @jax.jit
-def probabilities(logits, temperature, top_k, top_p):
-    scaled, order = filtered(logits, temperature, top_k, top_p)
-    rows = jnp.arange(len(logits))[:, None]
-    return jnp.zeros_like(logits).at[rows, order].set(jax.nn.softmax(scaled, axis=-1))
+def allowed_by(logits, temperature, top_k, top_p, min_p):
+    """Which tokens may be drawn: by bisection, and from the candidates alone, where these are enough."""
+    scaled = (logits - logits.max(axis=-1, keepdims=True)) / temperature[:, None]
+    limits = sampling.Limits(jnp.where(top_k >= logits.shape[1], 0, top_k), top_p, min_p)
+    values, ids = jax.lax.top_k(scaled, min(sampling.CANDIDATES, logits.shape[1]))
+    few, enough = sampling.among_candidates(scaled, values, limits)
+    by_candidates = jnp.zeros(logits.shape, bool).at[jnp.arange(len(logits))[:, None], ids].set(few)
+    return sampling.kept(scaled, limits), by_candidates, enough
 
 
-@given(
-    st.integers(0, 10**6),
-    st.lists(
-        st.tuples(st.floats(0.2, 3.0), st.integers(0, 12), st.floats(0.05, 1.0)), min_size=4, max_size=4
-    ),
-)
-@settings(max_examples=40, deadline=None)
-def test_filter_equals_reference(seed, rows):
-    logits = np.random.default_rng(seed).normal(size=(4, 11)).astype(np.float32) * 2
-    temperature, top_k, top_p = (np.array(column, np.float32) for column in zip(*rows, strict=True))
-    result = probabilities(logits, temperature, top_k.astype(np.int32), top_p)
-    for row in range(4):
-        expected = reference(logits[row], temperature[row], int(top_k[row]), top_p[row])
-        np.testing.assert_allclose(result[row], expected, atol=1e-5)
+SETTINGS = st.tuples(
+    st.floats(0.2, 3.0), st.integers(0, 12), st.one_of(st.just(1.0), st.floats(0.05, 1.0)),
+    st.one_of(st.just(0.0), st.floats(0.0, 1.0)),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize('candidates', [4, 256])
+def test_both_paths_keep_what_the_reference_keeps(candidates, monkeypatch):
+    monkeypatch.setattr(sampling, 'CANDIDATES', candidates)
+    jax.clear_caches()  # the constant is part of the program
+    covered = set()
+
+    @given(st.integers(0, 10**6), st.lists(SETTINGS, min_size=4, max_size=4))
+    @settings(max_examples=25, deadline=None)
+    def check(seed, rows):
+        logits = np.round(np.random.default_rng(seed).normal(size=(4, 11)).astype(np.float32) * 4) / 2  # with ties
+        columns = [np.array(column, np.float32) for column in zip(*rows, strict=True)]
+        columns[1] = columns[1].astype(np.int32)
+        whole, few, enough = (np.asarray(value) for value in allowed_by(logits, *columns))
+        covered.update(enough.tolist())
+        for row in range(4):
+            arguments = [float(columns[0][row]), int(columns[1][row]), float(columns[2][row]), float(columns[3][row])]
+            around = [
+                reference(logits[row], *arguments[:2], min(1.0, p), m) > 0
+                for p in (arguments[2] * (1 - 1e-5), arguments[2] * (1 + 1e-5))
+                for m in (arguments[3] * (1 - 1e-5), min(1.0, arguments[3] * (1 + 1e-5)))
+            ]
+            for answer in (whole[row], *([few[row]] if enough[row] else [])):  # float32 decides at the thresholds
+                assert (answer <= np.any(around, axis=0)).all() and (answer >= np.all(around, axis=0)).all()
+
+    check()
+    assert covered == ({True, False} if candidates == 4 else {True})
 
 
 def test_equal_logits_keep_exactly_k():
-    result = probabilities(jnp.zeros((1, 5)), 1.0, 2, 1.0)
-    np.testing.assert_allclose(result, [[0.5, 0.5, 0, 0, 0]])
+    ones = jnp.ones(2)
+    whole, few, enough = allowed_by(jnp.zeros((2, 5)), ones, jnp.array([2, 0]), jnp.array([1.0, 0.5]), 0 * ones)
+    np.testing.assert_array_equal(whole, [[1, 1, 0, 0, 0], [1, 1, 1, 0, 0]])
+    np.testing.assert_array_equal(whole, few)
+    assert enough.all()
 
 
-def test_frequencies_are_the_probabilities():
+@pytest.mark.parametrize('limits', [(4, 0.9, 0.0), (0, 0.9, 0.0), (0, 1.0, 0.0), (0, 1.0, 0.1), (5, 0.95, 0.05)])
+def test_frequencies_are_the_probabilities(limits, monkeypatch):
+    monkeypatch.setattr(sampling, 'CANDIDATES', 3)
     logits = jnp.array([1.0, 0.5, 0.0, -1.0, 2.0, -3.0])
     count = 10_000
     rows = np.broadcast_to(np.asarray(logits), (count, 6))
-    run = jax.jit(lambda key: draw(rows, jax.random.split(key, count), 0.7, 4, 0.9))
-    tokens = np.asarray(run(jax.random.key(0)))
-    expected = reference(logits, 0.7, 4, 0.9)
-    np.testing.assert_allclose(np.bincount(tokens, minlength=6) / count, expected, atol=0.015)
-    assert set(np.unique(tokens)) <= set(np.flatnonzero(expected))
+    tokens = np.asarray(jax.jit(lambda key: draw(rows, jax.random.split(key, count), 0.7, *limits))(jax.random.key(0)))
+    expected = reference(logits, 0.7, *limits)
+    frequencies = np.bincount(tokens, minlength=6) / count
+    np.testing.assert_allclose(frequencies, expected, atol=0.015)
+    drawn = expected > 0
+    assert not frequencies[~drawn].any()
+    squares = count * np.sum((frequencies - expected)[drawn] ** 2 / expected[drawn])
+    assert squares < scipy.stats.chi2.ppf(0.999, max(drawn.sum() - 1, 1))
+
+
+def test_a_row_draws_the_same_token_by_every_path_and_beside_any_rows(monkeypatch):
+    count, vocabulary = 64, 40
+    logits = jax.random.normal(jax.random.key(0), (count, vocabulary)) * 3
+    keys = jax.random.split(jax.random.key(1), count)
+    top_k, top_p = jnp.arange(count) % 9, jnp.where(jnp.arange(count) % 2, 0.9, 1.0)
+
+    def tokens(candidates, rows):
+        monkeypatch.setattr(sampling, 'CANDIDATES', candidates)
+        return np.asarray(jax.jit(lambda: draw(logits[rows], keys[rows], 0.8, top_k[rows], top_p[rows]))())
+
+    everyone = np.arange(count)
+    whole = tokens(vocabulary, everyone)
+    assert len(set(whole.tolist())) > 10
+    for candidates in (1, 8):
+        np.testing.assert_array_equal(tokens(candidates, everyone), whole)
+    few = np.flatnonzero(np.asarray(top_k) > 0)  # none of these needs more than eight candidates
+    np.testing.assert_array_equal(tokens(8, few), whole[few])
+
+
+def test_noise_is_finite_and_its_largest_values_are_rare():
+    keys, ids = jax.random.split(jax.random.key(0), 50), jnp.broadcast_to(jnp.arange(4000), (50, 4000))
+    drawn = jax.jit(lambda: sampling.gumbel(keys, ids))()
+    assert np.isfinite(drawn).all()
+    assert scipy.stats.kstest(np.asarray(drawn).ravel(), 'gumbel_r').pvalue > 0.001
+
+
+def test_penalty_of_seen_tokens_and_log_probabilities_of_the_raw_distribution():
+    logits, seen = jnp.array([[2.0, -1.0, 1.9, -3.0]]), jnp.array([[True, True, False, False]])
+    penalized = sampling.penalized(logits, jnp.array([2.0]), seen)
+    np.testing.assert_allclose(penalized, [[1.0, -2.0, 1.9, -3.0]])
+    key = jax.random.split(jax.random.key(0), 1)
+    assert draw(logits, key, 0.0) == 0 and draw(logits, key, 0.0, repetition_penalty=2.0, seen=seen) == 2
+    hot = draw(logits, key, jnp.array([1e-4]), repetition_penalty=jnp.array([2.0]), seen=seen)
+    assert hot == 2
+    chosen, top, ids = sampling.log_probabilities(logits, jnp.array([1]), 3)
+    exact = np.asarray(logits[0], np.float64) - np.log(np.exp(np.asarray(logits[0], np.float64)).sum())
+    np.testing.assert_allclose(chosen, exact[[1]], rtol=1e-6)
+    np.testing.assert_array_equal(ids, [[0, 2, 1]])
+    np.testing.assert_allclose(top, exact[None, [0, 2, 1]], rtol=1e-6)
+    assert sampling.log_probabilities(logits, jnp.array([1]))[1].shape == (1, 4)  # the vocabulary has no more
 
 
 def test_zero_temperature_is_greedy_even_row_by_row():
@@ -129,3 +206,16 @@ def test_a_row_does_not_depend_on_its_batch():
     np.testing.assert_array_equal(whole.tokens[1], alone.tokens[0])
     np.testing.assert_array_equal(whole.tokens, turned.tokens[::-1])
     np.testing.assert_array_equal(whole.length, turned.length[::-1])
+
+
+def test_a_repetition_penalty_counts_prompt_and_continuation():
+    prompts = {'tokens': jnp.array([[3, 0], [0, 1]]), 'length': jnp.array([1, 2])}  # the 0 of the first row is padding
+    keys = jax.random.split(jax.random.key(0), 2)
+
+    def run(penalty):
+        return sample(toy(limit=20, ends=()), 4.0, prompts, keys, 9, 0.0, repetition_penalty=penalty)
+
+    plain, forbidding = jax.jit(functools.partial(run, 1.0))(), jax.jit(functools.partial(run, 1e9))()
+    np.testing.assert_array_equal(plain.tokens[0], [4, 5, 6, 0, 1, 2, 3, 4, 5])
+    np.testing.assert_array_equal(forbidding.tokens[0, :6], [4, 5, 6, 0, 1, 2])
+    np.testing.assert_array_equal(forbidding.tokens[1, :5], [2, 3, 4, 5, 6])
