@@ -68,7 +68,7 @@ class Stack(nn.Module):
     def read(
         self, x, length=None, segments=None, prefix=None, cache=None, read_from=None, types=None,
         memory=None, memory_mask=None,
-    ):  # fmt: skip
+    ) -> tuple[Array, Any]:  # fmt: skip
         """Computes hidden states and cache from embedded tokens x; arguments as in `Transformer` and `BlockContext`."""
         settings = self.settings
         count = x.shape[1]

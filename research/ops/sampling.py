@@ -72,7 +72,7 @@ def draw(
 
     def drawn() -> Int[Array, 'batch']:
         scaled = (logits - jnp.max(logits, axis=-1, keepdims=True)) / jnp.where(random, temperature, 1.0)[:, None]
-        values, ids = jax.lax.top_k(scaled, min(CANDIDATES, vocabulary))
+        values, ids = most_probable(scaled, CANDIDATES)
         allowed, enough = among_candidates(scaled, values, limits)
         token = most_with_noise(values, ids, keys, allowed)
         if vocabulary > CANDIDATES:
@@ -86,6 +86,15 @@ def draw(
         return jnp.where(random, token, likeliest)
 
     return jax.lax.cond(jnp.any(random), drawn, lambda: likeliest)
+
+
+def most_probable(
+    values: Float[Array, 'batch vocabulary'], count: int
+) -> tuple[Float[Array, 'batch count'], Int[Array, 'batch count']]:
+    """The `count` largest values of each row, or all if there are fewer, and their ids; ties are ordered by id."""
+    # Without the barrier, XLA merges a later slice with that of the top, and sorts the whole row (jaxlib 0.10).
+    top, ids = jax.lax.optimization_barrier(jax.lax.top_k(values, min(count, values.shape[1])))
+    return top, ids.astype(jnp.int32)
 
 
 def penalized(
@@ -184,8 +193,7 @@ def log_probabilities(
 ) -> tuple[Float[Array, 'batch'], Float[Array, 'batch count'], Int[Array, 'batch count']]:
     """Log-probabilities in nats of `tokens`, and the `count` highest with their ids, without temperature or limits."""
     logs = jax.nn.log_softmax(logits.astype(jnp.float32), axis=-1)
-    top, ids = jax.lax.top_k(logs, min(count, logits.shape[1]))
-    return jnp.take_along_axis(logs, tokens[:, None], axis=-1)[:, 0], top, ids.astype(jnp.int32)
+    return jnp.take_along_axis(logs, tokens[:, None], axis=-1)[:, 0], *most_probable(logs, count)
 
 
 def is_end(tokens: Int[Array, '*shape'], ends: Sequence[int]) -> Bool[Array, '*shape']:
