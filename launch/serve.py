@@ -151,7 +151,7 @@ def main(overrides: dict[str, str]) -> None:
     names = tuple(name.strip().lower() for name in ALLOWED_HOSTS.value)
     server = ServerSettings(
         HOST.value, port, SLOTS.value, token, names, int(MAX_BODY_MB.value * 2**20), TIMEOUT.value, QUEUE.value,
-        MAX_BATCH.value, EXACT.value, research.__version__,
+        MAX_BATCH.value, EXACT.value, version=research.__version__,
     )  # fmt: skip
     say = functools.partial(print, file=sys.stderr, flush=True)
     metrics = make_metrics()

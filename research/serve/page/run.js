@@ -25,7 +25,8 @@ export async function ask(record, signal) {
 
 // The answer of `predict`, or the list of answers of `predict:batch`; the first error of a batch is its error.
 function unpack(reply, record) {
-  record.milliseconds = reply.milliseconds ?? {};
+  const times = (reply.answers ?? []).map((one) => one.milliseconds?.compute ?? 0);
+  record.milliseconds = reply.milliseconds ?? (Math.max(...times) > 0 ? { compute: Math.max(...times) } : {});
   record.raw = reply;
   if (!reply.answers) return reply.answer;
   const failed = reply.answers.find((one) => one.error);
