@@ -15,15 +15,13 @@ export function streamView(record) {
   return { view, add, finish };
 }
 
-// Text nodes of one event: a span for each token where the tokens make up the text.
+// A span for each token of an event; one for all where the tokens are parts of characters.
 function pieces(event, first) {
   const tokens = event.tokens ?? [];
-  if (!tokens.length || tokens.map((token) => token.text).join('') !== event.text) return [event.text];
-  return tokens.map((token, k) => {
-    const span = el('span', { class: `token p${level(token.logprob)}` }, token.text);
-    span.dataset.index = first + k;
-    return span;
-  });
+  const span = (text, k) => el('span', { class: `token p${level(tokens[k].logprob)}`, 'data-index': first + k }, text);
+  if (!tokens.length) return [event.text];
+  if (tokens.map((token) => token.text).join('') !== event.text) return [span(event.text, tokens.length - 1)];
+  return tokens.map((token, k) => span(token.text, k));
 }
 
 // 0: certain ... 4: unlikely.
