@@ -58,7 +58,7 @@ def kind_of(answer: Any) -> Answered:
 
 
 def content_of(answer: Any) -> Picture | Sound | Boxes | None:
-    """The picture, sound or boxes of an answer: itself, or the first value of an object with one; None for other answers."""
+    """The picture, sound or boxes of an answer: itself, or a value of an object; None for other answers."""
     values = answer.values() if isinstance(answer, Mapping) else [answer]
     return next((value for value in values if isinstance(value, tuple(TYPES))), None)
 

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from research.inference.engine import Finish, Piece, TextRequest
+from research.inference.text_requests import Finish, Piece, TextRequest
 from research.serve.errors import RequestError
 
 NUMBERS = {  # parameter: its smallest and largest value, and whether it is a whole number

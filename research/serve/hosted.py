@@ -5,7 +5,7 @@ import concurrent.futures
 import contextlib
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -171,7 +171,7 @@ class Hosted:
                 answers = await self.work(lambda: self.finish(programs.model, raws, parts, jobs, outputs))
                 return [np.asarray(answer.outputs['features'], np.float32) for answer in noted(answers)]
 
-    async def generate(self, request: TextRequest, timeout: float | None = None) -> AsyncIterator[Piece]:
+    async def generate(self, request: TextRequest, timeout: float | None = None) -> AsyncGenerator[Piece, None]:
         """Yields the pieces of the texts of a request; closing the iterator frees its slots within one dispatch.
 
         Raises:

@@ -167,9 +167,10 @@ async def read_body(receive: Receive, server: ServerSettings) -> bytes:
 
 
 def is_json(head: Head) -> bool:
-    """Whether the whole body is JSON (of the binary protocol, only its head is)."""
+    """Whether the whole body is JSON (of the binary protocol, only its head is; files may come without a type)."""
     media = head.text(b'content-type').partition(';')[0].strip().lower()
-    return (media == 'application/json' or not media) and b'inference-header-content-length' not in head.headers
+    stated = media == 'application/json' or (not media and not head.path.startswith(BARE))
+    return stated and b'inference-header-content-length' not in head.headers
 
 
 def deadline_of(head: Head, server: ServerSettings) -> float:

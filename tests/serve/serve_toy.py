@@ -146,8 +146,8 @@ class Running(NamedTuple):
 
 
 @contextlib.contextmanager
-def running(models: dict[str, Model], **settings: Any) -> Iterator[Running]:
-    """Runs a server in a thread."""
+def running(models: dict[str, Model], wait: float = 60, **settings: Any) -> Iterator[Running]:
+    """Runs a server in a thread; `wait` is the longest time in seconds until it is ready."""
     from research.serve.card import card_of
 
     listener = open_socket('127.0.0.1', 0)
@@ -162,7 +162,7 @@ def running(models: dict[str, Model], **settings: Any) -> Iterator[Running]:
     made = make_server(hosted, server, metrics, lines.append, ready.set)
     thread = threading.Thread(target=run_server, args=(made, listener), daemon=True)
     thread.start()
-    assert ready.wait(60)
+    assert ready.wait(wait)
     headers = {'Authorization': f'Bearer {server.token.decode()}'} if server.token else {}
     url = f'http://127.0.0.1:{port}'
     with httpx.Client(base_url=url, headers=headers, timeout=30) as client:

@@ -8,14 +8,17 @@
 Text generation follows text-generation-inference: parameters, details, and a stream of one event for each token.
 """
 
+import contextlib
 import json
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import StreamingResponse
 
+from research.inference.text_requests import Piece
+from research.serve import generated_text
 from research.serve.errors import RequestError
 from research.serve.hosted import Hosted
 from research.serve.limits import parse_json
@@ -108,33 +111,40 @@ async def answer_body(hosted: Hosted, body: bytes, content_type: str) -> Respons
 
 async def generate(hosted: Hosted, request: TaskRequest) -> Response:
     """Generates one text with the parameters of text-generation-inference."""
-    from research.inference.texts import Texts
-    from research.serve import generated_text
-
     if len(request.raws) != 1:
         raise RequestError(400, 'one text at a time', 'inputs')
+    assert hosted.engine is not None
     options = generated_text.read_options(request.parameters)
-    generate = hosted.model.task.generate
-    assert generate is not None
-    texts = Texts(generate.tokenizer)
     prompt = next((value for value in request.raws[0].values() if isinstance(value, str)), '')
-    writer = generated_text.Writer(options, prompt, request.seed, texts.token_text, generate.end)
+    ends = hosted.engine.generate.end
+    writer = generated_text.Writer(options, prompt, request.seed, hosted.engine.texts.token_text, ends)
     pieces = hosted.generate(generated_text.text_request(request.raws[0], options, request.seed))
     if not request.stream:
-        async for piece in pieces:
-            writer.add(piece)
-        return reply([writer.answer()])
-
-    async def events() -> AsyncIterator[bytes]:
-        try:
+        async with contextlib.aclosing(pieces):
             async for piece in pieces:
-                for event in writer.add(piece):
-                    yield b'data:' + json.dumps(event, ensure_ascii=False).encode() + b'\n\n'
-        except RequestError as error:
-            event = {'error': error.message, 'error_type': 'generation'}
-            yield b'data:' + json.dumps(event).encode() + b'\n\n'
+                writer.add(piece)
+        return reply([writer.answer()])
+    first = await anext(pieces)  # a mistake in the request is an answer of its own, not an event
+    return StreamingResponse(events(writer, first, pieces), media_type='text/event-stream')
 
-    return StreamingResponse(events(), media_type='text/event-stream')
+
+async def events(
+    writer: generated_text.Writer, first: Piece, rest: AsyncGenerator[Piece, None]
+) -> AsyncIterator[bytes]:
+    """Server-sent events, one for each token; an error ends them."""
+    async with contextlib.aclosing(rest):
+        try:
+            for event in writer.add(first):
+                yield event_bytes(event)
+            async for piece in rest:
+                for event in writer.add(piece):
+                    yield event_bytes(event)
+        except RequestError as error:
+            yield event_bytes({'error': error.message, 'error_type': 'generation'})
+
+
+def event_bytes(value: Any) -> bytes:
+    return b'data:' + json.dumps(value, ensure_ascii=False).encode() + b'\n\n'
 
 
 async def embeddings(hosted: Hosted, texts: Sequence[Any]) -> np.ndarray:

@@ -75,7 +75,7 @@ def routes(models: Mapping[str, Hosted], server: ServerSettings) -> APIRouter:
         version = version_of(asked, version)
         answers = await answers_of(hosted, asked, version)
         head = {'model_name': name, 'model_version': version, **({'id': asked.id} if asked.id else {})}
-        outputs, binary = chosen_outputs(asked, answers)
+        outputs, binary = chosen_outputs(asked, answers, version)
         body, length = write_body(head, outputs, binary)
         if length is None:
             return Response(body, media_type='application/json')
@@ -141,14 +141,14 @@ def whole(parameters: Mapping[str, Any], name: str) -> int:
 
 
 def chosen_outputs(
-    asked: TensorRequest, answers: Sequence[Answer]
+    asked: TensorRequest, answers: Sequence[Answer], version: str
 ) -> tuple[dict[str, np.ndarray], Callable[[str], bool]]:
     """The tensors that a request wants, and whether each is wanted in binary form.
 
     Raises:
       RequestError: 400, for an output that the model does not have.
     """
-    decoded = [DECODED] if answers[0].decoded is not None else []
+    decoded = [DECODED] if version == RAW else []
     names, rows = [*answers[0].outputs, *decoded], [answer.outputs for answer in answers]
     wanted = {output.name: output for output in asked.outputs}
     for name in wanted:
