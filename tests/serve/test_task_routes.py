@@ -171,9 +171,6 @@ def test_a_stream_of_tokens_is_the_whole_answer(client: Any) -> None:
     assert [event.token.logprob for event in events] == [token.logprob for token in want.details.tokens]
     assert events[-1].generated_text == want.generated_text
     assert events[-1].details.finish_reason in ('length', 'eos_token')
-        'length',
-        'eos_token',
-    )
     assert ask('ab', return_full_text=True, **settings) == 'ab' + want.generated_text
     assert want.details.top_tokens[0][0].logprob >= want.details.top_tokens[0][1].logprob
     assert ask('ab', do_sample=False, max_new_tokens=5) == ask('ab', do_sample=False, max_new_tokens=5, seed=9)
