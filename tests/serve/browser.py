@@ -68,6 +68,15 @@ def answer_route(route: Any, address: str, foreign: list[str]) -> None:
         route.abort()
 
 
+def until(page: Any, expression: str) -> None:
+    """Waits until an expression is true; playwright's own `wait_for_function` needs eval, which the policy forbids."""
+    for _ in range(400):
+        if page.evaluate(expression):
+            return
+        page.wait_for_timeout(50)
+    raise AssertionError(f'never true: {expression}')
+
+
 def axe_source() -> str:
     """The script of axe-core, from the package axe-playwright-python; the test is skipped without it."""
     spec = importlib.util.find_spec('axe_playwright_python')

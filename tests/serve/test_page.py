@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from browser import audit, axe_source, chromium, opened
+from browser import audit, axe_source, chromium, opened, until
 from fake_server import CONTEXT, TOKEN, FakeServer, cards, png, wav
 
 ENTER = 'Control+Enter'
@@ -77,7 +77,7 @@ def test_every_kind_of_input_has_a_form(browser, server):
             if card['name'] == 'features':
                 files = [{'name': 'rows.csv', 'mimeType': 'text/csv', 'buffer': b'1,2,3\n4,5,6.5\n'}]
                 page.set_input_files('input[type=file]', files)
-                page.wait_for_function("document.querySelector('textarea').value")
+                until(page, "document.querySelector('textarea').value")
                 expected['features'] = {'features': [[1, 2, 3], [4, 5, 6.5]]}
             if card['name'] == 'melody':
                 page.check('label:has-text("note") input')
@@ -114,7 +114,7 @@ def test_answers_are_shown_by_their_form(browser, server):
         assert page.inner_text('.values').split('\n') == ['PSNR', '31.204', 'SSIM', '0.9012']
         page.click('nav a[href="#model=multi30k"]')
         run(page)
-        page.wait_for_function("document.querySelector('.shown audio').duration > 0.2")
+        until(page, "document.querySelector('.shown audio').duration > 0.2")
         page.click('text=JSON')
         assert '"text": "A dog runs across the meadow."' in page.inner_text('details pre')
 
@@ -238,7 +238,7 @@ def test_pictures_and_sounds_from_devices(browser, server):
         }"""
         for kind, seed in (('paste', 2), ('drop', 3)):
             page.evaluate(transfer, [png(8, seed), kind])
-            page.wait_for_function(f"document.querySelector('.preview img').src.endsWith('{png(8, seed)[-40:]}')")
+            until(page, f"document.querySelector('.preview img').src.endsWith('{png(8, seed)[-40:]}')")
             run(page)
             assert last(server)['inputs']['image'] == png(8, seed)
         page.click('nav a[href="#model=spoken_digits"]')
