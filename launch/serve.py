@@ -71,7 +71,7 @@ def named_folders(values: Sequence[str]) -> dict[str, str]:
     folders: dict[str, str] = {}
     for value in values:
         name, equals, folder = value.partition('=')
-        if not equals or '/' in name:
+        if not equals or '/' in name or '\\' in name:
             name, folder = pathlib.PurePath(value.rstrip('/\\') or value).name, value
         name = model_name(name)
         if name in folders:

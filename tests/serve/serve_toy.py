@@ -26,6 +26,7 @@ from research.errors import UserError
 from research.inference.engine import Engine, samples_texts
 from research.inference.model import Model
 from research.serve.batcher import FairLock
+from research.serve.card import card_of
 from research.serve.hosted import Hosted, Shared
 from research.serve.metrics import make_metrics
 from research.serve.run import make_pool, make_server, open_socket, run_server
@@ -145,21 +146,26 @@ class Running(NamedTuple):
     client: httpx.Client
 
 
-@contextlib.contextmanager
-def running(models: dict[str, Model], wait: float = 60, **settings: Any) -> Iterator[Running]:
-    """Runs a server in a thread; `wait` is the longest time in seconds until it is ready."""
-    from research.serve.card import card_of
+def shared_for(port: int, **settings: Any) -> Shared:
+    """What the models of a server share."""
+    server = ServerSettings(port=port, version='test', **{'max_batch': 4, **settings})
+    return Shared(server, make_metrics(), make_pool(), FairLock())
 
+
+def hosted_of(name: str, model: Model, shared: Shared) -> Hosted:
+    """A model behind its queue."""
+    return Hosted(name, model, shared, card_of(name, model, 'A toy.'), engine_of(model, shared))
+
+
+@contextlib.contextmanager
+def running(models: dict[str, Model], wait: float = 120, **settings: Any) -> Iterator[Running]:
+    """Runs a server in a thread; `wait` is the longest time in seconds until it is ready."""
     listener = open_socket('127.0.0.1', 0)
     port = listener.getsockname()[1]
-    server = ServerSettings(port=port, version='test', **{'max_batch': 4, **settings})
-    metrics, lines, ready = make_metrics(), [], threading.Event()
-    shared = Shared(server, metrics, make_pool(), FairLock())
-    hosted = {
-        name: Hosted(name, model, shared, card_of(name, model, 'A toy.'), engine_of(model, shared))
-        for name, model in models.items()
-    }
-    made = make_server(hosted, server, metrics, lines.append, ready.set)
+    shared = shared_for(port, **settings)
+    server, lines, ready = shared.server, [], threading.Event()
+    hosted = {name: hosted_of(name, model, shared) for name, model in models.items()}
+    made = make_server(hosted, server, shared.metrics, lines.append, ready.set)
     thread = threading.Thread(target=run_server, args=(made, listener), daemon=True)
     thread.start()
     assert ready.wait(wait)
