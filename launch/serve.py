@@ -98,8 +98,9 @@ def greeting(models: Mapping[str, Any], address: str, seconds: float, token: byt
         card = hosted.card
         metrics = ', '.join(f'{key} {row["value"]:.4g}' for key, row in list(card['metrics'].items())[:2])
         sizes = '/'.join(map(str, hosted.programs.sizes))
+        places = f'{hosted.engine.slots} texts at once' if hosted.engine else f'batches of {sizes}'
         trained = f'trained {card["trained"]}' if card['trained'] else ''
-        details = ', '.join(filter(None, [card['task'], trained, metrics, f'batches of {sizes}']))
+        details = ', '.join(filter(None, [card['task'], trained, metrics, places]))
         lines.append(f'  {name}: {details}')
     name, hosted = next(iter(models.items()))
     example = json.dumps({'inputs': next(iter(hosted.card['examples']), {})}, ensure_ascii=False)
@@ -150,8 +151,9 @@ def main(overrides: dict[str, str]) -> None:
     port = listener.getsockname()[1]
     names = tuple(name.strip().lower() for name in ALLOWED_HOSTS.value)
     server = ServerSettings(
-        HOST.value, port, SLOTS.value, token, names, int(MAX_BODY_MB.value * 2**20), TIMEOUT.value, QUEUE.value,
-        MAX_BATCH.value, EXACT.value, version=research.__version__,
+        host=HOST.value, port=port, slots=SLOTS.value, token=token, allowed_hosts=names,
+        max_body=int(MAX_BODY_MB.value * 2**20), timeout=TIMEOUT.value, queue=QUEUE.value, max_batch=MAX_BATCH.value,
+        exact=EXACT.value, version=research.__version__,
     )  # fmt: skip
     say = functools.partial(print, file=sys.stderr, flush=True)
     metrics = make_metrics()

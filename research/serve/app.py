@@ -13,11 +13,12 @@ from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
 from research.serve import metrics as metrics_module
+from research.serve.context import notes
 from research.serve.errors import RequestError, content
 from research.serve.hosted import Hosted
 from research.serve.metrics import Metrics
 from research.serve.page import PageFile, page_files
-from research.serve.security import Guard
+from research.serve.security import Guard, internal_error
 from research.serve.settings import ServerSettings
 
 
@@ -74,6 +75,11 @@ def handle_errors(app: fastapi.FastAPI) -> None:
     @app.exception_handler(RequestError)
     async def refused(request: fastapi.Request, error: RequestError) -> Response:
         return answer(request, error)
+
+    @app.exception_handler(Exception)
+    async def failed(request: fastapi.Request, error: Exception) -> Response:
+        del error  # it is raised again, and the guard writes it to the log
+        return answer(request, internal_error(notes().request_id))
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: fastapi.Request, error: RequestValidationError) -> Response:

@@ -20,7 +20,7 @@ from research.serve.batcher import Admission, Batcher, FairLock, Job, Outputs
 from research.serve.context import RequestNotes, notes
 from research.serve.errors import RequestError
 from research.serve.generation import Gate, check_text_request, pieces_of, place
-from research.serve.limits import check_fields
+from research.serve.limits import LARGE_PIXELS, check_fields
 from research.serve.metrics import Metrics
 from research.serve.programs import Example, Programs, shaped
 from research.serve.settings import ServerSettings
@@ -69,6 +69,7 @@ class Hosted:
         self.shared, self.server, self.engine = shared, shared.server, engine
         self.generates, self.embeds = engine is not None, features is not None
         self.card['generates'] = self.generates
+        self.large = threading.Lock()  # held while a large picture is decoded
         self.admission = Admission(self.server.queue)
         self.gate = Gate(engine.slots if engine else 1)
         self.programs = Programs(model, self.server.max_batch, self.server.exact)
@@ -317,11 +318,12 @@ class Hosted:
         """
         task = self.model.task
         check_request(task, raw)
-        check_fields(task.inputs, raw)
-        parts = list(task.split(raw)) if task.split else [raw]
-        if len(parts) > MAX_PARTS:
-            raise RequestError(413, f'the request consists of {len(parts):,} parts; at most {MAX_PARTS:,} are read')
-        return [shaped(task, task.encode(part)) for part in parts]
+        pixels = check_fields(task.inputs, raw)
+        with self.large if pixels > LARGE_PIXELS else contextlib.nullcontext():
+            parts = list(task.split(raw)) if task.split else [raw]
+            if len(parts) > MAX_PARTS:
+                raise RequestError(413, f'the request has {len(parts):,} parts; at most {MAX_PARTS:,} are read')
+            return [shaped(task, task.encode(part)) for part in parts]
 
     def jobs_of(self, programs: Programs, parts: Sequence[Sequence[Example]], seed: int) -> list[Job]:
         """Examples as jobs of the current client; their randomness is that of an offline prediction."""

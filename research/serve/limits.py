@@ -4,8 +4,7 @@ import io
 import json
 import math
 import re
-import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -17,35 +16,32 @@ from research.data.readers.fields import normal
 from research.serve.errors import RequestError
 
 MAX_PIXELS = 16 * 10**6  # of a picture in a request; a phone takes 12 million
+LARGE_PIXELS = 4 * 10**6  # more are decoded one request after another
 MAX_NUMBERS = 4 * 10**6  # in a list of numbers
 MAX_DEPTH, MAX_VALUES = 32, 100_000  # of JSON
 MAX_DIGITS = 40  # of a number in JSON
-MAX_WORD = 10_000  # characters without a space: some tokenizers take quadratic time
+MAX_TEXT = 200_000  # characters: the tokenizer takes less than a second
 STRINGS = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
 
-large = threading.Lock()  # one large picture is decoded at a time
 
-
-def check_fields(inputs: Mapping[str, Input], raw: Mapping[str, Any]) -> None:
-    """Checks the values of a request against the limits of its fields.
+def check_fields(inputs: Mapping[str, Input], raw: Mapping[str, Any]) -> int:
+    """Checks the values of a request against the limits of its fields; returns the pixels of its pictures.
 
     Raises:
       RequestError: names the field and the limit.
     """
-    for name, value in raw.items():
-        field = inputs.get(normal(name))
-        if field is not None:
-            check_value(name, value, field)
+    fields = ((name, value, inputs.get(normal(name))) for name, value in raw.items())
+    return sum(check_value(name, value, field) for name, value, field in fields if field is not None)
 
 
-def check_value(name: str, value: Any, field: Input) -> None:
-    """Checks one field; the items of a list one by one."""
+def check_value(name: str, value: Any, field: Input) -> int:
+    """Checks one field, the items of a list one by one; returns the pixels of a picture."""
     where = f'inputs.{name}'
     if field.kind in ('image', 'audio') and isinstance(value, str):
         raise RequestError(400, f'{name}: expected the content of a file, base64 in JSON, not a text or a path', where)
     if field.kind == 'image' and isinstance(value, bytes):
-        check_picture(name, value)
-    elif field.kind in ('text', 'sequence') and isinstance(value, str):
+        return check_picture(name, value)
+    if field.kind in ('text', 'sequence') and isinstance(value, str):
         check_text(name, value, field)
     elif isinstance(value, np.ndarray):
         if value.size > MAX_NUMBERS:
@@ -56,24 +52,19 @@ def check_value(name: str, value: Any, field: Input) -> None:
                 for key, part in item.items():
                     if key in field.items:
                         check_value(f'{name}.{key}', part, field.items[key])
+    return 0
 
 
 def check_text(name: str, text: str, field: Input) -> None:
     """Checks the length of a text before it is tokenized."""
-    if field.limit and len(text) > field.limit:
-        raise RequestError(
-            413, f'{name}: the text has {len(text):,} characters; at most {field.limit:,} are read', f'inputs.{name}'
-        )
-    longest = max(map(len, text.split()), default=0) if len(text) > MAX_WORD else 0
-    if field.kind == 'text' and longest > MAX_WORD:
-        raise RequestError(
-            413, f'{name}: a word of {longest:,} characters without a space; at most {MAX_WORD:,} are read',
-            f'inputs.{name}',
-        )  # fmt: skip
+    limit = min(field.limit or MAX_TEXT, MAX_TEXT)
+    if len(text) > limit:
+        reason = f'{name}: the text has {len(text):,} characters; at most {limit:,} are read'
+        raise RequestError(413, reason, f'inputs.{name}')
 
 
-def check_picture(name: str, content: bytes) -> None:
-    """Checks the size that the header of a picture states, before its pixels are decoded."""
+def check_picture(name: str, content: bytes) -> int:
+    """Checks the size that the header of a picture states, before its pixels are decoded; returns it in pixels."""
     where = f'inputs.{name}'
     try:
         with Image.open(io.BytesIO(content), formats=PILLOW) as picture:
@@ -86,6 +77,7 @@ def check_picture(name: str, content: bytes) -> None:
         raise RequestError(400, reason, where) from None
     if pixels > MAX_PIXELS:
         raise RequestError(413, f'{name}: {stated} pixels; at most {MAX_PIXELS:,} pixels are read', where)
+    return pixels
 
 
 def parse_json(body: bytes) -> Any:
@@ -153,11 +145,3 @@ def unique(items: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(value) < len(items):
         raise RequestError(400, 'a key appears more than once in an object of the JSON')
     return value
-
-
-def in_turn(size: int, decode: Callable[[], Any]) -> Any:
-    """Decodes a picture of `size` pixels; large ones one after another."""
-    if size < MAX_PIXELS // 4:
-        return decode()
-    with large:
-        return decode()

@@ -182,6 +182,11 @@ def deadline_of(head: Head, server: ServerSettings) -> float:
     return time.monotonic() + min(seconds, server.timeout)
 
 
+def internal_error(request_id: str) -> RequestError:
+    """What a client sees of a bug."""
+    return RequestError(500, f'an internal error; its number in the log is {request_id}')
+
+
 class Guard:
     """The outermost ASGI application."""
 
@@ -206,7 +211,8 @@ class Guard:
             answer.code = 499
         except Exception as error:
             log.bug(self.write, notes.request_id, error)
-            await answer.refuse(RequestError(500, f'an internal error; its number in the log is {notes.request_id}'))
+            if not answer.ended:  # the routes have sent `internal_error`
+                await answer.refuse(internal_error(notes.request_id))
         finally:
             status.running -= counted
             for undo in notes.cleanup:
@@ -262,7 +268,7 @@ class Guard:
     def record(self, scope: Scope, notes: context.RequestNotes, code: int) -> None:
         """Writes the log line and the metrics of a request that ended."""
         seconds = time.monotonic() - notes.started
-        route = getattr(scope.get('route'), 'path', '') or ('other' if code in (404, 405) else 'refused')
+        route = getattr(scope.get('route'), 'path', '') or ('other' if code < 400 or code in (404, 405) else 'refused')
         self.metrics.requests.labels(notes.model, route, str(code)).inc()
         self.metrics.seconds.labels(notes.model, route).observe(seconds)
         if scope['path'] not in UNCOUNTED:
@@ -273,7 +279,8 @@ class Answering:
     """Sends an answer with the headers that all answers have, and remembers its status."""
 
     def __init__(self, send: Send, scope: Scope, notes: context.RequestNotes):
-        self.send, self.scope, self.notes, self.code, self.started = send, scope, notes, 499, False
+        self.send, self.scope, self.notes, self.code = send, scope, notes, 499
+        self.started = self.ended = False
 
     async def __call__(self, message: Mapping[str, Any]) -> None:
         """Sends a part of the answer."""
@@ -283,6 +290,7 @@ class Answering:
             extra = [(name, value) for name, value in HEADERS.items() if name not in present]
             extra.append((b'x-request-id', self.notes.request_id.encode()))
             message = {**message, 'headers': [*message.get('headers', ()), *extra]}
+        self.ended = message['type'] == 'http.response.body' and not message.get('more_body', False)
         await self.send(message)
 
     async def refuse(self, error: RequestError) -> None:

@@ -137,7 +137,10 @@ def test_a_used_port_and_a_foreign_address_are_one_message() -> None:
 @pytest.mark.parametrize(
     ('command', 'config'),
     [
-        ('python launch/train.py --config=/home/me/tessera/configs/digits.py:tiny --workdir=x', 'configs/digits.py:tiny'),
+        (
+            'python launch/train.py --config=/home/me/tessera/configs/digits.py:tiny --workdir=x',
+            'configs/digits.py:tiny',
+        ),
         ('python x --config=configs/tutorials/bert.py', 'configs/tutorials/bert.py'),
         ('python x --config=/secret/place/mine.py', 'mine.py'),
         ('python "x', ''),

@@ -74,9 +74,7 @@ def scaled(values: np.ndarray, top: float, name: str) -> UInt8[np.ndarray, 'heig
 def check_size(size: tuple[int, int], name: str) -> None:
     """Raises UserError for a picture with an empty side or one above the limit."""
     if min(size) < 1 or max(size) > MAX_SIDE:
-        raise UserError(
-            f'{name} is {size[0]}x{size[1]} pixels (height x width); each side must be 1 to {MAX_SIDE}'
-        )
+        raise UserError(f'{name} is {size[0]}x{size[1]} pixels (height x width); each side must be 1 to {MAX_SIDE}')
 
 
 def check_image(values: Any) -> np.ndarray:
@@ -91,9 +89,7 @@ def check_image(values: Any) -> np.ndarray:
     try:
         image = np.asarray(values)
     except ValueError:
-        raise UserError(
-            'an image must be numbers [height, width] or [height, width, channels]; rows differ'
-        ) from None
+        raise UserError('an image must be numbers [height, width] or [height, width, channels]; rows differ') from None
     channels_fit = image.ndim == 2 or (image.ndim == 3 and image.shape[2] in (1, 3))
     if image.dtype.kind not in 'biuf' or not channels_fit:
         raise UserError(
@@ -126,21 +122,24 @@ def fit_image(values: Any, shape: tuple[int, int, int]) -> Float[np.ndarray, 'he
     image = check_image(values)
     if image.dtype == np.float32 and image.shape == shape:
         return image
-    top = 255 if image.dtype.kind in 'iu' else 1
-    image = np.atleast_3d(image).astype(np.float32) / top
+    top, image = 255 if image.dtype.kind in 'iu' else 1, np.atleast_3d(image)
     height, width, channels = shape
+
+    def real(values: np.ndarray) -> np.ndarray:
+        values = values.astype(np.float32, order='C')
+        values /= top  # in place: pictures can be large
+        return values
+
     if channels == 1 and image.shape[2] == 3:
-        image = image @ np.array([[0.299], [0.587], [0.114]], np.float32)
-    if channels == 3 and image.shape[2] == 1:
-        image = np.repeat(image, 3, axis=2)
+        planes = [(real(image) @ np.array([[0.299], [0.587], [0.114]], np.float32))[..., 0]]
+    elif channels == 3 and image.shape[2] == 1:
+        planes = [real(image[..., 0])] * 3
+    else:
+        planes = (real(image[..., channel]) for channel in range(channels))  # one at a time
     if image.shape[:2] != (height, width):
-        resized = [
-            Image.fromarray(np.ascontiguousarray(image[..., channel])).resize(
-                (width, height), Image.Resampling.BILINEAR
-            )
-            for channel in range(channels)
-        ]
-        image = np.stack([np.asarray(channel) for channel in resized], axis=2)
+        size = (width, height)
+        planes = (np.asarray(Image.fromarray(plane).resize(size, Image.Resampling.BILINEAR)) for plane in planes)
+    image = np.stack(list(planes), axis=2)
     return np.clip(image, 0, 1)
 
 
@@ -152,9 +151,7 @@ def shift_image(
     height, width, _ = image.shape
     down, right = int(np.clip(down, -height, height)), int(np.clip(right, -width, width))
     moved = np.zeros_like(image)
-    new_rows, new_columns = (
-        slice(max(by, 0), size + min(by, 0)) for by, size in ((down, height), (right, width))
-    )
+    new_rows, new_columns = (slice(max(by, 0), size + min(by, 0)) for by, size in ((down, height), (right, width)))
     rows, columns = (slice(max(-by, 0), size - max(by, 0)) for by, size in ((down, height), (right, width)))
     moved[new_rows, new_columns] = image[rows, columns]
     return moved
@@ -253,8 +250,7 @@ def right_and_wrong(
     mistaken = set(wrong.tolist())
     names = {row: classes[int(predicted[row])] for row in shown.tolist()}
     captions = [
-        f'{names[row]}, is {classes[int(true[row])]}' if row in mistaken else names[row]
-        for row in shown.tolist()
+        f'{names[row]}, is {classes[int(true[row])]}' if row in mistaken else names[row] for row in shown.tolist()
     ]
     frames = [RED if row in mistaken else None for row in shown]
     pictures = [picture(row) for row in shown]
