@@ -15,10 +15,10 @@ import launch.flags
 import research
 
 FORMATS = {
-    'stablehlo': 'research.export.stablehlo', 'litert': 'research.export.litert', 'gguf': 'research.export.gguf',
-    'huggingface': 'research.export.huggingface',
+    'stablehlo': 'research.export.stablehlo', 'litert': 'research.export.litert', 'onnx': 'research.export.onnx',
+    'gguf': 'research.export.gguf', 'huggingface': 'research.export.huggingface',
 }  # fmt: skip
-WITH_INT8 = ('litert',)  # formats that --int8 is for
+WITH_INT8 = ('litert', 'onnx')  # formats that --int8 is for
 
 WORKDIR = flags.DEFINE_string('workdir', '', 'The folder of the run.')
 FORMAT = flags.DEFINE_enum('format', 'stablehlo', list(FORMATS), 'The format of the exported model.')

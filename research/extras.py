@@ -15,12 +15,14 @@ EXTRAS = {
     'ai_edge_litert': ('export', 'to run LiteRT files'),
     'apache_beam': ('beam', 'to run predictions on Apache Beam'),
     'gguf': ('export', 'to write GGUF files'),
+    'onnx': ('export', 'to write ONNX files'),
+    'onnxruntime': ('export', 'to run ONNX files'),
     'fastapi': ('serve', 'to serve models'),
     'orjson': ('serve', 'to serve models'),
     'prometheus_client': ('serve', 'to serve models'),
     'uvicorn': ('serve', 'to serve models'),
 }
-FOREIGN = ('litert_converter', 'ai_edge_quantizer')  # pip cannot resolve their declared requirements beside ours
+FOREIGN = ('litert_converter', 'ai_edge_quantizer', 'jax2onnx')  # pip cannot resolve their declared requirements beside ours
 
 
 def require(module: str) -> Any:

@@ -137,6 +137,10 @@ def evaluate(equation: Any, values: list[Value], draw: Callable) -> Sequence[Val
         product = flat_product(params, *values)
         if product is not None:
             return [product]
+    if name == 'scatter' and is_known(values[1]):
+        replaced = replaced_slice(params, *values)
+        if replaced is not None:
+            return [replaced]
     results = equation.primitive.bind(*values, **params)
     return results if equation.primitive.multiple_results else [results]
 
@@ -168,7 +172,8 @@ def may_fold(equation: Any, values: Sequence[Value]) -> bool:
     if not all(isinstance(size, int) for shape in shapes for size in shape):
         return False
     if equation.primitive.name == 'broadcast_in_dim':  # a condition that is the same in all rows chooses once
-        return values[0].dtype == bool and same_everywhere(values[0])
+        condition = np.asarray(values[0]).dtype == bool and same_everywhere(values[0])
+        return condition or math.prod(shapes[0]) <= size_of(values[0])
     return sum(map(math.prod, shapes)) <= max(map(size_of, values)) * len(shapes)
 
 
@@ -238,6 +243,28 @@ def flat_product(params: Mapping[str, Any], left: Value, right: Value) -> Value 
         precision=params['precision'], preferred_element_type=params['preferred_element_type'],
     )  # fmt: skip
     return jax.lax.reshape(result, (*left.shape[:free], *outer))
+
+
+def replaced_slice(params: Mapping[str, Any], operand: Value, indices: Value, updates: Value) -> Value | None:
+    """A scatter that replaces one slice at a known place, as a concatenation; None for any other.
+
+    Converters read scatters of whole slices wrongly or not at all.
+    """
+    numbers, starts = params['dimension_numbers'], np.asarray(indices)
+    if len(numbers.update_window_dims) != operand.ndim or starts.ndim != 1 or params['update_jaxpr'] is not None:
+        return None
+    first = dict(zip(numbers.scatter_dims_to_operand_dims, starts.tolist(), strict=True))
+    cut = [axis for axis in range(operand.ndim) if operand.shape[axis] != updates.shape[axis]]
+    if any(first[axis] for axis in first if axis not in cut) or len(cut) > 1:
+        return None
+    if not cut:
+        return updates
+    axis, start = cut[0], first.get(cut[0], 0)
+    end, size = start + updates.shape[axis], operand.shape[axis]
+    if not 0 <= start <= end <= size:
+        return None
+    before, after = (jax.lax.slice_in_dim(operand, *ends, axis=axis) for ends in ((0, start), (end, size)))
+    return jax.lax.concatenate([part for part in (before, updates, after) if part.shape[axis]], axis)
 
 
 def without_unused(closed: Any) -> Any:

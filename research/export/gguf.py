@@ -32,7 +32,7 @@ PATTERNS = {  # {the pattern that splits words: its name in llama.cpp}
 }
 NORMAL, CONTROL, UNUSED = 1, 3, 5  # types of tokens
 PROMISE = (
-    'GGUF version 3, which llama.cpp and programs built on it (Ollama, LM Studio, node-llama-cpp) read; version 2 files '
+    'GGUF version 3, which llama.cpp and programs built on it (Ollama, LM Studio) read; version 2 files '
     'are still read after three years. Float32; `llama-quantize model.gguf small.gguf Q8_0` makes smaller files.'
 )
 

@@ -59,7 +59,7 @@ def export(source: Source, folder: Path, int8: bool = False) -> Written:
     content, tolerance, more = convert(made.flat), TOLERANCE, {}
     outputs, promise = made.outputs, PROMISE
     if int8:
-        content, more = quantized_if_better(source, made, content)
+        content, more = quantized_if_better(source, made, content, quantize, runner_of, answers)
         outputs, tolerance = answers(content, made.inputs), INT8_TOLERANCE
         promise += f' int8, as measured at the export: {more["int8"]}.'
     (folder / 'model.tflite').write_bytes(content)
@@ -117,8 +117,10 @@ def answers(content: bytes, inputs: Mapping[str, np.ndarray]) -> dict[str, np.nd
     return {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
 
 
-def quantized_if_better(source: Source, made: FlatProgram, content: bytes) -> tuple[bytes, dict[str, Any]]:
-    """The int8 file, and what was measured.
+def quantized_if_better(
+    source: Source, made: FlatProgram, content: bytes, quantize: Callable, runner_of: Callable, answers: Callable
+) -> tuple[bytes, dict[str, Any]]:
+    """The int8 file, and what was measured; the functions are those of a format, as in this module.
 
     Raises:
       UserError: if it is not faster, or loses more than half a point, with the numbers.

@@ -120,3 +120,14 @@ def test_what_a_format_without_loops_cannot_hold_is_named():
     assert unsupported(flatten(search, specs)) == ['a loop or branch that depends on values', 'random numbers']
     with pytest.raises(UserError, match='a loop of 600 turns'):
         flatten(lambda inputs: {'x': jax.lax.fori_loop(0, 600, lambda i, x: x + i, inputs['x'])}, {'x': spec()})
+
+
+@pytest.mark.parametrize(('start', 'width'), [(0, 5), (0, 3), (2, 2), (4, 3)])
+def test_a_replaced_slice_at_a_known_place_is_a_concatenation(start, width):
+    def function(inputs):
+        zeros = jnp.zeros((inputs['x'].shape[0], 5, 2))
+        return {'y': zeros.at[:, start : start + width].set(inputs['x'][:, : 5 - start])}
+
+    batch = jax_export.symbolic_shape('batch')[0]
+    assert 'scatter' not in names_of(flatten(function, {'x': spec(batch, width, 2)}))
+    assert_same(function, {'x': spec(3, width, 2)})
