@@ -8,6 +8,7 @@ the weights of matrices have 8 bits, which is kept only if it is measured to be 
 """
 
 import logging
+import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -21,7 +22,7 @@ from jax.extend import core
 from research.errors import UserError
 from research.export.flat_programs import flat_predict
 from research.export.flatten import Flat, flatten, unsupported
-from research.export.folder import Written, signature
+from research.export.folder import RUNNERS, Written, signature
 from research.export.litert import quantized_if_better
 from research.export.programs import Program, Source
 from research.extras import require
@@ -32,7 +33,7 @@ OPSET = 21  # onnxruntime-web and the runtimes of most devices know it
 TOLERANCE, TEXT_TOLERANCE, INT8_TOLERANCE = 1e-5, 2e-5, 1e-3
 PROMISE = (
     'ONNX files stay readable: every later version of ONNX Runtime reads older operator sets. The weights are in the '
-    'files.'
+    'files. Where there is a run.mjs, the model also runs in a browser.'
 )
 TEXT_PROMISE = (
     ' `python run.py "text"` continues a text, greedily or with --temperature; this also needs the package tokenizers.'
@@ -63,6 +64,8 @@ def export(source: Source, folder: Path, int8: bool = False) -> Written:
         outputs, tolerance = answers(content, made.inputs), INT8_TOLERANCE
         promise += f' int8, as measured at the export: {more["int8"]}.'
     (folder / 'predict.onnx').write_bytes(content)
+    if any_batch:
+        shutil.copyfile(RUNNERS / 'run_onnx.mjs', folder / 'run.mjs')
     described = {**described_of(made.flat, made.program, made.outputs, any_batch), 'file': 'predict.onnx'}
     return Written(
         runner='run_onnx.py', packages=PACKAGES, programs={'predict': described}, main='predict', inputs=made.inputs,
