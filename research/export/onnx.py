@@ -20,7 +20,7 @@ from jax import export as jax_export
 from jax.extend import core
 
 from research.errors import UserError
-from research.export.flat_programs import flat_predict
+from research.export.flat_programs import FlatProgram, flat_predict
 from research.export.flatten import Flat, flatten, unsupported
 from research.export.folder import RUNNERS, Written, signature
 from research.export.litert import quantized_if_better
@@ -53,10 +53,10 @@ def export(source: Source, folder: Path, int8: bool = False) -> Written:
         return export_generation(source, folder)
     try:
         made, any_batch = flat_predict(source, symbolic_batch()), True
-        content = convert(made.flat, 'predict')
+        content = verified(convert(made.flat, 'predict'), made)
     except FIXED_ROWS:  # some operations need a fixed number of rows: they are answered one at a time
         made, any_batch = flat_predict(source, 1), False
-        content = convert(made.flat, 'predict')
+        content = verified(convert(made.flat, 'predict'), made)
     tolerance, outputs, promise, more = TOLERANCE, made.outputs, PROMISE, {}
     if int8:  # the scale of activations is that of a whole batch, so rows are answered one at a time
         any_batch = False
@@ -115,6 +115,25 @@ def convert(flat: Flat, name: str) -> bytes:
         reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise UserError(f'jax2onnx refuses the program: {reason:.300}') from None
     return model.SerializeToString()
+
+
+def verified(content: bytes, made: FlatProgram) -> bytes:
+    """The file, if ONNX Runtime reads it and gives the outputs of the test vectors.
+
+    Raises:
+      UserError: with the reason of the runtime, or the error of the outputs.
+    """
+    try:
+        got = answers(content, made.inputs)
+    except Exception as error:  # the runtime raises its own types
+        raise UserError(f'ONNX Runtime refuses the converted program: {str(error):.300}') from None
+    for name, value in made.outputs.items():
+        difference = np.abs(np.subtract(got[name], value, dtype=np.float64)).max(initial=0.0)
+        if not difference <= TOLERANCE:
+            raise UserError(
+                f'the converted program is wrong: its output {name!r} differs by {difference:.2g} (allowed {TOLERANCE})'
+            )
+    return content
 
 
 def runner_of(content: bytes) -> Callable[..., dict[str, np.ndarray]]:

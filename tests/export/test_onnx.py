@@ -131,6 +131,18 @@ def logits(source):
     return source.batch['numbers'] @ weights['kernel'] + weights['bias']
 
 
+def test_a_wrong_conversion_is_not_written(source, monkeypatch, tmp_path):
+    wrong = source._replace(variables=jax.tree.map(lambda leaf: leaf + 1, source.variables))
+    other = onnx.convert(onnx.flat_predict(wrong, 1).flat, 'predict')
+    monkeypatch.setattr(onnx, 'convert', lambda *_: other)
+    with pytest.raises(UserError, match="its output 'logits' differs by"):
+        write_folder(source, 'onnx', onnx.export, tmp_path / 'wrong')
+    monkeypatch.setattr(onnx, 'convert', lambda *_: other[:100])
+    with pytest.raises(UserError, match='ONNX Runtime refuses'):
+        write_folder(source, 'onnx', onnx.export, tmp_path / 'wrong')
+    assert not list(tmp_path.iterdir())
+
+
 def test_what_the_format_cannot_hold_is_one_message(source, text_source, tmp_path):
     def predict(variables, batch, context):
         return {'n': jax.lax.while_loop(lambda n: (n < batch['numbers']).any(), lambda n: n + 1, batch['numbers'] * 0)}
