@@ -24,7 +24,8 @@ def read_inputs(inputs: Mapping[str, Input], values: Mapping[str, Any], where: s
     """
     for name in values:
         if name not in inputs:
-            raise RequestError(400, f'{where}.{name} is unknown; {nearest(name, inputs)}', f'{where}.{name}')
+            short = name[:80]  # a request may have names of any length
+            raise RequestError(400, f'{where}.{short} is unknown; {nearest(short, inputs)}', f'{where}.{short}')
     return {
         name: read_value(inputs[name], value, f'{where}.{name}') for name, value in values.items() if value is not None
     }

@@ -24,6 +24,7 @@ from research.data.image.images import fit_image, read_image
 from research.data.outputs import Picture, Sound
 from research.errors import UserError
 from research.inference.engine import Engine, samples_texts
+from research.inference.features import feature_model
 from research.inference.model import Model
 from research.serve.batcher import FairLock
 from research.serve.card import card_of
@@ -154,7 +155,8 @@ def shared_for(port: int, **settings: Any) -> Shared:
 
 def hosted_of(name: str, model: Model, shared: Shared) -> Hosted:
     """A model behind its queue."""
-    return Hosted(name, model, shared, card_of(name, model, 'A toy.'), engine_of(model, shared))
+    card = card_of(name, model, 'A toy.')
+    return Hosted(name, model, shared, card, engine_of(model, shared), feature_model(model))
 
 
 @contextlib.contextmanager

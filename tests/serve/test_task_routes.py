@@ -172,7 +172,7 @@ def test_a_stream_of_tokens_is_the_whole_answer(client: Any) -> None:
     assert events[-1].generated_text == want.generated_text
     assert events[-1].details.finish_reason in ('length', 'eos_token')
     assert ask('ab', return_full_text=True, **settings) == 'ab' + want.generated_text
-    assert want.details.top_tokens[0][0].logprob >= want.details.top_tokens[0][1].logprob
+    assert want.details.top_tokens[0][0]['logprob'] >= want.details.top_tokens[0][1]['logprob']
     assert ask('ab', do_sample=False, max_new_tokens=5) == ask('ab', do_sample=False, max_new_tokens=5, seed=9)
 
 
@@ -199,6 +199,34 @@ def test_the_asynchronous_client(served: Running, own: Any) -> None:
 def test_health_and_description(client: Any) -> None:
     assert client('trec').health_check() and not client('other').health_check()
     assert client('trec').get_endpoint_info()['task'] == 'text_classification'
+
+
+def test_embeddings_of_texts(served: Running) -> None:
+    def client(task: str) -> InferenceClient:
+        return InferenceClient(model=f'{served.url}/hf/trec/pipeline/{task}', token='none')
+
+    vectors = client('feature-extraction').feature_extraction(['who ?', 'when ?'])
+    one = client('feature-extraction').feature_extraction('who ?', normalize=True)
+    assert vectors.shape[0] == 2 and vectors.ndim == 2 and one.shape == (1, vectors.shape[1])
+    np.testing.assert_allclose(np.linalg.norm(one), 1, rtol=1e-5)
+    np.testing.assert_allclose(one[0], vectors[0] / np.linalg.norm(vectors[0]), rtol=1e-4)
+    same, other = client('sentence-similarity').sentence_similarity('who ?', ['who ?', 'when ?'])
+    np.testing.assert_allclose([same, other], [1, one[0] @ vectors[1] / np.linalg.norm(vectors[1])], rtol=1e-4)
+    refused = served.client.post('/hf/digits/pipeline/feature-extraction', json={'inputs': 'a'})
+    assert refused.status_code == 400 and 'no embeddings' in refused.json()['error']
+
+
+def test_the_matrix_of_clients(served: Running) -> None:
+    from launch.client_matrix import CLIENTS, table
+
+    rows, reasons = table(served.url, {name: ask for name, ask in CLIENTS.items() if name != 'OpenAI'})
+    cells = {
+        row[0].strip(' `'): [cell.strip() for cell in row[2:6]] for row in (line[1:].split('|') for line in rows[2:])
+    }
+    assert set(cells) == set(MODELS)
+    for name, (own_route, v2, v1, task) in cells.items():
+        assert own_route == v1 == 'answers' and v2 in ('answers', '-'), (name, reasons)
+        assert task.startswith('`'), (name, reasons)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ pytest.importorskip('uvicorn', reason='needs the extra serve')
 from serve_toy import Running, running, toy_model  # noqa: E402
 
 from research.serve.errors import RequestError  # noqa: E402
-from research.serve.routes.v1 import only_model, parts_of, seconds_of  # noqa: E402
+from research.serve.routes.v1 import only_model, parts_of  # noqa: E402
 from research.serve.samples import silence  # noqa: E402
 
 VERTEX = {'AIP_HEALTH_ROUTE': '/vertex/health', 'AIP_PREDICT_ROUTE': '/vertex/predict'}
@@ -153,8 +153,7 @@ def test_classify_does_not_fit_every_model(served: Running) -> None:
     assert answer.status_code == 400 and 'other' in answer.json()['error'] or 'picture' in answer.json()['error']
 
 
-def test_addresses_and_dates_are_read() -> None:
+def test_addresses_are_read() -> None:
     assert parts_of('a:predict') == ('a', '1', 'predict') and parts_of('a/versions/7:regress') == ('a', '7', 'regress')
-    assert seconds_of('1970-01-02') == 86400 and seconds_of('') == 0
     with pytest.raises(RequestError, match='2 models'):
         only_model({'a': None, 'b': None})  # pyright: ignore[reportArgumentType]

@@ -97,13 +97,14 @@ async def answer_body(hosted: Hosted, body: bytes, content_type: str) -> Respons
     if media_type != 'application/json' and (media_type or not body.lstrip()[:1] == b'{'):
         request = read_file(inputs, body)
     else:
-        request = read_task(inputs, object_of(body))
+        request = await hosted.work(lambda: read_task(inputs, object_of(body)))
         if hosted.generates and (request.stream or request.parameters):
             return await generate(hosted, request)
     answers = await hosted.answer(request.raws, request.seed)
     if request.stream:
         raise RequestError(400, 'this model answers at once: it has no stream', 'stream')
-    answer = write_task(inputs, request, [answer.decoded for answer in answers])
+    decoded = [answer.decoded for answer in answers]
+    answer = await hosted.work(lambda: write_task(inputs, request, decoded))  # may encode large pictures
     if isinstance(answer, File):
         return Response(answer.content, media_type=answer.media_type)
     return reply(answer)

@@ -10,7 +10,6 @@ Predictions are decoded answers; the signature "outputs" gives the arrays of the
 {"b64": base64} in both directions.
 """
 
-import datetime
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -21,7 +20,7 @@ from fastapi import APIRouter, Request, Response
 from research.core.task import Input
 from research.serve.answers import Answered, kind_of, ranked, with_files
 from research.serve.errors import RequestError
-from research.serve.hosted import Hosted
+from research.serve.hosted import Answer, Hosted
 from research.serve.routes.tasks import answer_body, object_of, reply
 from research.serve.settings import ServerSettings
 from research.serve.task_answers import request_of
@@ -112,20 +111,12 @@ def model_status(hosted: Hosted, ready: bool) -> dict[str, Any]:
     return {
         'id': hosted.name,
         'object': 'model',
-        'created': seconds_of(hosted.card.get('trained', '')),
+        'created': hosted.created,
         'owned_by': 'tessera',
         'name': hosted.name,
         'ready': ready,
         'model_version_status': [{**state, 'status': {'error_code': 'OK', 'error_message': ''}}],
     }
-
-
-def seconds_of(date: str) -> int:
-    """Seconds since 1970 of an ISO date; 0 without one."""
-    try:
-        return int(datetime.datetime.fromisoformat(date).replace(tzinfo=datetime.UTC).timestamp())
-    except ValueError:
-        return 0
 
 
 def model_metadata(hosted: Hosted) -> dict[str, Any]:
@@ -182,13 +173,17 @@ async def predictions(hosted: Hosted, body: Mapping[str, Any]) -> dict[str, Any]
             400, f'signature_name must be {DECODED} or {OUTPUTS}, got {signature!r:.40}', 'signature_name'
         )
     field = 'instances' if by_row else 'inputs'
-    raws = rows_of(inputs, body[field] if by_row else rows_of_columns(body[field]), field)
+    raws = await hosted.work(lambda: rows_of(inputs, body[field] if by_row else rows_of_columns(body[field]), field))
     answers = await hosted.answer(raws, seed_of(body.get('parameters')))
-    if signature == OUTPUTS:
-        rows = [{name: plain(np.asarray(value)) for name, value in answer.outputs.items()} for answer in answers]
-    else:
-        rows = [with_files(answer.decoded) for answer in answers]
+    rows = await hosted.work(lambda: [prediction(answer, signature) for answer in answers])
     return {'predictions': rows} if by_row else {'outputs': columns_of(rows)}
+
+
+def prediction(answer: Answer, signature: str) -> Any:
+    """One answer as JSON values."""
+    if signature == OUTPUTS:
+        return {name: plain(np.asarray(value)) for name, value in answer.outputs.items()}
+    return with_files(answer.decoded)
 
 
 def seed_of(parameters: Any) -> int:

@@ -71,15 +71,15 @@ def routes(models: Mapping[str, Hosted], server: ServerSettings) -> APIRouter:
     @router.post('/models/{name}/versions/{version}/infer')
     async def infer(request: Request, name: str, version: str = '') -> Response:
         hosted = model_of(models, name, version or RAW)
-        asked = read_body(await request.body(), request.headers.get(HEADER), object_of)
+        body, length = await request.body(), request.headers.get(HEADER)
+        asked = await hosted.work(lambda: read_body(body, length, object_of))
         version = version_of(asked, version)
         answers = await answers_of(hosted, asked, version)
         head = {'model_name': name, 'model_version': version, **({'id': asked.id} if asked.id else {})}
-        outputs, binary = chosen_outputs(asked, answers, version)
-        body, length = write_body(head, outputs, binary)
-        if length is None:
-            return Response(body, media_type='application/json')
-        return Response(body, media_type='application/octet-stream', headers={HEADER: str(length)})
+        answer, size = await hosted.work(lambda: write_body(head, *chosen_outputs(asked, answers, version)))
+        if size is None:
+            return Response(answer, media_type='application/json')
+        return Response(answer, media_type='application/octet-stream', headers={HEADER: str(size)})
 
     @router.api_route('/{path:path}', methods=['GET', 'POST'])
     def elsewhere(path: str) -> None:
@@ -129,7 +129,8 @@ async def answers_of(hosted: Hosted, asked: TensorRequest, version: str) -> Sequ
         count = signatures.row_count(asked.inputs)
         rows = [{name: values[row] for name, values in asked.inputs.items()} for row in range(count)]
         return await hosted.answer_encoded(rows, seed, seconds)
-    return await hosted.answer(signatures.raw_rows(hosted.model.task.inputs, asked.inputs), seed, seconds)
+    raws = await hosted.work(lambda: signatures.raw_rows(hosted.model.task.inputs, asked.inputs))
+    return await hosted.answer(raws, seed, seconds)
 
 
 def whole(parameters: Mapping[str, Any], name: str) -> int:
