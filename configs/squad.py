@@ -13,6 +13,7 @@ Baselines on the same 1,988 test questions: the sentence with the rarest words o
 sentence 11.4; a second person, against the other references, exact match 76.6 and F1 88.6.
 Variants, which compose (`:own,chinese`):
 - `:pretrained`: from published weights; a folder with BERT, RoBERTa or DistilBERT, or a name of the Hugging Face hub.
+  Expected from all-MiniLM-L6-v2: F1 64 to 71 (seed 0: 67.7, exact match 54.7), 84 CPU-minutes beside other programs.
 - `:full`: all of SQuAD 1.1, 87,599 questions for training (not measured).
 - `:own`: your questions, as JSON in the layout of SQuAD; `--config.data.reader=csv` reads a table with the columns
   question, context, answer and answer_start.
@@ -48,7 +49,7 @@ def get_config():
 
 
 def pretrained(config):
-    """From the weights of a small BERT, fine-tuned for one and a half epochs."""
+    """From the weights of a small BERT, fine-tuned for one epoch."""
     config.model = {
         'name': 'transformer', 'weights': 'sentence-transformers/all-MiniLM-L6-v2', 'dropout': 0.1,
         'attention_dropout': 0.1, 'embedding_dropout': 0.1,
@@ -58,9 +59,9 @@ def pretrained(config):
         learning_rate=2e-4, schedule='linear', warmup_steps=50, end_fraction=0.0, weight_decay=0.01
     )
     config.train.update(
-        epochs=1.5, batch_size=16, eval_batch_size=32, eval_every=0, evaluations=2, checkpoint_every=250, ema_decay=0.0
-    )
-    config.expected = {}
+        epochs=1.0, batch_size=16, eval_batch_size=32, eval_every=0, evaluations=2, checkpoint_every=250, ema_decay=0.0
+    )  # fmt: skip
+    config.expected = {'test': {'f1': (64.0, 71.0)}}
 
 
 def full(config):
