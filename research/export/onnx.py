@@ -174,10 +174,14 @@ def quantize(content: bytes) -> bytes:
                 node.op_type = 'MatMul'
                 del node.input[2:], node.attribute[:]
         onnx.save(model, matrices)
-        quantization.quantize_dynamic(
-            matrices, small, ['MatMul'], per_channel=True, weight_type=quantization.QuantType.QInt8,
-            extra_options={'MatMulConstBOnly': True},
-        )  # fmt: skip
+        logging.disable(logging.WARNING)  # it asks for a preparation that was just made
+        try:
+            quantization.quantize_dynamic(
+                matrices, small, ['MatMul'], per_channel=True, weight_type=quantization.QuantType.QInt8,
+                extra_options={'MatMulConstBOnly': True},
+            )  # fmt: skip
+        finally:
+            logging.disable(logging.NOTSET)
         content = Path(small).read_bytes()
     if not any('MatMulInteger' in node.op_type for node in onnx.load_from_string(content).graph.node):
         raise UserError('--int8: no product with a matrix of weights can be quantized; export without --int8')
