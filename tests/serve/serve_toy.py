@@ -4,7 +4,7 @@ import contextlib
 import functools
 import pathlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import httpx
@@ -117,11 +117,11 @@ def toy_model(folder: pathlib.Path, task: Task | None = None) -> Model:
     return Model(config, task, task.init(jax.random.key(0)), 3, measure, mesh, epath.Path(folder), no_engine)
 
 
-def tiny_model(config: str, folder: pathlib.Path) -> Model:
+def tiny_model(config: str, folder: pathlib.Path, overrides: dict[str, str] | None = None) -> Model:
     """The model of a config at ':tiny' with initial weights; it generates in a few slots."""
     from contract import plan_of
 
-    planned = plan_of(config, epath.Path(folder))
+    planned = plan_of(config, epath.Path(folder), overrides)
     spec = planned.spec
     variables, sharding = eval_variables(spec.init()), batch_sharding(spec.mesh)
     measure = make_evaluator(spec.task, 0, 4, sharding)
@@ -145,6 +145,7 @@ class Running(NamedTuple):
     server: ServerSettings
     lines: list[str]  # of its log
     client: httpx.Client
+    models: dict[str, Hosted] = {}
 
 
 def shared_for(port: int, **settings: Any) -> Shared:
@@ -174,8 +175,19 @@ def running(models: dict[str, Model], wait: float = 120, **settings: Any) -> Ite
     headers = {'Authorization': f'Bearer {server.token.decode()}'} if server.token else {}
     url = f'http://127.0.0.1:{port}'
     with httpx.Client(base_url=url, headers=headers, timeout=30) as client:
-        yield Running(url, port, next(iter(hosted.values())), server, lines, client)
+        yield Running(url, port, next(iter(hosted.values())), server, lines, client, hosted)
     made.should_exit = True
     thread.join(20)
     assert not thread.is_alive()
     assert server.status.phase is Phase.STOPPING
+
+
+def refusal(call: Callable[[], Any], field: str | None, words: str, kind: Any = None) -> Any:
+    """The error that a call of OpenAI's client raises, which must name its field and have these words."""
+    import openai
+    import pytest
+
+    with pytest.raises(kind or openai.BadRequestError, match=words) as caught:
+        call()
+    assert caught.value.param == field, caught.value.body
+    return caught.value

@@ -3,6 +3,7 @@
 import collections.abc
 import fractions
 import functools
+import io
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -12,6 +13,7 @@ from jaxtyping import Float, UInt8
 from research.data.readers.folders import read_sound
 from research.data.readers.rows import Broken, Rows
 from research.errors import UserError
+from research.extras import require
 
 MAX_SECONDS = 600
 RATE_LIMITS = (1000, 384_000)  # accepted sample rates in Hz
@@ -77,6 +79,12 @@ def resample(samples: Float[np.ndarray, 'before'], rate: int, new_rate: int) -> 
     if max(ratio.numerator, ratio.denominator) > MAX_RATIO:  # the filter would have tens of millions of taps
         ratio = ratio.limit_denominator(1000)  # the speed changes by less than one in a thousand
     return resample_poly(samples, ratio.numerator, ratio.denominator).astype(np.float32)
+
+
+def seconds_of(data: bytes) -> float:
+    """The length of a sound file that was decoded before, from its header."""
+    info = require('soundfile').info(io.BytesIO(data))
+    return round(info.frames / info.samplerate, 3)
 
 
 def check_rate(rate: Any) -> int:
