@@ -1,8 +1,8 @@
 """Continuous generation of texts: requests enter and leave a fixed number of slots between dispatches.
 
 The same request gives the same tokens and log-probabilities, bit for bit, with any others beside it: on one kind of
-device, with the same versions and number of slots. There is no timer: while a dispatch runs, the host prepares the texts of the
-one before, then takes in what arrived.
+device, with the same versions and number of slots. There is no timer: while a dispatch runs, the host makes the texts
+of the one before, then takes in what arrived.
 """
 
 import collections
