@@ -19,12 +19,13 @@ import numpy as np
 from research.core.task import Task, Variables, unchanged
 from research.errors import UserError
 from research.inference.compiled import Programs
+from research.inference.prefixes import Prefixes
 from research.inference.programs import MOST_STEPS, Found, unpacked
 from research.inference.text_requests import Finish, Piece, Text, TextRequest, Ticket, settings_numbers, settings_of
 from research.inference.texts import Texts
 
 SLOTS = 32
-CACHE_SHARE = 0.25  # of the memory of a device
+CACHE_SHARE = 0.25  # of the memory of a device, that the slots may take
 SECONDS = 0.06  # that a dispatch may take: streams and cancellations wait for it
 PROMPT_TOKENS = 256  # read between two dispatches while texts grow
 
@@ -48,27 +49,33 @@ class Engine:
       task: one whose `generate` is complete (`families.tokens`).
       variables: on the devices of `mesh`.
       mesh: of the model.
-      slots: number of texts at once; it is part of what determines the last bits of an answer.
+      slots: number of texts at once, which is part of what determines the last bits of an answer; 0: `SLOTS`, or as
+        many as fit into `CACHE_SHARE` of the memory.
+      prefixes: number of prompts kept on the device for requests that begin with them.
       turn: held while the device works, if several models share it; it should be fair.
     """
 
     def __init__(
-        self, task: Task, variables: Variables, mesh: jax.sharding.Mesh, slots: int = SLOTS, turn: Any = None
-    ):
+        self, task: Task, variables: Variables, mesh: jax.sharding.Mesh, slots: int = 0, turn: Any = None,
+        prefixes: int = 8,
+    ):  # fmt: skip
         generate = task.generate
         if not generates(task):
             raise UserError('this task does not generate texts')
         assert generate is not None
-        self.task, self.generate, self.mesh, self.slots = task, generate, mesh, slots
+        self.task, self.generate, self.mesh = task, generate, mesh
         self.turn = turn or contextlib.nullcontext()
         self.texts = Texts(generate.tokenizer, generate.hidden)
         self.counts = Counts()
         with jax.set_mesh(mesh):
             self.variables = variables if task.view is unchanged else jax.jit(task.view)(variables)
-        self.programs = Programs(generate, self.variables, mesh, slots)
+        self.programs = Programs(generate, self.variables, mesh, slots or SLOTS, 0 if slots else CACHE_SHARE)
+        self.slots = slots = self.programs.slots
+        self.prefixes = Prefixes(prefixes)
         self._state: Any = None
         self._slots: list[Text | None] = [None] * slots
         self._waiting: collections.deque[Text] = collections.deque()
+        self._searches: collections.deque[Ticket] = collections.deque()
         self._news: list[tuple[Text, Any]] = []  # results that are not yet text
         self._step_seconds = 0.0
         self._changed, self._stepping = threading.Condition(), threading.Lock()
@@ -81,8 +88,8 @@ class Engine:
 
     @property
     def waiting(self) -> int:
-        """Texts that wait for a slot."""
-        return len(self._waiting)
+        """Texts that wait for a slot, and beam searches."""
+        return len(self._waiting) + len(self._searches)
 
     def warm_up(self) -> None:
         """Compiles every program; nothing compiles afterwards."""
@@ -119,6 +126,8 @@ class Engine:
         settings = settings_of(request, self.generate.decoding)
         prompts = self.generate.prompts({name: np.asarray(value)[None] for name, value in example.items()})
         prompts = self.programs.check({name: np.asarray(value) for name, value in prompts.items()})
+        if request.beams and (request.beams != self.programs.beams or request.stop or request.top_logprobs):
+            raise UserError(f'beams must be 0 or {self.programs.beams} for this model, without stop and top_logprobs')
         room = min(settings.max_tokens, self.programs.capacity - int(prompts['length'][0]))
         if room < 1:
             raise UserError(f'the prompt leaves no room: prompt and text have {self.programs.capacity} tokens together')
@@ -127,7 +136,10 @@ class Engine:
         with self._changed:
             if self._stopping:
                 raise UserError('the engine has stopped')
-            self._waiting.extend(ticket.texts)
+            if request.beams:
+                self._searches.append(ticket)
+            else:
+                self._waiting.extend(ticket.texts)
             self._changed.notify_all()
         return ticket
 
@@ -175,7 +187,7 @@ class Engine:
         self._thread = threading.current_thread()
         while True:
             with self._changed:
-                while not (self._stopping or self._waiting or self._news or self.running):
+                while not (self._stopping or self.waiting or self._news or self.running):
                     self._changed.wait()
                 if self._stopping:
                     break
@@ -202,6 +214,7 @@ class Engine:
                         found = unpacked(np.asarray(result))
                         self._measure((time.perf_counter() - started) / steps)
                         self._take(found)
+                    self._search()
             except Exception as error:  # the state was donated to a program that failed
                 self._state = None
                 self._fail(error)
@@ -238,20 +251,52 @@ class Engine:
             ticket = text.ticket
             if text.done:
                 continue
-            if ticket.row is None:
-                budget -= ticket.prompt_tokens
-                try:
-                    ticket.row = self.programs.prefill(ticket.prompts)
-                except Exception as error:  # of this request alone
-                    ticket.close(error)
-                    continue
-                self.counts = self.counts._replace(prompt=self.counts.prompt + ticket.prompt_tokens)
+            try:
+                budget -= self._read(ticket, budget)
+            except Exception as error:  # of this request alone
+                ticket.close(error)
+                continue
+            if ticket.known < ticket.prompt_tokens:  # the next part comes after the next dispatch
+                with self._changed:
+                    self._waiting.appendleft(text)
+                break
             slot = free.pop(0)
             numbers = settings_numbers(ticket, slot, text.copy)
             self._state = self.programs.insert(self._state, ticket.row, numbers)
             self._slots[slot] = text
             if text is ticket.texts[-1]:
                 ticket.row = None
+
+    def _read(self, ticket: Ticket, budget: float) -> int:
+        """Reads a prompt, or so many of its parts that they use up the budget; returns the number of tokens."""
+        before = ticket.known
+        if ticket.row is None:
+            ticket.row, ticket.known = self.prefixes.find(ticket.prompts)
+            ticket.cached_tokens = before = ticket.known
+            self.counts = self.counts._replace(
+                prompt=self.counts.prompt + ticket.prompt_tokens, cached=self.counts.cached + ticket.known
+            )
+        while ticket.known < ticket.prompt_tokens and ticket.known - before < budget:
+            ticket.row, ticket.known = self.programs.next_part(ticket.prompts, ticket.row, ticket.known)
+            self.prefixes.keep(ticket.prompts, ticket.known, ticket.row)
+        return ticket.known - before
+
+    def _search(self) -> None:
+        """Runs the next beam search; texts in slots wait for it."""
+        with self._changed:
+            ticket = self._searches.popleft() if self._searches else None
+        if ticket is None:
+            return
+        try:
+            found = [] if ticket.cancelled else self.programs.search(ticket.prompts, ticket.room)
+        except Exception as error:  # of this request alone
+            ticket.close(error)
+            return
+        for text, (*tokens, length, ended) in zip(ticket.texts, map(list, found), strict=False):
+            finish = Finish.STOP if ended else Finish.LENGTH
+            self._news.append((text, ([int(token) for token in tokens[:length]], [], None, finish)))
+        if ticket.cancelled:
+            ticket.close()
 
     def _dispatch(self) -> tuple[Any, int, float]:
         """Starts the next tokens of all open slots; returns the result on the device, or None if all are closed."""
@@ -310,6 +355,9 @@ class Engine:
             with self._changed:
                 begun += self._waiting
                 self._waiting.clear()
+                searches, self._searches = self._searches, collections.deque()
+            for ticket in searches:
+                ticket.close(error)
         for text in begun:
             text.ticket.close(error)
 

@@ -1,6 +1,7 @@
 """Device programs that generate texts in a fixed number of slots.
 
-    prefill(variables, prompts) -> row        reads one prompt, padded to a bucket
+    prefill(variables, prompts) -> row        reads one prompt, padded to a bucket, or the first part of a long one
+    read(variables, row, tokens, length)      reads the next part of a long prompt, padded to a bucket
     insert(state, row, numbers) -> state      puts it into a slot
     decode(variables, state, control)         up to `steps` tokens for every open slot, and what they are
 
@@ -18,11 +19,13 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from research.core.task import Generate, Tree, fold
-from research.ops.sampling import draw, is_end
+from research.ops.beam_search import beam_search
+from research.ops.sampling import draw, is_end, most_probable
 
 MOST_STEPS = 16  # of one dispatch
 TOP = 20  # most probable tokens reported for a token
 SMALLEST, GROWTH = 16, 4  # padded tokens of a prompt
+PART = 256  # tokens of the parts of a long prompt
 NUMBERS = ('slot', 'last', 'room', 'seed', 'index', 'copy', 'top_k', 'ignore_end', 'wants_top')
 RATES = ('temperature', 'top_p', 'min_p', 'repetition_penalty')
 
@@ -89,6 +92,30 @@ def make_prefill(generate: Generate, capacity: int, vocabulary: int) -> Any:
     return prefill
 
 
+def make_read(generate: Generate, vocabulary: int) -> Any:
+    """Builds `read`: extends a row by the first `length` [1] of `tokens` [1, bucket]."""
+
+    def read(variables: Any, row: Row, tokens: Int[Array, '1 bucket'], length: Int[Array, '1']) -> Row:
+        assert generate.extend is not None
+        cache, _ = generate.extend(variables, row.cache, tokens, length)
+        return Row(cache, row.seen | seen_of(tokens, length, vocabulary))
+
+    return read
+
+
+def make_search(generate: Generate, beams: int) -> Any:
+    """Builds beam search for one prompt; returns int32 [beams, max_new_tokens + 2]: tokens, length, whether ended."""
+    assert generate.decoding is not None
+    most, exponent = generate.decoding.max_new_tokens, generate.decoding.length_penalty
+
+    def search(variables: Any, prompts: Mapping[str, Array], max_tokens: Int[Array, '1']) -> Array:
+        best = beam_search(generate, variables, dict(prompts), most, beams, exponent, beams, max_tokens)
+        ends = jnp.stack([best.length[0], best.finished[0].astype(jnp.int32)], axis=1)
+        return jnp.concatenate([best.tokens[0], ends], axis=1)
+
+    return search
+
+
 def seen_of(tokens: Int[Array, 'batch length'], length: Int[Array, 'batch'], vocabulary: int) -> Array:
     """Which tokens the rows contain, as bool [batch, vocabulary]."""
     inside = jnp.arange(tokens.shape[1]) < length[:, None]
@@ -103,8 +130,8 @@ def insert(state: State, row: Row, numbers: Int[Array, 'numbers']) -> State:
     named = dict(zip(NUMBERS, numbers, strict=False))
     slot = named['slot']
     values = State(
-        cache=row.cache, seen=row.seen, last=named['last'], produced=jnp.int32(0), room=named['room'],
-        open=named['room'] > 0, keys=sampling_key(named['seed'], named['index'], named['copy']),
+        cache=row.cache, seen=row.seen.at[0, named['last']].set(True), last=named['last'], produced=jnp.int32(0),
+        room=named['room'], open=named['room'] > 0, keys=sampling_key(named['seed'], named['index'], named['copy']),
         top_k=named['top_k'], ignore_end=named['ignore_end'] > 0, wants_top=named['wants_top'] > 0,
         rates=jax.lax.bitcast_convert_type(numbers[len(NUMBERS) :], jnp.float32),
     )  # fmt: skip
@@ -150,19 +177,18 @@ def choose(
     """Samples the next token of each open slot; returns the packed column of the result."""
     rates = dict(zip(RATES, state.rates.T, strict=True))
     keys = jax.vmap(jax.random.fold_in)(jax.random.wrap_key_data(state.keys), state.produced)
-    filtered = filter_logits(logits, state.seen, rates['repetition_penalty'], rates['min_p'], rates['temperature'])
-    token = draw(filtered, keys, rates['temperature'], state.top_k, rates['top_p'])
+    temperature = jnp.where(state.open, rates['temperature'], 0.0)  # closed slots take the shortest way
+    token = draw(
+        logits, keys, temperature, state.top_k, rates['top_p'], rates['min_p'], rates['repetition_penalty'], state.seen
+    )
     logs = jax.nn.log_softmax(logits.astype(jnp.float32))
     chosen = jnp.take_along_axis(logs, token[:, None], axis=-1)
 
-    def most_probable(logs: Array) -> tuple[Array, Array]:
-        values, ids = jax.lax.top_k(logs, top)
-        return ids.astype(jnp.int32), values
-
     def none(logs: Array) -> tuple[Array, Array]:
-        return jnp.zeros((len(logs), top), jnp.int32), jnp.zeros((len(logs), top), jnp.float32)
+        return jnp.zeros((len(logs), top), jnp.float32), jnp.zeros((len(logs), top), jnp.int32)
 
-    ids, values = jax.lax.cond(jnp.any(state.open & state.wants_top), most_probable, none, logs)
+    wanted = jnp.any(state.open & state.wants_top)
+    values, ids = jax.lax.cond(wanted, lambda logs: tuple(most_probable(logs, top)), none, logs)
     floats = jax.lax.bitcast_convert_type(jnp.concatenate([chosen, values], axis=1), jnp.int32)
     shown = jnp.where(state.open, token, -1)[:, None]
     column = jnp.concatenate([shown, floats[:, :1], ids, floats[:, 1:]], axis=1)
@@ -172,16 +198,6 @@ def choose(
         True, mode='drop'
     )
     return state._replace(last=token, produced=produced, open=state.open & stays, seen=seen), column
-
-
-def filter_logits(logits: Array, seen: Array, penalty: Array, min_p: Array, temperature: Array) -> Array:
-    """Applies the repetition penalty (Keskar et al. 2019, arXiv:1909.05858) and min-p."""
-    penalty = penalty[:, None]
-    penalised = jnp.where(logits > 0, logits / penalty, logits * penalty)
-    logits = jnp.where(seen, penalised, logits)
-    scale = jnp.where(temperature > 0, temperature, 1.0)
-    below = (logits - jnp.max(logits, axis=-1, keepdims=True)) / scale[:, None] < jnp.log(min_p)[:, None]
-    return jnp.where(below & (min_p > 0)[:, None], -jnp.inf, logits)
 
 
 def empty_state(row: Row, slots: int) -> State:

@@ -121,6 +121,7 @@ class Ticket:
         self.cached_tokens = 0  # of the prompt, that were not read again
         self.texts = [Text(self, copy, streams and streams.stream(request.stop)) for copy in range(request.n)]
         self.row: Any = None  # the prompt on the device, until all copies have it
+        self.known = 0  # tokens of the prompt in `row`
         self.error: BaseException | None = None
         self.ended = threading.Event()
         self.cancelled = False

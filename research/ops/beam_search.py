@@ -61,6 +61,7 @@ def beam_search(
     beams: int = 5,
     length_penalty: float = 1.0,
     results: int = 1,
+    row_max_tokens: Int[Array, 'batch'] | None = None,
 ) -> Hypotheses:
     """Finds the best continuations of up to `max_tokens` tokens; call it inside `jax.jit`.
 
@@ -79,6 +80,7 @@ def beam_search(
       beams: static.
       length_penalty: the exponent; 0 compares log-probabilities.
       results: hypotheses returned per row; static.
+      row_max_tokens: a lower maximum for each row.
 
     Raises:
       UserError: if a setting is out of range.
@@ -88,6 +90,7 @@ def beam_search(
     batch = tokens.shape[0]
     capacity = min(tokens.shape[1] + max_tokens, generate.limit)
     room = jnp.minimum(capacity - length, max_tokens)  # new tokens of each row
+    room = room if row_max_tokens is None else jnp.minimum(room, row_max_tokens)
     last = jnp.take_along_axis(tokens, length[:, None] - 1, axis=1)  # [batch, 1]
     cache = jax.tree.map(
         lambda leaf: jnp.repeat(leaf, beams, axis=0), generate.start(variables, prompts, capacity)

@@ -14,8 +14,12 @@ from research.core.predictions import predictions
 from research.core.sharding import batch_sharding
 from research.core.state import eval_variables
 from research.errors import UserError
+from research.inference import engine as engine_module
+from research.inference import programs
+from research.inference.compiled import fitting
 from research.inference.engine import Engine
 from research.inference.text_requests import Finish, TextRequest
+from research.ops.beam_search import beam_search
 
 SLOTS = 4
 CONFIGS = {'decoder': 'configs/python_lm.py', 'translation': 'configs/multi30k_translation.py'}
@@ -215,10 +219,10 @@ def test_an_error_in_one_request_ends_only_that_one(decoder, monkeypatch):
     alone = joined(generate(engine, request))
     prefill, told = engine.programs.prefill, []
 
-    def failing(prompts):
-        if prompts['length'][0] == 3:
+    def failing(prompts, length):
+        if length == 3:
             raise RuntimeError('out of memory')
-        return prefill(prompts)
+        return prefill(prompts, length)
 
     def refuses(piece):
         raise ValueError('the client is gone')
@@ -241,6 +245,86 @@ def test_the_engine_outlives_a_failed_dispatch(decoder, monkeypatch):
         engine.step()
     assert isinstance(told[0], ZeroDivisionError) and len(told) == 1 and not engine.running
     assert joined(generate(engine, request)) == alone
+
+
+@pytest.fixture(scope='module')
+def parts(decoder):
+    """An engine that reads prompts in parts of 8 tokens."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(programs, 'PART', 8)
+        patch.setattr(programs, 'SMALLEST', 2)
+        engine = decoder.rebuilt()
+        engine.warm_up()
+        yield engine
+
+
+def test_long_prompts_are_read_in_parts_and_prefixes_again_without_changing_a_bit(decoder, parts):
+    rng = np.random.default_rng(0)
+    prompt = tuple(rng.integers(1, 300, 30).tolist())
+    similar = [(*prompt[:17], 5, 6, 7), prompt[:16], prompt[:9], (*prompt[:24], 9), prompt[:8], prompt[1:20]]
+    requests = [TextRequest(tokens=tokens, temperature=1.0, seed=4, max_tokens=6) for tokens in (prompt, *similar)]
+    fresh = []
+    for request in requests:
+        parts.prefixes.rows.clear()
+        fresh.append(joined(generate(parts, request)))
+    parts.prefixes.rows.clear()
+    before, compiled = parts.counts, set(parts.programs.compiled)
+    busy = decoder.request(max_tokens=14, ignore_end=True)
+    for number in (0, 1, 2, 3, 4, 5, 6, 0, 3):
+        assert joined(generate(parts, requests[number], busy, busy)) == fresh[number]
+    cached = parts.counts.cached - before.cached
+    assert cached >= 16 + 16 + 8 + 24 + 8 + 30 + 9 and set(parts.programs.compiled) == compiled
+    assert len(parts.prefixes.rows) == parts.prefixes.size
+    greedy = [request._replace(temperature=0.0) for request in requests]
+    for request in greedy:  # the other engine reads each prompt at once
+        assert joined(generate(parts, request))[0] == joined(generate(decoder.engine, request))[0]
+
+
+def test_a_long_prompt_lets_others_grow_between_its_parts(decoder, parts, monkeypatch):
+    monkeypatch.setattr(engine_module, 'PROMPT_TOKENS', 8)
+    parts._step_seconds = 1.0  # so that a dispatch makes one token
+    parts.prefixes.rows.clear()
+    running = parts.submit(decoder.request(max_tokens=14, ignore_end=True))
+    parts.step()
+    long = parts.submit(TextRequest(tokens=tuple(range(1, 26)), max_tokens=2))
+    grown = []
+    while not long.texts[0].taken:
+        parts.step()
+        grown.append(running.texts[0].taken)
+    assert grown == [2, 3, 4, 5] and long.known == 25 and long.cached_tokens == 0
+    idle(parts)
+
+
+def test_beam_search_gives_the_n_best_texts(served):
+    engine, pieces = served.engine, []
+    example = served.task.encode({served.field: 'a man'})
+    beams = engine.programs.beams
+    request = TextRequest({served.field: 'a man'}, beams=beams, n=2)
+    engine.submit(served.request(max_tokens=3))
+    engine.finish(engine.submit(request, pieces.append))
+    generate_ = served.task.generate
+    prompts = generate_.prompts({name: np.asarray(value)[None] for name, value in example.items()})
+    most, exponent = generate_.decoding.max_new_tokens, generate_.decoding.length_penalty
+    search = jax.jit(lambda v, p: beam_search(generate_, v, p, most, beams, exponent, beams))
+    best = search(served.variables, prompts)
+    for index in range(2):
+        length = int(best.length[0, index])
+        tokens, _, text, finish = joined(pieces, index)
+        assert tokens == best.tokens[0, index, :length].tolist() and text == engine.texts.decode(tokens)
+        assert finish is (Finish.STOP if best.finished[0, index] else Finish.LENGTH)
+    short = engine.submit(request._replace(max_tokens=2, n=1), pieces.append)
+    assert engine.finish(short)['length'] <= 2
+    with pytest.raises(UserError, match=f'beams must be 0 or {beams}'):
+        engine.submit(request._replace(beams=beams + 1))
+    with pytest.raises(UserError, match='n=9'):
+        engine.submit(request._replace(n=9))
+
+
+def test_slots_fit_into_the_memory(decoder):
+    row = decoder.engine.programs.row
+    size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(row))
+    assert [fitting(row, 32, memory) for memory in (0, size * 5.5, size * 99)] == [1, 5, 32]
+    assert Engine(decoder.task, decoder.variables, decoder.spec.mesh).slots == 32
 
 
 @pytest.mark.parametrize(
