@@ -268,7 +268,7 @@ class Engine:
                 ticket.row = None
 
     def _read(self, ticket: Ticket, budget: float) -> int:
-        """Reads a prompt, or so many of its parts that they use up the budget; returns the number of tokens."""
+        """Reads a prompt, or as many of its parts as use up the budget; returns the number of tokens."""
         before = ticket.known
         if ticket.row is None:
             ticket.row, ticket.known = self.prefixes.find(ticket.prompts)
