@@ -22,7 +22,8 @@ EXTRAS = {
     'prometheus_client': ('serve', 'to serve models'),
     'uvicorn': ('serve', 'to serve models'),
 }
-FOREIGN = ('litert_converter', 'ai_edge_quantizer', 'jax2onnx')  # pip cannot resolve their declared requirements beside ours
+# Pip cannot resolve their declared requirements beside ours.
+FOREIGN = ('litert_converter', 'ai_edge_quantizer', 'jax2onnx')
 
 
 def require(module: str) -> Any:
