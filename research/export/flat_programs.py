@@ -7,7 +7,7 @@ import numpy as np
 
 from research.errors import UserError
 from research.export.flatten import Flat, flatten, unsupported
-from research.export.programs import Program, Source, outputs_of, predict_program, specs_of
+from research.export.programs import Program, Source, outputs_of, predict_program, specs_of, text_programs
 from research.ops.noise import NO_INTERPOLATION
 
 FIXED = {'to': NO_INTERPOLATION}  # inputs whose other values need more random draws: generators do not interpolate
@@ -47,6 +47,27 @@ def flat_predict(source: Source, batch: Any = 1) -> FlatProgram:
         drawn = generator.normal(size=spec.shape) if drawn is None and name in flat.draws else drawn
         inputs[name] = program.inputs[name] if drawn is None else drawn.astype(spec.dtype)
     return FlatProgram(program, flat, inputs, jax.device_get(jax.jit(whole.call)(inputs)))
+
+
+def flat_text(source: Source, batch: Any = 1) -> tuple[FlatProgram, FlatProgram]:
+    """`text_programs`, flat, for a batch size.
+
+    Raises:
+      UserError: if one of them contains a loop.
+    """
+
+    def made(program: Program) -> FlatProgram:
+        flat = flat_of(program, batch)
+        problems = unsupported(flat)
+        if problems:
+            raise UserError(
+                f'{program.name} of {source.config.task.get("name", "")} contains {" and ".join(problems)}, which this '
+                'format cannot hold: use --format=stablehlo'
+            )
+        return FlatProgram(program, flat, {name: program.inputs[name] for name in flat.inputs}, outputs_of(program))
+
+    prefill, step = text_programs(source)
+    return made(prefill), made(step)
 
 
 def flat_of(program: Program, batch: Any) -> Flat:

@@ -15,19 +15,24 @@ import numpy as np
 from jax import export as jax_export
 
 from research.errors import UserError
-from research.export.flat_programs import FlatProgram, flat_predict
+from research.export.flat_programs import FlatProgram, flat_predict, flat_text
 from research.export.flatten import Flat
 from research.export.folder import Written, signature
-from research.export.programs import Source
+from research.export.programs import Source, greedy_texts, text_settings, writes_texts
 from research.export.timing import alternate
 from research.extras import require
 
 SIGNATURE = 'serving_default'
 TOLERANCE, INT8_TOLERANCE = 1e-5, 1e-3  # int8 is compared with its own answers; processors round them differently
 MEASURED_ROWS, LARGEST_DROP = 1000, 0.005  # of the test split; of the accuracy
+PACKAGES = ('ai-edge-litert', 'numpy', 'jax', 'litert-converter')
 PROMISE = (
     'Files of LiteRT (TensorFlow Lite) have been readable by all later versions since 2017. Rows are answered one at a '
     'time. The weights are in the file.'
+)
+TEXT_PROMISE = (
+    ' The loop over tokens is in run.py; its random numbers are those of NumPy, so sampled texts differ from those of '
+    'the package, and the test vectors are greedy texts.'
 )
 
 
@@ -55,6 +60,8 @@ def export(source: Source, folder: Path, int8: bool = False) -> Written:
       UserError: if the task needs a loop or the converter refuses an operation; for int8 also if it is slower than
         float32 or loses more than half a point of accuracy.
     """
+    if writes_texts(source.task):
+        return export_text(source, folder, int8)
     made = flat_predict(source, 1)
     content, tolerance, more = convert(made.flat), TOLERANCE, {}
     outputs, promise = made.outputs, PROMISE
@@ -65,9 +72,25 @@ def export(source: Source, folder: Path, int8: bool = False) -> Written:
     (folder / 'model.tflite').write_bytes(content)
     described = {**described_of(made), 'file': 'model.tflite'}
     return Written(
-        runner='run_litert.py', packages=('ai-edge-litert', 'numpy', 'jax', 'litert-converter'),
-        programs={'predict': described}, main='predict', inputs=made.inputs, outputs=outputs, tolerance=tolerance,
-        promise=promise, more=more,
+        runner='run_litert.py', packages=PACKAGES, programs={'predict': described}, main='predict', inputs=made.inputs,
+        outputs=outputs, tolerance=tolerance, promise=promise, more=more,
+    )  # fmt: skip
+
+
+def export_text(source: Source, folder: Path, int8: bool) -> Written:
+    """Writes prefill.tflite and step.tflite; the loop is in run.py, so the test vectors are greedy texts."""
+    if int8:
+        raise UserError('--int8 is measured by the accuracy of a classifier, and this task writes texts')
+    described = {}
+    for made in flat_text(source, 1):
+        file = f'{made.program.name}.tflite'
+        (folder / file).write_bytes(convert(made.flat))
+        described[made.program.name] = {**described_of(made), 'file': file}
+    inputs = {name: value for name, value in source.batch.items() if name in described['prefill']['inputs']}
+    settings = text_settings(source.task.generate)._asdict()
+    return Written(
+        runner='run_litert_text.py', packages=PACKAGES, programs=described, main='prefill', inputs=inputs,
+        outputs=greedy_texts(source), tolerance=0.0, promise=PROMISE + TEXT_PROMISE, more={'text': settings},
     )  # fmt: skip
 
 
@@ -153,7 +176,7 @@ def measured_rows(source: Source, made: FlatProgram) -> tuple[dict[str, np.ndarr
     encoded = [source.task.encode(split[row]) for row in range(min(MEASURED_ROWS, len(split)))]
     rows = {}
     for name, spec in made.flat.inputs.items():  # draws are the same for all rows
-        rows[name] = np.stack([row.get(name, made.inputs[name][0]) for row in encoded]).astype(spec.dtype)
+        rows[name] = np.array([row.get(name, made.inputs[name][0]) for row in encoded], spec.dtype)
     labels = np.array([row['label'] for row in encoded]) if 'label' in encoded[0] else None
     return rows, labels if labels is not None and labels.ndim == 1 and labels.dtype.kind == 'i' else None
 

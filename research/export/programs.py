@@ -2,6 +2,7 @@
 
     source = read_source(model)           the model with its views folded, and eight encoded requests
     predict_program(source)               everything from encoded requests to outputs, sampling included
+    text_programs(source)                 reads a prompt, and adds one token; the loop is the caller's
 
 Every format starts from these. A program keeps only the weights and inputs that its outputs depend on.
 """
@@ -19,6 +20,7 @@ from research.data.batches import requests
 from research.errors import UserError
 from research.export.jaxprs import used_inputs
 from research.ops.paths import flatten_paths
+from research.ops.sampling import sample
 
 ROWS = 8  # encoded requests in the test vectors
 SEED = 'random_seed'  # the input that sampled answers depend on, a scalar
@@ -98,8 +100,91 @@ def predict_program(source: Source) -> Program:
     weights = flatten_paths(source.variables)
     names = tuple(weights)
     inputs = {**source.batch, SEED: np.int32(source.config.seed)}
-    shapes = {name: (None, *value.shape[1:]) if np.ndim(value) else () for name, value in inputs.items()}
-    return pruned(Program('predict', function, weights, inputs, shapes))  # pyright: ignore[reportArgumentType]
+    return pruned(Program('predict', function, weights, inputs, rows_of(inputs)))  # pyright: ignore[reportArgumentType]
+
+
+def rows_of(arrays: Arrays) -> dict[str, Shape]:
+    """The shapes of arrays whose first axis is the batch; a scalar has none."""
+    return {name: (None, *value.shape[1:]) if np.ndim(value) else () for name, value in arrays.items()}
+
+
+class TextSettings(NamedTuple):
+    """What the loop around `text_programs` needs to know."""
+
+    end: list[int]  # a text ends with one of these tokens
+    max_new_tokens: int
+    capacity: int  # positions of a prompt with its text
+    temperature: float
+    top_k: int
+    top_p: float
+
+
+def text_settings(generate: Any) -> TextSettings:
+    """The settings of a task's `Generate`."""
+    decoding = generate.decoding
+    return TextSettings(
+        list(generate.end), decoding.max_new_tokens, generate.capacity, decoding.temperature, decoding.top_k,
+        decoding.top_p,
+    )  # fmt: skip
+
+
+def writes_texts(task: Task) -> bool:
+    """Whether `text_programs` has programs for a task."""
+    return task.generate is not None and task.generate.decoding is not None and task.generate.prompts is not None
+
+
+def text_programs(source: Source) -> tuple[Program, Program]:
+    """(prefill, step) of a task that writes texts.
+
+    `prefill` reads the encoded prompt and returns the cache and 'token', the last token of the prompt. `step` reads
+    'token' and the cache, and returns 'logits' of the next token and the new cache.
+    """
+    generate: Any = source.task.generate
+    treedef, weights = jax.tree.structure(source.variables), flatten_paths(source.variables)
+    names = tuple(weights)
+    batch = {name: value for name, value in source.batch.items() if name not in ('index', 'mask')}
+
+    def variables_of(weights: Arrays) -> Variables:
+        return jax.tree.unflatten(treedef, [weights[path] for path in names])
+
+    def start(weights: Arrays, inputs: Arrays) -> tuple[Any, Any]:
+        prompts = generate.prompts(inputs)
+        last = jax.numpy.take_along_axis(prompts['tokens'], prompts['length'][:, None] - 1, axis=1)[:, 0]
+        return generate.start(variables_of(weights), prompts, generate.capacity), last
+
+    def prefill(weights: Arrays, inputs: Arrays) -> dict[str, Any]:
+        cache, last = start(weights, inputs)
+        return {**named_cache(cache), 'token': last}
+
+    cache_shapes, _ = jax.eval_shape(start, weights, batch)
+    cache_def = jax.tree.structure(cache_shapes)
+    cache_names = tuple(named_cache(cache_shapes))
+
+    def step(weights: Arrays, inputs: Arrays) -> dict[str, Any]:
+        cache = jax.tree.unflatten(cache_def, [inputs[name] for name in cache_names])
+        cache, logits = generate.step(variables_of(weights), cache, inputs['token'])
+        return {**named_cache(cache), 'logits': logits}
+
+    first = pruned(Program('prefill', prefill, weights, batch, rows_of(batch)))
+    state = outputs_of(first)
+    return first, pruned(Program('step', step, weights, state, rows_of(state)))  # pyright: ignore[reportArgumentType]
+
+
+def named_cache(cache: Any) -> dict[str, Any]:
+    """The leaves of a cache by name; every leaf has the batch first."""
+    return {'cache_' + path.replace('/', '_'): leaf for path, leaf in flatten_paths(cache).items()}
+
+
+def greedy_texts(source: Source) -> dict[str, np.ndarray]:
+    """The most probable continuation of the eight requests: 'tokens' [8, max_new_tokens] and 'length'."""
+    generate: Any = source.task.generate
+
+    def decode(variables: Variables, batch: Arrays) -> Any:
+        keys = jax.vmap(jax.random.key)(batch['index'])  # not used at temperature 0
+        tokens = generate.decoding.max_new_tokens
+        return sample(generate, variables, generate.prompts(batch), keys, tokens, temperature=0.0)._asdict()
+
+    return jax.device_get(jax.jit(decode)(source.variables, source.batch))
 
 
 def pruned(program: Program) -> Program:

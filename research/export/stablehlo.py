@@ -15,7 +15,16 @@ import jax
 from jax import export as jax_export
 
 from research.export.folder import Written, signature
-from research.export.programs import Program, Source, outputs_of, predict_program, specs_of
+from research.export.programs import (
+    Program,
+    Source,
+    outputs_of,
+    predict_program,
+    specs_of,
+    text_programs,
+    text_settings,
+    writes_texts,
+)
 
 PLATFORMS = ('cpu', 'cuda', 'tpu')
 TOLERANCE = 1e-6
@@ -33,12 +42,16 @@ def export(source: Source, folder: Path, int8: bool = False) -> Written:
     """Writes the programs of a model."""
     del int8  # `launch.export` refuses it
     program = predict_program(source)
+    texts = writes_texts(source.task)
+    programs = [program, *(text_programs(source) if texts else ())]
     with without_source_lines():
-        described = write_program(program, folder)
+        described = {each.name: write_program(each, folder) for each in programs}
+    weights = {name: value for each in programs for name, value in each.weights.items()}
+    more = {'text': text_settings(source.task.generate)._asdict()} if texts else {}
     return Written(
-        runner='run_stablehlo.py', packages=('jax', 'jaxlib', 'numpy'), programs={'predict': described}, main='predict',
-        weights=program.weights, inputs=program.inputs, outputs=outputs_of(program), tolerance=TOLERANCE,
-        promise=PROMISE, any_batch=True,
+        runner='run_stablehlo.py', packages=('jax', 'jaxlib', 'numpy'), programs=described, main='predict',
+        weights=weights, inputs=program.inputs, outputs=outputs_of(program), tolerance=TOLERANCE, promise=PROMISE,
+        any_batch=True, more=more,
     )  # fmt: skip
 
 

@@ -39,10 +39,10 @@ def sampled_task() -> Task:
     )  # fmt: skip
 
 
-def source_of(task: Task, workdir, config=None):
+def source_of(task: Task, workdir, config=None, variables=None):
     """The source of a task with its initial weights."""
     config = config or types.SimpleNamespace(task={'name': 'sampled'}, data={'name': 'numbers'}, seed=5)
-    variables = task.init(jax.random.key(0))
+    variables = variables or task.init(jax.random.key(0))
     return read_source(
         types.SimpleNamespace(config=config, task=task, variables=variables, step=12, workdir=epath.Path(workdir))
     )

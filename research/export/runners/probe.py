@@ -24,7 +24,7 @@ class Blocker:
 
 
 def compare(got, wanted):
-    """(largest error, its output) of {name: array}; infinity for a missing output or another shape."""
+    """(largest error, its output), relative to values above 1; infinity for another shape or a missing output."""
     import numpy as np
 
     worst, error = '', 0.0
@@ -34,7 +34,11 @@ def compare(got, wanted):
             return float('inf'), name
         same = np.array_equal(other, value, equal_nan=value.dtype.kind == 'f')
         with np.errstate(invalid='ignore'):
-            difference = 0.0 if same or not value.size else np.abs(np.subtract(other, value, dtype=np.float64)).max()
+            difference = (
+                0.0
+                if same or not value.size
+                else np.max(np.abs(np.subtract(other, value, dtype=np.float64)) / np.maximum(np.abs(value), 1))
+            )
         difference = float(difference) if difference == difference else float('inf')
         if difference > error or not worst:
             worst, error = name, max(error, difference)
