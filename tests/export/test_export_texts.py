@@ -12,18 +12,14 @@ from research.export import litert, stablehlo
 from research.export.folder import write_folder
 from research.export.programs import greedy_texts
 
-CONFIGS = [
-    pytest.param(name, marks=pytest.mark.slow, id=name)
-    for name in ('configs/gpt.py', 'configs/multi30k_translation.py')
-]
 
-
-@pytest.fixture(scope='module', params=CONFIGS)
-def source(request, started, tmp_path_factory):
-    planned, state = started(request.param)
+@pytest.fixture(scope='module')
+def source(started, tmp_path_factory):
+    planned, state = started('configs/gpt.py')
     return source_of(planned.spec.task, tmp_path_factory.mktemp('run'), planned.config, state.variables)
 
 
+@pytest.mark.slow
 def test_prefill_and_step_write_the_greedy_text(source, tmp_path):
     folder = write_folder(source, 'stablehlo', stablehlo.export, tmp_path / 'out')
     described = json.loads((folder / 'program.json').read_text())
@@ -39,6 +35,7 @@ def test_prefill_and_step_write_the_greedy_text(source, tmp_path):
         np.testing.assert_array_equal(np.stack(written, 1)[row, :length], wanted['tokens'][row, :length])
 
 
+@pytest.mark.slow
 def test_litert_writes_the_greedy_text_and_samples_with_a_seed(source, tmp_path):
     pytest.importorskip('ai_edge_litert', reason='the extra export is not installed')
     pytest.importorskip('litert_converter', reason='launch/foreign.txt is not installed')
@@ -60,5 +57,5 @@ def test_the_runner_draws_from_the_likeliest_tokens():
     np.testing.assert_allclose(np.bincount(drawn) / 4000, [0.1, 0.4, 0.2, 0.3], atol=0.03)
     assert {choose(logits, generator, temperature=1.0, top_k=2) for _ in range(99)} == {1, 3}
     assert {choose(logits, generator, temperature=1.0, top_p=0.6) for _ in range(99)} == {1, 3}
-    assert {choose(logits, generator, temperature=5.0, top_p=0.3) for _ in range(99)} == {1}
+    assert {choose(logits, generator, temperature=5.0, top_p=0.2) for _ in range(99)} == {1}
     assert choose(logits, generator) == int(jax.numpy.argmax(logits))

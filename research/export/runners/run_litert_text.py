@@ -1,7 +1,7 @@
 """Writes texts with the exported model of this folder; needs only NumPy and LiteRT (pip install ai-edge-litert).
 
 python run.py [inputs.npz outputs.npz]   checks the test vectors, or reads encoded prompts (see README.md)
-run = load(); run({'tokens': ids, 'length': n}, temperature=0.8, top_p=0.9, seed=1)   the likeliest text without a temperature
+run = load(); run({'tokens': ids, 'length': n}, temperature=0.8, top_p=0.9, seed=1)   without these: the likeliest
 """
 
 import json
