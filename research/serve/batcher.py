@@ -1,6 +1,6 @@
 """Dynamic batching of one-shot requests: what waits runs together, and while it runs the next batch gathers.
 
-There is no timer: one client alone waits for nobody. A thread of its own runs the device program, so the event loop
+There is no timer: a single client waits for no other. A thread of its own runs the device program, so the event loop
 never blocks.
 """
 
@@ -213,7 +213,7 @@ class Batcher:
             self._deliver(batch)
 
     def _answer(self, batch: Sequence[Job]) -> None:
-        """Runs a batch; an exception becomes the error of each of its jobs, and the thread goes on."""
+        """Runs a batch; an exception becomes the error of each of its jobs, and the thread continues."""
         try:
             results = self._run(batch)
             for job, outputs in zip(batch, results, strict=True):
@@ -233,5 +233,5 @@ class Batcher:
         try:
             assert self._event_loop
             self._event_loop.call_soon_threadsafe(deliver)
-        except RuntimeError:  # the event loop is closed: nobody waits any more
+        except RuntimeError:  # the event loop is closed: no request waits any more
             pass

@@ -84,10 +84,10 @@ def stored(model: Model, name: str) -> dict[str, Any]:
 def config_of(environment: Mapping[str, Any]) -> str:
     """The config that a run was started with, as 'configs/digits.py:tiny'; '' if the command does not name one."""
     try:
-        words = shlex.split(environment.get('command', ''))
+        arguments = shlex.split(environment.get('command', ''))
     except ValueError:
         return ''
-    spec = next((word.partition('=')[2] for word in words if word.startswith('--config=')), '')
+    spec = next((word.partition('=')[2] for word in arguments if word.startswith('--config=')), '')
     path, colon, variant = spec.partition(':')
     parts = path.split('/')
     start = parts.index('configs') if 'configs' in parts else len(parts) - 1

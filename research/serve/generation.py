@@ -25,7 +25,7 @@ class Waiting(NamedTuple):
 def next_waiting(waiting: Sequence[Waiting], running: Mapping[str, int], places: int) -> Waiting | None:
     """The request that is next, None if no one may start.
 
-    Whoever has the fewest texts running is first, and among these whoever came first. While others wait, nobody gets
+    Whoever has the fewest texts running is first, and among these whoever came first. While others wait, no client gets
     more than half of the places; a request that does not fit keeps later ones from overtaking it.
 
     Args:

@@ -1,4 +1,4 @@
-"""The life of a server: it opens its port, compiles, answers, and stops when it is asked to."""
+"""The life of a server: it opens its port, compiles, answers, and stops at a signal."""
 
 import asyncio
 import concurrent.futures

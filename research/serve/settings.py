@@ -43,5 +43,5 @@ class ServerSettings:
 
     @property
     def ready(self) -> bool:
-        """Whether requests are accepted: everything is compiled and nobody asked the server to stop."""
+        """Whether requests are accepted: everything is compiled, and the server is not stopping."""
         return self.status.phase is Phase.READY
