@@ -183,7 +183,7 @@ class Hosted:
 
     async def pieces(
         self, request: TextRequest, timeout: float | None = None, example: Example | None = None
-    ) -> AsyncIterator[tuple[Piece, Ticket]]:
+    ) -> AsyncGenerator[tuple[Piece, Ticket], None]:
         """Yields the pieces of a request with its ticket.
 
         Args:

@@ -123,7 +123,12 @@ def on_signals(made: Server, server: ServerSettings, say: Callable[[str], None])
 
     for number in (signal.SIGINT, signal.SIGTERM):
         previous[number] = signal.signal(number, handle)
-    return lambda: [signal.signal(number, handler) for number, handler in previous.items()] and None
+
+    def undo() -> None:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+    return undo
 
 
 async def drain(made: Server, server: ServerSettings, seconds: float = DRAIN_SECONDS) -> None:

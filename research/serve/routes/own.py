@@ -5,7 +5,7 @@ POST /models/NAME/predict, /models/NAME/predict:batch, /models/NAME/generate
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from typing import Annotated, Any, Literal
 
 import fastapi
@@ -69,8 +69,8 @@ def annotation(field: Input, name: str) -> Any:
         base64 = Annotated[str, pydantic.Field(json_schema_extra={'contentEncoding': 'base64'})]
         return Annotated[base64 | File, about]
     if field.kind in ('text', 'sequence'):
-        limit = {'max_length': field.limit} if field.limit else {}
-        return Annotated[str, pydantic.Field(description=field.about or field.kind, **limit)]
+        text = pydantic.Field(description=field.about or field.kind, max_length=field.limit or None)
+        return Annotated[str, text]
     if field.kind == 'number':
         number = Annotated[float, pydantic.Field(strict=True)]  # not a boolean
         return Annotated[number | str | None, about]
@@ -79,8 +79,8 @@ def annotation(field: Input, name: str) -> Any:
     if field.kind == 'array':
         return Annotated[list[Any], about]
     items = inputs_model(field.items, f'{name}_item')
-    limit = {'max_length': field.limit} if field.limit else {}
-    return Annotated[list[items], pydantic.Field(description=field.about, **limit)]  # pyright: ignore[reportInvalidTypeForm]
+    limited = pydantic.Field(description=field.about, max_length=field.limit or None)
+    return Annotated[list[items], limited]  # pyright: ignore[reportInvalidTypeForm]
 
 
 def inputs_model(inputs: Mapping[str, Input], name: str) -> type[pydantic.BaseModel]:
@@ -99,7 +99,7 @@ class Settings(Strict):
     temperature: Annotated[float, pydantic.Field(ge=0, le=100, allow_inf_nan=False)] | None = None
     top_k: Annotated[int, pydantic.Field(ge=0, lt=2**31, strict=True)] | None = None
     top_p: Annotated[float, pydantic.Field(gt=0, le=1, allow_inf_nan=False)] | None = None
-    stop: list[Annotated[str, pydantic.Field(min_length=1, max_length=64)]] = pydantic.Field([], max_length=4)
+    stop: list[Annotated[str, pydantic.Field(min_length=1, max_length=64)]] = pydantic.Field(default=[], max_length=4)
 
     def given(self) -> dict[str, Any]:
         """The fields of a `TextRequest` that the request sets."""
@@ -107,11 +107,13 @@ class Settings(Strict):
         return {name: tuple(v) if name == 'stop' else v for name, v in values.items() if v not in (None, [])}
 
 
-def request_models(name: str, inputs: Mapping[str, Input], generates: bool) -> dict[str, type[pydantic.BaseModel]]:
+def request_models(name: str, inputs: Mapping[str, Input], generates: bool) -> dict[str, Any]:
     """The bodies of the routes of one model."""
     fields = inputs_model(inputs, f'{name}_inputs')
     required = ... if inputs else pydantic.Field(default_factory=fields)
-    settings: dict[str, Any] = {'settings': (Settings, pydantic.Field(default_factory=Settings))} if generates else {}
+    settings: dict[str, Any] = (
+        {'settings': (Settings, pydantic.Field(default_factory=lambda: Settings()))} if generates else {}
+    )
     one = pydantic.create_model(
         f'{name}_request', __base__=Strict, inputs=(fields, required), seed=(Seed, 0), **settings
     )  # pyright: ignore[reportCallIssue]
@@ -182,7 +184,7 @@ def piece_json(hosted: Hosted, piece: Piece) -> dict[str, Any]:
     return {'text': piece.text, 'tokens': tokens, 'finish': piece.finish.value if piece.finish else None}
 
 
-async def events(hosted: Hosted, first: Piece, rest: AsyncIterator[Piece]) -> AsyncIterator[bytes]:
+async def events(hosted: Hosted, first: Piece, rest: AsyncGenerator[Piece, None]) -> AsyncIterator[bytes]:
     """The pieces of a text as server-sent events; an error after the first is an event."""
     try:
         yield event(piece_json(hosted, first))
@@ -192,7 +194,7 @@ async def events(hosted: Hosted, first: Piece, rest: AsyncIterator[Piece]) -> As
     except RequestError as error:
         yield event({'error': {'message': error.message, 'field': error.field, 'code': error.code}})
     finally:
-        await rest.aclose()  # pyright: ignore[reportAttributeAccessIssue]
+        await rest.aclose()
 
 
 def event(value: Any) -> bytes:
