@@ -1,7 +1,6 @@
 """The application: all models behind all groups of routes, health, metrics and the page."""
 
 import contextlib
-import importlib.util
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
@@ -18,6 +17,7 @@ from research.serve.errors import RequestError, content
 from research.serve.hosted import Hosted
 from research.serve.metrics import Metrics
 from research.serve.page import PageFile, page_files
+from research.serve.routes import openai, own, tasks, v1, v2
 from research.serve.security import Guard, internal_error
 from research.serve.settings import ServerSettings
 
@@ -125,8 +125,7 @@ def make_app(
     for hosted in models.values():
         metrics.build.labels(hosted.name, server.version, jax.__version__, hosted.fingerprint).set(1)
     app.include_router(service_routes(models, server, metrics))
-    for name in ('own', 'v2', 'tasks', 'openai', 'v1'):
-        if importlib.util.find_spec(f'research.serve.routes.{name}'):
-            app.include_router(importlib.import_module(f'research.serve.routes.{name}').routes(models, server))
+    for dialect in (own, v2, tasks, openai, v1):
+        app.include_router(dialect.routes(models, server))
     app.include_router(page_routes())
     return Guard(app, server, metrics, write)
