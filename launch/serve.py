@@ -137,7 +137,8 @@ def main(overrides: dict[str, str]) -> None:
     from research.extras import require
 
     started = time.perf_counter()
-    require('uvicorn'), require('fastapi'), require('prometheus_client'), require('orjson')
+    for package in ('uvicorn', 'fastapi', 'prometheus_client', 'orjson'):
+        require(package)
     from research.serve import run
     from research.serve.batcher import FairLock
     from research.serve.hosted import Shared

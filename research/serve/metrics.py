@@ -54,9 +54,12 @@ def make_metrics() -> Metrics:
         counter('compilations', 'Programs compiled by this process; must not grow after the server is ready'),
         gauge('build_info', 'Versions and fingerprints', ('model', 'version', 'jax', 'fingerprint')),
     )
-    jax.monitoring.register_event_duration_secs_listener(
-        lambda event, seconds, **details: metrics.compilations.inc() if event == COMPILATION else None
-    )
+
+    def count(event: str, duration_secs: float, **kwargs: str | int) -> None:
+        if event == COMPILATION:
+            metrics.compilations.inc()
+
+    jax.monitoring.register_event_duration_secs_listener(count)
     return metrics
 
 

@@ -44,7 +44,7 @@ def load(name='', threads=0):
             return dict(zip(names, session.run(None, given), strict=True))
         count = len(next(iter(given.values())))
         rows = [session.run(None, {key: value[row : row + 1] for key, value in given.items()}) for row in range(count)]
-        return {key: np.concatenate([row[number] for row in rows]) for number, key in enumerate(names)}
+        return {key: np.concatenate([np.asarray(row[number]) for row in rows]) for number, key in enumerate(names)}
 
     return run
 
@@ -56,4 +56,4 @@ if __name__ == '__main__':
     else:
         got = run({name[7:]: value for name, value in vectors.items() if name.startswith('inputs/')})
         for name, value in got.items():
-            print(name, 'largest error', np.abs(np.subtract(value, vectors[f'outputs/{name}'], dtype=float)).max())
+            print(name, 'largest error', np.abs(np.asarray(value, float) - vectors[f'outputs/{name}']).max())

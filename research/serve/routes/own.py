@@ -117,7 +117,7 @@ def request_models(name: str, inputs: Mapping[str, Input], generates: bool) -> d
     one = pydantic.create_model(
         f'{name}_request', __base__=Strict, inputs=(fields, required), seed=(Seed, 0), **settings
     )  # pyright: ignore[reportCallIssue]
-    requests = Annotated[list[one], pydantic.Field(min_length=1, max_length=MAX_REQUESTS)]
+    requests: Any = Annotated[list[one], pydantic.Field(min_length=1, max_length=MAX_REQUESTS)]
     models = {
         'predict': one,
         'batch': pydantic.create_model(f'{name}_requests', __base__=Strict, requests=(requests, ...)),
@@ -241,6 +241,7 @@ def add_model(router: fastapi.APIRouter, hosted: Hosted) -> None:
     async def card() -> Response:
         return json_response(hosted.card)
 
+    options: dict[str, Any] = {'tags': tag, 'responses': REFUSALS}
     if hosted.generates:
         Generate = bodies['generate']
 
@@ -248,11 +249,10 @@ def add_model(router: fastapi.APIRouter, hosted: Hosted) -> None:
             return await generated(hosted, body)
 
         router.add_api_route(
-            f'{address}/generate', generate, methods=['POST'], summary='Generate a text', tags=tag, responses=REFUSALS
+            f'{address}/generate', generate, methods=['POST'], summary='Generate a text', **options
         )
 
-    options: dict[str, Any] = {'tags': tag, 'responses': REFUSALS}
-    router.add_api_route(address, card, methods=['GET'], summary='What the model is', tags=tag)
+    router.add_api_route(address, card, methods=['GET'], summary='What the model is', tags=options['tags'])
     router.add_api_route(f'{address}/predict', predict, methods=['POST'], summary='Answer one request', **options)
     router.add_api_route(
         f'{address}/predict:batch', predict_batch, methods=['POST'], summary='Answer several requests', **options
