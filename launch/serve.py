@@ -119,8 +119,9 @@ def load_models(folders: Mapping[str, str], overrides: dict[str, str], shared: A
     from research.serve.hosted import Hosted
 
     models = {}
-    for name, folder in folders.items():
-        model = research.load(folder, overrides)
+    loaded = {name: research.load(folder, overrides) for name, folder in folders.items()}
+    os.environ['TESSERA_FETCH'] = '0'  # rows of a data set are shown as examples only if it is on this machine
+    for name, model in loaded.items():
         line = about(config_of(stored(model, 'environment.json')))
         settings = (shared.server.max_batch, shared.server.exact, shared.server.slots, research.__version__)
         card = card_of(name, model, line, settings)

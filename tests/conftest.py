@@ -24,6 +24,22 @@ for option in ('--shapes', '--production'):  # before JAX starts, and for the wo
 SHAPES, PRODUCTION = (os.environ.get(f'TESSERA_TEST_{name}') for name in ('SHAPES', 'PRODUCTION'))
 
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
+
+
+def keep_programs_apart() -> None:
+    """Lets one process import several programs, which define flags of the same names."""
+    from absl import flags
+
+    define = flags.FlagValues.__setitem__
+
+    def redefine(values: flags.FlagValues, name: str, flag: flags.Flag) -> None:
+        flag.allow_override = True
+        define(values, name, flag)
+
+    flags.FlagValues.__setitem__ = redefine
+
+
+keep_programs_apart()
 os.environ['TESSERA_FETCH'] = '0'  # no test reaches for the network; those of fetching have a server of their own
 # Tests compile far more than they compute: without the expensive passes the suite takes a third of the time.
 FLAGS = '--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true'

@@ -105,6 +105,7 @@ def test_every_package_that_we_import_is_declared():
     metadata = configparser.ConfigParser(interpolation=None)
     metadata.read(ROOT / 'setup.cfg', encoding='utf-8')
     lines = [metadata['options']['install_requires'], *metadata['options.extras_require'].values()]
+    lines.append((ROOT / 'launch' / 'foreign.txt').read_text(encoding='utf-8'))
     names = re.findall(r'(?m)^\s*([A-Za-z0-9_.-]+)', '\n'.join(lines))
     declared = {name.lower().replace('_', '-') for name in names}
     packages = importlib.metadata.packages_distributions()

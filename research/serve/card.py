@@ -99,6 +99,8 @@ def measured(model: Model) -> dict[str, Any]:
     entries = read_metrics(model.workdir)
     split = next((name for name in (model.config.train.test_split, 'test', *entries) if name in entries), None)
     metrics = entries[split]['metrics'] if split else {}
+    main = model.config.expected.get(split or '', {})  # the metrics that its config expects are shown first
+    metrics = {name: metrics[name] for name in (*filter(metrics.__contains__, main), *metrics)}
     return {
         name: {key: plain(row.get(key)) for key in ('value', 'baseline', 'better', 'about')}
         for name, row in metrics.items()

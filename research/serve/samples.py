@@ -84,4 +84,5 @@ def silence(seconds: float, rate: int = 22_050) -> bytes:
 def example_inputs(task: Task, count: int = 3) -> list[Mapping[str, Any]]:
     """Requests to show: the examples of the task, rows of the test split, or made ones."""
     shown: list[Raw] = [{name: raw[name] for name in task.inputs if name in raw} for raw in task.examples]
-    return (shown or list(rows(task, count)) or sample_requests(task))[:count]
+    whole = [row for row in rows(task, count) if row.keys() >= task.inputs.keys()]
+    return (shown or whole or sample_requests(task))[:count]

@@ -188,7 +188,9 @@ def test_a_chat_is_the_completion_of_its_rendered_messages(client, models):
     expected = client.completions.create(model='lm', prompt=ids, seed=1, max_tokens=4)
     settings = {'model': 'lm', 'messages': messages, 'seed': 1, 'max_completion_tokens': 4}
     answer = client.chat.completions.create(**settings, logprobs=True, top_logprobs=3)
-    assert answer.choices[0].message.content == expected.choices[0].text and answer.usage == expected.usage
+    assert answer.choices[0].message.content == expected.choices[0].text
+    for name in ('prompt_tokens', 'completion_tokens', 'total_tokens'):  # the second prompt may be read from the first
+        assert getattr(answer.usage, name) == getattr(expected.usage, name)
     assert answer.choices[0].message.role == 'assistant' and answer.object == 'chat.completion'
     content = answer.choices[0].logprobs.content
     assert b''.join(bytes(token.bytes) for token in content).decode(errors='replace') == expected.choices[0].text

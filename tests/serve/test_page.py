@@ -262,6 +262,7 @@ def test_links_history_and_comparison(browser, server):
         link = page.url
         page.fill('textarea', 'another')
         run(page)
+        page.wait_for_selector('#history li:nth-child(2)')
         assert page.locator('#history li').count() == 2
         page.click('#history li:nth-child(2) button')
         assert page.input_value('textarea') == 'a & b = "c" #d\n😀' and page.locator('.pane .headline').count() == 2
