@@ -33,6 +33,8 @@ def keep_programs_apart() -> None:
     define = flags.FlagValues.__setitem__
 
     def redefine(values: flags.FlagValues, name: str, flag: flags.Flag) -> None:
+        if name in values:
+            values[name].unparse()  # absl only replaces a flag that has its default
         flag.allow_override = True
         define(values, name, flag)
 

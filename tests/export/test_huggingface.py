@@ -1,5 +1,6 @@
 """A run exported as a Hugging Face folder or as GGUF by the program, and the folder used again."""
 
+import importlib
 import json
 import re
 
@@ -27,6 +28,7 @@ def run(tmp_path_factory):
 
 def export(*flags):
     """The exit status of the program, run in this process."""
+    importlib.reload(launch.export)  # defines its flags anew: other programs share some names
     for name in ('workdir', 'format', 'output', 'int8', 'check'):
         launch.export.flags.FLAGS[name].unparse()  # flags keep their values between runs in one process
     with pytest.raises(SystemExit) as ended:

@@ -1,6 +1,7 @@
 """A Beam pipeline writes the same bytes as `launch.predict`, broken inputs included."""
 
 import functools
+import importlib
 
 import pytest
 
@@ -21,6 +22,7 @@ def lm(tmp_path_factory):
 
 def predict(*flags):
     """The exit status of the program, run in this process."""
+    importlib.reload(launch.predict)  # defines its flags anew: other programs share some names
     for name in ('workdir', 'input', 'count', 'interactive', 'seed', 'output', 'runner'):
         launch.predict.flags.FLAGS[name].unparse()  # flags keep their values between runs in one process
     with pytest.raises(SystemExit) as ended:

@@ -1,5 +1,6 @@
 """Answers as JSON lines: in order, broken inputs among them, in any batch, and one typed line after another."""
 
+import importlib
 import io
 import json
 import re
@@ -53,6 +54,7 @@ def mixed(tmp_path):
 def predict(monkeypatch, capsys, *flags):
     """Runs the program in this process; (status, the lines of standard output, standard error)."""
     monkeypatch.setattr(sys, 'argv', ['predict', *map(str, flags)])
+    importlib.reload(launch.predict)  # defines its flags anew: other programs share some names
     for name in ('workdir', 'input', 'count', 'interactive', 'seed', 'output', 'runner'):
         launch.predict.flags.FLAGS[name].unparse()  # flags keep their values between runs in one process
     with pytest.raises(SystemExit) as ended:
