@@ -249,7 +249,8 @@ class Engine:
             with self._changed:
                 text = self._waiting.popleft()
             ticket = text.ticket
-            if text.done:
+            if text.done:  # cancelled since `_free`, or ended with another of its texts
+                ticket.close()
                 continue
             try:
                 budget -= self._read(ticket, budget)

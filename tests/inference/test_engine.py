@@ -214,6 +214,19 @@ def test_a_cancelled_request_frees_its_slot_within_one_dispatch(decoder):
     assert engine.running == 0 and len(pieces) == count and [piece.finish for piece in waiting] == [Finish.LENGTH]
 
 
+def test_a_request_that_is_cancelled_just_before_it_gets_its_slot_ends(decoder, monkeypatch):
+    engine, free = decoder.engine, decoder.engine._free
+    ticket = engine.submit(decoder.request(max_tokens=4, ignore_end=True))
+
+    def free_then_cancel():
+        free()
+        ticket.cancel()
+
+    monkeypatch.setattr(engine, '_free', free_then_cancel)
+    engine.step()
+    assert ticket.ended.is_set() and engine.running == engine.waiting == 0
+
+
 def test_an_error_in_one_request_ends_only_that_one(decoder, monkeypatch):
     engine, request = decoder.engine, decoder.request(seed=5, max_tokens=8, ignore_end=True)
     alone = joined(generate(engine, request))
